@@ -1,0 +1,91 @@
+"""Settings, frozen and checked on construction. A leaf: imports only ``errors``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from uapfast.errors import InputError
+
+Norm = Literal["linf", "l2"]
+UapMethod = Literal["deepfool", "margin", "contrastive"]
+EncoderName = Literal["lineage", "paper"]
+Selection = Literal["disagree", "kmeans"]
+
+
+def check(ok: bool, where: str, argument: str, rule: str, got: object) -> None:
+    """Raise ``InputError`` unless ``ok``."""
+    if not ok:
+        raise InputError(where, argument, rule, got)
+
+
+def _number(where: str, name: str, value: object, rule: str, ok: Callable[[float], bool]) -> None:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    check(good and math.isfinite(float(value)) and ok(float(value)), where, name, rule, repr(value))  # type: ignore[arg-type]
+
+
+def _whole(where: str, name: str, value: object, least: int) -> None:
+    good = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    check(good, where, name, f"a whole number >= {least}", repr(value))
+
+
+def _one_of(where: str, name: str, value: object, allowed: tuple[str, ...]) -> None:
+    check(value in allowed, where, name, "one of " + ", ".join(allowed), repr(value))
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateConfig:
+    """How ``generate`` makes a reference.
+
+    Attributes:
+        eps: radius of the UAP's ball, input units (inputs lie in 0..1); > 0.
+        norm: ball of the UAP, ``linf`` or ``l2``.
+        uap: algorithm, ``deepfool`` (the paper's), ``margin`` or ``contrastive``.
+        points: query points per view, n.
+        views: number of views, V.
+        encoder: ``lineage`` (docs/method.md) or ``paper`` (Peng et al., CVPR 2022).
+        selection: how points are chosen: ``disagree`` or ``kmeans`` (paper); None takes the
+            encoder's own (``disagree`` for lineage, ``kmeans`` for paper).
+        fooling: fooling rate at which the UAP stops.
+        min_fooling: below this held-out fooling rate a warning is given.
+        strict: raise instead of warn below ``min_fooling``.
+        wire_safe: keep v on the 1/255 grid, so that it survives 8-bit upload.
+        uap_images: most images used to make UAPs.
+        seed: of everything random.
+    """
+
+    eps: float = 0.1
+    norm: Norm = "linf"
+    uap: UapMethod = "margin"
+    points: int = 100
+    views: int = 20
+    encoder: EncoderName = "lineage"
+    selection: Selection | None = None
+    fooling: float = 0.8
+    min_fooling: float = 0.3
+    strict: bool = False
+    wire_safe: bool = False
+    uap_images: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every field; raises ``InputError``."""
+        w = "GenerateConfig"
+        _number(w, "eps", self.eps, "a finite number > 0", lambda x: x > 0)
+        _one_of(w, "norm", self.norm, ("linf", "l2"))
+        _one_of(w, "uap", self.uap, ("deepfool", "margin", "contrastive"))
+        _whole(w, "points", self.points, 2)
+        _whole(w, "views", self.views, 1)
+        _one_of(w, "encoder", self.encoder, ("lineage", "paper"))
+        if self.selection is not None:
+            _one_of(w, "selection", self.selection, ("disagree", "kmeans"))
+        _number(w, "fooling", self.fooling, "a rate in 0..1", lambda x: 0 < x <= 1)
+        _number(w, "min_fooling", self.min_fooling, "a rate in 0..1", lambda x: 0 <= x <= 1)
+        _whole(w, "uap_images", self.uap_images, 8)
+        _whole(w, "seed", self.seed, 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON types."""
+        return asdict(self)

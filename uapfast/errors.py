@@ -1,0 +1,82 @@
+"""The exception tree. A leaf: imports nothing of ours and no torch.
+
+Every message has the form ``<where>: <argument> must be <rule>, got <value>``,
+so that a caller learns which value was wrong and what would be right.
+"""
+
+from __future__ import annotations
+
+
+class UapfastError(Exception):
+    """Base of everything that uapfast raises on purpose."""
+
+
+class InputError(UapfastError, ValueError):
+    """An argument breaks its contract.
+
+    Attributes:
+        where: the function, op or command that refused.
+        argument: the name of the offending argument.
+        rule: what would be right.
+        got: the offending value, as text.
+    """
+
+    def __init__(self, where: str, argument: str, rule: str, got: object) -> None:
+        self.where, self.argument, self.rule, self.got = where, argument, rule, str(got)
+        super().__init__(f"{where}: {argument} must be {rule}, got {self.got}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str, str]]:
+        """Keep the four fields when the error crosses a process boundary."""
+        return type(self), (self.where, self.argument, self.rule, self.got)
+
+
+class DataError(InputError):
+    """A data set (images, labels, DATA spec) cannot be used."""
+
+
+class ModelError(InputError):
+    """An architecture spec, its weights, or a white-box model's answers cannot be used."""
+
+
+class SuspectError(InputError):
+    """A suspect's answers cannot be used (NaN, wrong shape); ``verify`` reports ``invalid``."""
+
+
+class ManifestError(InputError):
+    """A pool manifest cannot be used."""
+
+
+class PoolError(InputError):
+    """A surrogate pool has too few models, or the wrong ones."""
+
+
+class ReferenceFileError(InputError):
+    """A reference file is damaged, truncated, or of another version."""
+
+
+class FoolingRateError(InputError):
+    """A universal perturbation stayed below the fooling rate asked for (``strict``)."""
+
+
+class StorageError(UapfastError, OSError):
+    """A result could not be written; nothing half-written is left behind."""
+
+
+class NativeUnavailable(UapfastError, RuntimeError):
+    """A compiled backend was asked for by name and is not there. Raised at call, never at import."""
+
+
+class MissingDependency(UapfastError, ImportError):
+    """An optional package is needed; the message names it and the extra that brings it."""
+
+
+class UapfastWarning(UserWarning):
+    """Base of our warnings."""
+
+
+class FoolingRateWarning(UapfastWarning):
+    """A universal perturbation stayed below the fooling rate asked for."""
+
+
+class PoolWarning(UapfastWarning):
+    """A pool works, but weakens what the verdict can state."""

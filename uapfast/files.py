@@ -1,0 +1,58 @@
+"""Writing results whole or not at all. A leaf: imports only ``errors``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from uapfast.errors import StorageError
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its name only if the block succeeds.
+
+    The file is synced before the rename, so that a power cut leaves the old file or the new one.
+
+    Raises:
+        StorageError: the folder is missing, unwritable, or the disk is full.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise StorageError(f"write: path must be a file name, got the folder {target}")
+    if not target.parent.is_dir():
+        raise StorageError(f"write: folder must be an existing one, got {target.parent}")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    except OSError as exc:
+        raise StorageError(f"write: {target} must be writable, got {exc.strerror or exc}") from exc
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, target)
+    except StorageError:
+        raise
+    except OSError as exc:
+        raise StorageError(f"write: {target} must be writable, got {exc.strerror or exc}") from exc
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write ``data`` to ``path``, whole or not at all (see :func:`atomic_path`)."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` as UTF-8 to ``path``, whole or not at all (see :func:`atomic_path`)."""
+    write_bytes(path, text.encode("utf-8"))

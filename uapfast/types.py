@@ -1,0 +1,122 @@
+"""Results that cross the public API. A leaf: imports only ``errors``; torch only for type checks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+Decision = Literal["piracy", "independent", "inconclusive", "invalid"]
+EXIT_CODES: dict[Decision, int] = {"independent": 0, "piracy": 1, "inconclusive": 3, "invalid": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class UniversalPerturbation:
+    """A UAP, or a batch of them (one per model or seed), with what it cost.
+
+    Attributes:
+        v: float32 ``[C,H,W]``, or ``[P,C,H,W]`` for several models; input units 0..1.
+        eps: radius of the ball that holds ``v``.
+        norm: ``linf`` or ``l2``.
+        method: ``deepfool``, ``margin`` or ``contrastive``.
+        fooling_rate: share of held-out points whose label changes under ``v``; one per model.
+        random_sign_rate: the same for random-sign perturbations of the same norm; one per model.
+        size: norm of ``v`` reached (in ``norm``); one per model.
+        passes: passes over the images; one per model.
+        forwards: samples sent forward, over all models.
+        backwards: samples sent backward, over all models.
+        seed: the seed it was made with.
+    """
+
+    v: torch.Tensor
+    eps: float
+    norm: str
+    method: str
+    fooling_rate: float | tuple[float, ...]
+    random_sign_rate: float | tuple[float, ...]
+    size: float | tuple[float, ...]
+    passes: int | tuple[int, ...]
+    forwards: int
+    backwards: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the answers of one suspect say about its descent; see docs/verdicts.md.
+
+    Attributes:
+        decision: ``piracy``, ``independent``, ``inconclusive`` or ``invalid``.
+        p_value: the larger of ``p_candidate`` and ``p_suspect``; None if ``invalid``.
+        p_candidate: candidate side: the victim's score among those of its twins, Student t
+            prediction. None without twins.
+        p_candidate_floor: smallest p that the twins support without the t assumption, 1/(m+1).
+        p_suspect: suspect side: the suspect's score among those of innocents, Student t prediction.
+        p_suspect_floor: smallest p that the innocents support without the t assumption, 1/(n+1).
+        p_candidate_exact: rank p-value of the candidate side, >= its floor.
+        p_suspect_exact: rank p-value of the suspect side, >= its floor.
+        p_view: the paper's view-level t-test, reported for comparison; NOT a false-accusation rate.
+        similarity: mean cosine of the suspect's view embeddings with the victim's, -1..1.
+        z: the victim's score in standard deviations of the twins' scores (innocents' without twins).
+        rank: place of the victim among the candidates, 1 is the closest.
+        views_used: views that entered.
+        queries_used: answers asked of the suspect.
+        alpha: level of the decision.
+        reasons: plain sentences, most important first.
+        output: what the suspect answered with: ``logits``, ``probabilities`` or ``labels``.
+        reference_sha256: of the reference's content.
+        suspect_sha256: of the suspect's weights, or of its answers where it has none to show.
+        settings: what else was set, versions included; JSON types.
+    """
+
+    decision: Decision
+    p_value: float | None
+    p_candidate: float | None
+    p_candidate_floor: float | None
+    p_candidate_exact: float | None
+    p_suspect: float | None
+    p_suspect_floor: float | None
+    p_suspect_exact: float | None
+    p_view: float | None
+    similarity: float | None
+    z: float | None
+    rank: int | None
+    views_used: int
+    queries_used: int
+    alpha: float
+    reasons: tuple[str, ...]
+    output: str | None
+    reference_sha256: str
+    suspect_sha256: str | None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """Of ``uapfast verify``: 0 independent, 1 piracy, 3 inconclusive, 4 invalid."""
+        return EXIT_CODES[self.decision]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON types."""
+        out = {f.name: getattr(self, f.name) for f in fields(self)}
+        out["reasons"] = list(self.reasons)
+        return out
+
+    def to_json(self, **kwargs: Any) -> str:
+        """One JSON object; ``kwargs`` go to :func:`json.dumps`. Never NaN or Infinity."""
+        return json.dumps(self.to_dict(), allow_nan=False, **kwargs)
+
+    def __repr__(self) -> str:
+        """Decision first, then the numbers that it rests on."""
+
+        def show(value: float | None) -> str:
+            return "-" if value is None else f"{value:.3g}"
+
+        return (
+            f"Verdict({self.decision}, p_value={show(self.p_value)} "
+            f"[candidate {show(self.p_candidate)}, suspect {show(self.p_suspect)}], "
+            f"similarity={show(self.similarity)}, z={show(self.z)}, rank={self.rank}, "
+            f"views={self.views_used}, queries={self.queries_used}, alpha={self.alpha:g})"
+        )
