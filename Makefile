@@ -1,0 +1,57 @@
+# Two commands: `make demo` and `make test`. Both need python3 (with venv), a C++ compiler and make;
+# everything else goes into $(VENV).
+PYTHON      ?= python3
+VENV        ?= .venv
+OUT         ?= demo-out
+CONSTRAINTS ?= requirements/constraints.txt
+PYTEST_ARGS ?=
+
+BIN     := $(VENV)/bin
+PIP     := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := pyproject.toml setup.py CMakeLists.txt $(CONSTRAINTS) $(shell find csrc -type f 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types unit bench cuda clean
+
+help:  ## say what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "uapfast needs Python 3.10 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python3 -m venv failed (Debian: apt-get install python3-venv)" >&2; exit 1; }
+
+# The core, built from csrc/ and installed editable, at the tested versions.
+$(VENV)/.core: $(BIN)/python $(SOURCES)
+	$(PIP) install --quiet -c $(CONSTRAINTS) -e .
+	@touch $@
+
+# The same with the tools that lint, type-check and test.
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP) install --quiet -c $(CONSTRAINTS) -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.core  ## train, fingerprint and verify on scikit-learn's digits; report in $(OUT)
+	$(BIN)/uapfast demo --out $(OUT)
+
+lint: $(VENV)/.dev  ## ruff
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev  ## mypy, strict
+	$(BIN)/mypy uapfast
+
+unit: $(VENV)/.dev  ## pytest, without lint and types
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test: $(VENV)/.dev  ## ruff, mypy and all CPU tests
+	$(BIN)/ruff check .
+	$(BIN)/mypy uapfast
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.dev  ## the benchmarks (figures as ratios in one run)
+	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+cuda: $(VENV)/.dev  ## compile and import the CUDA sources (needs nvcc, no GPU)
+	UAPFAST_CUDA=ON $(PIP) install --quiet --no-deps --target build/cuda --upgrade .
+
+clean:  ## remove what make made
+	rm -rf $(VENV) build dist *.egg-info $(OUT)

@@ -1,0 +1,234 @@
+"""The tree keeps to its own rules: imports run downwards, files and functions stay small.
+
+Read with ``ast``, so that a forbidden import is found even where no test executes it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "uapfast"
+MAX_FILE, MAX_FUNCTION = 300, 60
+
+LEAVES = {"errors", "config", "types", "files"}
+VERBS = {"generate", "encode", "verify", "reference"}
+BELOW_OPS = LEAVES | {"_native", "kernels"}
+BELOW_METHOD = BELOW_OPS | {"ops"}
+BELOW_POOL = BELOW_METHOD | {"method", "models", "data"}
+BELOW_VERBS = BELOW_POOL | {"pool"}
+
+# What each part may import of ours, besides itself.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "config": {"errors"},
+    "types": {"errors"},
+    "files": {"errors"},
+    "_native": LEAVES,
+    "kernels": LEAVES,
+    "ops": BELOW_OPS,
+    "models": BELOW_METHOD,
+    "data": BELOW_METHOD | {"models"},
+    "method": BELOW_METHOD | {"models"},
+    "pool": BELOW_POOL,
+    **{verb: BELOW_VERBS | VERBS for verb in VERBS},
+    "report": BELOW_VERBS | VERBS,
+    "demo": BELOW_VERBS | VERBS | {"report"},
+    "cli": BELOW_VERBS | VERBS | {"report", "demo"},
+    "__main__": BELOW_OPS | {"ops"},
+    "testing": BELOW_METHOD,
+}
+NO_TORCH_AT_IMPORT = ("__init__", "errors", "config", "types", "files", "cli")
+# DESIGN: never at run time, where they would bring code execution or dormant peers.
+BANNED = {"pickle", "art", "foolbox", "torchattacks", "advlib", "adv_lib", "httpx", "modelscan", "dill", "cloudpickle"}
+
+
+def sources(folder: Path = PACKAGE) -> list[Path]:
+    return sorted(p for p in folder.rglob("*.py") if "build" not in p.relative_to(ROOT).parts)
+
+
+def part_of(path: Path) -> str:
+    """``uapfast/pool/build.py`` -> ``pool``; ``uapfast/verify.py`` -> ``verify``."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def module_of(path: Path) -> list[str]:
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def imports(tree: ast.AST, path: Path) -> Iterator[tuple[int, str]]:
+    """Line and absolute dotted name of everything imported, wherever in the file it stands."""
+    module = module_of(path)
+    package = module if path.name == "__init__.py" else module[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            prefix = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield node.lineno, f"{prefix}.{alias.name}"
+
+
+def ours(name: str) -> str | None:
+    """The part of ours that a dotted name belongs to; None for other packages."""
+    parts = name.split(".")
+    if parts[0] != "uapfast":
+        return None
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def upward_imports(path: Path, tree: ast.Module) -> list[str]:
+    part = part_of(path)
+    if part == "__init__":
+        return []
+    found = []
+    for line, name in imports(tree, path):
+        target = ours(name)
+        if target is None or target == part:
+            continue
+        if target not in ALLOWED:  # ``import uapfast``, ``from uapfast import load``: the lazy top level
+            found.append(f"{relative(path)}:{line} imports the top level ({name})")
+        elif target not in ALLOWED.get(part, set()):
+            found.append(f"{relative(path)}:{line} {part} imports {target} ({name})")
+    return found
+
+
+@pytest.mark.parametrize("path", sources(), ids=relative)
+def test_imports_run_downwards(path: Path) -> None:
+    assert part_of(path) in {*ALLOWED, "__init__"}, f"{relative(path)} belongs to no layer of ALLOWED"
+    found = upward_imports(path, parse(path))
+    # The command line and the demo are users of the public API.
+    if part_of(path) in {"cli", "demo", "report"}:
+        found = [f for f in found if "the top level" not in f]
+    assert not found, "\n".join(found)
+
+
+def test_the_check_sees_an_upward_import() -> None:
+    def found(path: str, code: str) -> list[str]:
+        return upward_imports(PACKAGE / path, ast.parse(code))
+
+    assert found("ops/x.py", "from uapfast.method import points")
+    assert found("ops/x.py", "def f():\n    import uapfast.models.model")
+    assert found("models/x.py", "from ..method import points")
+    assert found("models/x.py", "from .. import method")
+    assert found("types.py", "import uapfast")
+    assert not found("method/x.py", "from uapfast.models.model import Model\nfrom . import points")
+    assert not found("pool/x.py", "from ..models import model")
+
+
+def test_method_reaches_models_only_for_models_themselves() -> None:
+    allowed = ("uapfast.models.model", "uapfast.models.answers")
+    bad = [
+        f"{relative(p)}:{line} {name}"
+        for p in sources(PACKAGE / "method")
+        for line, name in imports(parse(p), p)
+        if ours(name) == "models" and not name.startswith(allowed)
+    ]
+    assert not bad, "\n".join(bad)
+
+
+@pytest.mark.parametrize("part", NO_TORCH_AT_IMPORT)
+def test_no_torch_at_import_of_the_light_parts(part: str) -> None:
+    paths = sources(PACKAGE / part) if (PACKAGE / part).is_dir() else [PACKAGE / f"{part}.py"]
+    for path in paths:
+        if not path.exists():
+            pytest.skip(f"{relative(path)} is not there")
+        for node in parse(path).body:
+            heavy = [n for _, n in imports(node, path) if n.split(".")[0] in {"torch", "numpy", "sklearn", "rich", "scipy"}]
+            type_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+            late = isinstance(node, ast.FunctionDef | ast.ClassDef)
+            assert type_only or late or not heavy, f"{relative(path)}:{node.lineno} imports {heavy} at import"
+
+
+def test_nothing_dangerous_or_dormant_is_imported() -> None:
+    bad = [
+        f"{relative(p)}:{line} {name}"
+        for p in sources()
+        for line, name in imports(parse(p), p)
+        if name.split(".")[0] in BANNED
+    ]
+    assert not bad, "\n".join(bad)
+
+
+def test_only_the_registry_calls_torch_library() -> None:
+    bad = []
+    for path in sources():
+        if relative(path) in {"uapfast/ops/_registry.py", "uapfast/testing.py"}:
+            continue
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch.library."):
+                bad.append(f"{relative(path)}:{node.lineno} {ast.unparse(node)}")
+        bad += [f"{relative(path)}:{n} {name}" for n, name in imports(parse(path), path) if name.startswith("torch.library")]
+    assert not bad, "\n".join(bad)
+
+
+def test_the_library_does_not_print() -> None:
+    speakers = {"cli", "demo", "__main__"}
+    bad = [
+        f"{relative(path)}:{node.lineno}"
+        for path in sources()
+        if part_of(path) not in speakers
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert not bad, "\n".join(bad)
+
+
+def every_small_file() -> list[Path]:
+    native = [p for s in ("*.cpp", "*.cu", "*.h", "*.cuh", "*.hpp") for p in (ROOT / "csrc").rglob(s)]
+    scripts = [ROOT / "setup.py"] if (ROOT / "setup.py").exists() else []
+    return sources() + sources(ROOT / "kernels") + sources(ROOT / "benchmarks") + native + scripts
+
+
+@pytest.mark.parametrize("path", every_small_file(), ids=relative)
+def test_file_is_small(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_FILE, f"{relative(path)} has {lines} lines, the limit is {MAX_FILE}"
+
+
+def code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its docstring: a contract may be as long as it must."""
+    total = (node.end_lineno or node.lineno) - node.lineno + 1
+    first = node.body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        total -= (first.end_lineno or first.lineno) - first.lineno + 1
+    return total
+
+
+@pytest.mark.parametrize("path", [p for p in every_small_file() if p.suffix == ".py"], ids=relative)
+def test_functions_are_small(path: Path) -> None:
+    long = [
+        f"{relative(path)}:{n.lineno} {n.name} has {code_lines(n)} lines, the limit is {MAX_FUNCTION}"
+        for n in ast.walk(parse(path))
+        if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) and code_lines(n) > MAX_FUNCTION
+    ]
+    assert not long, "\n".join(long)
+
+
+def test_the_native_core_knows_no_python_and_no_torch() -> None:
+    banned = re.compile(r'#\s*include\s*[<"](pybind11|Python\.h|torch|ATen|c10)')
+    bad = []
+    for folder in ("cpu", "cuda", "include"):
+        for path in (ROOT / "csrc" / folder).rglob("*"):
+            if path.is_file():
+                for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                    if banned.search(line):
+                        bad.append(f"{relative(path)}:{number} {line.strip()}")
+    assert not bad, "\n".join(bad)
