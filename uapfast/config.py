@@ -45,6 +45,8 @@ class GenerateConfig:
         uap: algorithm, ``deepfool`` (the paper's), ``margin`` or ``contrastive``.
         points: query points per view, n.
         views: number of views, V.
+        ray: the t of the queries x + t*v, 0 (the clean point) first; None lets the pool's surrogates
+            choose (``lineage``) or takes the paper's (0, 1). At most 4.
         encoder: ``lineage`` (docs/method.md) or ``paper`` (Peng et al., CVPR 2022).
         selection: how points are chosen: ``disagree`` or ``kmeans`` (paper); None takes the
             encoder's own (``disagree`` for lineage, ``kmeans`` for paper).
@@ -61,6 +63,7 @@ class GenerateConfig:
     uap: UapMethod = "margin"
     points: int = 100
     views: int = 20
+    ray: tuple[float, ...] | None = None
     encoder: EncoderName = "lineage"
     selection: Selection | None = None
     fooling: float = 0.8
@@ -78,6 +81,15 @@ class GenerateConfig:
         _one_of(w, "uap", self.uap, ("deepfool", "margin", "contrastive"))
         _whole(w, "points", self.points, 2)
         _whole(w, "views", self.views, 1)
+        if self.ray is not None:
+            ray_ok = (
+                isinstance(self.ray, tuple)
+                and 1 <= len(self.ray) <= 4
+                and len(set(self.ray)) == len(self.ray)
+            )
+            check(ray_ok, w, "ray", "a tuple of 1 to 4 different numbers", repr(self.ray))
+            for t in self.ray:
+                _number(w, "ray", t, "numbers in 0..1", lambda x: 0 <= x <= 1)
         _one_of(w, "encoder", self.encoder, ("lineage", "paper"))
         if self.selection is not None:
             _one_of(w, "selection", self.selection, ("disagree", "kmeans"))

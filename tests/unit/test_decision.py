@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+
+from uapfast.method import decision
+from uapfast.method.decision import Assessment, compare, critical, decide, gaussian_score, view_level_p
+
+FINITE = st.floats(-1, 1, allow_nan=False, width=32)
+
+
+def score(own: float, twins: list[float]) -> float:
+    return gaussian_score(compare(own, np.array(twins)).z, len(twins) - 1)
+
+
+def assessment(own: float, twins: list[float], statistic: float, innocents: list[float]) -> Assessment:
+    views = np.full(4, own)
+    return Assessment(
+        own, views, np.zeros((len(innocents), 4)), np.array([own, *twins]), statistic, np.array(innocents)
+    )
+
+
+def test_compare_is_the_student_prediction_interval():
+    others = np.array([0.1, 0.3, 0.2, 0.5, 0.4])
+    side = compare(1.0, others)
+    expected = (1.0 - others.mean()) / (others.std(ddof=1) * np.sqrt(1 + 1 / 5))
+    assert side.z == pytest.approx(expected)
+    assert side.p == pytest.approx(stats.t.sf(expected, 4))
+    assert side.exact == side.floor == pytest.approx(1 / 6)
+
+
+def test_ties_count_against_conviction():
+    assert compare(0.5, np.array([0.5, 0.1, 0.2])).exact == pytest.approx(2 / 4)
+
+
+def test_without_spread_only_the_rank_speaks():
+    side = compare(1.0, np.zeros(4))
+    assert side.p == side.exact == pytest.approx(1 / 5)
+
+
+@given(arrays(np.float64, st.integers(2, 12), elements=FINITE), FINITE)
+def test_exact_p_is_a_rank(others, value):
+    side = compare(value, others)
+    assert side.floor <= side.exact <= 1
+    assert side.exact * (len(others) + 1) == pytest.approx(round(side.exact * (len(others) + 1)))
+
+
+def test_gaussian_score_is_odd_monotone_and_finite():
+    z = [-1e6, -30.0, -2.0, 0.0, 2.0, 30.0, 1e6]
+    g = [gaussian_score(x, 4) for x in z]
+    assert g == sorted(g) and np.all(np.isfinite(g))
+    assert g[2] == pytest.approx(-g[4])
+    assert stats.norm.sf(g[4]) == pytest.approx(stats.t.sf(2.0, 4))
+
+
+def test_critical_is_where_p_equals_alpha():
+    others = np.array([0.1, 0.3, 0.2, 0.5, 0.4])
+    assert compare(critical(others, 0.01), others).p == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(("m", "level"), [(4, 0.05), (8, 0.01), (19, 0.001)])
+def test_student_side_keeps_its_level_on_normal_scores(m, level):
+    rng = np.random.default_rng(m)
+    draws = rng.normal(size=(200_000, m + 1))
+    others = draws[:, 1:]
+    z = (draws[:, 0] - others.mean(1)) / (others.std(1, ddof=1) * np.sqrt(1 + 1 / m))
+    share = float((stats.t.sf(z, m - 1) <= level).mean())
+    assert share == pytest.approx(level, abs=4 * np.sqrt(level / 200_000))
+
+
+def test_conviction_needs_both_sides():
+    twins, innocents = [0.0, 0.01, -0.01, 0.02, -0.02], [0.0, 0.5, -0.5, 0.3, -0.3, 0.1]
+    far = score(0.9, twins)
+    assert decide(assessment(0.9, twins, far, innocents), 1e-3).decision == "piracy"
+    # the same suspect where innocents score as high: a central victim attracts everybody
+    central = [far + d for d in (-3.0, 2.0, 5.0, -8.0, 1.0, 0.5)]
+    outcome = decide(assessment(0.9, twins, far, central), 1e-3)
+    assert outcome.decision == "independent"
+    assert outcome.candidate is not None and outcome.candidate.p < 1e-3 < outcome.suspect.p
+
+
+def test_victim_must_rank_first():
+    twins = [0.2, 0.21, 0.19, 0.2, 0.95]
+    outcome = decide(assessment(0.9, twins, 1.0, [0.0, 0.1, -0.1, 0.05, -0.05]), 0.4)
+    assert outcome.rank == 2 and outcome.decision != "piracy"
+    assert any("1 of the victim's 5 twins" in r for r in outcome.reasons)
+
+
+@pytest.mark.parametrize("shift", [-1e-3, 1e-3])
+@pytest.mark.parametrize("own", np.linspace(0.0, 0.2, 41))
+def test_small_changes_never_flip_a_verdict(own, shift):
+    """A jitter of 1e-3 may lead to ``inconclusive``, never from one firm decision to the other."""
+    twins, innocents = [0.0, 0.01, -0.01, 0.02, -0.02, 0.015], [0.0, 0.9, -0.9, 0.3, -0.3, 0.1]
+    first, second = (
+        decide(assessment(own + s, twins, score(own + s, twins), innocents), 1e-3).decision
+        for s in (0.0, shift)
+    )
+    assert first == second or "inconclusive" in (first, second)
+
+
+def test_extrapolation_is_labelled():
+    twins, innocents = [0.0, 0.01, -0.01, 0.02, -0.02], [0.0, 0.5, -0.5, 0.3, -0.3, 0.1]
+    outcome = decide(assessment(0.9, twins, score(0.9, twins), innocents), 1e-3)
+    assert any("extrapolation" in r for r in outcome.reasons)
+
+
+def test_without_twins_the_verdict_says_so():
+    a = Assessment(
+        0.9, np.full(3, 0.9), np.zeros((6, 3)), None, 0.9, np.array([0, 0.01, -0.01, 0.02, 0.0, 0.01])
+    )
+    outcome = decide(a, 1e-3)
+    assert outcome.decision == "piracy" and outcome.candidate is None and outcome.rank is None
+    assert any("no twins" in r for r in outcome.reasons)
+
+
+def test_view_level_p_shrinks_with_views_for_an_innocent_offset():
+    """Why the paper's test never decides: more views of one innocent model convict it."""
+    rng = np.random.default_rng(0)
+    p = []
+    for views in (5, 20, 80):
+        innocents = rng.normal(0.5, 0.05, size=(10, views))
+        p.append(view_level_p(rng.normal(0.53, 0.05, size=views), innocents))
+    assert p[2] < 1e-4 < p[0]
+    assert view_level_p(np.ones(1), np.ones((1, 1))) is None
+
+
+def test_levels_are_constants_that_make_sense():
+    assert 0 < decision.JITTER < 0.01 and decision.UNCLEAR == 0.05

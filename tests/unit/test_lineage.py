@@ -1,0 +1,181 @@
+"""The lineage scorer on synthetic models: features = task + nuisance directions + what is particular."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from uapfast.method.decision import decide
+from uapfast.method.lineage import LineageScorer, Roster, choose_ray, gram
+from uapfast.method.whitening import center, join_blocks, whiten
+
+V, B, F = 3, 2, 150
+
+
+class World:
+    """Draws models: an architecture moves along 3 nuisance directions, a seed in all directions."""
+
+    def __init__(self, seed: int, blocks: int = B) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.blocks = blocks
+        self.base = self.rng.normal(size=(V, blocks, F))
+        self.nuisance = 0.5 * self.rng.normal(size=(3, V, blocks, F))
+
+    def innocent(self, wide: float = 1.0) -> np.ndarray:
+        shift = np.tensordot(self.rng.normal(size=3) * wide, self.nuisance, 1)
+        return (self.base + shift + 0.3 * self.rng.normal(size=self.base.shape)).astype(np.float32)
+
+    def twins(self, count: int) -> list[np.ndarray]:
+        return [self.innocent(0.05) for _ in range(count)]
+
+    def copy(self, model: np.ndarray, keep: float) -> np.ndarray:
+        """A student that keeps a share of what is particular to ``model``."""
+        return (self.innocent() + keep * (model - self.base)).astype(np.float32)
+
+
+def build(
+    seed: int, twins: int = 7, innocents: int = 12, kinds: int = 0
+) -> tuple[World, LineageScorer, np.ndarray]:
+    world = World(seed)
+    candidates = world.twins(twins + 1)
+    rest = [world.innocent() for _ in range(innocents)]
+    surrogates = [world.copy(c, 0.8) for _ in range(kinds) for c in candidates]
+    n, first = len(candidates), len(candidates) + innocents
+    table = np.arange(first, first + kinds * n).reshape(kinds, n)
+    roster = Roster(np.arange(n), np.arange(n, first), table)
+    return world, LineageScorer(np.stack(candidates + rest + surrogates), roster), candidates[0]
+
+
+def test_gram_space_whitening_equals_explicit_whitening():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(9, 1, 1, 30)).astype(np.float32)
+    fit = np.arange(4, 9)
+    got = whiten(gram(x)[:, 0], fit, shrink=0.2)[0]
+    rows = x[:, 0, 0].astype(np.float64)
+    rows = rows - rows[fit].mean(0)
+    covariance = rows[fit].T @ rows[fit] / len(fit)
+    ridge = 0.2 * np.trace(covariance)
+    expected = rows @ np.linalg.inv(covariance + ridge * np.eye(30)) @ rows.T * ridge
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_join_blocks_gives_every_block_the_same_say():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 2, 2, 20)).astype(np.float32)
+    x[:, :, 1] *= 100
+    joined = join_blocks(gram(x), np.arange(8))
+    spread = [np.trace(center(gram(x)[:, b], np.arange(8)), axis1=1, axis2=2).mean() for b in (0, 1)]
+    assert spread[1] > 1000 * spread[0]
+    alone = [join_blocks(gram(x[:, :, b : b + 1]), np.arange(8)) for b in (0, 1)]
+    np.testing.assert_allclose(joined, alone[0] + alone[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.7])
+def test_copies_are_found_across_nuisance(keep):
+    world, scorer, victim = build(1)
+    outcome = decide(scorer.assess(world.copy(victim, keep)), 1e-2)
+    assert outcome.decision == "piracy" and outcome.rank == 1
+
+
+def test_copies_of_a_twin_are_not_copies_of_the_victim():
+    world, scorer, _ = build(2)
+    outcome = decide(scorer.assess(world.copy(scorer.pool[3], 1.0)), 1e-2)
+    assert outcome.decision == "independent" and outcome.rank != 1
+
+
+def test_the_victim_itself_is_the_perfect_copy():
+    _, scorer, victim = build(3)
+    a = scorer.assess(victim)
+    assert a.similarity == pytest.approx(1.0, abs=1e-6)
+    np.testing.assert_allclose(a.views, 1.0, atol=1e-6)
+
+
+def test_embeddings_reproduce_the_deciding_cosines():
+    world, scorer, victim = build(4, kinds=2)
+    suspect = world.copy(victim, 0.6)
+    z = scorer.embed(suspect)
+    np.testing.assert_allclose(np.linalg.norm(z, axis=-1), 1.0, atol=1e-5)
+    similarity = np.einsum("vd,cvd->vc", z, scorer.templates_embedded()).mean(0)
+    np.testing.assert_allclose(similarity, scorer.assess(suspect).candidates, atol=1e-5)
+
+
+def test_order_of_twins_and_innocents_does_not_matter():
+    world, scorer, victim = build(5, kinds=1)
+    suspect = world.copy(victim, 0.5)
+    r = scorer.roster
+    order = np.array([0, 3, 1, 2, 4, 7, 6, 5])
+    mixed = Roster(r.candidates[order], r.innocents[::-1].copy(), r.surrogates[:, order])
+    a, b = scorer.assess(suspect), LineageScorer(scorer.pool, mixed).assess(suspect)
+    assert b.statistic == pytest.approx(a.statistic, abs=1e-9)
+    np.testing.assert_allclose(np.sort(b.innocents), np.sort(a.innocents), atol=1e-9)
+
+
+@pytest.mark.parametrize("central", [False, True])
+def test_false_accusations_stay_below_the_stated_level(central):
+    """Over draws of victim, twins, innocents and suspect; also where the victim is drawn to the mean."""
+    accused_10 = accused_1 = ranked = 0
+    runs = 1000
+    for seed in range(runs):
+        world, scorer, victim = build(1000 + seed, twins=5, innocents=6)
+        if central:
+            pool = scorer.pool.copy()
+            pool[0] = world.base + 0.2 * (victim - world.base)
+            scorer = LineageScorer(pool, scorer.roster)
+        outcome = decide(scorer.assess(world.innocent()), 0.1)
+        accused_10 += outcome.decision == "piracy"
+        accused_1 += outcome.p <= 0.01
+        ranked += outcome.suspect.exact <= 1 / 7 + 1e-9
+    assert accused_10 / runs <= 0.1 + 3 * np.sqrt(0.1 * 0.9 / runs)
+    assert accused_1 / runs <= 0.01 + 3 * np.sqrt(0.01 * 0.99 / runs)
+    # the suspect side is exact by construction, central victim or not
+    assert ranked / runs <= 1 / 7 + 3 * np.sqrt(1 / 7 * 6 / 7 / runs)
+
+
+def test_candidate_side_is_exact_over_the_draw_of_the_victim():
+    runs, first = 600, 0
+    for seed in range(runs):
+        world, scorer, _ = build(5000 + seed, twins=4, innocents=5)
+        candidate = decide(scorer.assess(world.innocent()), 0.01).candidate
+        assert candidate is not None
+        first += candidate.exact <= 1 / 5 + 1e-9
+    assert first / runs == pytest.approx(1 / 5, abs=3.5 * np.sqrt(0.16 / runs))
+
+
+def test_surrogates_state_the_power():
+    _, scorer, _ = build(6, kinds=2)
+    z, similarity = scorer.surrogate_scores()
+    assert z.shape == similarity.shape == (16,)
+    assert np.median(z) > 3
+
+
+def test_without_twins_the_suspect_side_works_alone():
+    world = World(7)
+    victim, rest = world.innocent(0.05), [world.innocent() for _ in range(9)]
+    roster = Roster(np.array([0]), np.arange(1, 10), np.zeros((0, 1), np.int64))
+    scorer = LineageScorer(np.stack([victim, *rest]), roster)
+    assert scorer.assess(victim).candidates is None
+    assert decide(scorer.assess(world.copy(victim, 1.0)), 0.05).decision == "piracy"
+    assert decide(scorer.assess(world.innocent()), 0.05).decision != "piracy"
+    assert scorer.embed(victim).shape == (V, 2)
+
+
+def test_early_views_give_the_scores_of_a_smaller_plan():
+    world, scorer, victim = build(8)
+    suspect = world.copy(victim, 0.8)
+    small = LineageScorer(scorer.pool[:, :2], scorer.roster)
+    assert scorer.assess(suspect, views=2).statistic == pytest.approx(small.assess(suspect[:2]).statistic)
+
+
+def test_ray_drops_blocks_that_drown_the_signal():
+    """Block 2 (t = 1) is noise for the surrogates: the choice leaves it out."""
+    world = World(9, blocks=3)
+    candidates = world.twins(8)
+    rest = [world.innocent() for _ in range(9)]
+    surrogates = [world.copy(c, 0.6) for _ in range(2) for c in candidates]
+    for s in surrogates:
+        s[:, 2] = world.innocent(8.0)[:, 2]
+    roster = Roster(np.arange(8), np.arange(8, 17), np.arange(17, 33).reshape(2, 8))
+    ray, scores = choose_ray(np.stack(candidates + rest + surrogates), roster, (0.0, 0.2, 1.0))
+    assert 1.0 not in ray and len(scores) == 4
+    none = Roster(roster.candidates, roster.innocents, np.zeros((0, 8), np.int64))
+    assert choose_ray(np.stack(candidates + rest), none, (0.0, 0.2, 1.0)) == ((0.0, 0.2), {})

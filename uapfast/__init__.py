@@ -1,0 +1,64 @@
+"""uapfast: was this model stolen from ours? Answers from answers alone.
+
+``generate`` makes a reference of a victim (white-box, once), ``encode`` and ``verify`` ask a suspect.
+Nothing here imports torch until it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from uapfast import errors
+from uapfast._version import __version__
+from uapfast.config import GenerateConfig
+from uapfast.errors import UapfastError
+from uapfast.types import UniversalPerturbation, Verdict
+
+if TYPE_CHECKING:
+    from uapfast.method.uap import universal_perturbation
+    from uapfast.models.model import Model
+    from uapfast.pool.pool import Pool, load_pool
+    from uapfast.reference import Reference, load
+    from uapfast.verbs.encode import encode
+    from uapfast.verbs.generate import generate
+    from uapfast.verbs.verify import verify
+
+_LAZY = {
+    "encode": "uapfast.verbs.encode",
+    "generate": "uapfast.verbs.generate",
+    "universal_perturbation": "uapfast.method.uap",
+    "Model": "uapfast.models.model",
+    "Pool": "uapfast.pool.pool",
+    "load_pool": "uapfast.pool.pool",
+    "Reference": "uapfast.reference",
+    "load": "uapfast.reference",
+    "verify": "uapfast.verbs.verify",
+}
+
+__all__ = [
+    "GenerateConfig",
+    "Model",
+    "Pool",
+    "Reference",
+    "UapfastError",
+    "UniversalPerturbation",
+    "Verdict",
+    "__version__",
+    "encode",
+    "errors",
+    "generate",
+    "load",
+    "load_pool",
+    "universal_perturbation",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the torch-backed names on first use."""
+    if name in _LAZY:
+        value = getattr(import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,186 @@
+"""From scores to a decision: two nulls, each exact under its own exchangeability.
+
+* Candidate side: the victim and its m twins come from one recipe with different seeds. For a
+  suspect made without the victim they are exchangeable, so the victim ranks first with probability
+  at most 1/(m+1), whatever the suspect is.
+* Suspect side: an innocent suspect is exchangeable with the n innocents of the pool, so its
+  statistic ranks first among theirs with probability at most 1/(n+1) (conformal p-value).
+
+Both ranks end at a floor. Below it a Student t prediction interval extrapolates, under the
+assumption that scores are normal. A conviction needs both sides; docs/verdicts.md says what holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from uapfast.types import Decision
+
+Array = NDArray[np.float64]
+
+UNCLEAR = 0.05  # at or below this p-value a suspect is not called independent
+JITTER = 1e-3  # a decision must survive a change of any similarity by this much
+
+
+@dataclass(frozen=True)
+class Side:
+    """One null's answer.
+
+    Attributes:
+        p: Student t prediction p-value, one-sided.
+        exact: rank p-value.
+        floor: smallest value that ``exact`` can take.
+        z: the value in prediction standard deviations of the others.
+    """
+
+    p: float
+    exact: float
+    floor: float
+    z: float
+
+
+def compare(value: float, others: Array) -> Side:
+    """How unusual ``value`` is as one more draw beside ``others`` (larger is more unusual).
+
+    The p-value is that of a Student t prediction interval, ``(value - mean) / (s * sqrt(1 + 1/n))``
+    with n - 1 degrees of freedom; with fewer than two others, or no spread, it is the rank's.
+    """
+    n = len(others)
+    exact = (1.0 + float(np.sum(others >= value))) / (n + 1.0)
+    floor = 1.0 / (n + 1.0)
+    spread = float(np.std(others, ddof=1)) if n >= 2 else 0.0
+    if spread <= 1e-12:
+        return Side(exact, exact, floor, 0.0)
+    z = (value - float(np.mean(others))) / (spread * float(np.sqrt(1.0 + 1.0 / n)))
+    return Side(float(stats.t.sf(z, n - 1)), exact, floor, z)
+
+
+def gaussian_score(z: float, freedom: int) -> float:
+    """The normal quantile with the tail probability that Student's t gives ``z``.
+
+    A z made with few twins has t tails; on this scale the innocents' scores are closer to the normal
+    ones that the suspect side's prediction interval assumes.
+    """
+    sign = 1.0 if z >= 0 else -1.0
+    tail = max(float(stats.t.sf(abs(z), freedom)), 1e-300)
+    return sign * float(stats.norm.isf(tail))
+
+
+def critical(others: Array, alpha: float) -> float:
+    """The value at which :func:`compare` gives ``p == alpha``."""
+    n = len(others)
+    spread = float(np.std(others, ddof=1)) * float(np.sqrt(1.0 + 1.0 / n))
+    return float(np.mean(others)) + spread * float(stats.t.isf(alpha, n - 1))
+
+
+def view_level_p(suspect: Array, innocents: Array) -> float | None:
+    """The paper's test as far as it is known: Welch t-test over views, one-sided.
+
+    Args:
+        suspect: ``[V]`` similarities of the suspect's views with the victim's.
+        innocents: ``[n,V]`` the same for homologous models.
+
+    Views of one suspect share the suspect, so this p-value shrinks with the number of views for any
+    innocent offset. It is reported for comparison with the literature and never decides.
+    """
+    if suspect.size < 2 or innocents.size < 2:
+        return None
+    p = float(stats.ttest_ind(suspect, innocents.ravel(), equal_var=False, alternative="greater").pvalue)
+    return p if np.isfinite(p) else None
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What an encoder says of one suspect, before any decision.
+
+    Attributes:
+        similarity: mean cosine over views with the victim.
+        views: ``[V]`` cosines with the victim.
+        innocent_views: ``[n,V]`` the same for the pool's calibration innocents.
+        candidates: ``[m+1]`` scores of the suspect with each candidate, the victim's first; or None.
+        statistic: the suspect side's statistic of the suspect.
+        innocents: ``[n]`` the same statistic of the innocents, each treated as the suspect is.
+    """
+
+    similarity: float
+    views: Array
+    innocent_views: Array
+    candidates: Array | None
+    statistic: float
+    innocents: Array
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Decision with the two sides that it rests on (``candidate`` is None without twins)."""
+
+    decision: Decision
+    p: float
+    candidate: Side | None
+    suspect: Side
+    z: float
+    rank: int | None
+    reasons: tuple[str, ...]
+
+
+def _sides(a: Assessment, shift: float) -> tuple[Side | None, Side, float, int | None]:
+    """Both sides after adding ``shift`` to the suspect's score with the victim."""
+    if a.candidates is None:
+        side = compare(a.statistic + shift, a.innocents)
+        return None, side, side.z, None
+    own, twins = float(a.candidates[0]) + shift, a.candidates[1:]
+    candidate = compare(own, twins)
+    statistic = gaussian_score(candidate.z, len(twins) - 1)
+    return candidate, compare(statistic, a.innocents), candidate.z, 1 + int(np.sum(twins >= own))
+
+
+def _call(candidate: Side | None, suspect: Side, rank: int | None, alpha: float) -> tuple[Decision, float]:
+    p = suspect.p if candidate is None else max(candidate.p, suspect.p)
+    if p <= alpha and rank in (None, 1):
+        return "piracy", p
+    return ("inconclusive" if p <= max(alpha, UNCLEAR) else "independent"), p
+
+
+def decide(a: Assessment, alpha: float) -> Outcome:
+    """Convict only if both sides reject at ``alpha`` and no candidate is closer than the victim.
+
+    ``independent`` means p above ``UNCLEAR``: nothing points to the victim. In between, or where a
+    change of the score by ``JITTER`` would change the decision, the outcome is ``inconclusive``.
+    """
+    candidate, suspect, z, rank = _sides(a, 0.0)
+    decision, p = _call(candidate, suspect, rank, alpha)
+    reasons = [_explain(decision, p, alpha)]
+    for shift in (-JITTER, JITTER):
+        side_c, side_s, _, moved_rank = _sides(a, shift)
+        if decision != "inconclusive" and _call(side_c, side_s, moved_rank, alpha)[0] != decision:
+            decision = "inconclusive"
+            reasons = [f"the decision would change if the similarity moved by {JITTER:g}"]
+    if candidate is None:
+        reasons.append(
+            "no twins in the pool: the suspect side decides alone, and a victim that happens "
+            "to resemble every model cannot be told from a copied one"
+        )
+    elif rank != 1:
+        reasons.append(
+            f"{(rank or 1) - 1} of the victim's {len(a.candidates) - 1 if a.candidates is not None else 0}"
+            " twins are as close to the suspect as the victim is"
+        )
+    floors = [s.floor for s in (candidate, suspect) if s is not None]
+    if p < max(floors):
+        reasons.append(
+            f"p below {max(floors):.3g}, the exact floor of this pool, is a Student t extrapolation: "
+            "it assumes normal scores"
+        )
+    return Outcome(decision, p, candidate, suspect, z, rank, tuple(reasons))
+
+
+def _explain(decision: Decision, p: float, alpha: float) -> str:
+    if decision == "piracy":
+        return f"p {p:.3g} <= {alpha:g}: closer to the victim than chance explains, on every side tested"
+    if decision == "independent":
+        return f"p {p:.3g}: nothing points to the victim"
+    return f"p {p:.3g} lies between {alpha:g} and {UNCLEAR:g}: not enough to convict, too close to clear"

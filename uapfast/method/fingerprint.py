@@ -1,0 +1,139 @@
+"""Queries and fingerprints: what is asked of a model, and what its answers become.
+
+A fingerprint follows Peng et al. (CVPR 2022): the answers at the ``n`` points of a view and at the
+same points moved by a universal adversarial perturbation. Ours differs in one thing: in the
+``lineage`` plan every candidate (victim and twins) contributes its own UAP, and each point is moved
+by one of them, drawn evenly, so that the queries single out no candidate (docs/method.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from uapfast.models.answers import Answers
+from uapfast.models.model import Model
+
+from uapfast.errors import SuspectError
+
+KEEP_CLASSES = 32  # beyond this many classes a query keeps only those the pool gives weight to
+CHUNK = 1024
+
+Kind = Literal["logits", "probabilities", "labels"]
+
+
+def spread_uaps(points: int, views: int, uaps: int, seed: int) -> Tensor:
+    """Which UAP moves which point: int64 ``[Q]``, every UAP equally often in every view (to one)."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for view in range(views):
+        even = (torch.arange(points) + view * points) % uaps
+        rows.append(even[torch.randperm(points, generator=generator)])
+    return torch.cat(rows)
+
+
+@dataclass(frozen=True)
+class QueryPlan:
+    """The queries of one reference, in the order in which they are asked.
+
+    Attributes:
+        points: float32 ``[Q,C,H,W]`` in 0..1; view ``w`` holds the points ``w*n .. w*n+n-1``.
+        uaps: float32 ``[P,C,H,W]``, one per candidate, the victim's first.
+        assign: int64 ``[B,Q]``: which UAP moves the point in each block.
+        scale: t of each block: the query is x + t*v; 0 asks the clean point.
+        views: number of views V; Q = V * n.
+    """
+
+    points: Tensor
+    uaps: Tensor
+    assign: Tensor
+    scale: tuple[float, ...]
+    views: int
+
+    @property
+    def blocks(self) -> int:
+        """Answers asked per point, B."""
+        return int(self.assign.shape[0])
+
+    @property
+    def per_view(self) -> int:
+        """Points per view, n."""
+        return int(self.points.shape[0]) // self.views
+
+    @property
+    def queries(self) -> int:
+        """Answers asked of a model in all, B * Q."""
+        return self.blocks * int(self.points.shape[0])
+
+    def images(self, view: int) -> Tensor:
+        """The queries of one view: float32 ``[B*n,C,H,W]`` in 0..1, block after block."""
+        part = slice(view * self.per_view, (view + 1) * self.per_view)
+        x = self.points[part]
+        out = []
+        for row, t in zip(self.assign[:, part], self.scale, strict=True):
+            out.append((x + t * self.uaps[row]).clamp(0.0, 1.0) if t else x)
+        return torch.cat(out)
+
+    def chunks(self) -> Iterator[tuple[int, Tensor]]:
+        """All queries, whole views at a time, about ``CHUNK`` images each: (views, images)."""
+        step = max(1, CHUNK // max(1, self.blocks * self.per_view))
+        for first in range(0, self.views, step):
+            group = range(first, min(self.views, first + step))
+            yield len(group), torch.cat([self.images(w) for w in group])
+
+
+def ask(model: Model, plan: QueryPlan, classes: int | None = None) -> tuple[Tensor, Kind]:
+    """Ask ``model`` every query of the plan.
+
+    Returns:
+        probabilities, float32 ``[V,B,n,K]`` (one-hot for a model that answers with labels), and
+        what it answered with.
+
+    Raises:
+        SuspectError: NaN or infinite answers, another class count, or a changing kind of answer.
+    """
+    parts: list[Answers] = [model.answers(images, classes) for _, images in plan.chunks()]
+    kinds = {part.kind for part in parts}
+    if len(kinds) > 1:
+        raise SuspectError("ask", "answers", "of one kind throughout (set output=...)", sorted(kinds))
+    values = torch.cat([part.probabilities() for part in parts])
+    if values.shape[0] != plan.queries:
+        raise SuspectError("ask", "answers", f"{plan.queries} rows, one a query", values.shape[0])
+    shape = (plan.views, plan.blocks, plan.per_view, values.shape[1])
+    return values.reshape(shape), parts[0].kind
+
+
+def kept_classes(answers: Tensor) -> Tensor | None:
+    """Classes that each query keeps: int64 ``[V,B,n,KEEP_CLASSES]``, or None when all are kept.
+
+    Args:
+        answers: ``[M,V,B,n,K]`` probabilities of the pool; the choice is symmetric in its models.
+    """
+    if answers.shape[-1] <= KEEP_CLASSES:
+        return None
+    return answers.mean(0).topk(KEEP_CLASSES, dim=-1).indices
+
+
+def reduce_classes(answers: Tensor, keep: Tensor | None) -> Tensor:
+    """Probabilities ``[...,V,B,n,K]`` with the classes not kept summed into one last column."""
+    if keep is None:
+        return answers
+    kept = torch.gather(answers, -1, keep.expand(*answers.shape[:-1], keep.shape[-1]))
+    return torch.cat([kept, (1.0 - kept.sum(-1, keepdim=True)).clamp(min=0.0)], dim=-1)
+
+
+def only_labels(answers: Tensor) -> Tensor:
+    """One-hot rows of the top class, the same shape as ``answers``."""
+    return torch.nn.functional.one_hot(answers.argmax(-1), answers.shape[-1]).to(torch.float32)
+
+
+def features(reduced: Tensor) -> Tensor:
+    """Feature rows: float32 ``[...,V,B,n*R]`` from reduced probabilities ``[...,V,B,n,R]``.
+
+    Square roots of probabilities (Hellinger): a softmax output becomes a point of a sphere, small
+    probabilities count without the blow-up of a logarithm, and rounding to two digits does little.
+    """
+    return reduced.clamp(min=0.0).sqrt().flatten(-2)

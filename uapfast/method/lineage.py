@@ -1,0 +1,265 @@
+"""The lineage encoder: what descends from a victim is what is particular to it.
+
+Raw similarity of answers measures architecture and accuracy. Here the answers are first centred on
+the candidates (the victim and its twins, models of the same recipe), whitened by how innocent models
+differ from each other (:mod:`uapfast.method.whitening`), and only then compared. A candidate's
+template is its own residual plus those of its surrogates, each centred on the surrogates of the
+same kind of all candidates: what is left is what an extraction carries over, whatever the thief's
+architecture. Every step treats all candidates alike, which keeps the candidate side of the decision
+exact (:mod:`uapfast.method.decision`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from uapfast.method.decision import Assessment, compare, gaussian_score
+from uapfast.method.whitening import Array, Index, join_blocks, whiten
+
+SURROGATE_WEIGHT = 0.5  # of the surrogates' residuals beside the candidate's own; docs/method.md
+RAYS: tuple[tuple[float, ...], ...] = ((0.0,), (0.0, 0.2), (0.0, 1.0), (0.0, 0.2, 1.0))
+DEFAULT_RAY = (0.0, 0.2)
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Which row of the pool is what.
+
+    Attributes:
+        candidates: rows of the victim (first) and its twins.
+        innocents: rows of the homologous models.
+        surrogates: ``[kinds, candidates]`` rows of each candidate's surrogate of each kind; only
+            kinds that every candidate has take part.
+    """
+
+    candidates: Index
+    innocents: Index
+    surrogates: Index
+
+    @property
+    def has_twins(self) -> bool:
+        """Whether the candidate side can be tested (a spread needs two twins)."""
+        return len(self.candidates) >= 3
+
+
+def gram(features: NDArray[np.float32], others: NDArray[np.float32] | None = None) -> Array:
+    """Inner products per view and block: ``[V,B,N,M]`` of ``[N,V,B,F]`` and ``[M,V,B,F]``."""
+    a = np.ascontiguousarray(features.transpose(1, 2, 0, 3), dtype=np.float64)
+    b = a if others is None else np.ascontiguousarray(others.transpose(1, 2, 0, 3), dtype=np.float64)
+    out: Array = a @ b.swapaxes(-1, -2)
+    return out
+
+
+def _unit(rows: Array, metric: Array) -> Array:
+    """Scale coefficient rows ``[V,R,N]`` to unit length in ``metric`` ``[V,N,N]``."""
+    square = np.einsum("vrn,vnm,vrm->vr", rows, metric, rows)
+    return rows / np.sqrt(np.maximum(square, 1e-300))[..., None]
+
+
+def _basis(index: Index, size: int) -> Array:
+    return np.eye(size)[index]
+
+
+def templates(metric: Array, roster: Roster, origin: Array, skip_kind: int | None = None) -> Array:
+    """Unit template of each candidate as coefficients over models: ``[V,C,N]``.
+
+    Args:
+        metric: whitened Gram matrices ``[V,N,N]``.
+        roster: which row is what.
+        origin: ``[N]`` coefficients of the point that residuals are taken from.
+        skip_kind: leave this kind of surrogate out (to score the surrogates themselves).
+    """
+    views, size, _ = metric.shape
+    own = _basis(roster.candidates, size) - origin
+    total = _unit(np.broadcast_to(own, (views, *own.shape)), metric)
+    kinds = [k for k in range(len(roster.surrogates)) if k != skip_kind]
+    for k in kinds:
+        rows = _basis(roster.surrogates[k], size)
+        rows = rows - rows.mean(0) if len(rows) > 1 else rows - origin
+        total = total + SURROGATE_WEIGHT / len(kinds) * _unit(
+            np.broadcast_to(rows, (views, *rows.shape)), metric
+        )
+    return _unit(total, metric)
+
+
+def _origin(roster: Roster, size: int) -> Array:
+    """Residuals are taken from the candidates' mean, or from the innocents' without twins."""
+    base = roster.candidates if roster.has_twins else roster.innocents
+    out: Array = _basis(base, size).mean(0)
+    return out
+
+
+def cosines(metric: Array, template: Array, origin: Array, row: int) -> Array:
+    """Cosine of model ``row`` with each template in each view: ``[V,C]``."""
+    residual = -origin.copy()
+    residual[row] += 1.0
+    moved = np.einsum("vnm,m->vn", metric, residual)
+    length = np.sqrt(np.maximum(np.einsum("n,vn->v", residual, moved), 1e-300))
+    out: Array = np.einsum("vcn,vn->vc", template, moved) / length[:, None]
+    return out
+
+
+def twin_normalised(scores: Array) -> float:
+    """The suspect side's statistic: the victim's score beside its twins', on a normal scale."""
+    return gaussian_score(compare(float(scores[0]), scores[1:]).z, len(scores) - 2)
+
+
+@dataclass(frozen=True)
+class LineageScorer:
+    """Scores suspects against one pool.
+
+    Attributes:
+        pool: ``[M,V,B,F]`` features of the pool's models.
+        roster: which row is what.
+    """
+
+    pool: NDArray[np.float32]
+    roster: Roster
+
+    @cached_property
+    def _gram(self) -> Array:
+        return gram(self.pool)
+
+    def _extend(self, suspect: NDArray[np.float32], views: slice) -> Array:
+        """Gram matrices of the pool with the suspect as the last row: ``[V,B,M+1,M+1]``."""
+        own = self._gram[views]
+        cross = gram(self.pool[:, views], suspect[None, views])
+        corner = gram(suspect[None, views])
+        return np.concatenate(
+            [
+                np.concatenate([own, cross], axis=-1),
+                np.concatenate([cross.swapaxes(-1, -2), corner], axis=-1),
+            ],
+            axis=-2,
+        )
+
+    def _metric(self, full: Array, fit: Index) -> tuple[Array, Array]:
+        metric = whiten(join_blocks(full, fit), fit)
+        return metric, _origin(self.roster, full.shape[-1])
+
+    def _score(self, full: Array, fit: Index, row: int, skip_kind: int | None = None) -> Array:
+        metric, origin = self._metric(full, fit)
+        return cosines(metric, templates(metric, self.roster, origin, skip_kind), origin, row)
+
+    def assess(self, suspect: NDArray[np.float32], views: int | None = None) -> Assessment:
+        """Scores of one suspect ``[V,B,F]``, from its first ``views`` views.
+
+        The innocents' statistics are computed as the suspect's is: each is scored with a whitening
+        fitted on all the others, the suspect among them, so that an innocent suspect is
+        exchangeable with them (leave-one-out of the augmented set).
+        """
+        part = slice(0, views)
+        full = self._extend(suspect, part)
+        row, innocents = full.shape[-1] - 1, self.roster.innocents
+        own = self._score(full, innocents, row)
+        rest = [self._score(full, np.append(innocents[innocents != i], row), int(i)) for i in innocents]
+        spread = np.stack([r[:, 0] for r in rest])
+        if self.roster.has_twins:
+            scores = own.mean(0)
+            others = np.array([twin_normalised(r.mean(0)) for r in rest])
+            return Assessment(float(scores[0]), own[:, 0], spread, scores, twin_normalised(scores), others)
+        statistic = float(own[:, 0].mean())
+        return Assessment(statistic, own[:, 0], spread, None, statistic, spread.mean(1))
+
+    def embed(self, suspect: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Unit embeddings ``[V,d]``, d = candidates + 1.
+
+        The first coordinates span the candidates' templates, the last is the length of the residual
+        outside that span, so that cosines of embeddings with :meth:`templates_embedded` equal the
+        cosines that decide.
+        """
+        full = self._extend(suspect, slice(None))
+        metric, origin = self._metric(full, self.roster.innocents)
+        template = templates(metric, self.roster, origin)
+        basis, _ = self._span(metric, template)
+        residual = -origin.copy()
+        residual[-1] += 1.0
+        moved = np.einsum("vnm,m->vn", metric, residual)
+        square = np.einsum("n,vn->v", residual, moved)
+        inside = np.einsum("vdn,vn->vd", basis, moved)
+        outside = np.sqrt(np.maximum(square - (inside**2).sum(-1), 0.0))
+        out = np.concatenate([inside, outside[:, None]], axis=-1)
+        return (out / np.maximum(np.linalg.norm(out, axis=-1, keepdims=True), 1e-300)).astype(np.float32)
+
+    def templates_embedded(self) -> NDArray[np.float32]:
+        """Unit embeddings of the candidates' templates: ``[C,V,d]``, the victim's first."""
+        metric, origin = self._metric(self._gram, self.roster.innocents)
+        template = templates(metric, self.roster, origin)
+        _, coordinates = self._span(metric, template)
+        out = np.concatenate([coordinates, np.zeros_like(coordinates[..., :1])], axis=-1)
+        return out.transpose(1, 0, 2).astype(np.float32)
+
+    @staticmethod
+    def _span(metric: Array, template: Array) -> tuple[Array, Array]:
+        """Orthonormal basis ``[V,C,N]`` of the templates, and their coordinates ``[V,C,C]``.
+
+        From the templates' Gram matrix, whose rank is C or C - 1 (residuals of C candidates sum to 0).
+        """
+        inner = template @ metric @ template.transpose(0, 2, 1)
+        values, vectors = np.linalg.eigh(inner)
+        good = values > 1e-9 * values[:, -1:]
+        root = np.sqrt(np.where(good, values, 1.0))
+        whitening = np.where(good, 1.0 / root, 0.0)
+        basis = (vectors * whitening[:, None, :]).transpose(0, 2, 1) @ template
+        return basis, vectors * np.where(good, root, 0.0)[:, None, :]
+
+    def surrogate_scores(self) -> tuple[Array, Array]:
+        """How the pool's own piracy models score against the candidate that they derive from.
+
+        Each surrogate is scored with its kind left out of every template, and its candidate takes
+        the victim's place. Returns ``z`` (in twins' standard deviations) and ``similarity``, one a surrogate (empty without twins).
+        """
+        if not self.roster.has_twins or not len(self.roster.surrogates):
+            return np.zeros(0), np.zeros(0)
+        metric, origin = self._metric(self._gram, self.roster.innocents)
+        z, similarity = [], []
+        for kind, rows in enumerate(self.roster.surrogates):
+            template = templates(metric, self.roster, origin, skip_kind=kind)
+            for candidate, row in enumerate(rows):
+                scores = cosines(metric, template, origin, int(row)).mean(0)
+                z.append(compare(float(scores[candidate]), np.delete(scores, candidate)).z)
+                similarity.append(float(scores[candidate]))
+        return np.array(z), np.array(similarity)
+
+    def innocent_scores(self) -> tuple[Array, Array]:
+        """``[n,C]`` scores of the pool's innocents, each left out of its own whitening, and statistics."""
+        full, innocents = self._gram, self.roster.innocents
+        scores = np.stack([self._score(full, innocents[innocents != i], int(i)).mean(0) for i in innocents])
+        if not self.roster.has_twins:
+            return scores, scores[:, 0]
+        return scores, np.array([twin_normalised(row) for row in scores])
+
+
+def choose_ray(
+    features: NDArray[np.float32], roster: Roster, scale: tuple[float, ...]
+) -> tuple[tuple[float, ...], dict[str, float]]:
+    """The t of the queries x + t*v on which the pool's own surrogates stand out most.
+
+    Args:
+        features: ``[M,V,B,F]`` of the pool, one block for each t of ``scale``.
+        roster: which row is what.
+        scale: the t at hand; must hold those of ``RAYS``.
+
+    Returns:
+        The choice, and for each of ``RAYS`` the mean log10 p of the surrogates against their
+        candidates (each kind left out of the templates). The choice is symmetric in the candidates;
+        without twins or surrogates it is ``DEFAULT_RAY``.
+    """
+    scores: dict[tuple[float, ...], float] = {}
+    if not roster.has_twins or not len(roster.surrogates):
+        return DEFAULT_RAY, {}
+    for ray in RAYS:
+        blocks = [scale.index(t) for t in ray]
+        z, _ = LineageScorer(features[:, :, blocks], roster).surrogate_scores()
+        p = np.clip(stats.t.sf(z, len(roster.candidates) - 2), 1e-6, 1.0)
+        scores[ray] = float(np.log10(p).mean())
+    best = min(RAYS, key=lambda ray: (round(scores[ray], 2), len(ray)))
+    return best, {",".join(f"{t:g}" for t in ray): score for ray, score in scores.items()}
+
+
+__all__ = ["DEFAULT_RAY", "RAYS", "LineageScorer", "Roster", "choose_ray", "gram"]

@@ -1,0 +1,298 @@
+"""The reference: what ``generate`` writes for one victim and every later step reads.
+
+One ``.safetensors`` file (by custom ``.uapref``): tensors, and one JSON object in the metadata with
+settings and a SHA-256 of the content. It is secret until used: who has it can prepare for its queries.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from uapfast.method import decision
+from uapfast.method.encoder import PaperScorer, make_network
+from uapfast.method.fingerprint import QueryPlan, features
+from uapfast.method.lineage import LineageScorer, Roster
+from uapfast.reference_file import FORMAT, bad, digest, read, write
+
+Scorer = LineageScorer | PaperScorer
+
+
+@dataclass(frozen=True)
+class Record:
+    """One model of the pool as the reference remembers it (``relation`` as in a manifest)."""
+
+    name: str
+    relation: str
+    candidate: str | None
+    kind: str
+    sha256: str | None
+    trains_encoder: bool = False
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Immutable and safe to share between threads.
+
+    Attributes:
+        plan: the queries.
+        records: the pool's models, row by row of ``answers``; the victim first.
+        answers: float32 ``[M,V,B,n,R]``: their probabilities (classes reduced as ``keep`` says).
+        labels: int64 ``[M,V,B,n]``: their top class, as a column of R.
+        keep: classes each query keeps, or None for all.
+        classes: K of the victim.
+        encoder: ``lineage`` or ``paper``.
+        weights: encoder network (``paper``), or empty.
+        settings: everything else that was set or measured; JSON types.
+    """
+
+    plan: QueryPlan
+    records: tuple[Record, ...]
+    answers: Tensor
+    labels: Tensor
+    keep: Tensor | None
+    classes: int
+    encoder: str
+    weights: dict[str, Tensor]
+    settings: dict[str, Any]
+    _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    _lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
+
+    # -- what it holds -------------------------------------------------------------------------
+    @property
+    def points(self) -> Tensor:
+        """Query points, float32 ``[Q,C,H,W]`` in 0..1."""
+        return self.plan.points
+
+    @property
+    def uaps(self) -> Tensor:
+        """UAPs, float32 ``[P,C,H,W]``; the victim's first."""
+        return self.plan.uaps
+
+    @property
+    def candidates(self) -> list[str]:
+        """Names of the victim and its twins."""
+        return [r.name for r in self.records if r.relation in ("victim", "twin")]
+
+    @property
+    def sha256(self) -> str:
+        """Of tensors and settings; the same for equal references wherever they are stored."""
+        return self._cached("sha256", lambda: digest(self._tensors(), self._header()))
+
+    def model_answers(self, name: str) -> NDArray[np.float32]:
+        """A pool model's probabilities, ``[B,Q,R]``, view after view along Q."""
+        row = [r.name for r in self.records].index(name)
+        answers = self.answers[row].transpose(0, 1).flatten(1, 2)
+        out: NDArray[np.float32] = answers.numpy()
+        return out
+
+    def _rows(self, *relations: str) -> list[int]:
+        return [i for i, r in enumerate(self.records) if r.relation in relations]
+
+    def roster(self) -> Roster:
+        """Rows by role, as the lineage scorer needs them."""
+        return make_roster(self.records)
+
+    def scorer(self, labels_only: bool = False) -> Scorer:
+        """The scorer for answers with probabilities, or with labels only. Built once each."""
+        return self._cached(f"scorer:{labels_only}", lambda: self._make_scorer(labels_only))
+
+    def pool_features(self, labels_only: bool) -> NDArray[np.float32]:
+        """Features of the pool's models ``[M,V,B,F]`` (lineage) in one of the two access modes."""
+        answers = self.answers
+        if labels_only:
+            answers = torch.nn.functional.one_hot(self.labels, answers.shape[-1]).to(torch.float32)
+        out: NDArray[np.float32] = (
+            features(answers) if self.encoder == "lineage" else _flat(answers)
+        ).numpy()
+        return out
+
+    def suspect_features(self, reduced: Tensor) -> NDArray[np.float32]:
+        """Features of one suspect from its reduced probabilities ``[V,B,n,R]``."""
+        out: NDArray[np.float32] = (
+            features(reduced) if self.encoder == "lineage" else _flat(reduced)
+        ).numpy()
+        return out
+
+    def _make_scorer(self, labels_only: bool) -> Scorer:
+        pool = self.pool_features(labels_only)
+        if self.encoder == "lineage":
+            return LineageScorer(pool, self.roster())
+        network = make_network(pool.shape[-1])
+        network.load_state_dict(self.weights)
+        held = [i for i in self._rows("homologous", "twin") if not self.records[i].trains_encoder]
+        return PaperScorer(network.eval().requires_grad_(False), pool[0], pool[held])
+
+    # -- what it says --------------------------------------------------------------------------
+    def calibration(self) -> dict[str, NDArray[np.float64]]:
+        """Scores of the pool's own models, for plots and for the statement of power.
+
+        Keys: ``innocent_z``, ``innocent_similarity``, ``innocent_statistic`` (what the suspect side
+        compares), ``surrogate_z``, ``surrogate_similarity``;
+        each innocent is left out of its own whitening, each surrogate's kind out of the templates.
+        """
+        return self._cached("calibration", self._calibrate)
+
+    def _calibrate(self) -> dict[str, NDArray[np.float64]]:
+        scorer = self.scorer()
+        if isinstance(scorer, LineageScorer):
+            scores, statistic = scorer.innocent_scores()
+            similarity = scores[:, 0]
+            surrogate_z, surrogate_similarity = scorer.surrogate_scores()
+        else:
+            statistic = similarity = scorer.assess(scorer.victim).innocents
+            rows = self.pool_features(False)[self._rows("piracy")]
+            surrogate_similarity = np.array([scorer.assess(row).similarity for row in rows])
+            surrogate_z = np.array([decision.compare(s, statistic).z for s in surrogate_similarity])
+        if self._by_twins:
+            z = np.array([decision.compare(float(row[0]), row[1:]).z for row in scores])
+        else:
+            z = np.array([decision.compare(s, statistic).z for s in statistic])
+        return {
+            "innocent_z": z,
+            "innocent_similarity": similarity,
+            "innocent_statistic": statistic,
+            "surrogate_z": surrogate_z,
+            "surrogate_similarity": surrogate_similarity,
+        }
+
+    @property
+    def _by_twins(self) -> bool:
+        """Whether z counts standard deviations of the twins' scores (of the innocents' otherwise)."""
+        return self.encoder == "lineage" and self.roster().has_twins
+
+    def threshold_z(self, alpha: float) -> float:
+        """The z above which a suspect with the pool's innocents unchanged is convicted."""
+        statistic = self.calibration()["innocent_statistic"]
+        if not self._by_twins:
+            return float(stats.t.isf(alpha, len(statistic) - 1))
+        freedom = len(self.candidates) - 2
+        limit = decision.critical(statistic, alpha)
+        return max(float(stats.t.isf(alpha, freedom)), float(stats.t.isf(stats.norm.sf(limit), freedom)))
+
+    def power(self, alpha: float) -> float | None:
+        """Share of the pool's own surrogates above :meth:`threshold_z`; None without surrogates."""
+        z = self.calibration()["surrogate_z"]
+        return float((z > self.threshold_z(alpha)).mean()) if len(z) else None
+
+    def summary(self) -> dict[str, Any]:
+        """What ``uapfast info`` shows; JSON types."""
+        count = {r: len(self._rows(r)) for r in ("twin", "piracy", "homologous")}
+        return {
+            "format": FORMAT,
+            "sha256": self.sha256,
+            "encoder": self.encoder,
+            "classes": self.classes,
+            "input": list(self.points.shape[1:]),
+            "views": self.plan.views,
+            "points_per_view": self.plan.per_view,
+            "ray": list(self.plan.scale),
+            "queries": self.plan.queries,
+            "pool": count,
+            **self.settings,
+        }
+
+    # -- file ------------------------------------------------------------------------------------
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {
+            "points": self.plan.points,
+            "uaps": self.plan.uaps,
+            "assign": self.plan.assign,
+            "answers": self.answers,
+            "labels": self.labels,
+        }
+        if self.keep is not None:
+            tensors["keep"] = self.keep
+        tensors |= {f"encoder.{k}": v for k, v in self.weights.items()}
+        return {k: v.contiguous() for k, v in sorted(tensors.items())}
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "encoder": self.encoder,
+            "classes": self.classes,
+            "views": self.plan.views,
+            "scale": list(self.plan.scale),
+            "records": [vars(r) for r in self.records],
+            "settings": self.settings,
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the reference, whole or not at all.
+
+        Raises:
+            StorageError: the folder is missing or unwritable, or the disk is full.
+        """
+        write(path, self._tensors(), self._header())
+
+    def _cached(self, key: str, make: Any) -> Any:
+        with self._lock:
+            if key not in self._cache:
+                self._cache[key] = make()
+            return self._cache[key]
+
+
+def _flat(answers: Tensor) -> Tensor:
+    """The paper's fingerprint: concat over points of [softmax f(x), softmax f(x+v)], ``[...,V,B*n*R]``."""
+    return answers.transpose(-2, -3).flatten(-3)
+
+
+def make_roster(records: tuple[Record, ...]) -> Roster:
+    """Rows by role. Only surrogate kinds that every candidate has, once each, are templates."""
+    rows = {
+        r: [i for i, x in enumerate(records) if x.relation == r] for r in ("victim", "twin", "homologous")
+    }
+    candidates = rows["victim"] + rows["twin"]
+    names = [records[i].name for i in candidates]
+    table: dict[str, dict[str, int]] = {}
+    for i, record in enumerate(records):
+        if record.relation == "piracy" and record.candidate in names:
+            table.setdefault(record.kind, {}).setdefault(str(record.candidate), i)
+    full = [[found[n] for n in names] for _, found in sorted(table.items()) if len(found) == len(names)]
+    surrogates = np.array(full, dtype=np.int64).reshape(len(full), len(names))
+    return Roster(
+        np.array(candidates, dtype=np.int64), np.array(rows["homologous"], dtype=np.int64), surrogates
+    )
+
+
+def load(path: str | os.PathLike[str]) -> Reference:
+    """Read a reference.
+
+    Raises:
+        ReferenceFileError: missing, damaged, truncated, or of another version.
+    """
+    tensors, header = read(path)
+    try:
+        views = int(header["views"])
+        plan = QueryPlan(tensors["points"], tensors["uaps"], tensors["assign"], tuple(header["scale"]), views)
+        weights = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
+        records = tuple(Record(**r) for r in header["records"])
+        reference = Reference(
+            plan,
+            records,
+            tensors["answers"],
+            tensors["labels"],
+            tensors.get("keep"),
+            int(header["classes"]),
+            str(header["encoder"]),
+            weights,
+            header["settings"],
+        )
+        expected = (len(records), views, plan.blocks, plan.per_view)
+        fits = tuple(reference.answers.shape[:4]) == expected == tuple(reference.labels.shape)
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as exc:
+        raise bad(path, "complete", f"one without {exc}") from exc
+    if not fits:
+        raise bad(path, f"consistent (answers {expected})", tuple(reference.answers.shape))
+    return reference
+
+
+__all__ = ["FORMAT", "Record", "Reference", "load", "make_roster"]

@@ -1,0 +1,79 @@
+"""The reference's file: one ``.safetensors`` file with a JSON object and a SHA-256 in its metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from uapfast.errors import ReferenceFileError
+from uapfast.files import write_bytes
+
+FORMAT = 1
+KEY = "uapref"
+MAX_HEADER = 16_000_000
+
+
+def digest(tensors: dict[str, Tensor], header: dict[str, Any]) -> str:
+    """SHA-256 over the header and every tensor's name, dtype, shape and bytes."""
+    h = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        h.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        h.update(tensor.contiguous().numpy().tobytes())
+    return h.hexdigest()
+
+
+def write(path: str | os.PathLike[str], tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """Write the file, whole or not at all (``StorageError``)."""
+    stamped = json.dumps(header | {"sha256": digest(tensors, header)}, sort_keys=True)
+    write_bytes(path, safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, {KEY: stamped}))
+
+
+def bad(path: object, rule: str, got: object) -> ReferenceFileError:
+    """The error of a reference that cannot be read."""
+    return ReferenceFileError("load", "reference", rule, f"{got} ({path})")
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The JSON object in the metadata, before any tensor is read."""
+    try:
+        with open(path, "rb") as stream:
+            size = struct.unpack("<Q", stream.read(8))[0]
+            raw = stream.read(size) if size <= min(MAX_HEADER, path.stat().st_size) else b""
+        header = json.loads(json.loads(raw)["__metadata__"][KEY])
+    except OSError as exc:
+        raise bad(path, "a readable file", exc.strerror or exc) from exc
+    except (ValueError, KeyError, TypeError, struct.error, RecursionError) as exc:
+        rule = "a whole file written by uapfast generate"
+        raise bad(path, rule, "a damaged, truncated or foreign one") from exc
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        found = header.get("format") if isinstance(header, dict) else header
+        raise bad(path, f"of format version {FORMAT} (make it anew with this uapfast)", f"version {found}")
+    return header
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a file that is whole.
+
+    Raises:
+        ReferenceFileError: missing, damaged, truncated, or of another version.
+    """
+    path = Path(path)
+    header = _header(path)
+    try:
+        tensors = safetensors.torch.load(path.read_bytes())
+    except OSError as exc:
+        raise bad(path, "a readable file", exc.strerror or exc) from exc
+    except (SafetensorError, ValueError, KeyError, TypeError, OverflowError, RuntimeError) as exc:
+        raise bad(path, "whole", "a damaged or truncated one") from exc
+    claimed = header.pop("sha256", None)
+    if digest(tensors, header) != claimed:
+        raise bad(path, "unchanged since it was written", "content that does not match its SHA-256")
+    return tensors, header

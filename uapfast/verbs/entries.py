@@ -1,0 +1,97 @@
+"""The pool's models as ``generate`` goes through them: order, checks, records."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from uapfast.config import GenerateConfig
+from uapfast.errors import PoolError, PoolWarning
+from uapfast.models.model import Model
+from uapfast.pool.pool import Pool
+from uapfast.reference import Record
+
+MIN_INNOCENTS = 5
+GOOD_TWINS, GOOD_INNOCENTS = 8, 12
+
+Entry = tuple[Record, Model]
+
+
+def ordered(victim: Model, pool: Pool) -> list[Entry]:
+    """Victim, twins, homologous, then surrogates, by name within each."""
+    name = pool.victim.name if pool.victim is not None else "victim"
+    out: list[Entry] = [(Record(name, "victim", None, "victim", victim.sha256), victim)]
+    for relation in ("twin", "homologous", "piracy"):
+        found = sorted((m for m in pool.models if m.relation == relation), key=lambda m: m.name)
+        out += [(Record(m.name, relation, m.candidate, m.kind, m.model.sha256), m.model) for m in found]
+    return out
+
+
+def _count(models: list[Entry], relation: str) -> int:
+    return sum(record.relation == relation for record, _ in models)
+
+
+def check_pool(models: list[Entry], config: GenerateConfig) -> None:
+    """Refuse a pool that cannot carry a verdict; warn of one that carries little."""
+    twins, innocents = _count(models, "twin"), _count(models, "homologous")
+    seen: dict[str, str] = {}
+    for record, _ in models:
+        if record.sha256 is not None and record.sha256 in seen:
+            first = seen[record.sha256]
+            raise PoolError(
+                "generate", "pool", "of different models", f"{record.name} with the weights of {first}"
+            )
+        seen[str(record.sha256)] = record.name
+    least = MIN_INNOCENTS if config.encoder == "lineage" else 2 * MIN_INNOCENTS
+    if innocents < least:
+        rule = (
+            f"of at least {least} homologous models for encoder={config.encoder} (n of them bound a false "
+            "accusation by 1/(n+1) without further assumptions)"
+        )
+        raise PoolError("generate", "pool", rule, f"{innocents} homologous, {twins} twins")
+    if config.encoder == "paper" and _count(models, "piracy") < 1:
+        raise PoolError("generate", "pool", "of at least 1 piracy model for encoder=paper", "none")
+    if twins < 2 and config.encoder == "lineage":
+        warnings.warn(
+            PoolWarning(
+                f"generate: pool should hold at least 2 twins (better {GOOD_TWINS}), got {twins}: without "
+                "them the suspect side decides alone, and a victim that resembles every model cannot be "
+                "recognised"
+            ),
+            stacklevel=4,
+        )
+    elif twins < GOOD_TWINS and config.encoder == "lineage":
+        warnings.warn(
+            PoolWarning(
+                f"generate: pool should hold at least {GOOD_TWINS} twins, got {twins}: the exact floor of "
+                f"the candidate side is 1/{twins + 1}, and its t test has {twins - 1} degrees of freedom"
+            ),
+            stacklevel=4,
+        )
+    if innocents < GOOD_INNOCENTS:
+        warnings.warn(
+            PoolWarning(
+                f"generate: pool should hold at least {GOOD_INNOCENTS} homologous models, got {innocents}: "
+                f"the exact floor of the suspect side is 1/{innocents + 1}"
+            ),
+            stacklevel=4,
+        )
+
+
+def candidates_of(models: list[Entry], config: GenerateConfig) -> list[Entry]:
+    """Models that contribute a UAP: the victim, and its twins where every candidate is to count alike."""
+    own = ("victim", "twin") if config.encoder == "lineage" else ("victim",)
+    return [entry for entry in models if entry[0].relation in own]
+
+
+def records_of(models: list[Entry], config: GenerateConfig) -> tuple[Record, ...]:
+    """The pool's records; for the paper's encoder with the half of the homologous models that trains it."""
+    records = [record for record, _ in models]
+    if config.encoder != "paper":
+        return tuple(records)
+    homologous = [i for i, r in enumerate(records) if r.relation == "homologous"]
+    order = np.random.default_rng(config.seed).permutation(homologous)
+    train = {int(i) for i in order[: len(order) // 2]}
+    train |= {i for i, r in enumerate(records) if r.relation in ("victim", "twin", "piracy")}
+    return tuple(Record(**{**vars(r), "trains_encoder": i in train}) for i, r in enumerate(records))

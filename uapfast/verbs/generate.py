@@ -1,0 +1,296 @@
+"""``generate``: from a victim and its surrogate pool to a reference (white-box, once per victim)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uapfast._version import versions
+from uapfast.config import GenerateConfig
+from uapfast.errors import DataError, ModelError, SuspectError
+from uapfast.method import encoder as paper
+from uapfast.method.fingerprint import (
+    QueryPlan,
+    ask,
+    features,
+    kept_classes,
+    only_labels,
+    reduce_classes,
+    spread_uaps,
+)
+from uapfast.method.lineage import RAYS, choose_ray
+from uapfast.method.points import disagree_points, disagreement, kmeans_points
+from uapfast.method.uap import universal_perturbation
+from uapfast.models.model import as_model
+from uapfast.pool.pool import Pool, load_pool
+from uapfast.reference import Record, Reference, make_roster
+from uapfast.verbs.entries import Entry, candidates_of, check_pool, ordered, records_of
+
+if TYPE_CHECKING:
+    from uapfast.types import UniversalPerturbation
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, str], None]
+MOST_CANDIDATE_IMAGES = 10_000
+
+
+def generate(
+    victim: Any,
+    images: Any,
+    labels: Any = None,
+    *,
+    pool: Pool | str | os.PathLike[str],
+    config: GenerateConfig | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Reference:
+    """Make the reference of one victim (Peng et al., CVPR 2022, extended as docs/method.md says).
+
+    Args:
+        victim: ``nn.Module`` (takes 0..1 images, returns logits) or :class:`uapfast.models.model.Model`.
+        images: owner's images ``[N,C,H,W]`` (or ``[N,H,W]``), uint8 or float in 0..1, torch or
+            numpy. Best are images of the task that the victim was not trained on.
+        labels: ``[N]`` integers, or None. Only checked: the method needs the models' answers alone.
+        pool: twins, surrogates and homologous models (docs/method.md), or a manifest's path.
+        config: settings; every random choice follows ``config.seed``.
+        device: where victim and pool are run.
+        progress: called as ``progress(done, total, what)``.
+
+    Returns:
+        The reference, complete and immutable.
+
+    Raises:
+        DataError: images or labels of wrong shape, range or number.
+        ModelError: the victim is no white-box model, or its answers cannot be used.
+        PoolError: too few models, or copies of the victim among them; the message says what it costs.
+        FoolingRateError: with ``config.strict``, a UAP below ``config.min_fooling``.
+    """
+    config = config or GenerateConfig()
+    report = progress or (lambda done, total, what: None)
+    x = _images(images, labels)
+    pool = pool if isinstance(pool, Pool) else load_pool(pool, device=device)
+    white = as_model(victim, device=device, name="victim")
+    if white.module is None:
+        raise ModelError(
+            "generate", "victim", "an nn.Module (the owner's side is white-box)", type(victim).__name__
+        )
+    models = ordered(white, pool)
+    check_pool(models, config)
+    steps = 2 * len(models) + len(candidates_of(models, config))
+    counter = _Counter(report, steps)
+
+    x = x[_subset(len(x), MOST_CANDIDATE_IMAGES, config.seed)]
+    clean, classes = _clean_answers(models, x, config, counter)
+    chosen = _select(clean, models, config)
+    points = x[torch.from_numpy(chosen.reshape(-1))]
+    uaps, uap_report = _uaps(models, x, config, counter)
+    plan = _plan(points, uaps, config)
+    answers = _ask_all(models, plan, classes, counter)
+    keep = kept_classes(answers)
+    reduced = reduce_classes(answers, keep)
+    top = reduce_classes(only_labels(answers), keep).argmax(-1)
+    records = records_of(models, config)
+    settings = {
+        "config": config.to_dict(),
+        "uap": uap_report,
+        "victim_sha256": white.sha256,
+        "versions": versions(),
+    }
+    weights: dict[str, Tensor] = {}
+    if config.encoder == "paper":
+        weights = _train_paper(reduced, records, config.seed)
+    elif config.ray is None:
+        plan, reduced, top, keep, settings["ray_scores"] = _choose_ray(plan, reduced, top, keep, records)
+    reference = Reference(plan, records, reduced, top, keep, classes, config.encoder, weights, settings)
+    reference.calibration()
+    return reference
+
+
+class _Counter:
+    """Progress over a known number of steps."""
+
+    def __init__(self, report: Progress, total: int) -> None:
+        self.report, self.total, self.done = report, total, 0
+
+    def step(self, what: str) -> None:
+        self.done += 1
+        self.report(min(self.done, self.total), self.total, what)
+
+
+def _images(images: Any, labels: Any) -> Tensor:
+    """Check the owner's images and bring them to float32 ``[N,C,H,W]`` in 0..1."""
+    x = torch.as_tensor(images)
+    if x.ndim == 3:
+        x = x[:, None]
+    if x.ndim != 4 or 0 in x.shape:
+        raise DataError("generate", "images", "[N,C,H,W] or [N,H,W], not empty", list(x.shape))
+    if x.dtype == torch.uint8:
+        x = x.to(torch.float32) / 255.0
+    elif not x.dtype.is_floating_point:
+        raise DataError("generate", "images", "uint8, or float in 0..1", x.dtype)
+    x = x.to(torch.float32)
+    if not bool(torch.isfinite(x).all()):
+        raise DataError("generate", "images", "finite", "NaN or infinity")
+    low, high = float(x.min()), float(x.max())
+    if low < -1e-6 or high > 1.0 + 1e-6:
+        raise DataError(
+            "generate", "images", "in 0..1 (put normalisation into the model)", f"{low:g}..{high:g}"
+        )
+    if labels is not None:
+        y = torch.as_tensor(labels)
+        if y.ndim != 1 or len(y) != len(x) or y.dtype.is_floating_point:
+            raise DataError("generate", "labels", f"[{len(x)}] integers", f"{list(y.shape)} {y.dtype}")
+        if len(torch.unique(y)) < 2:
+            raise DataError("generate", "labels", "of at least 2 classes", f"{len(torch.unique(y))} class")
+    return x.clamp(0.0, 1.0)
+
+
+def _subset(total: int, most: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(total, generator=generator)[:most].sort().values
+
+
+# -- queries ---------------------------------------------------------------------------------------
+def _clean_answers(
+    models: list[Entry], x: Tensor, config: GenerateConfig, counter: _Counter
+) -> tuple[Tensor, int]:
+    """Probabilities ``[M,N,K]`` of candidates and innocents on the owner's images, and K."""
+    out = []
+    classes: int | None = None
+    for record, model in models:
+        counter.step(f"answers of {record.name}")
+        wanted = ("victim",) if config.encoder == "paper" else ("victim", "twin", "homologous")
+        if record.relation not in wanted:
+            continue
+        try:
+            answer = model.answers(x, classes).probabilities()
+        except SuspectError as exc:
+            raise ModelError("generate", f"pool model {record.name}", exc.rule, exc.got) from exc
+        classes = answer.shape[1]
+        out.append(answer)
+    if classes is None or classes < 2:
+        raise ModelError("generate", "victim", "a classifier of at least 2 classes", classes)
+    return torch.stack(out), classes
+
+
+def _select(clean: Tensor, models: list[Entry], config: GenerateConfig) -> np.ndarray[Any, Any]:
+    """Indices of query points ``[V,n]``."""
+    selection = config.selection or ("disagree" if config.encoder == "lineage" else "kmeans")
+    if selection == "kmeans":
+        outputs = clean[0].clamp(min=1e-12).log().numpy()
+        return kmeans_points(outputs, config.points, config.views, config.seed)
+    wanted = [r for r, _ in models if r.relation in ("victim", "twin", "homologous")]
+    candidates = [i for i, r in enumerate(wanted) if r.relation in ("victim", "twin")][: len(clean)]
+    mean = clean[candidates].mean(0).numpy()
+    weight = disagreement(clean.numpy()) if len(clean) > 1 else np.ones(len(mean), np.float32)
+    return disagree_points(mean, weight, config.points, config.views, config.seed)
+
+
+def _uaps(
+    models: list[Entry], x: Tensor, config: GenerateConfig, counter: _Counter
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    """One UAP per candidate, ``[P,C,H,W]``, and what is to be reported of each."""
+    images = x[_subset(len(x), config.uap_images, config.seed + 1)]
+    found, reports = [], []
+    for record, model in candidates_of(models, config):
+        counter.step(f"UAP of {record.name}")
+        if model.module is None:
+            raise ModelError(
+                "generate", f"pool model {record.name}", "an nn.Module (candidates get a UAP)", "a callable"
+            )
+        extra: dict[str, Any] = {}
+        if config.uap == "contrastive":
+            extra = _contrast(models, record)
+        u = universal_perturbation(
+            model.module,
+            images,
+            eps=config.eps,
+            norm=config.norm,
+            method=config.uap,
+            fooling=config.fooling,
+            min_fooling=config.min_fooling if record.relation == "victim" else 0.0,
+            strict=config.strict,
+            wire_safe=config.wire_safe,
+            seed=config.seed,
+            **extra,
+        )
+        found.append(u.v.detach().to("cpu", torch.float32))
+        reports.append(_uap_row(record.name, u))
+    return torch.stack(found), reports
+
+
+def _contrast(models: list[Entry], candidate: Record) -> dict[str, Any]:
+    """What a contrastive UAP of ``candidate`` moves (its lineage) and spares (everything else)."""
+    move = [m.module for r, m in models if r.name == candidate.name or r.candidate == candidate.name]
+    spare = [
+        m.module
+        for r, m in models
+        if r.relation in ("victim", "twin", "homologous") and r.name != candidate.name
+    ]
+    return {"move": [m for m in move if m is not None], "spare": [m for m in spare if m is not None]}
+
+
+def _uap_row(name: str, u: UniversalPerturbation) -> dict[str, Any]:
+    return {
+        "model": name,
+        "method": u.method,
+        "norm": u.norm,
+        "eps": u.eps,
+        "size": u.size,
+        "fooling_rate": u.fooling_rate,
+        "random_sign_rate": u.random_sign_rate,
+        "passes": u.passes,
+        "forwards": u.forwards,
+        "backwards": u.backwards,
+    }
+
+
+def _plan(points: Tensor, uaps: Tensor, config: GenerateConfig) -> QueryPlan:
+    if config.ray is not None:
+        ray = config.ray
+    else:
+        ray = RAYS[-1] if config.encoder == "lineage" else (0.0, 1.0)
+    assign = spread_uaps(config.points, config.views, len(uaps), config.seed)
+    return QueryPlan(points, uaps, assign.expand(len(ray), -1).contiguous(), ray, config.views)
+
+
+def _ask_all(models: list[Entry], plan: QueryPlan, classes: int, counter: _Counter) -> Tensor:
+    out = []
+    for record, model in models:
+        counter.step(f"fingerprint of {record.name}")
+        try:
+            answers, kind = ask(model, plan, classes)
+        except SuspectError as exc:
+            raise ModelError("generate", f"pool model {record.name}", exc.rule, exc.got) from exc
+        if kind == "labels":
+            raise ModelError(
+                "generate", f"pool model {record.name}", "one that answers with logits", "labels"
+            )
+        out.append(answers)
+    return torch.stack(out)
+
+
+# -- encoders ----------------------------------------------------------------------------------------
+def _choose_ray(
+    plan: QueryPlan, reduced: Tensor, top: Tensor, keep: Tensor | None, records: tuple[Record, ...]
+) -> tuple[QueryPlan, Tensor, Tensor, Tensor | None, dict[str, float]]:
+    """Drop the blocks of the ray that the pool's own surrogates do not need (:func:`choose_ray`)."""
+    best, scores = choose_ray(features(reduced).numpy(), make_roster(records), plan.scale)
+    blocks = [plan.scale.index(t) for t in best]
+    plan = QueryPlan(plan.points, plan.uaps, plan.assign[blocks], best, plan.views)
+    return plan, reduced[:, :, blocks], top[:, :, blocks], None if keep is None else keep[:, blocks], scores
+
+
+def _train_paper(reduced: Tensor, records: tuple[Record, ...], seed: int) -> dict[str, Tensor]:
+    rows = [i for i, r in enumerate(records) if r.trains_encoder]
+    fingerprints = reduced[rows].transpose(-2, -3).flatten(-3)
+    descends = [records[i].relation == "victim" or records[i].candidate == records[0].name for i in rows]
+    network = paper.train(fingerprints, torch.tensor(descends, dtype=torch.int64), seed)
+    return {k: v.detach().clone() for k, v in network.state_dict().items()}
