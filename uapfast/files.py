@@ -56,3 +56,20 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` as UTF-8 to ``path``, whole or not at all (see :func:`atomic_path`)."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def require_writable(path: str | os.PathLike[str], size: int = 1 << 16) -> None:
+    """Refuse a result's file name before the work that fills it, where the fault can be known.
+
+    Writes ``size`` bytes beside ``path`` and removes them; ``path`` itself is not touched.
+
+    Raises:
+        StorageError: the folder is missing, unwritable, or the disk is full.
+    """
+
+    class _Done(Exception):
+        pass
+
+    with contextlib.suppress(_Done), atomic_path(path) as temporary:
+        temporary.write_bytes(bytes(size))
+        raise _Done

@@ -1,0 +1,7 @@
+"""The command line. ``main`` is the console script ``uapfast``."""
+
+from __future__ import annotations
+
+from uapfast.cli.shell import main
+
+__all__ = ["main"]

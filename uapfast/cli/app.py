@@ -1,0 +1,248 @@
+"""The commands: options in, a result on stdout, the exit code back. Heavy imports stay inside."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from uapfast.cli import options as o
+from uapfast.cli.shell import Reporter, only_result_on_stdout
+
+if TYPE_CHECKING:
+    from uapfast.models.model import Model
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Tell stolen copies of a classifier from honest ones by its universal adversarial perturbations.",
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        from uapfast import __version__
+
+        print(f"uapfast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _model(arch: str, weights: Path, device: str, mean: str | None, std: str | None, **kw: Any) -> Model:
+    from uapfast.models.checkpoint import load_model
+
+    return load_model(
+        arch,
+        weights,
+        mean=o.numbers(mean, "--mean"),
+        std=o.numbers(std, "--std"),
+        device=o.device(device),
+        **kw,
+    )
+
+
+@app.command()
+def generate(
+    arch: o.Arch,
+    weights: o.Weights,
+    data: o.Data,
+    pool: o.Manifest,
+    out: Annotated[Path, typer.Option("--out", metavar="REF", help="Where the reference goes.")],
+    eps: Annotated[float, typer.Option("--eps", help="Radius of the UAP's ball, input units (0..1).")] = 0.1,
+    norm: Annotated[o.Norm, typer.Option("--norm", help="Ball of the UAP.")] = o.Norm.linf,
+    uap: Annotated[o.Uap, typer.Option("--uap", help="Algorithm of the UAP.")] = o.Uap.margin,
+    points: Annotated[int, typer.Option("--points", help="Query points per view.")] = 100,
+    views: Annotated[int, typer.Option("--views", help="Views.")] = 20,
+    encoder: Annotated[o.Encoder, typer.Option("--encoder", help="Fingerprint encoder.")] = o.Encoder.lineage,
+    selection: Annotated[
+        o.Selection | None,
+        typer.Option("--selection", help="How points are chosen; the encoder's own if unset."),
+    ] = None,
+    fooling: Annotated[float, typer.Option("--fooling", help="Fooling rate at which the UAP stops.")] = 0.8,
+    min_fooling: Annotated[float, typer.Option("--min-fooling", help="Warn below this fooling rate.")] = 0.3,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail below --min-fooling.")] = False,
+    wire_safe: Annotated[bool, typer.Option("--wire-safe", help="Keep the UAP on the 1/255 grid.")] = False,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    debug: o.Debug = False,
+) -> None:
+    """Make the reference of a victim: its UAPs, query points, encoder and calibration."""
+    from uapfast.config import GenerateConfig
+    from uapfast.files import require_writable
+
+    config = GenerateConfig(
+        eps=eps, norm=norm.value, uap=uap.value, points=points, views=views, encoder=encoder.value,
+        selection=selection.value if selection else None, fooling=fooling, min_fooling=min_fooling,
+        strict=strict, wire_safe=wire_safe, seed=seed,
+    )  # fmt: skip
+    require_writable(out)
+    with only_result_on_stdout() as stdout, Reporter() as progress:
+        from uapfast.data import load_data
+        from uapfast.pool.pool import load_pool
+        from uapfast.verbs.generate import generate as run
+
+        victim = _model(arch, weights, device, mean, std, name="victim")
+        owned = load_data(data)
+        models = load_pool(pool, o.device(device))
+        reference = run(
+            victim,
+            owned.x(),
+            owned.labels,
+            pool=models,
+            config=config,
+            device=o.device(device),
+            progress=progress,
+        )
+        reference.save(out)
+        print(f"wrote {out}", *_lines(reference.summary()), sep="\n", file=stdout, flush=True)
+
+
+@app.command()
+def pool(
+    arch: o.Arch,
+    weights: o.Weights,
+    data: o.Data,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder of the pool; continued if it is there.")
+    ],
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="FILE.py:train", help="(model, images, labels, seed) -> model."),
+    ] = None,
+    twins: Annotated[int, typer.Option("--twins", help="Twins of the victim.")] = 8,
+    surrogates: Annotated[int, typer.Option("--surrogates", help="Surrogates of every candidate.")] = 2,
+    homologous: Annotated[int, typer.Option("--homologous", help="Honestly trained models.")] = 16,
+    epochs: Annotated[int, typer.Option("--epochs", help="Epochs of the default recipe.")] = 5,
+    jobs: Annotated[int, typer.Option("--jobs", help="Models trained at the same time.")] = 1,
+    seed: o.Seed = 0,
+    debug: o.Debug = False,
+) -> None:
+    """Train a surrogate pool from the owner's data and recipe; a stopped run goes on where it was."""
+    with only_result_on_stdout() as stdout, Reporter() as progress:
+        from uapfast.data import load_data
+        from uapfast.pool.build import build_pool
+
+        manifest = build_pool(
+            arch, weights, load_data(data), out, recipe=recipe, twins=twins, surrogates=surrogates,
+            homologous=homologous, epochs=epochs, jobs=jobs, seed=seed, progress=progress,
+        )  # fmt: skip
+        print(f"wrote {manifest}", file=stdout, flush=True)
+
+
+@app.command()
+def verify(
+    reference: o.Reference,
+    arch: o.Arch,
+    weights: o.Weights,
+    as_json: o.Json = False,
+    alpha: Annotated[
+        float, typer.Option("--alpha", help="Level: convict only if p_value is below it.")
+    ] = 1e-3,
+    output: o.Answers = o.Output.auto,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    device: o.Device = "auto",
+    debug: o.Debug = False,
+) -> int:
+    """Decide whether a suspect descends from the victim.
+
+    Exit code: 0 independent, 1 piracy, 3 inconclusive, 4 invalid, 2 error.
+    """
+    from uapfast.cli.show import verdict_lines
+    from uapfast.config import check
+    from uapfast.errors import SuspectError
+
+    check(0 < alpha < 0.5, "verify", "--alpha", "a level in (0, 0.5)", alpha)
+    with only_result_on_stdout() as stdout:
+        from uapfast.reference import load
+        from uapfast.verbs.verify import invalid
+        from uapfast.verbs.verify import verify as run
+
+        known = load(reference)
+        try:
+            suspect = _model(arch, weights, device, mean, std, output=output.value)
+        except SuspectError as exc:  # weights with NaN: a fact about the suspect, not a failure of ours
+            verdict = invalid(known, str(exc), alpha=alpha)
+        else:
+            verdict = run(known, suspect, alpha=alpha, output=output.value)
+        if as_json:
+            print(verdict.to_json(), file=stdout, flush=True)
+        else:
+            print(*verdict_lines(verdict.to_dict()), sep="\n", file=stdout, flush=True)
+    return verdict.exit_code
+
+
+@app.command()
+def encode(
+    reference: o.Reference,
+    arch: o.Arch,
+    weights: o.Weights,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.npz", help="Gets z, float32 [V, d].")],
+    output: o.Answers = o.Output.auto,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    device: o.Device = "auto",
+    debug: o.Debug = False,
+) -> None:
+    """Write the embedding of a suspect's answers: one unit row for each view."""
+    from uapfast.files import atomic_path, require_writable
+
+    require_writable(out)
+    with only_result_on_stdout() as stdout:
+        import numpy as np
+
+        from uapfast.reference import load
+        from uapfast.verbs.encode import encode as run
+
+        z = np.asarray(run(load(reference), _model(arch, weights, device, mean, std, output=output.value)))
+        with atomic_path(out) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, z=z.astype(np.float32, copy=False))
+        print(f"wrote {out}: z {list(z.shape)}", file=stdout, flush=True)
+
+
+@app.command()
+def info(reference: o.Reference, as_json: o.Json = False, debug: o.Debug = False) -> None:
+    """Say what a reference holds and how it was made."""
+    with only_result_on_stdout() as stdout:
+        from uapfast.reference import load
+
+        summary = load(reference).summary()
+        if as_json:
+            print(json.dumps(summary, allow_nan=False), file=stdout, flush=True)
+        else:
+            print(*_lines(summary), sep="\n", file=stdout, flush=True)
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder of the models and the report.")
+    ] = Path("demo-out"),
+    seed: o.Seed = 0,
+    debug: o.Debug = False,
+) -> None:
+    """Run everything on scikit-learn's digits: train, fingerprint, verify, report."""
+    from uapfast.demo import run
+
+    run(out, seed=seed, stream=sys.stdout)
+
+
+def _lines(values: dict[str, Any]) -> list[str]:
+    from uapfast.cli.show import lines
+
+    return lines(values)

@@ -1,0 +1,112 @@
+"""The options that commands share, each declared once."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uapfast.errors import InputError
+
+
+class Norm(str, Enum):
+    """Ball of the UAP."""
+
+    linf = "linf"
+    l2 = "l2"
+
+
+class Uap(str, Enum):
+    """Algorithm of the UAP."""
+
+    deepfool = "deepfool"
+    margin = "margin"
+    contrastive = "contrastive"
+
+
+class Encoder(str, Enum):
+    """Fingerprint encoder."""
+
+    lineage = "lineage"
+    paper = "paper"
+
+
+class Selection(str, Enum):
+    """How query points are chosen."""
+
+    disagree = "disagree"
+    kmeans = "kmeans"
+
+
+class Output(str, Enum):
+    """What the suspect answers with."""
+
+    auto = "auto"
+    logits = "logits"
+    probabilities = "probabilities"
+    labels = "labels"
+
+
+SPEC = "path/to/file.py:factory, timm:NAME, torchvision:NAME or uapfast:NAME"
+DATA = "FILE.npz with x and y, fashion-mnist, digits, or a folder of class folders"
+
+Reference = Annotated[
+    Path, typer.Argument(metavar="REF", help="Reference file, written by `uapfast generate`.")
+]
+Arch = Annotated[str, typer.Option("--arch", metavar="SPEC", help=f"Architecture: {SPEC}.")]
+Weights = Annotated[
+    Path, typer.Option("--weights", metavar="FILE", help="Weights: .safetensors, or a .pt state dict.")
+]
+Data = Annotated[str, typer.Option("--data", metavar="DATA", help=f"The owner's data: {DATA}.")]
+Manifest = Annotated[Path, typer.Option("--pool", metavar="MANIFEST", help="The pool's manifest.csv.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Mean = Annotated[
+    str | None, typer.Option("--mean", metavar="M[,M...]", help="Subtracted from 0..1 images, per channel.")
+]
+Std = Annotated[
+    str | None, typer.Option("--std", metavar="S[,S...]", help="Divided by after --mean, per channel.")
+]
+Answers = Annotated[Output, typer.Option("--output", help="What the model answers with.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and every warning.")]
+
+
+def numbers(text: str | None, argument: str) -> tuple[float, ...] | None:
+    """``"0.5,0.4"`` -> ``(0.5, 0.4)``; raises ``InputError`` for anything that is no finite number."""
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = (math.nan,)
+    if not all(math.isfinite(v) for v in values):
+        raise InputError(
+            "uapfast", argument, "finite numbers with commas between, one per channel", repr(text)
+        )
+    return values
+
+
+def device(name: str) -> str:
+    """Resolve ``auto`` and check that the device is there; raises ``InputError``."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise InputError("uapfast", "--device", "auto, cpu, cuda or cuda:N", repr(name)) from None
+    if found.type == "cuda" and not (
+        torch.cuda.is_available() and (found.index or 0) < torch.cuda.device_count()
+    ):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise InputError(
+            "uapfast", "--device", f"one that is there (CUDA devices usable: {count})", repr(name)
+        )
+    if found.type not in {"cpu", "cuda"}:
+        raise InputError("uapfast", "--device", "auto, cpu, cuda or cuda:N", repr(name))
+    return str(found)

@@ -1,0 +1,178 @@
+"""Running a command: exit codes, one-line errors and warnings, progress.
+
+The only exit codes are 0, 1, 2, 3, 4 (``verify``'s four decisions, 2 for any error) and 130 (interrupted).
+Imports nothing heavy, so that ``uapfast --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from uapfast.errors import UapfastError, UapfastWarning
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+ERROR, INTERRUPTED = 2, 130
+MESSAGE_LIMIT = 600
+
+
+def one_line(text: object, limit: int = MESSAGE_LIMIT) -> str:
+    """``text`` as one printable line of at most ``limit`` characters; the middle gives way.
+
+    Control characters are shown escaped, so that a hostile file name cannot drive the terminal.
+    """
+    raw = str(text)
+    if len(raw) > 8 * limit:  # do not walk megabytes to show some hundred characters
+        raw = raw[: 4 * limit] + raw[-4 * limit :]
+    flat = " ".join(raw.split())
+    flat = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in flat)
+    if len(flat) <= limit:
+        return flat
+    head = (limit - 5) * 2 // 3
+    return f"{flat[:head]} ... {flat[-(limit - 5 - head) :]}"
+
+
+def say(text: object) -> None:
+    """One line on stderr; a closed stderr is no reason to fail."""
+    with contextlib.suppress(OSError, ValueError):
+        print(one_line(text), file=sys.stderr, flush=True)
+
+
+def _show_warning(debug: bool) -> Callable[..., None]:
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        if debug or issubclass(category, UapfastWarning):
+            say(f"warning: {message}")
+
+    return show
+
+
+@contextlib.contextmanager
+def only_result_on_stdout() -> Iterator[TextIO]:
+    """Send everything printed meanwhile to stderr, and hand out the real stdout for the result.
+
+    A user's factory file and the packages that it imports may print; the caller of ``--json`` must
+    not have to parse that. Works on the file descriptor too, for what compiled code prints.
+    """
+    real = sys.stdout
+    saved = None
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        real.flush()
+        if real.fileno() == 1:
+            saved = os.dup(1)
+            os.dup2(2, 1)
+    result = os.fdopen(os.dup(saved), "w", encoding="utf-8") if saved is not None else real
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield result
+    finally:
+        if saved is not None:
+            os.dup2(saved, 1)
+            os.close(saved)
+            result.close()
+
+
+class Reporter:
+    """Progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, every: float = 10.0) -> None:
+        self._every, self._last = every, time.monotonic()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Reporter:
+        """Start the bar if stderr is a terminal."""
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+            )
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """``done`` of ``total`` steps of ``what`` are finished."""
+        if self._bar is not None:
+            from rich.markup import escape
+
+            if self._task is None:
+                self._task = self._bar.add_task("", total=None)
+            self._bar.update(self._task, completed=done, total=total, description=escape(one_line(what, 60)))
+            return
+        now = time.monotonic()
+        if done >= total or now - self._last >= self._every:
+            self._last = now
+            say(f"[{done}/{total}] {what}")
+
+
+def _run(argv: Sequence[str], debug: bool) -> int:
+    from uapfast.cli.app import app
+
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning(debug)
+        code = app(args=list(argv), prog_name="uapfast", standalone_mode=False)
+    sys.stdout.flush()
+    return code if isinstance(code, int) else 0
+
+
+def _message(exc: BaseException) -> str:
+    """What the user is told about ``exc``."""
+    usage: Any = getattr(exc, "format_message", None)  # typer's (click's) usage errors
+    if usage is not None:
+        context = getattr(exc, "ctx", None)
+        path = context.command_path if context is not None else "uapfast"
+        return f"error: {one_line(usage())} (see {path} --help)"
+    if isinstance(exc, UapfastError):
+        return f"error: {exc}"
+    if isinstance(exc, SystemExit):
+        return f"error: the program was asked to exit by code that it loaded (exit status {exc.code!r})"
+    if isinstance(exc, OSError) and exc.strerror:
+        name = f": {exc.filename}" if exc.filename else ""
+        return f"error: {exc.strerror}{name}"
+    detail = one_line(exc, MESSAGE_LIMIT - 120)
+    return f"internal error: {type(exc).__name__}: {detail} (--debug shows the traceback)"
+
+
+def _discard_stdout() -> None:
+    """Let the interpreter's last flush succeed (a closed pipe or a full disk would change the exit code)."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (the console script exits with it)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        return _run(arguments, debug)
+    except BaseException as exc:  # whatever it was, the exit code must not read as a decision
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        if isinstance(exc, KeyboardInterrupt) or type(exc).__name__ == "Abort":
+            say("interrupted")
+            return INTERRUPTED
+        say(_message(exc))
+        _discard_stdout()
+        return ERROR

@@ -1,0 +1,69 @@
+"""Results as plain lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from uapfast.cli.shell import one_line
+
+_NOTE = {
+    "piracy": "the suspect descends from the victim, at the stated level",
+    "independent": "nothing here says that the suspect descends from the victim",
+    "inconclusive": "the evidence does not reach the stated level, and does not clear the suspect",
+    "invalid": "the suspect gave no usable answers; nothing is known about its descent",
+}
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        text = ", ".join(_value(v) for v in value[:12])
+        return f"{text}, ... ({len(value)})" if len(value) > 12 else text
+    return one_line(value, 200)
+
+
+def _pairs(values: dict[str, Any], indent: int) -> Iterator[str]:
+    scalars = [k for k, v in values.items() if not isinstance(v, dict)]
+    width = max((len(k) for k in scalars), default=0)
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield f"{' ' * indent}{key}:"
+            yield from _pairs(value, indent + 2)
+        else:
+            yield f"{' ' * indent}{key:<{width}}  {_value(value)}"
+
+
+def lines(values: dict[str, Any]) -> list[str]:
+    """Nested names and values, one a line."""
+    return list(_pairs(values, 0))
+
+
+def _p(value: float | None, floor: float | None) -> str:
+    if value is None:
+        return "-"
+    if floor is not None and value < floor:
+        return f"{value:.3g} (below {floor:.3g} extrapolated by Student t)"
+    return f"{value:.3g}"
+
+
+def verdict_lines(verdict: dict[str, Any]) -> list[str]:
+    """A verdict for people: decision, what it says, the numbers, the reasons."""
+    v = verdict
+    out = [f"{v['decision'].upper()}: {_NOTE[v['decision']]}"]
+    out += [f"  - {one_line(reason)}" for reason in v["reasons"]]
+    table = {
+        "p_value": f"{_value(v['p_value'])}   (level {v['alpha']:g})",
+        "candidate side": _p(v["p_candidate"], v["p_candidate_floor"]),
+        "suspect side": _p(v["p_suspect"], v["p_suspect_floor"]),
+        "z, rank": f"{_value(v['z'])}, {_value(v['rank'])}",
+        "similarity": v["similarity"],
+        "views, queries": f"{v['views_used']}, {v['queries_used']}",
+        "answers": v["output"],
+        "suspect": v["suspect_sha256"],
+        "reference": v["reference_sha256"],
+    }
+    return out + list(_pairs(table, 2))
