@@ -173,6 +173,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(exc, KeyboardInterrupt) or type(exc).__name__ == "Abort":
             say("interrupted")
             return INTERRUPTED
-        say(_message(exc))
+        if type(exc).__name__ == "NoArgsIsHelpError":  # plain ``uapfast``
+            print(exc.format_message(), file=sys.stderr)  # type: ignore[attr-defined]
+        else:
+            say(_message(exc))
         _discard_stdout()
         return ERROR

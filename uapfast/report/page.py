@@ -1,0 +1,127 @@
+"""From a report's data to one self-contained HTML page (jinja2, every string escaped)."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from uapfast.files import write_text
+from uapfast.report import figures
+from uapfast.report.data import Report, Row, Summary, summarise
+
+DECISIONS = {
+    "piracy": ("✖", "piracy"),
+    "independent": ("✔", "independent"),
+    "inconclusive": ("?", "inconclusive"),
+    "invalid": ("!", "invalid"),
+}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for people; ``-`` for None."""
+    return "–" if value is None else f"{value:.{digits}g}"
+
+
+def p_text(value: float | None) -> str:
+    """A p-value: plain down to 0.001, then as a power of ten."""
+    if value is None:
+        return "–"
+    if value >= 1e-3:
+        return f"{value:.2g}"
+    if value < 1e-15:  # beyond what double precision and a t distribution can honestly tell
+        return "< 1e-15"
+    return f"{value:.0e}".replace("e-0", "e-")
+
+
+def _lanes(report: Report, key: str) -> list[figures.Lane]:
+    """Rows of dots: the pool's innocents and surrogates, then the suspects by group."""
+    calibration = report.calibration
+    lanes = [
+        figures.Lane(name, tuple(float(x) for x in calibration[f"{source}_{key}"]), "pool")
+        for source, name in (("innocent", "pool: innocents"), ("surrogate", "pool: surrogates"))
+        if len(calibration.get(f"{source}_{key}", ()))
+    ]
+    groups: dict[tuple[str, str], list[float]] = {}
+    for row in report.rows:
+        value = getattr(row.verdict, key)
+        if value is not None:
+            role = row.truth or "pool"
+            groups.setdefault((row.group or row.truth or "suspects", role), []).append(float(value))
+    order = {"innocent": 0, "pool": 1, "piracy": 2}
+    for (name, role), values in sorted(groups.items(), key=lambda item: order[item[0][1]]):
+        lanes.append(figures.Lane(name, tuple(values), role))
+    return [lane for lane in lanes if np.isfinite(lane.values).all()]
+
+
+def _plots(report: Report, summary: Summary) -> dict[str, dict[str, str]]:
+    """Every plot in both themes: name to {"light": data URI, "dark": data URI}."""
+    out: dict[str, dict[str, str]] = {}
+    z, similarity = _lanes(report, "z"), _lanes(report, "similarity")
+    limit = (report.threshold, f"convicted from z = {report.threshold:.2f} (level {report.alpha:g})")
+    themes = (("light", figures.LIGHT), ("dark", figures.DARK))
+    if z:
+        out["z"] = {t: figures.dots(z, "z: distance from the twins", limit, p) for t, p in themes}
+    if similarity:
+        label = "similarity with the victim (cosine of embeddings)"
+        out["similarity"] = {t: figures.dots(similarity, label, None, p) for t, p in themes}
+    if summary.curves:
+        out["roc"] = {t: figures.roc(summary.curves, p) for t, p in themes}
+    return out
+
+
+def _strip(report: Report) -> list[dict[str, Any]]:
+    picture = figures.perturbation(report.v)
+    return [
+        {"x": figures.photo(s.x), "v": picture, "moved": figures.photo(s.moved), "answers": s.answers}
+        for s in report.strip
+    ]
+
+
+def _order(row: Row) -> tuple[int, float, str]:
+    """Convictions first, then by p; unusable suspects last."""
+    p = row.verdict.p_value
+    return (p is None, 0.0 if p is None else p, row.name)
+
+
+def render(report: Report) -> str:
+    """The page as text.
+
+    Everything is inside: style, plots (inline SVG for a light and a dark theme) and pictures. No script,
+    nothing is fetched. Strings from outside (names, reasons, settings) are escaped.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"p": p_text, "number": number}
+    summary = summarise(report.rows)
+    return environment.get_template("report.html").render(
+        report=report,
+        rows=sorted(report.rows, key=_order),
+        summary=summary,
+        decisions=DECISIONS,
+        plots=_plots(report, summary),
+        uap=figures.perturbation(report.v),
+        strip=_strip(report),
+        settings=json.dumps(report.settings, indent=2, sort_keys=True, default=str),
+        known=any(r.truth for r in report.rows),
+        accuracies=any(r.accuracy is not None for r in report.rows),
+    )
+
+
+def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
+    """Write the page, whole or not at all.
+
+    Raises:
+        StorageError: the folder is missing or unwritable, or the disk is full.
+    """
+    write_text(path, render(report))
+    return Path(path)
