@@ -1,0 +1,43 @@
+#include "common.h"
+#include "uapfast/device.h"
+
+namespace uapfast::bind {
+namespace {
+
+py::tuple Versions() {
+  int driver = 0, runtime = 0;
+  Call([&] { return cuda::Versions(&driver, &runtime); });
+  return py::make_tuple(driver, runtime);
+}
+
+int DeviceCount() {
+  int count = 0;
+  Call([&] { return cuda::DeviceCount(&count); });
+  return count;
+}
+
+py::dict DeviceInfo(int device) {
+  cuda::DeviceInfo info{};
+  Call([&] { return cuda::GetDeviceInfo(device, &info); });
+  py::dict out;
+  out["name"] = info.name;
+  out["capability"] = py::make_tuple(info.major, info.minor);
+  out["multiprocessors"] = info.multiprocessors;
+  out["memory"] = info.memory;
+  out["l2"] = info.l2;
+  out["shared_per_block"] = info.shared_per_block;
+  return out;
+}
+
+}  // namespace
+}  // namespace uapfast::bind
+
+PYBIND11_MODULE(_cuda, module) {
+  namespace bind = uapfast::bind;
+  namespace py = pybind11;
+  module.doc() = "CUDA side of uapfast on raw addresses. Imports without a driver; calls then say so.";
+  module.def("architectures", [] { return UAPFAST_CUDA_ARCHS; }, "What this was compiled for.");
+  module.def("versions", &bind::Versions, "(driver, runtime) as CUDA writes them; driver 0: none.");
+  module.def("device_count", &bind::DeviceCount, "Devices that this process can use; raises if none can be.");
+  module.def("device_info", &bind::DeviceInfo, py::arg("device"));
+}
