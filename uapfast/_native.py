@@ -1,4 +1,4 @@
-"""The compiled modules, loaded when first asked for. A missing one is an error of the call, not of the import."""
+"""The compiled modules, loaded when first asked for: a missing one fails the call, not the import."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -142,7 +142,9 @@ def poisoned_outputs() -> Iterator[None]:
         return wrapped
 
     names = ("empty", "empty_like", "empty_strided")
-    with mock.patch.multiple(torch, **{n: poison(getattr(torch, n)) for n in names}):
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(mock.patch.object(torch, name, poison(getattr(torch, name))))
         yield
 
 

@@ -22,8 +22,15 @@ const char* SimdLevel() {
 
 void ProjectLp(std::uintptr_t source, std::uintptr_t target, int dtype, int64_t rows, int64_t cols,
                int64_t source_stride, int64_t target_stride, double eps, double p, int threads, int level) {
-  const ProjectLpArgs args{Pointer(source), Pointer(target), static_cast<DType>(dtype), rows, cols,
-                           source_stride,   target_stride,   eps,                       NormOf(p)};
+  const ProjectLpArgs args{Pointer(source),
+                           Pointer(target),
+                           static_cast<DType>(dtype),
+                           rows,
+                           cols,
+                           source_stride,
+                           target_stride,
+                           eps,
+                           NormOf(p)};
   Call([&] { return cpu::ProjectLp(args, threads, level); });
 }
 
@@ -58,8 +65,8 @@ PYBIND11_MODULE(_cpu, module) {
   module.def("simd_level", &bind::SimdLevel, "The level in use (UAPFAST_SIMD forces it).");
   module.def("compiler", [] { return __VERSION__; }, "The compiler that built this.");
   module.def("project_lp", &bind::ProjectLp, py::arg("source"), py::arg("target"), py::arg("dtype"),
-             py::arg("rows"), py::arg("cols"), py::arg("source_stride"), py::arg("target_stride"), py::arg("eps"),
-             py::arg("p"), py::arg("threads"), py::arg("level"));
+             py::arg("rows"), py::arg("cols"), py::arg("source_stride"), py::arg("target_stride"),
+             py::arg("eps"), py::arg("p"), py::arg("threads"), py::arg("level"));
   module.def("deepfool_step", &bind::DeepfoolStep, py::arg("logits"), py::arg("grads"), py::arg("labels"),
              py::arg("step"), py::arg("nearest"), py::arg("dtype"), py::arg("batch"), py::arg("classes"),
              py::arg("size"), py::arg("logits_stride"), py::arg("grads_batch_stride"),

@@ -12,8 +12,8 @@ namespace {
 // Nearest class of one sample; -1 if a value is not finite, the label itself if none can be reached.
 // `factor` is what the difference of gradients (L2) or its sign (Linf) is multiplied by.
 template <typename T>
-int64_t Nearest(const rows::Kernels<T>& kernels, const DeepfoolStepArgs& args, const T* logits, const T* grads,
-                int64_t label, double* factor) {
+int64_t Nearest(const rows::Kernels<T>& kernels, const DeepfoolStepArgs& args, const T* logits,
+                const T* grads, int64_t label, double* factor) {
   const T* own = grads + label * args.grads_class_stride;
   const bool l2 = args.norm == Norm::kL2;
   double best = std::numeric_limits<double>::infinity();
@@ -80,8 +80,8 @@ Status DeepfoolStep(const DeepfoolStepArgs& args, int threads, int level) {
   UAPFAST_CHECK(args.size == 0 || (args.grads && args.step), "deepfool_step: buffers must not be null");
   for (int64_t b = 0; b < args.batch; ++b) {
     UAPFAST_CHECK(args.labels[b] >= 0 && args.labels[b] < args.classes,
-                  "deepfool_step: labels must be in 0..%lld, got %lld", static_cast<long long>(args.classes - 1),
-                  static_cast<long long>(args.labels[b]));
+                  "deepfool_step: labels must be in 0..%lld, got %lld",
+                  static_cast<long long>(args.classes - 1), static_cast<long long>(args.labels[b]));
   }
   switch (args.dtype) {
     case DType::kFloat32:
@@ -89,7 +89,8 @@ Status DeepfoolStep(const DeepfoolStepArgs& args, int threads, int level) {
     case DType::kFloat64:
       return Run<double>(args, threads, chosen);
     default:
-      return Status::Error(Code::kInvalidArgument, "deepfool_step: dtype must be float32 or float64, got code %d",
+      return Status::Error(Code::kInvalidArgument,
+                           "deepfool_step: dtype must be float32 or float64, got code %d",
                            static_cast<int>(args.dtype));
   }
 }

@@ -127,7 +127,8 @@ Status ProjectLp(const ProjectLpArgs& args, int threads, int level) {
     case DType::kFloat64:
       return Run<double>(args, threads, chosen);
     default:
-      return Status::Error(Code::kInvalidArgument, "project_lp: dtype must be float32 or float64, got code %d",
+      return Status::Error(Code::kInvalidArgument,
+                           "project_lp: dtype must be float32 or float64, got code %d",
                            static_cast<int>(args.dtype));
   }
 }

@@ -52,12 +52,12 @@ Status ResolveLevel(int requested, Level* level) {
       if (std::strcmp(forced, LevelName(static_cast<Level>(i))) == 0) requested = i;
     }
     if (requested == kAuto) {
-      return Status::Error(Code::kUnavailable,
-                           "UAPFAST_SIMD must be scalar, avx2, avx512 or auto, got %.32s", forced);
+      return Status::Error(Code::kUnavailable, "UAPFAST_SIMD must be scalar, avx2, avx512 or auto, got %.32s",
+                           forced);
     }
   }
-  UAPFAST_CHECK(requested >= 0 && requested < kLevels, "simd: level must be in 0..%d, got %d",
-                kLevels - 1, requested);
+  UAPFAST_CHECK(requested >= 0 && requested < kLevels, "simd: level must be in 0..%d, got %d", kLevels - 1,
+                requested);
   *level = static_cast<Level>(requested);
   if (!LevelAvailable(*level)) {
     return Status::Error(Code::kUnavailable, "simd: level must be one that this CPU and build have, got %s",

@@ -12,7 +12,8 @@ inline Status FromCuda(cudaError_t error, const char* what) {
   const char* hint = "";
   if (error == cudaErrorInsufficientDriver) hint = " (no NVIDIA driver, or one older than this build needs)";
   if (error == cudaErrorNoDevice) hint = " (the driver sees no GPU; is CUDA_VISIBLE_DEVICES empty?)";
-  return Status::Error(Code::kDevice, "%s: %s: %s%s", what, cudaGetErrorName(error), cudaGetErrorString(error), hint);
+  return Status::Error(Code::kDevice, "%s: %s: %s%s", what, cudaGetErrorName(error),
+                       cudaGetErrorString(error), hint);
 }
 
 // Makes `device` current and puts the caller's back: two cudart copies share the driver's context.

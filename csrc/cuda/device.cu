@@ -1,8 +1,7 @@
-#include "uapfast/device.h"
-
 #include <cstring>
 
 #include "common.cuh"
+#include "uapfast/device.h"
 
 namespace uapfast::cuda {
 

@@ -11,7 +11,7 @@ struct DeviceInfo {
   char name[256];
   int major, minor;  // compute capability
   int multiprocessors;
-  int64_t memory, l2;  // bytes
+  int64_t memory, l2;    // bytes
   int shared_per_block;  // bytes a block can have at most
 };
 

@@ -22,7 +22,7 @@ namespace uapfast {
 struct ProjectLpArgs {
   const void* source;
   void* target;
-  DType dtype;  // float32, float64; CUDA: also float16, bfloat16
+  DType dtype;                                       // float32, float64; CUDA: also float16, bfloat16
   int64_t rows, cols, source_stride, target_stride;  // in elements
   double eps;
   Norm norm;

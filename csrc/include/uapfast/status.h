@@ -26,8 +26,7 @@ struct Status {
 #if defined(__GNUC__)
   __attribute__((format(printf, 2, 3)))
 #endif
-  static Status
-  Error(Code code, const char* format, ...) {
+  static Status Error(Code code, const char* format, ...) {
     Status status;
     status.code = code;
     va_list args;
@@ -41,15 +40,15 @@ struct Status {
 }  // namespace uapfast
 
 // Return an error from a function that returns Status, if `condition` does not hold.
-#define UAPFAST_CHECK(condition, ...)                                              \
-  do {                                                                             \
-    if (!(condition)) {                                                            \
+#define UAPFAST_CHECK(condition, ...)                                                  \
+  do {                                                                                 \
+    if (!(condition)) {                                                                \
       return ::uapfast::Status::Error(::uapfast::Code::kInvalidArgument, __VA_ARGS__); \
-    }                                                                              \
+    }                                                                                  \
   } while (0)
 
-#define UAPFAST_RETURN_IF_ERROR(expression)              \
-  do {                                                   \
-    ::uapfast::Status uapfast_status_ = (expression);    \
-    if (!uapfast_status_.ok()) return uapfast_status_;   \
+#define UAPFAST_RETURN_IF_ERROR(expression)            \
+  do {                                                 \
+    ::uapfast::Status uapfast_status_ = (expression);  \
+    if (!uapfast_status_.ok()) return uapfast_status_; \
   } while (0)

@@ -1,0 +1,59 @@
+"""What the ops share in checking arguments and handing tensors to the core."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from uapfast.errors import InputError
+
+DTYPE_CODES = {
+    torch.float32: 0,
+    torch.float64: 1,
+    torch.float16: 2,
+    torch.bfloat16: 3,
+    torch.uint8: 4,
+}
+"""Element types as csrc/include/uapfast/dtype.h numbers them."""
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def show(tensor: Tensor) -> str:
+    """A tensor in a message: ``float32 [3, 4] on cpu``."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)} on {tensor.device}"
+
+
+def need(condition: bool, op: str, argument: str, rule: str, got: object) -> None:
+    """Raise InputError unless ``condition`` holds."""
+    if not condition:
+        raise InputError(op, argument, rule, show(got) if isinstance(got, Tensor) else got)
+
+
+def need_tensor(
+    op: str, argument: str, tensor: Tensor, axes: str, dtypes: tuple[torch.dtype, ...] = FLOATS
+) -> None:
+    """Raise InputError unless ``tensor`` has as many axes as ``axes`` names, and one of ``dtypes``."""
+    names = " or ".join(str(d).removeprefix("torch.") for d in dtypes)
+    good = tensor.dim() == len(axes.split(",")) and tensor.dtype in dtypes
+    need(good, op, argument, f"{names} [{axes}]", tensor)
+
+
+def need_norm(op: str, p: float, allowed: tuple[float, ...]) -> None:
+    """Raise InputError unless ``p`` is one of ``allowed``."""
+    names = ", ".join("inf" if math.isinf(a) else f"{a:g}" for a in allowed)
+    need(p in allowed, op, "p", f"one of {names}", p)
+
+
+def rows_of(tensor: Tensor) -> Tensor:
+    """``tensor`` itself if its last axis has unit stride, else a copy: the one place where ops copy."""
+    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] <= 1 else tensor.contiguous()
+
+
+def cpu_floats_only(tensor: Tensor) -> str | None:
+    """Why the compiled CPU kernels do not take ``tensor``; None if they do."""
+    if tensor.device.type != "cpu":
+        return "tensors on the CPU"
+    return None if tensor.dtype in (torch.float32, torch.float64) else "float32 or float64"
