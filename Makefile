@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := pyproject.toml setup.py CMakeLists.txt $(CONSTRAINTS) $(shell find csrc -type f 2>/dev/null)
+SOURCES := pyproject.toml setup.py CMakeLists.txt $(CONSTRAINTS) $(shell find csrc cmake -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types unit bench cuda clean
@@ -50,8 +50,9 @@ test: $(VENV)/.dev  ## ruff, mypy and all CPU tests
 bench: $(VENV)/.dev  ## the benchmarks (figures as ratios in one run)
 	$(BIN)/python -m pytest benchmarks --benchmark-only
 
-cuda: $(VENV)/.dev  ## compile and import the CUDA sources (needs nvcc, no GPU)
-	UAPFAST_CUDA=ON $(PIP) install --quiet --no-deps --target build/cuda --upgrade .
+cuda: $(VENV)/.core  ## compile and import the CUDA sources (needs nvcc, no GPU)
+	UAPFAST_CUDA=ON $(PIP) install --quiet --no-deps -e .
+	$(BIN)/python -c 'import uapfast._cuda'
 
 clean:  ## remove what make made
 	rm -rf $(VENV) build dist *.egg-info $(OUT)
