@@ -153,7 +153,7 @@ class Reference:
             surrogate_similarity = np.array([scorer.assess(row).similarity for row in rows])
             surrogate_z = np.array([decision.compare(s, statistic).z for s in surrogate_similarity])
         if self._by_twins:
-            z = np.array([decision.compare(float(row[0]), row[1:]).z for row in scores])
+            z = statistic
         else:
             z = np.array([decision.compare(s, statistic).z for s in statistic])
         return {
@@ -174,9 +174,9 @@ class Reference:
         statistic = self.calibration()["innocent_statistic"]
         if not self._by_twins:
             return float(stats.t.isf(alpha, len(statistic) - 1))
-        freedom = len(self.candidates) - 2
-        limit = decision.critical(statistic, alpha)
-        return max(float(stats.t.isf(alpha, freedom)), float(stats.t.isf(stats.norm.sf(limit), freedom)))
+        twins = len(self.candidates) - 1
+        freedom = decision.joint_freedom(twins, len(statistic))
+        return max(float(stats.t.isf(alpha, twins - 1)), decision.critical(statistic, alpha, freedom))
 
     def power(self, alpha: float) -> float | None:
         """Share of the pool's own surrogates above :meth:`threshold_z`; None without surrogates."""

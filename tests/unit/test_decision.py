@@ -8,13 +8,13 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from uapfast.method import decision
-from uapfast.method.decision import Assessment, compare, critical, decide, gaussian_score, view_level_p
+from uapfast.method.decision import Assessment, compare, critical, decide, joint_freedom, view_level_p
 
 FINITE = st.floats(-1, 1, allow_nan=False, width=32)
 
 
 def score(own: float, twins: list[float]) -> float:
-    return gaussian_score(compare(own, np.array(twins)).z, len(twins) - 1)
+    return compare(own, np.array(twins)).z
 
 
 def assessment(own: float, twins: list[float], statistic: float, innocents: list[float]) -> Assessment:
@@ -49,12 +49,17 @@ def test_exact_p_is_a_rank(others, value):
     assert side.exact * (len(others) + 1) == pytest.approx(round(side.exact * (len(others) + 1)))
 
 
-def test_gaussian_score_is_odd_monotone_and_finite():
-    z = [-1e6, -30.0, -2.0, 0.0, 2.0, 30.0, 1e6]
-    g = [gaussian_score(x, 4) for x in z]
-    assert g == sorted(g) and np.all(np.isfinite(g))
-    assert g[2] == pytest.approx(-g[4])
-    assert stats.norm.sf(g[4]) == pytest.approx(stats.t.sf(2.0, 4))
+@pytest.mark.parametrize(("m", "n"), [(5, 6), (8, 16), (20, 5)])
+@pytest.mark.parametrize("level", [0.05, 0.01, 0.001])
+def test_suspect_side_keeps_its_level_where_z_has_heavy_tails(m, n, level):
+    """Innocents' z are ratios with m - 1 degrees of freedom each; joint_freedom allows for that."""
+    rng = np.random.default_rng(m)
+    runs = 100_000
+    z = rng.standard_t(m - 1, size=(runs, n + 1)) * np.sqrt(1 + 1 / m)
+    others = z[:, 1:]
+    t = (z[:, 0] - others.mean(1)) / (others.std(1, ddof=1) * np.sqrt(1 + 1 / n))
+    share = float((stats.t.sf(t, joint_freedom(m, n)) <= level).mean())
+    assert share <= level + 4 * np.sqrt(level / runs)
 
 
 def test_critical_is_where_p_equals_alpha():

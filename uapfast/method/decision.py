@@ -43,11 +43,11 @@ class Side:
     z: float
 
 
-def compare(value: float, others: Array) -> Side:
+def compare(value: float, others: Array, freedom: float | None = None) -> Side:
     """How unusual ``value`` is as one more draw beside ``others`` (larger is more unusual).
 
     The p-value is that of a Student t prediction interval, ``(value - mean) / (s * sqrt(1 + 1/n))``
-    with n - 1 degrees of freedom; with fewer than two others, or no spread, it is the rank's.
+    with n - 1 degrees of freedom (or ``freedom``); with fewer than two others, or no spread, it is the rank's.
     """
     n = len(others)
     exact = (1.0 + float(np.sum(others >= value))) / (n + 1.0)
@@ -56,25 +56,24 @@ def compare(value: float, others: Array) -> Side:
     if spread <= 1e-12:
         return Side(exact, exact, floor, 0.0)
     z = (value - float(np.mean(others))) / (spread * float(np.sqrt(1.0 + 1.0 / n)))
-    return Side(float(stats.t.sf(z, n - 1)), exact, floor, z)
+    return Side(float(stats.t.sf(z, freedom or n - 1)), exact, floor, z)
 
 
-def gaussian_score(z: float, freedom: int) -> float:
-    """The normal quantile with the tail probability that Student's t gives ``z``.
+def joint_freedom(twins: int, innocents: int) -> float:
+    """Degrees of freedom of the suspect side where its statistic was made with ``twins`` twins.
 
-    A z made with few twins has t tails; on this scale the innocents' scores are closer to the normal
-    ones that the suspect side's prediction interval assumes.
+    The statistic has a standard deviation estimated from the twins in its denominator, and the
+    prediction interval one estimated from the innocents. Relative variances of the two add
+    (Satterthwaite): 1/f = 1/(twins - 1) + 1/(innocents - 1).
     """
-    sign = 1.0 if z >= 0 else -1.0
-    tail = max(float(stats.t.sf(abs(z), freedom)), 1e-300)
-    return sign * float(stats.norm.isf(tail))
+    return 1.0 / (1.0 / (twins - 1) + 1.0 / (innocents - 1))
 
 
-def critical(others: Array, alpha: float) -> float:
+def critical(others: Array, alpha: float, freedom: float | None = None) -> float:
     """The value at which :func:`compare` gives ``p == alpha``."""
     n = len(others)
     spread = float(np.std(others, ddof=1)) * float(np.sqrt(1.0 + 1.0 / n))
-    return float(np.mean(others)) + spread * float(stats.t.isf(alpha, n - 1))
+    return float(np.mean(others)) + spread * float(stats.t.isf(alpha, freedom or n - 1))
 
 
 def view_level_p(suspect: Array, innocents: Array) -> float | None:
@@ -134,8 +133,8 @@ def _sides(a: Assessment, shift: float) -> tuple[Side | None, Side, float, int |
         return None, side, side.z, None
     own, twins = float(a.candidates[0]) + shift, a.candidates[1:]
     candidate = compare(own, twins)
-    statistic = gaussian_score(candidate.z, len(twins) - 1)
-    return candidate, compare(statistic, a.innocents), candidate.z, 1 + int(np.sum(twins >= own))
+    suspect = compare(candidate.z, a.innocents, joint_freedom(len(twins), len(a.innocents)))
+    return candidate, suspect, candidate.z, 1 + int(np.sum(twins >= own))
 
 
 def _call(candidate: Side | None, suspect: Side, rank: int | None, alpha: float) -> tuple[Decision, float]:

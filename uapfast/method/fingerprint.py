@@ -14,10 +14,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from uapfast.models.answers import Answers
-from uapfast.models.model import Model
 
 from uapfast.errors import SuspectError
+from uapfast.models.answers import Answers
+from uapfast.models.model import Model
 
 KEEP_CLASSES = 32  # beyond this many classes a query keeps only those the pool gives weight to
 CHUNK = 1024

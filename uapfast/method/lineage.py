@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from uapfast.method.decision import Assessment, compare, gaussian_score
+from uapfast.method.decision import Assessment, compare
 from uapfast.method.whitening import Array, Index, join_blocks, whiten
 
 SURROGATE_WEIGHT = 0.5  # of the surrogates' residuals beside the candidate's own; docs/method.md
@@ -105,8 +105,8 @@ def cosines(metric: Array, template: Array, origin: Array, row: int) -> Array:
 
 
 def twin_normalised(scores: Array) -> float:
-    """The suspect side's statistic: the victim's score beside its twins', on a normal scale."""
-    return gaussian_score(compare(float(scores[0]), scores[1:]).z, len(scores) - 2)
+    """The suspect side's statistic: the victim's score in standard deviations of its twins'."""
+    return compare(float(scores[0]), scores[1:]).z
 
 
 @dataclass(frozen=True)
