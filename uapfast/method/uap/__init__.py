@@ -1,0 +1,233 @@
+"""Universal adversarial perturbations (UAPs), batched over samples, models and seeds."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from uapfast.config import Norm, UapMethod
+from uapfast.errors import FoolingRateError, FoolingRateWarning, ModelError
+from uapfast.method.uap.checks import Arguments, check_arguments, modules_of, to_images
+from uapfast.method.uap.common import (
+    WHERE,
+    Counter,
+    Query,
+    Victim,
+    device_of,
+    frozen,
+    grid_eps,
+    sizes,
+    to_grid,
+)
+from uapfast.method.uap.contrastive import ContrastSettings, run_contrastive
+from uapfast.method.uap.deepfool import DeepFoolSettings, run_deepfool
+from uapfast.method.uap.margin import MarginSettings, run_margin
+from uapfast.method.uap.stopping import Run, check_classes, make_runs
+from uapfast.types import UniversalPerturbation
+
+__all__ = ["universal_perturbation"]
+
+BATCH: dict[str, int] = {"deepfool": 32, "margin": 64, "contrastive": 64}
+PASSES: dict[str, int] = {"deepfool": 10, "margin": 20}
+CONTRAST_STEPS = 60
+
+
+@dataclass
+class _Made:
+    """One perturbation, ready for the report."""
+
+    v: Tensor
+    rate: float
+    noise: float
+    size: float
+    passes: int
+
+
+def universal_perturbation(
+    model: Any = None,
+    images: Any = None,
+    *,
+    models: Sequence[Any] | None = None,
+    eps: float,
+    norm: Norm = "linf",
+    method: UapMethod = "margin",
+    fooling: float = 0.8,
+    min_fooling: float = 0.0,
+    strict: bool = False,
+    max_passes: int | None = None,
+    batch_size: int | None = None,
+    holdout: float = 0.25,
+    wire_safe: bool = False,
+    top_k: int = 10,
+    overshoot: float = 0.02,
+    target: int | Sequence[int] | None = None,
+    move: Sequence[Any] | None = None,
+    spare: Sequence[Any] | None = None,
+    count: int = 1,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+) -> UniversalPerturbation:
+    """Make a universal perturbation of a model, or a batch of them.
+
+    The model is always asked at clamp(x + v, 0, 1); v itself is never clipped to the image range. The
+    model's parameters are frozen meanwhile and its modes restored (do not train it at the same time).
+
+    Args:
+        model: white-box ``nn.Module``, images in 0..1 to logits ``[B,K]``, or a ``Model`` that wraps one.
+        images: ``[N >= 8,C,H,W]`` float in 0..1 or uint8, torch or numpy; need no labels.
+        models: several models instead of ``model``: one v each, the same as each would get alone (up to
+            the rounding of its arithmetic).
+        eps: radius of the ball of v, input units; finite, > 0.
+        norm: ``linf`` or ``l2``.
+        method: ``margin`` (mini-batch margin hinge, Adam; fast), ``deepfool`` (Moosavi-Dezfooli, the
+            paper's; ``batch_size=1`` is the published algorithm, more is faster) or ``contrastive``.
+        fooling: held-out fooling rate at which to stop; ``contrastive`` makes all its passes.
+        min_fooling: below this held-out rate: ``FoolingRateWarning``.
+        strict: below ``min_fooling``: ``FoolingRateError``.
+        max_passes: most passes over the images (default: margin 20, deepfool 10, contrastive as many as
+            make 60 steps).
+        batch_size: images per update of v (default: margin and contrastive 64, deepfool 32).
+        holdout: share of the images on which fooling is measured and nothing is trained; at most 1000
+            images. They also decide when to stop, so the reported rate is high by a little.
+        wire_safe: v on the 1/255 grid, inside the ball; 8-bit upload then keeps it.
+        top_k: ``deepfool``: classes considered per sample.
+        overshoot: ``deepfool``: share added to each sample's total step.
+        target: ``contrastive``: class to move to, one for all or one per ``count``; None: any other.
+        move: ``contrastive``: models to be moved besides ``model``; the first is the victim if ``model``
+            is left out.
+        spare: ``contrastive``: models whose answers are to stay.
+        count: perturbations per model, made with the seeds ``seed``, ``seed + 1``, ...
+        seed: decides split, order and signs; the same seed, model and images give the same v.
+        device: moves a copy of the models there; None: where the model is.
+
+    Returns:
+        ``v`` float32 ``[C,H,W]`` on the model's device, and plain numbers; with ``models`` or ``count``
+        > 1 ``[P,C,H,W]`` (model by model, seed by seed) and tuples of length P.
+
+    Raises:
+        InputError: an argument breaks the above (``ModelError`` for a model's, ``DataError`` for images).
+        FoolingRateError: with ``strict``.
+    """
+    batched = models is not None or count != 1
+    asked = Arguments(
+        eps, norm, method, fooling, min_fooling, max_passes, batch_size, holdout, wire_safe, top_k, overshoot,
+        target, count, seed, models is not None, move is not None, spare is not None,
+    )  # fmt: skip
+    check_arguments(asked)
+    x = to_images(images)
+    victims, movers, spared = modules_of(model, models, move, spare, method)
+    victims, movers, spared = ([_placed(m, device) for m in part] for part in (victims, movers, spared))
+    counter = Counter()
+    made: list[_Made] = []
+    with frozen([*victims, *movers, *spared]):
+        for module in victims:
+            made += _of_one(module, movers, spared, x, counter, asked)
+    _complain(made, min_fooling, strict)
+    return _result(made, batched, asked, counter)
+
+
+def _placed(module: nn.Module, device: str | torch.device | None) -> nn.Module:
+    if device is None or device_of(module) == torch.device(device):
+        return module
+    return copy.deepcopy(module).to(device)
+
+
+def _of_one(
+    module: nn.Module,
+    move: list[nn.Module],
+    spare: list[nn.Module],
+    x: Tensor,
+    counter: Counter,
+    a: Arguments,
+) -> list[_Made]:
+    """All perturbations of one model."""
+    victim = Victim(module, x, counter)
+    runs = make_runs(victim, [a.seed + i for i in range(a.count)], a.holdout, a.fooling)
+    classes = check_classes(victim, runs[0])
+    # On the grid only whole steps count: the ball of the work is the one of the result.
+    eps = grid_eps(a.eps) if a.wire_safe and a.norm == "linf" else a.eps
+    v = _make(victim, move, spare, runs, eps, classes, a)
+    if a.wire_safe:
+        v = to_grid(v, a.eps, a.norm)
+    if not bool(torch.isfinite(v).all()):
+        raise ModelError(WHERE, "model", "one with finite gradients", "NaN or Inf in the perturbation")
+    made = []
+    for run, row, size in zip(runs, v, sizes(v, a.norm), strict=True):
+        rate = run.rate
+        if rate is None or rate < a.fooling or a.wire_safe:  # a check that failed may have seen only a part
+            rate = victim.fooling_rate(run.held, row)
+        noise = victim.random_sign_rate(run.held, size, a.norm, run.seed)
+        made.append(_Made(row.to(torch.float32), rate, noise, size, run.passes))
+    return made
+
+
+def _make(
+    victim: Victim,
+    move: list[nn.Module],
+    spare: list[nn.Module],
+    runs: list[Run],
+    eps: float,
+    classes: int,
+    a: Arguments,
+) -> Tensor:
+    n_train = len(runs[0].train)
+    batch = min(a.batch_size or BATCH[a.method], n_train)
+    if a.method == "deepfool":
+        passes = a.max_passes or PASSES["deepfool"]
+        return run_deepfool(victim, runs, DeepFoolSettings(eps, a.norm, passes, batch, a.top_k, a.overshoot))
+    if a.method == "margin":
+        return run_margin(victim, runs, MarginSettings(eps, a.norm, a.max_passes or PASSES["margin"], batch))
+    targets = a.targets(classes)
+    steps_a_pass = -(-n_train // batch)
+    passes = a.max_passes or -(-CONTRAST_STEPS // steps_a_pass)
+    settings = ContrastSettings(eps, a.norm, passes, batch, targets)
+    counter = victim.query.counter
+    movers = [victim.query, *(Query(m, counter) for m in move)]
+    spared = [Query(m, counter) for m in spare]
+    for query in movers[1:] + spared:
+        k = query.checked(victim.images[:2]).shape[1]
+        if k != classes:
+            raise ModelError(WHERE, "move and spare", f"models of {classes} classes, as the victim", k)
+    return run_contrastive(victim, movers, spared, runs, settings)
+
+
+def _complain(made: list[_Made], min_fooling: float, strict: bool) -> None:
+    low = min(m.rate for m in made)
+    if low >= min_fooling:
+        return
+    if strict:
+        rule = f"at least min_fooling = {min_fooling:g} on held-out points"
+        raise FoolingRateError(WHERE, "fooling rate", rule, f"{low:.3f}; try a larger eps or max_passes")
+    warnings.warn(
+        f"{WHERE}: fooling rate must be at least min_fooling = {min_fooling:g} on held-out points, "
+        f"got {low:.3f}",
+        FoolingRateWarning,
+        stacklevel=3,
+    )
+
+
+def _result(made: list[_Made], batched: bool, a: Arguments, counter: Counter) -> UniversalPerturbation:
+    def column(name: Literal["rate", "noise", "size", "passes"]) -> Any:
+        values = tuple(getattr(m, name) for m in made)
+        return values if batched else values[0]
+
+    device = made[0].v.device  # models may sit on several; the batch is where the first one is
+    return UniversalPerturbation(
+        v=torch.stack([m.v.to(device) for m in made]) if batched else made[0].v,
+        eps=float(a.eps),
+        norm=a.norm,
+        method=a.method,
+        fooling_rate=column("rate"),
+        random_sign_rate=column("noise"),
+        size=column("size"),
+        passes=column("passes"),
+        forwards=counter.forwards,
+        backwards=counter.backwards,
+        seed=a.seed,
+    )

@@ -1,0 +1,164 @@
+"""Moosavi-Dezfooli's universal perturbation: project(v + DeepFool step), sample after sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from uapfast import ops
+from uapfast.method.uap.common import Query, Victim, project
+from uapfast.method.uap.stopping import Run
+
+MAX_ITER = 10  # DeepFool steps per sample (LTS4: max_iter_df)
+Observer = Callable[[int, int, Tensor], None]
+
+
+@dataclass(frozen=True)
+class DeepFoolSettings:
+    """Settings of the algorithm; the defaults are those of the LTS4 code.
+
+    Attributes:
+        eps: radius of v's ball.
+        norm: of v's ball, ``linf`` or ``l2``. DeepFool's own steps are L2-minimal either way (equation 1).
+        max_passes: most passes over the images.
+        batch_size: images per update of v; 1 is the published algorithm.
+        top_k: classes considered, by logit at the start.
+        overshoot: share added to the total DeepFool step.
+        max_iter: DeepFool steps per sample.
+    """
+
+    eps: float
+    norm: str
+    max_passes: int
+    batch_size: int
+    top_k: int = 10
+    overshoot: float = 0.02
+    max_iter: int = MAX_ITER
+
+
+def class_gradients(logits: Tensor, point: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and gradients of the classes ``top`` ``[B,K]``, less those of the first class.
+
+    Only differences enter the step, so the first class costs no backward: K - 1 instead of K.
+
+    Returns:
+        ``[B,K]`` and ``[B,K,D]``; row 0 is zero.
+    """
+    relative = logits.gather(1, top) - logits.gather(1, top[:, :1])
+    gradients = point.new_zeros(len(point), top.shape[1], point[0].numel())
+    for k in range(1, top.shape[1]):
+        (g,) = torch.autograd.grad(relative[:, k].sum(), point, retain_graph=k + 1 < top.shape[1])
+        gradients[:, k] = g.flatten(1)
+    return relative.detach(), gradients
+
+
+def deepfool(
+    query: Query, start: Tensor, top_k: int, overshoot: float, max_iter: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """DeepFool from each of ``start`` ``[B,C,H,W]``; finished samples leave the batch.
+
+    The label to be left is the model's at ``start``. Pixels that the range 0..1 holds fast have no
+    gradient, so no step is spent on them; v itself is never clipped to the range.
+
+    Returns:
+        total step ``[B,C,H,W]`` with overshoot, steps taken int64 ``[B]``, found bool ``[B]``.
+
+    Source: Moosavi-Dezfooli et al., "DeepFool", CVPR 2016; LTS4/universal, deepfool.py.
+    """
+    total = torch.zeros_like(start)
+    taken = torch.zeros(len(start), dtype=torch.int64, device=start.device)
+    found = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+    active = torch.arange(len(start), device=start.device)
+    top = None
+    for step in range(max_iter + 1):
+        logits, point = _ask(query, start[active] + (1 + overshoot) * total[active])
+        if top is None:
+            top = logits.detach().topk(min(top_k, logits.shape[1]), dim=1).indices
+        stay = logits.argmax(1) == top[active, 0]
+        found[active[~stay]] = True
+        active = active[stay]
+        if step == max_iter or len(active) == 0:
+            break
+        if len(active) < 0.9 * len(point):  # 9 backwards of the finished would cost more than one forward
+            logits, point = _ask(query, point.detach()[stay])
+            stay = torch.ones(len(point), dtype=torch.bool, device=point.device)
+        classes = top.new_zeros(len(point), top.shape[1])
+        classes[stay] = top[active]
+        relative, gradients = class_gradients(logits, point, classes)
+        query.counter.backwards += len(point) * (top.shape[1] - 1)
+        here = torch.zeros(len(active), dtype=torch.int64, device=start.device)
+        move, _ = ops.deepfool_step(relative[stay], gradients[stay], here, 2.0)
+        total[active] += move.view(len(active), *start.shape[1:])
+        taken[active] += 1
+    return (1 + overshoot) * total, taken, found
+
+
+def _ask(query: Query, point: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        point = point.detach().requires_grad_(True)
+        return query.logits(point), point
+
+
+def run_deepfool(
+    victim: Victim, runs: list[Run], settings: DeepFoolSettings, observer: Observer | None = None
+) -> Tensor:
+    """The universal perturbations of ``runs``, ``[P,C,H,W]``; several seeds share every batch.
+
+    Per batch: DeepFool from x + v for the images that v does not yet fool, then
+    v <- project(v + sum of their steps / sqrt(number)). With ``batch_size`` 1 this is the published
+    algorithm, v <- project(v + step), and the held-out points are asked after each pass, as there;
+    with more, whenever the running rate nears the goal. As in the LTS4 code a step is used if DeepFool
+    needed fewer than ``max_iter - 1`` iterations.
+
+    Args:
+        victim: the frozen model with its images.
+        runs: one per perturbation; changed (counts, rates).
+        settings: see there.
+        observer: called with (run, image, v ``[C,H,W]``) after each update; for tests.
+
+    Source: Moosavi-Dezfooli et al., "Universal adversarial perturbations", CVPR 2017, algorithm 1.
+    """
+    v = torch.zeros(len(runs), *victim.images.shape[1:], dtype=victim.query.dtype, device=victim.query.device)
+    active = list(range(len(runs)))
+    while active:
+        batches = [runs[p].batch(settings.batch_size) for p in active]
+        steps, fooled = _steps(victim, v[active], batches, settings)
+        for p, batch, step, hits in zip(active, batches, steps, fooled, strict=True):
+            if step is not None:
+                v[p] = project((v[p] + step)[None], settings.eps, settings.norm)[0]
+                if observer is not None:
+                    observer(p, int(batch[0]), v[p].clone())
+            runs[p].saw(len(batch), hits)
+        active = [p for p in active if not _finished(victim, runs[p], v[p], settings)]
+    return v
+
+
+def _steps(
+    victim: Victim, v: Tensor, batches: list[Tensor], settings: DeepFoolSettings
+) -> tuple[list[Tensor | None], list[int]]:
+    """Per run: the joint step of the images of its batch that v does not fool, and how many it does."""
+    index = torch.cat(batches)
+    owner = torch.cat([torch.full_like(b, p) for p, b in enumerate(batches)])
+    start = victim.images[index] + v[owner]
+    with torch.no_grad():
+        fooled = victim.query.logits(start).argmax(1) != victim.clean(index)
+    todo = (~fooled).nonzero()[:, 0]
+    steps: list[Tensor | None] = [None] * len(batches)
+    if len(todo):
+        s = settings
+        total, taken, _ = deepfool(victim.query, start[todo], s.top_k, s.overshoot, s.max_iter)
+        usable = (taken < s.max_iter - 1) & total.flatten(1).isfinite().all(1)
+        for p in range(len(batches)):
+            mine = total[usable & (owner[todo] == p)]
+            if len(mine):
+                steps[p] = mine.sum(0) / len(mine) ** 0.5
+    return steps, [int(fooled[owner == p].sum()) for p in range(len(batches))]
+
+
+def _finished(victim: Victim, run: Run, v: Tensor, settings: DeepFoolSettings) -> bool:
+    if (run.at_pass_end or (settings.batch_size > 1 and run.due())) and run.check(victim, v):
+        return True
+    return run.at_pass_end and run.passes >= settings.max_passes
