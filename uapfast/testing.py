@@ -174,3 +174,26 @@ class Canary:
         return torch.equal(self._buffer[:m], self._before[:m]) and torch.equal(
             self._buffer[m + n :], self._before[m + n :]
         )
+
+
+def assert_as_exact_as(
+    got: torch.Tensor, plain: torch.Tensor, exact: torch.Tensor, atol: float = 0.0, factor: float = 2.0
+) -> None:
+    """Assert that ``got`` is at most ``factor`` times as far from ``exact`` as plain torch is.
+
+    Args:
+        got: what the kernel returned.
+        plain: the same from plain torch at the same dtype.
+        exact: the same in float64.
+        atol: error that is always allowed; state why where it is used.
+        factor: how much worse than plain torch it may be.
+    """
+    finite = exact.isfinite()
+    assert got.shape == exact.shape, (got.shape, exact.shape)
+    assert bool((got.isfinite() == finite).all()), "NaN or infinity in other places than in float64"
+
+    def error(x: torch.Tensor) -> float:
+        return float((x.double() - exact)[finite].abs().max()) if bool(finite.any()) else 0.0
+
+    allowed = factor * error(plain) + atol
+    assert error(got) <= allowed, f"error {error(got):.3g} where {allowed:.3g} is allowed"

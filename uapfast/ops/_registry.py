@@ -15,7 +15,7 @@ import torch
 from uapfast import _native
 from uapfast.errors import InputError, NativeUnavailable
 
-_LIBRARY = torch.library.Library("uapfast", "FRAGMENT")
+_LIBRARY = torch.library.Library("uapfast", "FRAGMENT")  # type: ignore[no-untyped-call]
 AUTO = ""
 """Backend name that lets the op choose."""
 

@@ -23,7 +23,8 @@ def deepfool_step(
     With ``w_k = grads[b,k] - grads[b,y]``, ``f_k = logits[b,k] - logits[b,y]``, ``y = labels[b]`` and
     ``1/p + 1/q = 1`` the nearest class minimises ``|f_k| / ||w_k||_q``, the first of equals. The step is
     ``|f| / ||w||_2^2 * w`` for p = 2 and ``|f| / ||w||_1 * sign(w)`` for p = inf. It ends on the boundary;
-    overshooting is the caller's (LTS4 multiply the sum of all steps by 1.02).
+    overshooting is the caller's (LTS4 multiply the sum of all steps by 1.02). As in the paper, ``y`` is
+    meant to be the class of the largest logit: of a sample that has left ``y`` the step leads away.
 
     A class with ``w_k = 0`` cannot be reached; if none can, the step is 0 and the nearest class ``y``.
     A sample with a value that is not finite gets a step of NaN and the nearest class -1.

@@ -71,8 +71,9 @@ def reference(a: Tensor, b: Tensor, pairs: str) -> tuple[Tensor, Tensor]:
     for part in torch.split(a.double(), max(1, _BLOCK // each)):
         equation = "svd,rwd->srvw" if pairs == "all" else "svd,rvd->srv"
         similarity = torch.einsum(equation, part, b.double()).flatten(2)
-        means.append(similarity.mean(dim=2))
-        variances.append(similarity.var(dim=2, correction=0))
+        mean = similarity.mean(dim=2)
+        means.append(mean)
+        variances.append((similarity - mean.unsqueeze(2)).square().mean(dim=2))
     return torch.cat(means).to(dtype), torch.cat(variances).to(dtype)
 
 

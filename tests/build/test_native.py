@@ -1,0 +1,113 @@
+"""The compiled modules: stubs that tell the truth, errors that say what is missing."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from uapfast import _native
+from uapfast.errors import NativeUnavailable
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = ["_cpu", "_cuda"]
+
+
+def module(name: str) -> object:
+    missing = _native.why_missing(name)
+    if missing:
+        pytest.skip(missing)
+    return _native.cpu() if name == "_cpu" else _native.cuda()
+
+
+def stub(name: str) -> dict[str, list[str]]:
+    tree = ast.parse((ROOT / "uapfast" / f"{name}.pyi").read_text())
+    return {n.name: [a.arg for a in n.args.args] for n in tree.body if isinstance(n, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_stub_has_the_functions_and_arguments_of_the_module(name: str) -> None:
+    built = module(name)
+    functions = {n: getattr(built, n) for n in dir(built) if not n.startswith("_")}
+    wanted = stub(name)
+    assert set(functions) == set(wanted)
+    for function, arguments in wanted.items():
+        signature = functions[function].__doc__.splitlines()[0]
+        inside = signature[signature.index("(") + 1 : signature.index(") ->")]
+        assert re.findall(r"(\w+):", inside) == arguments, function
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_torch_and_no_cudart_to_be_found_at_run_time(name: str) -> None:
+    built = module(name)
+    linked = subprocess.run(["ldd", built.__file__], capture_output=True, text=True, check=True).stdout  # type: ignore[attr-defined]
+    assert not re.search(r"torch|c10|cudart|libcuda|not found", linked), linked
+
+
+def test_the_compiled_modules_need_no_torch() -> None:
+    module("_cpu")
+    code = "import sys, uapfast._cpu as c; c.simd_level(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.needs("cuda-extension")
+def test_cuda_without_a_device_says_what_is_missing() -> None:
+    core = _native.cuda()
+    driver, runtime = core.versions()
+    assert runtime >= 12000
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    code = "import uapfast._cuda as c; c.device_count()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode != 0 and "NativeUnavailable" in done.stderr
+    assert ("driver" if driver == 0 else "GPU") in done.stderr
+
+
+def test_a_module_that_was_not_built_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    _native._load.cache_clear()
+    monkeypatch.setitem(_native._HOW, "_absent", "do this")
+    assert _native.why_missing("_absent") == "uapfast._absent was not built; do this"
+    with pytest.raises(NativeUnavailable, match="uapfast._absent was not built; do this"):
+        _native._module("_absent")
+
+
+@pytest.mark.needs("cpu-extension")
+def test_the_core_checks_sizes_and_null_itself() -> None:
+    core = _native.cpu()
+    with pytest.raises(ValueError, match="project_lp: buffers must not be null"):
+        core.project_lp(0, 0, 0, 1, 1, 1, 1, 1.0, 2.0, 1, -1)
+    with pytest.raises(ValueError, match="sizes >= 0"):
+        core.project_lp(0, 0, 0, -1, 1, 1, 1, 1.0, 2.0, 1, -1)
+    with pytest.raises(ValueError, match="dtype must be float32 or float64, got code 9"):
+        core.project_lp(8, 8, 9, 1, 1, 1, 1, 1.0, 2.0, 1, -1)
+    with pytest.raises(ValueError, match="level must be in"):
+        core.project_lp(0, 0, 0, 0, 1, 1, 1, 1.0, 2.0, 1, 7)
+
+
+def test_diagnostics_list_every_backend_of_every_op() -> None:
+    done = subprocess.run([sys.executable, "-m", "uapfast"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    from uapfast.ops._registry import OPS
+
+    for op in OPS.values():
+        assert f"  {op.name}" in done.stdout
+    lines = [line for line in done.stdout.splitlines() if re.search(r" (on|off)\b", line)]
+    assert len(lines) >= sum(len(op.backends) for op in OPS.values())
+
+
+def test_diagnostics_say_why_a_backend_is_off() -> None:
+    code = (
+        "import uapfast._native as n, uapfast.__main__ as m, sys\n"
+        "n._load = lambda name: f'uapfast.{name} was not built'\n"
+        "sys.exit(m.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "CPU kernels    off: uapfast._cpu was not built" in done.stdout
+    assert re.search(r"cpu +off: uapfast._cpu was not built", done.stdout)

@@ -1,0 +1,24 @@
+"""What the tests of all ops share."""
+
+from __future__ import annotations
+
+import pytest
+
+from uapfast.ops._registry import OPS
+
+ODD = (0, 1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 1025)
+
+
+def backends(op: str) -> list[object]:
+    """Every backend of ``op`` as a parameter; one that is off here is skipped with the reason."""
+    found = []
+    for backend in OPS[op].backends:
+        why = backend.why_off()
+        marks = []
+        if why is not None:
+            name = next(
+                (n for n in ("cuda", "triton", "avx512", "avx2") if n in backend.name), "cpu-extension"
+            )
+            marks = [pytest.mark.needs(name), pytest.mark.skip(why)] if name != "cpu-extension" else []
+        found.append(pytest.param(backend.name, marks=marks, id=backend.name))
+    return found

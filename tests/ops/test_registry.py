@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.library import opcheck
+
+from uapfast import _native, ops
+from uapfast.errors import InputError, NativeUnavailable
+from uapfast.ops._registry import OPS
+
+
+def cases() -> dict[str, tuple[Any, ...]]:
+    """Arguments of every registered op, without ``backend``."""
+    images, uaps, assign = torch.rand(3, 2, 4, 5), torch.randn(2, 2, 4, 5), torch.tensor([0, 1, 1])
+    options = (0.5, [0.1, 0.2], [0.3, 0.4], torch.float32, True, True)
+    return {
+        "project_lp": (torch.randn(3, 17), 0.5, 1.0),
+        "deepfool_step": (torch.randn(3, 4), torch.randn(3, 4, 17), torch.tensor([0, 3, 1]), 2.0),
+        "build_queries": (images, uaps, assign, *options),
+        "build_queries_out": (
+            images,
+            uaps,
+            None,
+            *options,
+            torch.empty(3, 3, 4, 5, 2).permute(0, 1, 4, 2, 3),
+        ),
+        "fingerprint_rows": (torch.randn(2, 5, 7), 3),
+        "similarity_moments": (torch.randn(3, 6, 4), torch.randn(2, 6, 4), "all"),
+    }
+
+
+def test_every_op_has_a_case_and_ends_with_its_reference() -> None:
+    assert set(OPS) == set(cases())
+    assert all(op.backends[-1].name == "reference" and op.backends[-1].automatic for op in OPS.values())
+
+
+@pytest.mark.parametrize("name", sorted(OPS))
+def test_opcheck(name: str) -> None:
+    for backend in OPS[name].backends:
+        if backend.why_off() is None and backend.refuses(*cases()[name]) is None:
+            opcheck(OPS[name].call, (*cases()[name], backend.name))
+
+
+PUBLIC: dict[str, Callable[[], Any]] = {
+    "project_lp": lambda: ops.project_lp(X * 2, 0.5, math.inf),
+    "deepfool_step": lambda: ops.deepfool_step(X[:, :4] + 1, X.view(3, 4, 5), torch.tensor([0, 3, 1])),
+    "build_queries": lambda: ops.build_queries(
+        X.view(3, 2, 2, 5) + 0, X.view(3, 2, 2, 5), mean=[0.1, 0.2], std=[1, 2]
+    ),
+    "build_queries_out": lambda: ops.build_queries(X.view(3, 2, 2, 5) + 0, out=torch.zeros(1, 3, 2, 2, 5)),
+    "fingerprint_rows": lambda: ops.fingerprint_rows(X.view(3, 4, 5) * 3, top_k=2),
+    "similarity_moments": lambda: ops.similarity_moments(X.view(3, 4, 5), X.view(3, 4, 5) * 2),
+}
+X = torch.linspace(-1, 1, 60).view(3, 20)
+
+
+@pytest.mark.parametrize("name", sorted(OPS))
+def test_compiles_as_one_graph(name: str) -> None:
+    eager = PUBLIC[name]()
+    compiled = torch.compile(PUBLIC[name], fullgraph=True, backend="aot_eager")()
+    torch.testing.assert_close(compiled, eager)
+
+
+@pytest.mark.slow
+def test_compiles_with_inductor() -> None:
+    def step(x: torch.Tensor) -> torch.Tensor:
+        return ops.project_lp((x * 2).sin(), 0.5, 2) + 1
+
+    torch.testing.assert_close(torch.compile(step, fullgraph=True)(X), step(X))
+
+
+@pytest.mark.parametrize("name", sorted(set(OPS) - {"build_queries_out"}))
+def test_backward_raises_rather_than_returning_none(name: str) -> None:
+    arguments = [a.requires_grad_() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
+                 for a in cases()[name]]  # fmt: skip
+    out = OPS[name].call(*arguments, "")
+    first = out if isinstance(out, torch.Tensor) else out[0]
+    with pytest.raises(NotImplementedError, match=f"uapfast::{name} has no gradient"):
+        first.sum().backward()
+
+
+def test_an_unknown_backend_is_named_with_those_there_are() -> None:
+    with pytest.raises(
+        InputError, match="backend must be one of cpu, scalar, avx2, reference, or left out, got 'cdua'"
+    ):
+        ops.project_lp(torch.zeros(1, 1), 1.0, 2, backend="cdua")
+
+
+def test_a_backend_that_is_off_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native, "_load", lambda name: f"uapfast.{name} was not built; do this")
+    x = torch.randn(2, 3)
+    with pytest.raises(NativeUnavailable, match="backend cpu is off: uapfast._cpu was not built; do this"):
+        ops.project_lp(x, 1.0, 2, backend="cpu")
+    torch.testing.assert_close(ops.project_lp(x, 1.0, 2), ops.project_lp(x, 1.0, 2, backend="reference"))
+
+
+def test_a_backend_that_refuses_says_why() -> None:
+    with pytest.raises(InputError, match="float32 or float64"):
+        ops.project_lp(torch.zeros(1, 1, dtype=torch.bfloat16), 1.0, 2, backend="cpu")
+
+
+@pytest.mark.needs("cpu-extension")
+def test_the_environment_forces_the_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(2, 3)
+    for level in _native.cpu().simd_levels():
+        monkeypatch.setenv("UAPFAST_SIMD", level)
+        assert _native.cpu().simd_level() == level
+        ops.project_lp(x, 1.0, 1)
+    monkeypatch.setenv("UAPFAST_SIMD", "mmx")
+    with pytest.raises(NativeUnavailable, match="UAPFAST_SIMD must be scalar, avx2, avx512 or auto, got mmx"):
+        ops.project_lp(x, 1.0, 1)
+
+
+def test_meta_tensors_give_shapes() -> None:
+    assert ops.project_lp(torch.empty(3, 4, device="meta"), 1.0, 2).shape == (3, 4)
