@@ -1,0 +1,1 @@
+"""A suspect is anything that answers: modules, callables, checkpoints, architecture specs."""

@@ -66,16 +66,25 @@ def detect(
     if output == "labels" or (output == "auto" and v.ndim == 1 and integer):
         return _labels(v, where, classes)
     if v.ndim != 2 or v.shape[1] < 2 or v.dtype.is_complex:
-        raise SuspectError(where, "answers", "[N,K] logits or probabilities, or [N] integer labels", list(v.shape))
+        raise SuspectError(
+            where, "answers", "[N,K] logits or probabilities, or [N] integer labels", list(v.shape)
+        )
     if classes is not None and v.shape[1] != classes:
         raise SuspectError(where, "answers", f"of {classes} classes", v.shape[1])
     v = v.to(torch.float32)
     if not bool(torch.isfinite(v).all()):
         raise SuspectError(where, "answers", "finite", "NaN or infinity")
     sums = v.sum(-1)
-    looks = bool((v >= 0).all() and (v <= 1 + OVER_ONE).all() and (sums >= LEAST_SUM).all() and (sums <= MOST_SUM).all())
+    looks = bool(
+        (v >= 0).all()
+        and (v <= 1 + OVER_ONE).all()
+        and (sums >= LEAST_SUM).all()
+        and (sums <= MOST_SUM).all()
+    )
     if output == "probabilities" and not looks:
-        raise SuspectError(where, "answers", "probabilities (0..1, summing to 1)", f"{float(v.min()):g}..{float(v.max()):g}")
+        raise SuspectError(
+            where, "answers", "probabilities (0..1, summing to 1)", f"{float(v.min()):g}..{float(v.max()):g}"
+        )
     kind: Kind = "probabilities" if output == "probabilities" or (output == "auto" and looks) else "logits"
     return Answers(kind, v, int(v.shape[1]))
 

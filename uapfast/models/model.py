@@ -23,8 +23,12 @@ class Preprocessed(nn.Module):
     def __init__(self, inner: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.inner = inner
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor(std, dtype=torch.float32).reshape(-1, 1, 1), persistent=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of images ``[N,C,H,W]`` in 0..1."""
@@ -124,7 +128,9 @@ class Model:
                     out = self._call(x.numpy() if self.numpy else x)
         except Exception as exc:  # a suspect may fail in any way; the caller gets one typed error
             said = str(exc).splitlines()[0] if str(exc) else ""
-            raise SuspectError(self.name, "answers", "returned", f"{type(exc).__name__}: {said[:200]}") from exc
+            raise SuspectError(
+                self.name, "answers", "returned", f"{type(exc).__name__}: {said[:200]}"
+            ) from exc
         if self.module is not None and isinstance(out, Tensor) and out.ndim > 0:
             out = out[:rows]
         return detect(out, self.name, rows=rows, classes=classes, output=self.output)

@@ -1,0 +1,1 @@
+"""Surrogate pools: recipes, training, manifests."""

@@ -100,10 +100,15 @@ class Pool:
             homologous: honest models of the same task.
             device: where modules are run.
         """
-        rows = [PoolModel(f"twin-{i:02d}", "twin", None, "twin", as_model(m, device=device)) for i, m in enumerate(twins)]
+        rows = [
+            PoolModel(f"twin-{i:02d}", "twin", None, "twin", as_model(m, device=device))
+            for i, m in enumerate(twins)
+        ]
         for name, models in (piracy or {}).items():
             rows += [
-                PoolModel(f"piracy-{name}-{i:02d}", "piracy", name, f"kind-{i:02d}", as_model(m, device=device))
+                PoolModel(
+                    f"piracy-{name}-{i:02d}", "piracy", name, f"kind-{i:02d}", as_model(m, device=device)
+                )
                 for i, m in enumerate(models)
             ]
         rows += [

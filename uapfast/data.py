@@ -1,0 +1,209 @@
+"""Data sets by DATA spec: ``FILE.npz``, ``fashion-mnist``, ``digits``, or a folder of class folders."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uapfast.errors import DataError, MissingDependency
+
+FASHION_FOLDER = "/usr/share/datasets/fashion-mnist"  # where Debian's dataset-fashion-mnist puts it
+FASHION_PACKAGE = "Debian's package dataset-fashion-mnist, or set UAPFAST_DATA to the folder of its idx files"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
+SPLITS = ("train", "test")
+RULE = "FILE.npz, fashion-mnist, digits, or a folder of class folders"
+
+
+def _bad(argument: str, rule: str, got: object) -> DataError:
+    return DataError("data", argument, rule, got)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images with labels.
+
+    Attributes:
+        images: uint8 or float32 ``[N,C,H,W]``; float in 0..1.
+        labels: int64 ``[N]`` in 0..classes-1.
+        name: the spec that it came from.
+        classes: K.
+    """
+
+    images: Tensor
+    labels: Tensor
+    name: str
+    classes: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def x(self, index: Tensor | slice | None = None) -> Tensor:
+        """float32 images in 0..1, all or those of ``index``."""
+        images = self.images if index is None else self.images[index]
+        return images.to(torch.float32) / 255.0 if images.dtype == torch.uint8 else images
+
+    def subset(self, index: Tensor | slice) -> Dataset:
+        """The data set of some rows, with the same classes."""
+        return Dataset(self.images[index], self.labels[index], self.name, self.classes)
+
+    @property
+    def sha256(self) -> str:
+        """Of images and labels."""
+        h = hashlib.sha256()
+        for part in (self.images, self.labels):
+            h.update(f"{part.dtype}{tuple(part.shape)}".encode() + part.contiguous().numpy().tobytes())
+        return h.hexdigest()
+
+
+def make_dataset(images: Any, labels: Any, name: str) -> Dataset:
+    """Check arrays and wrap them.
+
+    Args:
+        images: ``[N,C,H,W]`` or ``[N,H,W]``, uint8, or float in 0..1.
+        labels: ``[N]`` integers >= 0, at least 2 classes.
+        name: shown in errors.
+
+    Raises:
+        DataError: wrong shape, dtype, range or number; NaN; one class only.
+    """
+    x, y = np.asarray(images), np.asarray(labels)
+    if x.ndim == 3:
+        x = x[:, None]
+    if x.ndim != 4 or 0 in x.shape:
+        raise _bad(f"x of {name}", "[N,C,H,W] or [N,H,W], not empty", list(x.shape))
+    if x.dtype.kind == "f":
+        x = x.astype(np.float32)
+        if not np.isfinite(x).all():
+            raise _bad(f"x of {name}", "finite", "NaN or infinity")
+        if float(x.min()) < 0.0 or float(x.max()) > 1.0:
+            raise _bad(f"x of {name}", "in 0..1 where it is float (or uint8)", f"{x.min():g}..{x.max():g}")
+    elif x.dtype != np.uint8:
+        raise _bad(f"x of {name}", "uint8, or float in 0..1", x.dtype)
+    if y.ndim != 1 or len(y) != len(x):
+        raise _bad(f"y of {name}", f"[{len(x)}], one label an image", list(y.shape))
+    if y.dtype.kind not in "iu":
+        raise _bad(f"y of {name}", "integers", y.dtype)
+    if int(y.min()) < 0 or int(y.max()) > 1_000_000:
+        raise _bad(f"y of {name}", "labels in 0..K-1", f"{y.min()}..{y.max()}")
+    if len(np.unique(y)) < 2:
+        raise _bad(f"y of {name}", "of at least 2 classes", f"only class {y[0]}")
+    labels_out = torch.from_numpy(y.astype(np.int64))
+    return Dataset(torch.from_numpy(np.ascontiguousarray(x)), labels_out, name, int(y.max()) + 1)
+
+
+def load_data(spec: str) -> Dataset:
+    """Load a data set.
+
+    Args:
+        spec: ``FILE.npz`` with ``x`` and ``y``; ``fashion-mnist`` or ``digits``, whole, or with ``:train``
+            or ``:test``; a folder of class folders of images (one size, classes in sorted order).
+
+    Raises:
+        DataError: the spec names nothing, or what it names cannot be used.
+        MissingDependency: Pillow is needed for image folders.
+    """
+    if not isinstance(spec, str) or not spec:
+        raise _bad("DATA", RULE, repr(spec))
+    name, _, split = spec.partition(":")
+    if name in _NAMED:
+        if split not in ("", *SPLITS):
+            raise _bad("DATA", f"{name}, {name}:train or {name}:test", repr(spec))
+        return _NAMED[name](spec, split)
+    path = Path(spec)
+    if path.is_dir():
+        return _folder(path)
+    if path.suffix == ".npz":
+        return _npz(path)
+    raise _bad("DATA", RULE, repr(spec))
+
+
+def _npz(path: Path) -> Dataset:
+    if not path.is_file():
+        raise _bad("DATA", "an existing file", path)
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            if not {"x", "y"} <= set(found.files):
+                raise _bad("DATA", f"an .npz with arrays x and y ({path})", ", ".join(found.files) or "none")
+            x, y = found["x"], found["y"]
+    except DataError:
+        raise
+    except (OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError, MemoryError, AttributeError) as exc:
+        raise _bad("DATA", f"a whole .npz of plain arrays ({path})", f"{type(exc).__name__}: {exc}") from exc
+    return make_dataset(x, y, str(path))
+
+
+def _idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """One gzipped idx file of unsigned bytes (LeCun's format: magic, big-endian sizes, data)."""
+    try:
+        with gzip.open(path) as stream:
+            blob = stream.read()
+    except (OSError, EOFError) as exc:
+        raise _bad("fashion-mnist", FASHION_PACKAGE, f"{type(exc).__name__} for {path}") from exc
+    rank = blob[3] if len(blob) >= 4 and blob[:3] == b"\0\0\x08" else 0
+    shape = [int.from_bytes(blob[4 + 4 * i : 8 + 4 * i], "big") for i in range(rank)]
+    if not rank or len(blob) != 4 + 4 * rank + int(np.prod(shape)):
+        raise _bad("fashion-mnist", "a whole idx file of unsigned bytes", path)
+    return np.frombuffer(blob, np.uint8, offset=4 + 4 * rank).reshape(shape).copy()
+
+
+def _fashion(spec: str, split: str) -> Dataset:
+    folder = Path(os.environ.get("UAPFAST_DATA", FASHION_FOLDER))
+    parts = {"train": ["train"], "test": ["t10k"]}.get(split, ["train", "t10k"])
+    x = np.concatenate([_idx(folder / f"{p}-images-idx3-ubyte.gz") for p in parts])
+    y = np.concatenate([_idx(folder / f"{p}-labels-idx1-ubyte.gz") for p in parts])
+    return make_dataset(x, y, spec)
+
+
+def _digits(spec: str, split: str) -> Dataset:
+    """scikit-learn's 1,797 8x8 digits; the halves are interleaved within each class."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    x, y = (found.images / 16.0).astype(np.float32), found.target
+    if split:
+        rank = np.zeros(len(y), dtype=np.int64)
+        for label in np.unique(y):
+            rank[y == label] = np.arange((y == label).sum())
+        part = rank % 2 == (0 if split == "train" else 1)
+        x, y = x[part], y[part]
+    return make_dataset(x, y, spec)
+
+
+def _folder(path: Path) -> Dataset:
+    try:
+        from PIL import Image
+    except ImportError as exc:
+        raise MissingDependency("data: a folder of images needs Pillow (pip install pillow)") from exc
+    classes = sorted(p for p in path.iterdir() if p.is_dir())
+    files = [
+        (f, i) for i, c in enumerate(classes) for f in sorted(c.iterdir()) if f.suffix.lower() in SUFFIXES
+    ]
+    if not files:
+        raise _bad("DATA", f"a folder of class folders of images ({', '.join(SUFFIXES)})", path)
+    arrays = []
+    for file, _ in files:
+        try:
+            with Image.open(file) as image:
+                array = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+        except Exception as exc:  # Pillow raises many kinds for damaged files
+            raise _bad("DATA", "images that can be read", f"{file} ({type(exc).__name__})") from exc
+        array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+        if arrays and array.shape != arrays[0].shape:
+            raise _bad(
+                "DATA", f"images of one size and mode {list(arrays[0].shape)}", f"{list(array.shape)}: {file}"
+            )
+        arrays.append(array)
+    return make_dataset(np.stack(arrays), np.array([i for _, i in files]), str(path))
+
+
+_NAMED: dict[str, Callable[[str, str], Dataset]] = {"fashion-mnist": _fashion, "digits": _digits}

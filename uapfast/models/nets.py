@@ -1,0 +1,117 @@
+"""Small networks that ship: ``uapfast:NAME?channels=1&classes=10&size=28``.
+
+Sized for 8 to 32 px on a CPU: plain layers, early strides, about 20,000 to 100,000 parameters. All take
+images in 0..1 and return logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+
+def _conv(i: int, o: int, stride: int = 1, kernel: int = 3, groups: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(i, o, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(o), nn.ReLU()
+    )
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al., CVPR 2016)."""
+
+    def __init__(self, i: int, o: int, stride: int) -> None:
+        super().__init__()
+        self.first = _conv(i, o, stride)
+        self.second = nn.Sequential(nn.Conv2d(o, o, 3, 1, 1, bias=False), nn.BatchNorm2d(o))
+        same = stride == 1 and i == o
+        self.shortcut: nn.Module = (
+            nn.Identity()
+            if same
+            else nn.Sequential(nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o))
+        )
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N,i,H,W]`` to ``[N,o,H/stride,W/stride]``."""
+        out: Tensor = self.relu(self.second(self.first(x)) + self.shortcut(x))
+        return out
+
+
+def _stem_stride(size: int) -> int:
+    """Images from 16 px on are halved at once; smaller ones have nothing to spare."""
+    return 2 if size >= 16 else 1
+
+
+def _pooled(size: int, times: int) -> int:
+    for _ in range(times):
+        size = max(1, size // 2)
+    return size
+
+
+def resnet_small(channels: int = 1, classes: int = 10, size: int = 28) -> nn.Module:
+    """Residual network, 16-32-64 channels."""
+    return nn.Sequential(
+        _conv(channels, 16, _stem_stride(size)),
+        _Residual(16, 16, 1),
+        _Residual(16, 32, 2),
+        _Residual(32, 64, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, classes),
+    )
+
+
+def vgg_small(channels: int = 1, classes: int = 10, size: int = 28) -> nn.Module:
+    """Convolutions and max-pooling, 16-32-64 channels."""
+    layers: list[nn.Module] = []
+    for i, o in ((channels, 16), (16, 32), (32, 64)):
+        layers += [_conv(i, o), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * _pooled(size, 3) ** 2, classes))
+
+
+def depthwise_small(channels: int = 1, classes: int = 10, size: int = 28) -> nn.Module:
+    """Depthwise-separable convolutions (MobileNet), 16-48-96 channels."""
+    return nn.Sequential(
+        _conv(channels, 16, _stem_stride(size)),
+        _conv(16, 16, groups=16),
+        _conv(16, 48, kernel=1),
+        _conv(48, 48, 2, groups=48),
+        _conv(48, 96, kernel=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(96, classes),
+    )
+
+
+def cnn_small(channels: int = 1, classes: int = 10, size: int = 28) -> nn.Module:
+    """Two strided 5x5 convolutions and two linear layers, no normalisation."""
+    stride = _stem_stride(size)
+    first = -(-size // stride)
+    side = -(-first // 2)
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 5, stride, 2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 5, 2, 2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * side * side, 64),
+        nn.ReLU(),
+        nn.Linear(64, classes),
+    )
+
+
+def mlp_small(channels: int = 1, classes: int = 10, size: int = 28) -> nn.Module:
+    """One hidden layer of 128."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(channels * size * size, 128), nn.ReLU(), nn.Linear(128, classes)
+    )
+
+
+NETS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "resnet-small": resnet_small,
+    "vgg-small": vgg_small,
+    "depthwise-small": depthwise_small,
+    "cnn-small": cnn_small,
+    "mlp-small": mlp_small,
+}

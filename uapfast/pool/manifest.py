@@ -1,0 +1,168 @@
+"""Pool manifests: CSV with columns ``path,arch`` and optional ``name,relation,candidate``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from uapfast.errors import ManifestError, PoolError, SuspectError
+from uapfast.files import write_text
+from uapfast.models.checkpoint import load_model
+from uapfast.pool.pool import RELATIONS, Pool, PoolModel
+
+REQUIRED = ("path", "arch")
+OPTIONAL = ("name", "relation", "candidate")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line.
+
+    Attributes:
+        path: weights file, as written (relative to the manifest).
+        arch: SPEC; a file in it is relative to the manifest.
+        name: unique; the file's stem by default.
+        relation: ``victim``, ``twin``, ``piracy``, ``homologous``, or None.
+        candidate: for a piracy model, the name of the model that it derives from.
+    """
+
+    path: str
+    arch: str
+    name: str
+    relation: str | None = None
+    candidate: str | None = None
+
+
+def _bad(rule: str, got: object, argument: str = "manifest") -> ManifestError:
+    return ManifestError("manifest", argument, rule, got)
+
+
+def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
+    """Read and check a manifest; every file named must exist.
+
+    Raises:
+        ManifestError: unreadable, unknown or missing column, missing file, unknown relation or candidate,
+            duplicate name.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        rows = list(csv.reader(io.StringIO(text), strict=True))
+    except OSError as exc:
+        raise _bad("a readable CSV file", f"{exc.strerror or exc} ({path})") from exc
+    except (UnicodeDecodeError, csv.Error) as exc:
+        raise _bad("a CSV file in UTF-8", f"{exc} ({path})") from exc
+    rows = [r for r in rows if any(c.strip() for c in r)]
+    if not rows:
+        raise _bad("a CSV file with a header path,arch", f"an empty one ({path})")
+    header = [c.strip() for c in rows[0]]
+    _check_header(header, path)
+    entries = [
+        _entry(dict(zip(header, row, strict=True)), number, path)
+        if len(row) == len(header)
+        else _wrong_width(number, header, row)
+        for number, row in enumerate(rows[1:], 2)
+    ]
+    _check_entries(entries)
+    return entries
+
+
+def _wrong_width(number: int, header: list[str], row: list[str]) -> Entry:
+    raise _bad(f"of {len(header)} fields on every line", f"{len(row)} on line {number}")
+
+
+def _check_header(header: list[str], path: Path) -> None:
+    for column in REQUIRED:
+        if column not in header:
+            raise _bad(f"with a column {column!r}", f"{','.join(header)} ({path})")
+    unknown = [c for c in header if c not in REQUIRED + OPTIONAL]
+    if unknown:
+        raise _bad("with columns " + ",".join(REQUIRED + OPTIONAL) + " only", f"{unknown[0]!r} ({path})")
+    if len(set(header)) != len(header):
+        raise _bad("with every column once", ",".join(header))
+
+
+def _entry(row: dict[str, str], number: int, path: Path) -> Entry:
+    row = {k: v.strip() for k, v in row.items()}
+    where = f"line {number} of {path}"
+    if not row["path"] or not row["arch"]:
+        raise _bad("with path and arch on every line", f"an empty field ({where})")
+    try:
+        exists = (path.parent / row["path"]).is_file()
+    except (OSError, ValueError):
+        exists = False
+    if not exists:
+        raise _bad("of existing files", f"{row['path']} ({where})")
+    relation = row.get("relation") or None
+    if relation is not None and relation not in RELATIONS:
+        raise _bad("one of " + ", ".join(RELATIONS), f"{relation!r} ({where})", "relation")
+    candidate = row.get("candidate") or None
+    if candidate is not None and relation != "piracy":
+        raise _bad("given for piracy models only", f"{candidate!r} for {relation} ({where})", "candidate")
+    name = row.get("name") or Path(row["path"]).stem
+    return Entry(row["path"], row["arch"], name, relation, candidate)
+
+
+def _check_entries(entries: Sequence[Entry]) -> None:
+    seen: set[str] = set()
+    for e in entries:
+        if e.name in seen:
+            raise _bad("of distinct names", f"{e.name!r} twice", "name")
+        seen.add(e.name)
+    victims = [e.name for e in entries if e.relation == "victim"]
+    if len(victims) > 1:
+        raise _bad("with at most one victim", ", ".join(victims))
+    known = {e.name for e in entries if e.relation in ("victim", "twin")} | {"victim"}
+    for e in entries:
+        if e.relation == "piracy" and e.candidate not in known:
+            rule = "the name of the victim or of a twin for a piracy model"
+            raise _bad(rule, f"{e.candidate!r} for {e.name!r}", "candidate")
+
+
+def write_manifest(path: str | os.PathLike[str], entries: Sequence[Entry]) -> None:
+    """Write a manifest, whole or not at all."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("path", "arch", "name", "relation", "candidate"))
+    for e in entries:
+        writer.writerow((e.path, e.arch, e.name, e.relation or "", e.candidate or ""))
+    write_text(path, out.getvalue())
+
+
+def _kinds(path: Path) -> dict[str, str]:
+    """How each piracy model was made, from ``pool.json`` beside the manifest, if it is there."""
+    record = path.parent / "pool.json"
+    if not record.is_file():
+        return {}
+    try:
+        models = json.loads(record.read_text(encoding="utf-8"))["models"]
+        return {str(m["name"]): str(m["kind"]) for m in models}
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise _bad("beside a whole pool.json", f"{type(exc).__name__} ({record})") from exc
+
+
+def read_pool(manifest: str | os.PathLike[str], device: str = "cpu") -> Pool:
+    """Load every model of a manifest.
+
+    Raises:
+        ManifestError: see :func:`read_manifest`; or a line without relation.
+        PoolError: a pool model with NaN weights.
+        ModelError: a file that does not fit its architecture.
+    """
+    path = Path(manifest)
+    entries, kinds, models = read_manifest(path), _kinds(path), []
+    for e in entries:
+        if e.relation is None:
+            raise _bad("given for every model of a pool", f"none for {e.name!r}", "relation")
+        try:
+            model = load_model(e.arch, path.parent / e.path, base=path.parent, device=device, name=e.name)
+        except SuspectError as exc:
+            raise PoolError("pool", f"weights of {e.name}", "finite", exc.got) from exc
+        kind = kinds.get(e.name, e.arch if e.relation == "piracy" else e.relation)
+        models.append(PoolModel(e.name, e.relation, e.candidate, kind, model))
+    return Pool(tuple(models))

@@ -1,0 +1,190 @@
+"""What a pool is made of: one job a model, each with a name and a seed of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from uapfast.config import check
+from uapfast.data import Dataset
+from uapfast.models.nets import NETS
+
+How = Literal["train", "soft", "hard", "finetune"]
+SQUARE_ONLY = ("vgg-small", "cnn-small", "mlp-small")
+PREFERRED = ("cnn-small", "vgg-small", "depthwise-small", "resnet-small")
+# (how, which architecture, share of the owner's images); other architectures alternate
+SURROGATES: tuple[tuple[How, Literal["same", "other"], float], ...] = (
+    ("soft", "other", 1.0),
+    ("soft", "same", 1.0),
+    ("hard", "other", 1.0),
+    ("soft", "same", 0.5),
+    ("finetune", "same", 0.5),
+)
+EPOCH_FACTORS = (1.0, 0.6, 1.5)
+RATE_FACTORS = (0.3, 1.0)
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """How many models of each relation, and how they are trained.
+
+    Attributes:
+        twins: models of the victim's recipe with other seeds, m.
+        surrogates: piracy models of each candidate (the victim and every twin), the same kinds of each.
+        homologous: honest models of other architectures, data and settings, n.
+        epochs: of the default recipe.
+        seed: base of every job's seed.
+        other_archs: SPECs for surrogates and homologous models; shipped networks by default.
+    """
+
+    twins: int = 8
+    surrogates: int = 2
+    homologous: int = 16
+    epochs: int = 5
+    seed: int = 0
+    other_archs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the numbers; raises ``InputError``."""
+        for name, least in (("twins", 0), ("surrogates", 0), ("homologous", 0), ("epochs", 1), ("seed", 0)):
+            value = getattr(self, name)
+            good = isinstance(value, int) and not isinstance(value, bool) and least <= value <= 100_000
+            check(good, "pool", name, f"a whole number >= {least}", repr(value))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to train.
+
+    Attributes:
+        name: also of its file.
+        relation: ``twin``, ``piracy`` or ``homologous``.
+        candidate: what a piracy model is made from.
+        kind: what models are compared as; the same for every candidate.
+        arch: SPEC as the caller wrote it.
+        how: ``train`` on true labels, ``soft`` or ``hard`` labels of the candidate, ``finetune`` of it.
+        share: of the owner's images, drawn by ``seed``.
+        epochs: of the default recipe.
+        rate: factor of its learning rate.
+        owners_recipe: whether the owner's recipe trains it.
+        seed: of initialisation, order and draw.
+    """
+
+    name: str
+    relation: str
+    candidate: str | None
+    kind: str
+    arch: str
+    how: How
+    share: float
+    epochs: int
+    rate: float
+    owners_recipe: bool
+    seed: int
+
+    def stamp(self, base: dict[str, Any]) -> str:
+        """SHA-256 of everything that decides the weights: this job and ``base``."""
+        return hashlib.sha256(json.dumps([base, asdict(self)], sort_keys=True).encode()).hexdigest()
+
+
+def default_archs(arch: str, data: Dataset) -> tuple[str, ...]:
+    """Shipped networks that fit the images, the victim's own left out."""
+    channels, height, width = data.images.shape[1:]
+    options = f"?channels={channels}&classes={data.classes}&size={height}"
+    names = [n for n in PREFERRED if height == width or n not in SQUARE_ONLY]
+    own = arch.removeprefix("uapfast:").partition("?")[0] if arch.startswith("uapfast:") else ""
+    return tuple(f"uapfast:{n}{options}" for n in names if n in NETS and n != own)
+
+
+def make_plan(arch: str, config: PoolConfig, others: Sequence[str], owners_recipe: bool) -> list[Job]:
+    """All jobs, candidates before what is made from them; names and seeds do not depend on the counts."""
+    twins = [
+        Job(
+            f"twin-{i:02d}",
+            "twin",
+            None,
+            "twin",
+            arch,
+            "train",
+            1.0,
+            config.epochs,
+            1.0,
+            owners_recipe,
+            config.seed + 1_000 + i,
+        )
+        for i in range(config.twins)
+    ]
+    homologous = [_homologous(i, arch, config, others, owners_recipe) for i in range(config.homologous)]
+    candidates = ["victim"] + [t.name for t in twins]
+    surrogates = [
+        _surrogate(k, c, name, arch, config, others)
+        for k in range(config.surrogates)
+        for c, name in enumerate(candidates)
+    ]
+    return twins + homologous + surrogates
+
+
+def _homologous(i: int, arch: str, config: PoolConfig, others: Sequence[str], owners_recipe: bool) -> Job:
+    """Architectures in turn, then shares of the data, epochs and rates; never the twins' recipe."""
+    archs = [arch, *others]
+    own, share = archs[i % len(archs)], (1.0, 0.5)[(i // len(archs)) % 2]
+    epochs = max(1, round(config.epochs * EPOCH_FACTORS[i % 3]))
+    rate = RATE_FACTORS[(i + i // len(archs)) % 2]
+    if own == arch and share == 1.0 and epochs == config.epochs and rate == 1.0:
+        rate = RATE_FACTORS[0]
+    # the owner's recipe on the victim's architecture and all data would make a twin
+    use_owners = owners_recipe and i % 2 == 1 and (own != arch or share < 1.0)
+    return Job(
+        f"homologous-{i:02d}",
+        "homologous",
+        None,
+        "homologous",
+        own,
+        "train",
+        share,
+        epochs,
+        rate,
+        use_owners,
+        config.seed + 2_000 + i,
+    )
+
+
+def _surrogate(k: int, c: int, candidate: str, arch: str, config: PoolConfig, others: Sequence[str]) -> Job:
+    how, which, share = SURROGATES[k % len(SURROGATES)]
+    turn = k // len(SURROGATES) + (1 if how == "hard" else 0)
+    own = arch if which == "same" or not others else others[turn % len(others)]
+    kind = f"{k:02d}-{how}-{_short(own)}-{share:g}"
+    seed = config.seed + 10_000 * (k + 1) + c
+    return Job(
+        f"piracy-{candidate}-{k:02d}",
+        "piracy",
+        candidate,
+        kind,
+        own,
+        how,
+        share,
+        config.epochs,
+        1.0,
+        False,
+        seed,
+    )
+
+
+def _short(arch: str) -> str:
+    """A name for humans: the network's, or the file's and factory's."""
+    if arch.startswith("uapfast:"):
+        return arch.removeprefix("uapfast:").partition("?")[0]
+    return Path(arch).name.replace(":", "-")
+
+
+def relative_arch(arch: str, folder: Path) -> str:
+    """``arch`` as a manifest in ``folder`` has to write it: a file becomes relative to the folder."""
+    path, _, function = arch.rpartition(":")
+    if path.endswith(".py"):
+        return f"{os.path.relpath(Path(path).resolve(), folder.resolve())}:{function}"
+    return arch

@@ -1,0 +1,84 @@
+"""Training recipes: the sound default, and the owner's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from uapfast.errors import InputError, ModelError
+from uapfast.models.registry import load_function
+
+LEARNING_RATE = 0.01
+WEIGHT_DECAY = 0.01
+BATCH = 128
+
+
+class Recipe(Protocol):
+    """The owner's training: a new model in, the trained one out."""
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> nn.Module:
+        """Train ``model`` on float32 images in 0..1 ``[N,C,H,W]`` and int64 labels ``[N]``."""
+        ...
+
+
+def default_recipe(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    seed: int,
+    *,
+    epochs: int = 5,
+    learning_rate: float = LEARNING_RATE,
+    batch: int = BATCH,
+) -> nn.Module:
+    """AdamW with a one-cycle schedule; deterministic for a seed, a machine and a thread count.
+
+    Args:
+        model: trained in place.
+        images: float32 ``[N,C,H,W]`` in 0..1.
+        labels: int64 ``[N]``, or float32 ``[N,K]`` probabilities (distillation).
+        seed: of the order of the images.
+        epochs: passes.
+        learning_rate: peak of the schedule.
+        batch: images a step.
+
+    Returns:
+        ``model``, in eval mode.
+
+    Raises:
+        InputError: no images, or fewer labels than images.
+    """
+    if len(images) == 0 or len(labels) != len(images):
+        raise InputError("recipe", "labels", f"one an image, {len(images)} > 0", len(labels))
+    generator = torch.Generator().manual_seed(seed)
+    steps = epochs * -(-len(images) // batch)
+    with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
+        torch.manual_seed(seed)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, max(steps, 2))
+        model.train()
+        for _ in range(epochs):
+            for rows in torch.randperm(len(images), generator=generator).split(batch):
+                if len(rows) < 2 and len(images) > 1:
+                    continue  # batch normalisation needs two
+                loss = nn.functional.cross_entropy(model(images[rows]), labels[rows])
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+    return model.eval()
+
+
+def load_recipe(spec: str, base: Path | None = None) -> Recipe:
+    """The owner's recipe ``FILE.py:FUNCTION``; the file is executed.
+
+    Raises:
+        ModelError: no such file or function.
+    """
+    path, _, function = spec.rpartition(":")
+    if not path.endswith(".py") or not function:
+        raise ModelError("pool", "recipe", "FILE.py:FUNCTION", repr(spec))
+    return load_function((base or Path()) / path, function, "recipe")
