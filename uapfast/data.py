@@ -190,7 +190,7 @@ def _folder(path: Path) -> Dataset:
     ]
     if not files:
         raise _bad("DATA", f"a folder of class folders of images ({', '.join(SUFFIXES)})", path)
-    arrays = []
+    arrays: list[np.ndarray[Any, Any]] = []
     for file, _ in files:
         try:
             with Image.open(file) as image:

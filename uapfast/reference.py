@@ -85,7 +85,7 @@ class Reference:
     @property
     def sha256(self) -> str:
         """Of tensors and settings; the same for equal references wherever they are stored."""
-        return self._cached("sha256", lambda: digest(self._tensors(), self._header()))
+        return str(self._cached("sha256", lambda: digest(self._tensors(), self._header())))
 
     def model_answers(self, name: str) -> NDArray[np.float32]:
         """A pool model's probabilities, ``[B,Q,R]``, view after view along Q."""
@@ -103,7 +103,8 @@ class Reference:
 
     def scorer(self, labels_only: bool = False) -> Scorer:
         """The scorer for answers with probabilities, or with labels only. Built once each."""
-        return self._cached(f"scorer:{labels_only}", lambda: self._make_scorer(labels_only))
+        scorer: Scorer = self._cached(f"scorer:{labels_only}", lambda: self._make_scorer(labels_only))
+        return scorer
 
     def pool_features(self, labels_only: bool) -> NDArray[np.float32]:
         """Features of the pool's models ``[M,V,B,F]`` (lineage) in one of the two access modes."""
@@ -139,7 +140,8 @@ class Reference:
         compares), ``surrogate_z``, ``surrogate_similarity``;
         each innocent is left out of its own whitening, each surrogate's kind out of the templates.
         """
-        return self._cached("calibration", self._calibrate)
+        found: dict[str, NDArray[np.float64]] = self._cached("calibration", self._calibrate)
+        return found
 
     def _calibrate(self) -> dict[str, NDArray[np.float64]]:
         scorer = self.scorer()

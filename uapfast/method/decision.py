@@ -47,7 +47,8 @@ def compare(value: float, others: Array, freedom: float | None = None) -> Side:
     """How unusual ``value`` is as one more draw beside ``others`` (larger is more unusual).
 
     The p-value is that of a Student t prediction interval, ``(value - mean) / (s * sqrt(1 + 1/n))``
-    with n - 1 degrees of freedom (or ``freedom``); with fewer than two others, or no spread, it is the rank's.
+    with n - 1 degrees of freedom (or ``freedom``); with fewer than two others, or no
+    spread, it is the rank's.
     """
     n = len(others)
     exact = (1.0 + float(np.sum(others >= value))) / (n + 1.0)
@@ -88,8 +89,14 @@ def view_level_p(suspect: Array, innocents: Array) -> float | None:
     """
     if suspect.size < 2 or innocents.size < 2:
         return None
-    p = float(stats.ttest_ind(suspect, innocents.ravel(), equal_var=False, alternative="greater").pvalue)
-    return p if np.isfinite(p) else None
+    rest = innocents.ravel()
+    p = stats.ttest_ind_from_stats(
+        *(suspect.mean(), suspect.std(ddof=1), suspect.size),
+        *(rest.mean(), rest.std(ddof=1), rest.size),
+        equal_var=False,
+        alternative="greater",
+    ).pvalue
+    return float(p) if np.isfinite(p) else None
 
 
 @dataclass(frozen=True)

@@ -61,10 +61,10 @@ def train(fingerprints: Tensor, labels: Tensor, seed: int, epochs: int = EPOCHS)
     rows, targets = fingerprints.flatten(0, 1), labels.repeat_interleave(fingerprints.shape[1])
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     for _ in range(epochs):
-        for batch in torch.randperm(len(rows), generator=generator).split(BATCH):
+        for batch in torch.split(torch.randperm(len(rows), generator=generator), BATCH):
             loss = contrastive_loss(network(rows[batch]), targets[batch])
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
     return network.eval().requires_grad_(False)
 

@@ -58,7 +58,8 @@ def gram(features: NDArray[np.float32], others: NDArray[np.float32] | None = Non
 def _unit(rows: Array, metric: Array) -> Array:
     """Scale coefficient rows ``[V,R,N]`` to unit length in ``metric`` ``[V,N,N]``."""
     square = np.einsum("vrn,vnm,vrm->vr", rows, metric, rows)
-    return rows / np.sqrt(np.maximum(square, 1e-300))[..., None]
+    out: Array = rows / np.sqrt(np.maximum(square, 1e-300))[..., None]
+    return out
 
 
 def _basis(index: Index, size: int) -> Array:
@@ -184,7 +185,8 @@ class LineageScorer:
         inside = np.einsum("vdn,vn->vd", basis, moved)
         outside = np.sqrt(np.maximum(square - (inside**2).sum(-1), 0.0))
         out = np.concatenate([inside, outside[:, None]], axis=-1)
-        return (out / np.maximum(np.linalg.norm(out, axis=-1, keepdims=True), 1e-300)).astype(np.float32)
+        unit: NDArray[np.float32] = (out / np.linalg.norm(out, axis=-1, keepdims=True)).astype(np.float32)
+        return unit
 
     def templates_embedded(self) -> NDArray[np.float32]:
         """Unit embeddings of the candidates' templates: ``[C,V,d]``, the victim's first."""
@@ -212,7 +214,8 @@ class LineageScorer:
         """How the pool's own piracy models score against the candidate that they derive from.
 
         Each surrogate is scored with its kind left out of every template, and its candidate takes
-        the victim's place. Returns ``z`` (in twins' standard deviations) and ``similarity``, one a surrogate (empty without twins).
+        the victim's place. Returns ``z`` (in twins' standard deviations) and
+        ``similarity``, one a surrogate (empty without twins).
         """
         if not self.roster.has_twins or not len(self.roster.surrogates):
             return np.zeros(0), np.zeros(0)

@@ -93,7 +93,7 @@ def disagree_points(outputs: Floats, weight: Floats, points: int, views: int, se
         chosen[c, :take] = rng.choice(members, size=take, replace=False, p=share)
     free = np.ones(len(outputs), dtype=bool)
     free[chosen[chosen >= 0]] = False
-    for c in np.flatnonzero((chosen < 0).any(1)):
+    for c in map(int, np.flatnonzero((chosen < 0).any(1))):
         left = np.flatnonzero(free)
         missing = np.flatnonzero(chosen[c] < 0)
         near = left[np.argsort(np.square(outputs[left] - centres[c]).sum(-1), kind="stable")[: len(missing)]]

@@ -20,6 +20,9 @@ SLACK = 1e-6  # rounding allowed beyond 0..1
 class Preprocessed(nn.Module):
     """``(x - mean) / std`` and then the model; takes images in 0..1."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, inner: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.inner = inner
@@ -84,8 +87,9 @@ class Model:
             raise InputError("Model", "output", "one of " + ", ".join(OUTPUTS), repr(output))
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError("Model", "batch_size", "a whole number >= 1", repr(batch_size))
-        self.name = name or getattr(target, "__name__", type(target).__name__)
-        self.output, self.batch_size, self.numpy, self.arch = output, batch_size, numpy, arch
+        self.name = str(name or getattr(target, "__name__", type(target).__name__))
+        self.output: str = output
+        self.batch_size, self.numpy, self.arch = batch_size, numpy, arch
         self.module: nn.Module | None = None
         self.sha256: str | None = None
         self.device = torch.device(device)

@@ -61,12 +61,12 @@ def default_recipe(
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, max(steps, 2))
         model.train()
         for _ in range(epochs):
-            for rows in torch.randperm(len(images), generator=generator).split(batch):
+            for rows in torch.split(torch.randperm(len(images), generator=generator), batch):
                 if len(rows) < 2 and len(images) > 1:
                     continue  # batch normalisation needs two
                 loss = nn.functional.cross_entropy(model(images[rows]), labels[rows])
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimizer.step()
                 schedule.step()
     return model.eval()
