@@ -1,0 +1,1 @@
+"""The method: perturbations, query points, fingerprints, encoders and the decision."""
