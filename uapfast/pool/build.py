@@ -90,7 +90,8 @@ def build_pool(
         StorageError: ``out`` cannot be written.
     """
     config = PoolConfig(twins, surrogates, homologous, epochs, seed, tuple(other_archs))
-    check(isinstance(jobs, int) and 1 <= jobs <= 1024, "pool", "jobs", "a whole number in 1..1024", repr(jobs))
+    good = isinstance(jobs, int) and 1 <= jobs <= 1024
+    check(good, "pool", "jobs", "a whole number in 1..1024", repr(jobs))
     victim = load_model(arch, weights, name="victim")
     others = config.other_archs or default_archs(arch, data, _classes(victim, data))
     for spec in (arch, *others):

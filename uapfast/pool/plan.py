@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from uapfast.config import check
 from uapfast.data import Dataset
@@ -87,46 +86,47 @@ class Job:
     owners_recipe: bool
     seed: int
 
-    def stamp(self, base: dict[str, Any]) -> str:
-        """SHA-256 of everything that decides the weights: this job and ``base``."""
-        return hashlib.sha256(json.dumps([base, asdict(self)], sort_keys=True).encode()).hexdigest()
 
-
-def default_archs(arch: str, data: Dataset) -> tuple[str, ...]:
-    """Shipped networks that fit the images, the victim's own left out."""
+def default_archs(arch: str, data: Dataset, classes: int) -> tuple[str, ...]:
+    """Shipped networks that fit the images and the victim's ``classes``, the victim's own left out."""
     channels, height, width = data.images.shape[1:]
-    options = f"?channels={channels}&classes={data.classes}&size={height}"
+    options = f"?channels={channels}&classes={classes}&size={height}"
     names = [n for n in PREFERRED if height == width or n not in SQUARE_ONLY]
     own = arch.removeprefix("uapfast:").partition("?")[0] if arch.startswith("uapfast:") else ""
     return tuple(f"uapfast:{n}{options}" for n in names if n in NETS and n != own)
 
 
+def job_seed(base: int, name: str) -> int:
+    """A seed of its own for every model: neighbouring bases, or the victim's own seed, never meet it."""
+    return int.from_bytes(hashlib.sha256(f"{base}/{name}".encode()).digest()[:4], "big") >> 1
+
+
 def make_plan(arch: str, config: PoolConfig, others: Sequence[str], owners_recipe: bool) -> list[Job]:
     """All jobs, candidates before what is made from them; names and seeds do not depend on the counts."""
-    twins = [
-        Job(
-            f"twin-{i:02d}",
-            "twin",
-            None,
-            "twin",
-            arch,
-            "train",
-            1.0,
-            config.epochs,
-            1.0,
-            owners_recipe,
-            config.seed + 1_000 + i,
-        )
-        for i in range(config.twins)
-    ]
+    twins = [_twin(i, arch, config, owners_recipe) for i in range(config.twins)]
     homologous = [_homologous(i, arch, config, others, owners_recipe) for i in range(config.homologous)]
     candidates = ["victim"] + [t.name for t in twins]
     surrogates = [
-        _surrogate(k, c, name, arch, config, others)
-        for k in range(config.surrogates)
-        for c, name in enumerate(candidates)
+        _surrogate(k, name, arch, config, others) for k in range(config.surrogates) for name in candidates
     ]
     return twins + homologous + surrogates
+
+
+def _twin(i: int, arch: str, config: PoolConfig, owners_recipe: bool) -> Job:
+    name = f"twin-{i:02d}"
+    return Job(
+        name=name,
+        relation="twin",
+        candidate=None,
+        kind="twin",
+        arch=arch,
+        how="train",
+        share=1.0,
+        epochs=config.epochs,
+        rate=1.0,
+        owners_recipe=owners_recipe,
+        seed=job_seed(config.seed, name),
+    )
 
 
 def _homologous(i: int, arch: str, config: PoolConfig, others: Sequence[str], owners_recipe: bool) -> Job:
@@ -137,41 +137,40 @@ def _homologous(i: int, arch: str, config: PoolConfig, others: Sequence[str], ow
     rate = RATE_FACTORS[(i + i // len(archs)) % 2]
     if own == arch and share == 1.0 and epochs == config.epochs and rate == 1.0:
         rate = RATE_FACTORS[0]
-    # the owner's recipe on the victim's architecture and all data would make a twin
-    use_owners = owners_recipe and i % 2 == 1 and (own != arch or share < 1.0)
+    name = f"homologous-{i:02d}"
     return Job(
-        f"homologous-{i:02d}",
-        "homologous",
-        None,
-        "homologous",
-        own,
-        "train",
-        share,
-        epochs,
-        rate,
-        use_owners,
-        config.seed + 2_000 + i,
+        name=name,
+        relation="homologous",
+        candidate=None,
+        kind="homologous",
+        arch=own,
+        how="train",
+        share=share,
+        epochs=epochs,
+        rate=rate,
+        # the owner's recipe on the victim's architecture and all data would make a twin
+        owners_recipe=owners_recipe and i % 2 == 1 and (own != arch or share < 1.0),
+        seed=job_seed(config.seed, name),
     )
 
 
-def _surrogate(k: int, c: int, candidate: str, arch: str, config: PoolConfig, others: Sequence[str]) -> Job:
+def _surrogate(k: int, candidate: str, arch: str, config: PoolConfig, others: Sequence[str]) -> Job:
     how, which, share = SURROGATES[k % len(SURROGATES)]
     turn = k // len(SURROGATES) + (1 if how == "hard" else 0)
     own = arch if which == "same" or not others else others[turn % len(others)]
-    kind = f"{k:02d}-{how}-{_short(own)}-{share:g}"
-    seed = config.seed + 10_000 * (k + 1) + c
+    name = f"piracy-{candidate}-{k:02d}"
     return Job(
-        f"piracy-{candidate}-{k:02d}",
-        "piracy",
-        candidate,
-        kind,
-        own,
-        how,
-        share,
-        config.epochs,
-        1.0,
-        False,
-        seed,
+        name=name,
+        relation="piracy",
+        candidate=candidate,
+        kind=f"{k:02d}-{how}-{_short(own)}-{share:g}",
+        arch=own,
+        how=how,
+        share=share,
+        epochs=config.epochs,
+        rate=1.0,
+        owners_recipe=False,
+        seed=job_seed(config.seed, name),
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from uapfast.errors import InputError, ModelError
-from uapfast.models.registry import load_function
+from uapfast.models.userfile import load_function
 
 LEARNING_RATE = 0.01
 WEIGHT_DECAY = 0.01
@@ -81,4 +81,4 @@ def load_recipe(spec: str, base: Path | None = None) -> Recipe:
     path, _, function = spec.rpartition(":")
     if not path.endswith(".py") or not function:
         raise ModelError("pool", "recipe", "FILE.py:FUNCTION", repr(spec))
-    return load_function((base or Path()) / path, function, "recipe")
+    return load_function((base or Path()) / path, function, where="pool", argument="recipe")
