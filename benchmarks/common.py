@@ -1,0 +1,88 @@
+"""What the op benchmarks share: who runs, how it is timed, and that the result is right."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+import pytest
+import torch
+
+from uapfast.ops._registry import OPS
+
+Peer = Callable[..., Any]
+
+
+def implementations(op: str) -> list[Any]:
+    """Every backend of the op, then the peers: plain torch, and the same compiled."""
+    return [*(b.name for b in OPS[op].backends), "eager", "compile"]
+
+
+@functools.cache
+def _compiled(peer: Peer) -> Peer:
+    return torch.compile(peer, fullgraph=True, dynamic=False)  # type: ignore[no-any-return]
+
+
+def callable_for(op: str, implementation: str, args: Sequence[Any], peer: Peer) -> Callable[[], Any]:
+    """What to time; skips the benchmark with the reason where it cannot run."""
+    if implementation == "eager":
+        return lambda: peer(*args)
+    if implementation == "compile":
+        compiled = _compiled(peer)
+        return lambda: compiled(*args)
+    found = next(b for b in OPS[op].backends if b.name == implementation)
+    reason = found.why_off() or found.refuses(*args)
+    if reason:
+        pytest.skip(f"{implementation}: {reason}")
+    return lambda: OPS[op].call(*args, implementation)
+
+
+def cuda_ms(work: Callable[[], Any], repeats: int = 50) -> float:
+    """Median over launches, by events: a clock on the host would time the wait."""
+    times = []
+    for _ in range(repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        work()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return median(times)
+
+
+def measure(
+    benchmark: Any, work: Callable[[], Any], check: Callable[[Any], None], *, nbytes: int, flops: int = 0
+) -> None:
+    """Time ``work`` after a warm-up and check what it returned.
+
+    Args:
+        benchmark: the pytest-benchmark fixture.
+        work: what is timed.
+        check: raises if the result of the last round is wrong.
+        nbytes: the fewest bytes that must move: every input read once, every output written once.
+        flops: the operations that must be done.
+    """
+    result = work()
+    on_cuda = any(t.is_cuda for t in _tensors(result))
+    if on_cuda:
+        torch.cuda.synchronize()
+        benchmark.extra_info["event_ms"] = cuda_ms(work)
+    benchmark.extra_info.update(bytes=nbytes, flops=flops, threads=torch.get_num_threads())
+    result = benchmark.pedantic(work, rounds=15, iterations=1, warmup_rounds=2)
+    check(result)
+    seconds = benchmark.extra_info.get("event_ms", benchmark.stats.stats.median * 1e3) / 1e3
+    benchmark.extra_info["GB/s"] = round(nbytes / seconds / 1e9, 2)
+    if flops:
+        benchmark.extra_info["GFLOP/s"] = round(flops / seconds / 1e9, 2)
+
+
+def _tensors(result: Any) -> list[torch.Tensor]:
+    items = result if isinstance(result, tuple | list) else [result]
+    return [t for t in items if isinstance(t, torch.Tensor)]
+
+
+def size_of(*tensors: torch.Tensor) -> int:
+    """Bytes that the tensors hold."""
+    return sum(t.numel() * t.element_size() for t in tensors)
