@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import os
-import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,13 +77,14 @@ def make_dataset(images: Any, labels: Any, name: str) -> Dataset:
     Raises:
         DataError: wrong shape, dtype, range or number; NaN; one class only.
     """
-    x, y = np.asarray(images), np.asarray(labels)
+    x, y = (a.numpy(force=True) if isinstance(a, Tensor) else np.asarray(a) for a in (images, labels))
     if x.ndim == 3:
         x = x[:, None]
     if x.ndim != 4 or 0 in x.shape:
         raise _bad(f"x of {name}", "[N,C,H,W] or [N,H,W], not empty", list(x.shape))
     if x.dtype.kind == "f":
-        x = x.astype(np.float32)
+        with np.errstate(over="ignore"):
+            x = x.astype(np.float32)
         if not np.isfinite(x).all():
             raise _bad(f"x of {name}", "finite", "NaN or infinity")
         if float(x.min()) < 0.0 or float(x.max()) > 1.0:
@@ -137,30 +139,37 @@ def _npz(path: Path) -> Dataset:
             x, y = found["x"], found["y"]
     except DataError:
         raise
-    except (OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError, MemoryError, AttributeError) as exc:
-        raise _bad("DATA", f"a whole .npz of plain arrays ({path})", f"{type(exc).__name__}: {exc}") from exc
+    except Exception as exc:  # zip, deflate and header errors of many kinds, and arrays too large
+        said = f"{type(exc).__name__}: {str(exc)[:200]}"
+        raise _bad("DATA", f"a whole .npz of plain arrays ({path})", said) from exc
     return make_dataset(x, y, str(path))
 
 
-def _idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """One gzipped idx file of unsigned bytes (LeCun's format: magic, big-endian sizes, data)."""
+def _idx(folders: list[Path], name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """One idx file of unsigned bytes, plain or gzipped (LeCun's: magic, big-endian sizes, data)."""
+    files = [p for f in folders for p in (f / f"{name}.gz", f / name) if p.is_file()]
+    if not files:
+        raise _bad("fashion-mnist", FASHION_PACKAGE, f"no {name}.gz in {' or '.join(map(str, folders))}")
+    path = files[0]
     try:
-        with gzip.open(path) as stream:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
             blob = stream.read()
-    except (OSError, EOFError) as exc:
-        raise _bad("fashion-mnist", FASHION_PACKAGE, f"{type(exc).__name__} for {path}") from exc
+    except (OSError, EOFError, zlib.error) as exc:
+        raise _bad("fashion-mnist", "whole idx files", f"{type(exc).__name__}: {exc} ({path})") from exc
     rank = blob[3] if len(blob) >= 4 and blob[:3] == b"\0\0\x08" else 0
     shape = [int.from_bytes(blob[4 + 4 * i : 8 + 4 * i], "big") for i in range(rank)]
-    if not rank or len(blob) != 4 + 4 * rank + int(np.prod(shape)):
-        raise _bad("fashion-mnist", "a whole idx file of unsigned bytes", path)
+    if not rank or len(blob) != 4 + 4 * rank + math.prod(shape):
+        raise _bad("fashion-mnist", "whole idx files of unsigned bytes", path)
     return np.frombuffer(blob, np.uint8, offset=4 + 4 * rank).reshape(shape).copy()
 
 
 def _fashion(spec: str, split: str) -> Dataset:
-    folder = Path(os.environ.get("UAPFAST_DATA", FASHION_FOLDER))
+    own = os.environ.get("UAPFAST_DATA")
+    folders = [Path(own), Path(own) / "fashion-mnist"] if own else []
+    folders.append(Path(FASHION_FOLDER))
     parts = {"train": ["train"], "test": ["t10k"]}.get(split, ["train", "t10k"])
-    x = np.concatenate([_idx(folder / f"{p}-images-idx3-ubyte.gz") for p in parts])
-    y = np.concatenate([_idx(folder / f"{p}-labels-idx1-ubyte.gz") for p in parts])
+    x = np.concatenate([_idx(folders, f"{p}-images-idx3-ubyte") for p in parts])
+    y = np.concatenate([_idx(folders, f"{p}-labels-idx1-ubyte") for p in parts])
     return make_dataset(x, y, spec)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,6 +42,19 @@ class Answers:
         return self.values if self.kind == "labels" else self.values.argmax(-1)
 
 
+def as_tensor(values: Any, where: str) -> Tensor:
+    """What a model returned as a plain tensor on the CPU.
+
+    Raises:
+        SuspectError: no array of numbers.
+    """
+    try:
+        v = torch.as_tensor(np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values)
+        return v.detach().to("cpu")
+    except Exception as exc:  # any object may come back: dicts, model outputs, arrays of strings
+        raise SuspectError(where, "answers", "an array of numbers", type(values).__name__) from exc
+
+
 def detect(
     values: Any, where: str, *, rows: int | None = None, classes: int | None = None, output: str = "auto"
 ) -> Answers:
@@ -56,10 +70,7 @@ def detect(
     Raises:
         SuspectError: not an array, wrong shape or class count, NaN or infinity, labels out of range.
     """
-    try:
-        v = torch.as_tensor(values).detach().to("cpu")
-    except (TypeError, ValueError, RuntimeError) as exc:
-        raise SuspectError(where, "answers", "an array of numbers", type(values).__name__) from exc
+    v = as_tensor(values, where)
     if rows is not None and (v.ndim == 0 or v.shape[0] != rows):
         raise SuspectError(where, "answers", f"{rows} rows, one a query", list(v.shape))
     integer = not v.dtype.is_floating_point and not v.dtype.is_complex

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from uapfast.errors import ModelError, SuspectError
@@ -59,26 +58,29 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _safetensors(path: Path) -> dict[str, Tensor]:
     """Read whole, never mapped (a mapped file that is truncated meanwhile kills the process)."""
     try:
-        with open(path, "rb") as stream:
-            size = struct.unpack("<Q", stream.read(8))[0]
-            if size > MAX_HEADER:
-                raise _bad(path, f"with a header of at most {MAX_HEADER} bytes", size)
-            header = json.loads(stream.read(size), object_pairs_hook=_unique)
-        if not isinstance(header, dict) or len(header) > MAX_TENSORS + 1:
-            raise _bad(path, f"with at most {MAX_TENSORS} tensors", len(header))
-        return safetensors.torch.load(path.read_bytes())
+        blob = path.read_bytes()
     except OSError as exc:
         raise _bad(path, "a readable file", exc.strerror or exc) from exc
-    except (
-        SafetensorError,
-        ValueError,
-        struct.error,
-        RecursionError,
-        OverflowError,
-        RuntimeError,
-        KeyError,
-    ) as exc:
-        raise _bad(path, "a whole safetensors file", f"a damaged one: {exc}") from exc
+    try:
+        _check_header(blob, path)
+        return safetensors.torch.load(blob)
+    except ModelError:
+        raise
+    except Exception as exc:  # the parser's own errors, and torch's for shapes and types of all kinds
+        said = f"{type(exc).__name__}: {str(exc)[:200]}"
+        raise _bad(path, "a whole safetensors file", f"a damaged one ({said})") from exc
+
+
+def _check_header(blob: bytes, path: Path) -> None:
+    """What the safetensors parser lets pass: duplicate names, huge headers, very many tensors."""
+    size = struct.unpack_from("<Q", blob)[0]
+    if size > MAX_HEADER:
+        raise _bad(path, f"a safetensors file with a header of at most {MAX_HEADER} bytes", size)
+    header = json.loads(blob[8 : 8 + size], object_pairs_hook=_unique)
+    if not isinstance(header, dict):
+        raise ValueError(f"the header is a {type(header).__name__}")
+    if len(header) > MAX_TENSORS + 1:
+        raise _bad(path, f"a file of at most {MAX_TENSORS} tensors", len(header))
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
@@ -93,7 +95,11 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
         found = found["state_dict"]
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
         raise _bad(path, "a state dict (names to tensors)", type(found).__name__)
-    return {str(k): v for k, v in found.items()}
+    for name, tensor in found.items():
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if not plain:
+            raise _bad(path, "a state dict of plain dense tensors", f"{str(name)[:80]} of another kind")
+    return {str(k): v.detach() for k, v in found.items()}
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], path: object) -> None:
@@ -117,10 +123,14 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], path: object) -> None:
                 more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
                 parts.append(f"{label}: {', '.join(names[:SHOWN])}{more}")
         raise ModelError("load", "weights", f"those of the architecture ({path})", "; ".join(parts))
+    cast = {}
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_complex() != own[name].is_complex():
+            raise ModelError("load", f"weights {name}", f"{own[name].dtype}", f"{tensor.dtype} ({path})")
+        cast[name] = tensor.to(own[name].dtype)  # may overflow, so look at the result
+        if not bool(torch.isfinite(cast[name]).all()):
             raise SuspectError("load", f"weights {name}", "finite", f"NaN or infinity ({path})")
-    module.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})
+    module.load_state_dict(cast)
 
 
 def load_model(
@@ -148,6 +158,7 @@ def load_model(
 
     Raises:
         ModelError: unknown architecture, unreadable or unfitting weights.
+        MissingDependency: timm or torchvision is needed.
         SuspectError: NaN or infinite weights.
     """
     path = Path(weights)

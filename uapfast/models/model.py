@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from uapfast.errors import InputError, ModelError, SuspectError
-from uapfast.models.answers import OUTPUTS, Answers, detect
+from uapfast.models.answers import OUTPUTS, Answers, as_tensor, detect
 
 SLACK = 1e-6  # rounding allowed beyond 0..1
 
@@ -35,12 +35,14 @@ class Preprocessed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of images ``[N,C,H,W]`` in 0..1."""
+        if len(self.mean) not in (1, x.shape[1]):  # broadcasting would silently invent channels
+            raise ModelError("Model", "mean and std", f"of {x.shape[1]} channels (or 1)", len(self.mean))
         out: Tensor = self.inner((x - self.mean) / self.std)
         return out
 
 
 def tensors_sha256(module: nn.Module) -> str:
-    """SHA-256 of a module's state: names, dtypes, shapes, bytes."""
+    """SHA-256 of a module's state: names, dtypes, shapes, bytes; the same on every device."""
     h = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         t = tensor.detach().to("cpu").contiguous()
@@ -57,15 +59,22 @@ class Model:
             float32 ``[N,C,H,W]`` in 0..1 to ``[N,K]`` logits or probabilities, or to ``[N]`` labels.
             A module is copied and frozen; the caller's is not touched.
         name: shown in errors.
-        mean: per channel, subtracted before the module; with ``std``.
+        mean: per channel (or one for all), subtracted before the module; with ``std``. Modules only.
         std: per channel, > 0.
         output: ``auto``, ``logits``, ``probabilities`` or ``labels``.
         device: of the module.
-        batch_size: queries per call; the last batch is padded, so that shapes never vary.
+        batch_size: queries per call. A module's last batch is padded, so that shapes never vary; a
+            callable's is not, since a query may cost money.
         numpy: hand a callable numpy arrays instead of tensors.
+        arch: SPEC that the module was made from, for the record.
+
+    Attributes:
+        module: frozen copy in eval mode, preprocessing included; None for a callable.
+        sha256: of the module's tensors; None for a callable.
 
     Raises:
         InputError: a target that answers nothing, or bad settings.
+        ModelError: a module that cannot be copied, or preprocessing that makes no sense.
     """
 
     def __init__(
@@ -85,7 +94,7 @@ class Model:
             raise InputError("Model", "model", "an nn.Module or a callable", type(target).__name__)
         if output not in OUTPUTS:
             raise InputError("Model", "output", "one of " + ", ".join(OUTPUTS), repr(output))
-        if not isinstance(batch_size, int) or batch_size < 1:
+        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
             raise InputError("Model", "batch_size", "a whole number >= 1", repr(batch_size))
         self.name = str(name or getattr(target, "__name__", type(target).__name__))
         self.output: str = output
@@ -95,11 +104,10 @@ class Model:
         self.device = torch.device(device)
         self._call = target
         if isinstance(target, nn.Module):
+            self.module = _frozen(target, mean, std, self.device)
             self.sha256 = tensors_sha256(target)
-            module = copy.deepcopy(target)
-            if mean is not None or std is not None:
-                module = Preprocessed(module, *_statistics(mean, std))
-            self.module = module.to(self.device).eval().requires_grad_(False)
+        elif mean is not None or std is not None:
+            raise InputError("Model", "mean and std", "for modules only (a callable does its own)", self.name)
 
     def answers(self, images: Any, classes: int | None = None) -> Answers:
         """Ask for every image, in batches of one size.
@@ -113,31 +121,35 @@ class Model:
             SuspectError: the model fails, or its answers cannot be used.
         """
         x = _checked(images)
-        parts = [self._batch(x[i : i + self.batch_size], classes) for i in range(0, len(x), self.batch_size)]
-        kinds = {p.kind for p in parts}
-        if len(kinds) > 1:
-            raise SuspectError(self.name, "answers", "of one kind throughout (set output=...)", sorted(kinds))
-        values = torch.cat([p.values for p in parts])
-        return Answers(parts[0].kind, values, max(p.classes for p in parts))
+        parts = [self._batch(x[i : i + self.batch_size]) for i in range(0, len(x), self.batch_size)]
+        shapes = {part.shape[1:] for part in parts}
+        if len(shapes) > 1:
+            raise SuspectError(self.name, "answers", "of one shape in every batch", sorted(map(list, shapes)))
+        # all at once: what a short batch looks like may mislead
+        return detect(torch.cat(parts), self.name, rows=len(x), classes=classes, output=self.output)
 
-    def _batch(self, x: Tensor, classes: int | None) -> Answers:
+    def _batch(self, x: Tensor) -> Tensor:
+        """What the model returned for one batch, on the CPU; one row an image."""
         rows = len(x)
         if rows < self.batch_size and self.module is not None:
             x = torch.cat([x, x[:1].expand(self.batch_size - rows, *x.shape[1:])])
         try:
             with torch.no_grad():
-                if self.module is not None:
-                    out = self.module(x.to(self.device))
-                else:
-                    out = self._call(x.numpy() if self.numpy else x)
+                x = x.to(self.device if self.module is not None else "cpu", copy=True)  # it may write into it
+                out = (self.module or self._call)(x.numpy() if self.numpy and self.module is None else x)
+        except InputError:
+            raise
         except Exception as exc:  # a suspect may fail in any way; the caller gets one typed error
             said = str(exc).splitlines()[0] if str(exc) else ""
             raise SuspectError(
                 self.name, "answers", "returned", f"{type(exc).__name__}: {said[:200]}"
             ) from exc
-        if self.module is not None and isinstance(out, Tensor) and out.ndim > 0:
-            out = out[:rows]
-        return detect(out, self.name, rows=rows, classes=classes, output=self.output)
+        answers = as_tensor(out, self.name)
+        if self.module is not None and answers.ndim > 0 and len(answers) == len(x):
+            answers = answers[:rows]
+        if answers.ndim == 0 or len(answers) != rows:
+            raise SuspectError(self.name, "answers", f"{rows} rows, one a query", list(answers.shape))
+        return answers
 
 
 def as_model(obj: Any, **settings: Any) -> Model:
@@ -146,21 +158,41 @@ def as_model(obj: Any, **settings: Any) -> Model:
 
 
 def _statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[list[float], list[float]]:
-    if mean is None or std is None or len(mean) != len(std):
+    if mean is None or std is None or len(mean) != len(std) or not len(mean):
         raise ModelError("Model", "mean and std", "given together, one value a channel", f"{mean}, {std}")
     if not all(np.isfinite(mean)) or not all(np.isfinite(std)) or min(std) <= 0:
         raise ModelError("Model", "mean and std", "finite, std > 0", f"{mean}, {std}")
     return list(mean), list(std)
 
 
+def _frozen(
+    target: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, device: torch.device
+) -> nn.Module:
+    """A copy in eval mode without gradients; the caller's module stays as it is."""
+    try:
+        module = copy.deepcopy(target)
+    except Exception as exc:  # tensors of a graph, locks, handles: whatever a module may hold
+        rule = "a module that copy.deepcopy can copy (or a callable)"
+        raise ModelError("Model", "model", rule, f"{type(exc).__name__}: {exc}") from exc
+    if mean is not None or std is not None:
+        module = Preprocessed(module, *_statistics(mean, std))
+    return module.to(device).eval().requires_grad_(False)
+
+
 def _checked(images: Any) -> Tensor:
-    x = torch.as_tensor(images)
-    if x.ndim != 4 or len(x) == 0:
+    try:
+        x = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images)
+    except (TypeError, ValueError, RuntimeError) as exc:
+        raise InputError(
+            "Model", "images", "an array of numbers", f"{type(images).__name__} ({exc})"
+        ) from exc
+    if x.ndim != 4 or 0 in x.shape:
         raise InputError("Model", "images", "[N,C,H,W], not empty", list(x.shape))
     if not x.dtype.is_floating_point:
-        raise InputError("Model", "images", "float in 0..1", x.dtype)
-    x = x.to(device="cpu", dtype=torch.float32)
+        raise InputError("Model", "images", "float in 0..1", f"{x.dtype}, {x.min()}..{x.max()}")
+    x = x.detach().to(device="cpu", dtype=torch.float32)
     low, high = float(x.min()), float(x.max())
     if not (low >= -SLACK and high <= 1 + SLACK):
-        raise InputError("Model", "images", "in 0..1", f"{low:g}..{high:g}")
+        hint = " (divide by 255?)" if 1.5 < high <= 255 and low >= 0 else ""
+        raise InputError("Model", "images", "in 0..1", f"{low:g}..{high:g}{hint}")
     return x
