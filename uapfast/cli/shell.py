@@ -129,6 +129,8 @@ def _run(argv: Sequence[str], debug: bool) -> int:
         warnings.showwarning = _show_warning(debug)
         code = app(args=list(argv), prog_name="uapfast", standalone_mode=False)
     sys.stdout.flush()
+    if code == INTERRUPTED:  # typer's own handling of Ctrl-C
+        say("interrupted")
     return code if isinstance(code, int) else 0
 
 

@@ -1,0 +1,75 @@
+"""Importing and asking for help cost next to nothing, and bring no torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+# Wall time on a machine that does other things: the best of several, and stop at the first that is good.
+TRIES = 8
+
+
+def seconds(code: str, *arguments: str) -> float:
+    begin = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=ENVIRONMENT, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return time.perf_counter() - begin
+
+
+def best(code: str, *arguments: str, limit: float) -> float:
+    least = float("inf")
+    for _ in range(TRIES):
+        least = min(least, seconds(code, *arguments))
+        if least < limit:
+            break
+    return least
+
+
+def modules_after(code: str) -> set[str]:
+    shown = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sorted(sys.modules))"],
+        env=ENVIRONMENT, cwd=ROOT, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return set(shown.stdout.split())
+
+
+def test_import_is_fast() -> None:
+    assert best("import uapfast", limit=0.3) < 0.3
+
+
+def test_help_is_fast() -> None:
+    code = "import sys; from uapfast.cli import main; sys.exit(main())"
+    assert best(code, "--help", limit=0.5) < 0.5
+
+
+@pytest.mark.parametrize("code", ["import uapfast", "import uapfast.cli.app", "from uapfast import Verdict"])
+def test_import_brings_nothing_heavy(code: str) -> None:
+    heavy = {"torch", "numpy", "scipy", "sklearn", "matplotlib", "rich", "jinja2", "safetensors"}
+    assert not heavy & modules_after(code)
+
+
+def test_every_public_name_is_there() -> None:
+    import uapfast
+
+    for name in uapfast.__all__:
+        assert getattr(uapfast, name) is not None, name
+    with pytest.raises(AttributeError, match="no_such_name"):
+        uapfast.no_such_name  # noqa: B018
+
+
+def test_verbs_are_functions_even_after_their_modules_are_imported() -> None:
+    import uapfast
+    import uapfast.verbs.encode
+    import uapfast.verbs.generate
+    import uapfast.verbs.verify
+
+    assert callable(uapfast.generate) and callable(uapfast.encode) and callable(uapfast.verify)

@@ -1,0 +1,7 @@
+"""The whole method on scikit-learn's digits, by the public API alone: ``uapfast demo``."""
+
+from __future__ import annotations
+
+from uapfast.demo.steps import FULL, TINY, Scale, run
+
+__all__ = ["FULL", "TINY", "Scale", "run"]
