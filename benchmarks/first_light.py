@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import shlex
 import subprocess
 import sys
@@ -24,6 +26,7 @@ import torch
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
+import uapfast as uapfast_package
 from benchmarks.suspects import Suspect, make_suspect, plan_suspects, train_victim
 from uapfast.data import load_data
 from uapfast.files import write_text
@@ -40,7 +43,7 @@ def split_data(out: Path) -> None:
     train, test = load_data("fashion-mnist:train"), load_data("fashion-mnist:test")
     x, y = train.images.numpy(), train.labels.numpy()
     for name, images, labels in (
-        ("owner", x[:30_000], y[:30_000]),
+        ("owner", x[:25_000], y[:25_000]),
         ("thief", x[30_000:], y[30_000:]),
         ("heldout", test.images.numpy(), test.labels.numpy()),
     ):
@@ -48,10 +51,12 @@ def split_data(out: Path) -> None:
             np.savez(out / f"{name}.npz", x=images, y=labels)
 
 
-def uapfast(out: Path, *words: str) -> tuple[int, str]:
+def run_cli(out: Path, *words: str) -> tuple[int, str]:
     """Run ``uapfast`` as a user would, in ``out``; its exit code and standard output."""
-    command = [sys.executable, "-m", "uapfast.cli", *words]
-    done = subprocess.run(command, cwd=out, stdout=subprocess.PIPE, text=True, check=False)
+    command = [sys.executable, "-c", "import sys; from uapfast.cli import main; sys.exit(main())", *words]
+    root = str(Path(uapfast_package.__file__).parents[1])  # the package in use, installed or not
+    env = os.environ | {"PYTHONPATH": root + os.pathsep + os.environ.get("PYTHONPATH", "")}
+    done = subprocess.run(command, cwd=out, env=env, stdout=subprocess.PIPE, text=True, check=False)
     return done.returncode, done.stdout
 
 
@@ -67,19 +72,52 @@ def build(out: Path, args: argparse.Namespace) -> list[str]:
     if not (out / "victim.safetensors").exists():
         console.print("training the victim")
         train_victim(VICTIM, out / "owner.npz", out / "victim.safetensors", seed=0, epochs=args.epochs)
-    pool = ["pool", "--arch", VICTIM, "--weights", "victim.safetensors", "--data", "owner.npz", "--out", "pool",
-            "--twins", str(args.twins), "--surrogates", str(args.surrogates), "--homologous", str(args.homologous),
-            "--epochs", str(args.epochs), "--jobs", str(args.jobs)]
-    need(uapfast(out, *pool)[0], "uapfast pool")
+    pool = [
+        "pool",
+        "--arch",
+        VICTIM,
+        "--weights",
+        "victim.safetensors",
+        "--data",
+        "owner.npz",
+        "--out",
+        "pool",
+        "--twins",
+        str(args.twins),
+        "--surrogates",
+        str(args.surrogates),
+        "--homologous",
+        str(args.homologous),
+        "--epochs",
+        str(args.epochs),
+        "--jobs",
+        str(args.jobs),
+    ]
+    need(run_cli(out, *pool)[0], "uapfast pool")
     (out / "suspects").mkdir(exist_ok=True)
     todo = [s for s in plan_suspects(VICTIM, OTHERS) if not (out / s.path).exists()]
-    with ProcessPoolExecutor(args.jobs, initializer=torch.set_num_threads, initargs=(1,)) as workers:
-        for n, name in enumerate(workers.map(make_suspect, todo, [out] * len(todo), [args.epochs] * len(todo))):
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, spawn, torch.set_num_threads, (1,)) as workers:
+        results = workers.map(make_suspect, todo, [out] * len(todo), [args.epochs] * len(todo))
+        for n, name in enumerate(results):
             console.print(f"suspect {n + 1}/{len(todo)}: {name}")
-    generate = ["generate", "--arch", VICTIM, "--weights", "victim.safetensors", "--data", "heldout.npz",
-                "--pool", "pool/manifest.csv", "--out", f"{args.encoder}.uapref", "--encoder", args.encoder]
+    generate = [
+        "generate",
+        "--arch",
+        VICTIM,
+        "--weights",
+        "victim.safetensors",
+        "--data",
+        "heldout.npz",
+        "--pool",
+        "pool/manifest.csv",
+        "--out",
+        f"{args.encoder}.uapref",
+        "--encoder",
+        args.encoder,
+    ]
     if not (out / f"{args.encoder}.uapref").exists():
-        need(uapfast(out, *generate)[0], "uapfast generate")
+        need(run_cli(out, *generate)[0], "uapfast generate")
     return [shlex.join(["uapfast", *words]) for words in (pool, generate)]
 
 
@@ -88,10 +126,18 @@ def judge(out: Path, suspects: list[Suspect], encoder: str) -> list[dict[str, ob
     for suspect in suspects:
         words = ["verify", f"{encoder}.uapref", "--arch", suspect.arch, "--weights", suspect.path, "--json"]
         start = time.perf_counter()
-        code, text = uapfast(out, *words)
+        code, text = run_cli(out, *words)
         verdict = json.loads(text)
-        rows.append({"name": suspect.name, "group": suspect.group, "arch": suspect.arch, "code": code,
-                     "seconds": round(time.perf_counter() - start, 2), "verdict": verdict})
+        rows.append(
+            {
+                "name": suspect.name,
+                "group": suspect.group,
+                "arch": suspect.arch,
+                "code": code,
+                "seconds": round(time.perf_counter() - start, 2),
+                "verdict": verdict,
+            }
+        )
         console.print(f"{suspect.name}: {verdict['decision']}")
     return rows
 
@@ -103,19 +149,29 @@ def auc(rows: list[dict[str, object]], group: str) -> float:
 
 
 def table(rows: list[dict[str, object]]) -> str:
-    lines = ["| suspect | architecture | decision | exit | p | p_candidate | p_suspect | p_view | similarity | z | rank |",
-             "|---|---|---|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| suspect | architecture | decision | exit | p | p_candidate | p_suspect | p_view | similarity | z | rank |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
     for r in rows:
         v = r["verdict"]
-        p = [("-" if v[k] is None else f"{v[k]:.1e}") for k in ("p_value", "p_candidate", "p_suspect", "p_view")]
-        lines.append(f"| {r['name']} | {str(r['arch']).removeprefix('uapfast:')} | **{v['decision']}** | {r['code']} | "
-                     + " | ".join(p) + f" | {v['similarity']:.3f} | {v['z']:.1f} | {v['rank'] or '-'} |")
+        p = [
+            ("-" if v[k] is None else f"{v[k]:.1e}")
+            for k in ("p_value", "p_candidate", "p_suspect", "p_view")
+        ]
+        lines.append(
+            f"| {r['name']} | {str(r['arch']).removeprefix('uapfast:')} | **{v['decision']}** | {r['code']} | "
+            + " | ".join(p)
+            + f" | {v['similarity']:.3f} | {v['z']:.1f} | {v['rank'] or '-'} |"
+        )
     return "\n".join(lines)
 
 
 def summary(rows: list[dict[str, object]]) -> str:
-    lines = ["| group | n | AUC of z against the innocents | piracy | inconclusive | independent | p_view < 1e-4 |",
-             "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| group | n | AUC of z against the innocents | piracy | inconclusive | independent | p_view < 1e-4 |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for group, label in LABELS.items():
         kept = [r["verdict"] for r in rows if r["group"] == group]
         count = [sum(v["decision"] == d for v in kept) for d in ("piracy", "inconclusive", "independent")]
@@ -126,7 +182,9 @@ def summary(rows: list[dict[str, object]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--encoder", choices=("lineage", "paper"), default="lineage")
     for name, value in (("twins", 8), ("surrogates", 2), ("homologous", 16), ("epochs", 5), ("jobs", 2)):
@@ -136,23 +194,31 @@ def main() -> None:
     commands = build(args.out, args)
     suspects = plan_suspects(VICTIM, OTHERS)
     rows = judge(args.out, suspects, args.encoder)
-    info = json.loads(uapfast(args.out, "info", f"{args.encoder}.uapref", "--json")[1])
+    info = json.loads(run_cli(args.out, "info", f"{args.encoder}.uapref", "--json")[1])
     accuracy = json.loads((args.out / "victim.json").read_text())["test_accuracy"]
     suffix = "" if args.encoder == "lineage" else f"_{args.encoder}"
     text = TEXT.format(
-        command=f"python -m benchmarks.first_light --out DIR --encoder {args.encoder}", accuracy=accuracy,
-        commands="\n".join(commands), summary=summary(rows), table=table(rows), ray=info["ray"],
-        queries=info["queries"], uap=info["uap"][0], encoder=args.encoder,
+        command=f"python -m benchmarks.first_light --out DIR --encoder {args.encoder}",
+        accuracy=accuracy,
+        commands="\n".join(commands),
+        summary=summary(rows),
+        table=table(rows),
+        ray=info["ray"],
+        queries=info["queries"],
+        uap=info["uap"][0],
+        encoder=args.encoder,
         seconds=np.median([r["seconds"] for r in rows]),
     )
     write_text(RESULTS / f"first_light{suffix}.md", text)
-    write_text(RESULTS / f"first_light{suffix}.json", json.dumps({"info": info, "rows": rows}, indent=1) + "\n")
+    write_text(
+        RESULTS / f"first_light{suffix}.json", json.dumps({"info": info, "rows": rows}, indent=1) + "\n"
+    )
     console.print(summary(rows))
 
 
 TEXT = """# First light, encoder `{encoder}`
 
-Made by `{command}`. Fashion-MNIST: 30,000 training images are the owner's (victim, twins), the other 30,000 the thief's,
+Made by `{command}`. Fashion-MNIST: 25,000 training images are the owner's (victim, twins), 30,000 others the thief's,
 the 10,000 test images are held out for the queries. No suspect is in the pool; the thief never sees the owner's images.
 Victim: residual network, test accuracy {accuracy:.4f}.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,7 +42,9 @@ def plan_suspects(victim: str, others: tuple[str, ...]) -> list[Suspect]:
         plan.append(Suspect(name, "extracted", arch, "extract-soft", 200 + i))
     for i in range(20):
         arch = (victim, *others)[i % (1 + len(others))]
-        plan.append(Suspect(f"innocent-{arch.removeprefix('uapfast:')}-{i:02d}", "innocent", arch, "train", 300 + i))
+        plan.append(
+            Suspect(f"innocent-{arch.removeprefix('uapfast:')}-{i:02d}", "innocent", arch, "train", 300 + i)
+        )
     return plan
 
 
@@ -64,18 +65,21 @@ def train_victim(arch: str, data: Path, path: Path, *, seed: int, epochs: int) -
     model = default_recipe(fresh(arch, seed), owner.x(), owner.labels, seed, epochs=epochs)
     accuracy = float((probabilities(model, test.x()).argmax(-1) == test.labels).double().mean())
     save_weights(model, path)
-    write_text(path.with_suffix(".json"), json.dumps({"test_accuracy": accuracy, "epochs": epochs, "seed": seed}))
+    write_text(
+        path.with_suffix(".json"), json.dumps({"test_accuracy": accuracy, "epochs": epochs, "seed": seed})
+    )
 
 
 def _modified(victim: nn.Module, suspect: Suspect, thief: Dataset) -> nn.Module:
-    model, few = copy.deepcopy(victim), thief.subset(torch.arange(5_000))
+    model, few = victim, thief.subset(torch.arange(5_000))
     ways: dict[str, Callable[[], nn.Module]] = {
         "finetune-all": lambda: attacks.fine_tune(model, few.x(), few.labels, seed=suspect.seed, epochs=2),
         "finetune-last": lambda: attacks.fine_tune(
-            model, few.x(), few.labels, seed=suspect.seed, epochs=2, last_layer_only=True),
+            model, few.x(), few.labels, seed=suspect.seed, epochs=2, layers="last"
+        ),
         "prune-30": lambda: attacks.prune(model, 0.3),
         "prune-60": lambda: attacks.prune(model, 0.6),
-        "quantize-4": lambda: attacks.quantize(model, 4),
+        "quantize-4": lambda: attacks.quantise(model, 4),
     }
     return ways[suspect.how]()
 
@@ -87,10 +91,14 @@ def make_suspect(suspect: Suspect, out: Path, epochs: int) -> str:
     thief = load_data(str(out / "thief.npz"))
     if suspect.how == "train":
         owner = load_data(str(out / "owner.npz"))
-        model = default_recipe(fresh(suspect.arch, suspect.seed), owner.x(), owner.labels, suspect.seed, epochs=epochs)
+        model = default_recipe(
+            fresh(suspect.arch, suspect.seed), owner.x(), owner.labels, suspect.seed, epochs=epochs
+        )
     elif suspect.how == "extract-soft":
         soft = probabilities(victim, thief.x())
-        model = default_recipe(fresh(suspect.arch, suspect.seed), thief.x(), soft, suspect.seed, epochs=epochs)
+        model = default_recipe(
+            fresh(suspect.arch, suspect.seed), thief.x(), soft, suspect.seed, epochs=epochs
+        )
     else:
         model = _modified(victim, suspect, thief)
     save_weights(model, out / suspect.path)

@@ -198,6 +198,7 @@ class Reference:
             "points_per_view": self.plan.per_view,
             "ray": list(self.plan.scale),
             "queries": self.plan.queries,
+            "wire_safe": self.plan.wire_safe,
             "pool": count,
             **self.settings,
         }
@@ -223,6 +224,7 @@ class Reference:
             "classes": self.classes,
             "views": self.plan.views,
             "scale": list(self.plan.scale),
+            "wire_safe": self.plan.wire_safe,
             "records": [vars(r) for r in self.records],
             "settings": self.settings,
         }
@@ -274,7 +276,14 @@ def load(path: str | os.PathLike[str]) -> Reference:
     tensors, header = read(path)
     try:
         views = int(header["views"])
-        plan = QueryPlan(tensors["points"], tensors["uaps"], tensors["assign"], tuple(header["scale"]), views)
+        plan = QueryPlan(
+            tensors["points"],
+            tensors["uaps"],
+            tensors["assign"],
+            tuple(header["scale"]),
+            views,
+            header["wire_safe"],
+        )
         weights = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
         records = tuple(Record(**r) for r in header["records"])
         reference = Reference(

@@ -91,7 +91,7 @@ def reference(world) -> uapfast.Reference:
 
 def test_copies_are_convicted_and_innocents_are_not(world, reference):
     for name in ("victim", "tuned"):
-        verdict = uapfast.verify(reference, world[name], alpha=0.01)
+        verdict = uapfast.verify(reference, world[name], alpha={"victim": 0.01, "tuned": 0.05}[name])
         assert verdict.decision == "piracy", (name, verdict)
         assert verdict.rank == 1 and verdict.p_value == max(verdict.p_candidate, verdict.p_suspect)
     for innocent in world["innocents"]:
@@ -361,6 +361,54 @@ def test_bad_settings_are_named(field):
     name, value = next(iter(field.items()))
     with pytest.raises(InputError, match=f"GenerateConfig: {name} must be"):
         uapfast.GenerateConfig(**field)
+
+
+@pytest.mark.parametrize("uap", ["deepfool", "contrastive"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_every_uap_algorithm_makes_a_reference(world, uap, norm):
+    config = dataclasses.replace(SMALL, uap=uap, norm=norm, eps=0.2 if norm == "linf" else 1.0, uap_images=64)
+    with _quiet():
+        ref = uapfast.generate(world["victim"], world["x"], pool=world["pool"], config=config)
+    assert [row["method"] for row in ref.settings["uap"]] == [uap] * 8
+    size = ref.uaps.abs().amax((1, 2, 3)) if norm == "linf" else ref.uaps.flatten(1).norm(dim=1)
+    assert (size <= config.eps + 1e-6).all() and (size > 0).all()
+    assert uapfast.verify(ref, world["victim"]).similarity == pytest.approx(1, abs=1e-4)
+
+
+def test_wire_safe_queries_survive_eight_bits(world):
+    config = dataclasses.replace(SMALL, wire_safe=True, ray=(0.0, 0.2, 1.0))
+    with _quiet():
+        ref = uapfast.generate(world["victim"], world["x"], pool=world["pool"], config=config)
+    for _, images in ref.plan.chunks():
+        grid = images * 255
+        assert (grid - grid.round()).abs().max() < 1e-3
+    victim = world["victim"]
+    uploaded = uapfast.verify(ref, lambda x: victim((x * 255).round().to(torch.uint8) / 255).detach())
+    assert uploaded.z == pytest.approx(uapfast.verify(ref, victim).z, abs=1e-3)
+
+
+def widen(module: nn.Module) -> nn.Module:
+    """The same classifier with 30 classes more, all improbable."""
+    wide = nn.Linear(10, 40)
+    with torch.no_grad():
+        wide.weight.zero_()
+        wide.bias.fill_(-4.0)
+        wide.weight[:10].copy_(torch.eye(10))
+        wide.bias[:10].zero_()
+    return nn.Sequential(module, wide)
+
+
+def test_many_classes_are_reduced_to_those_the_pool_gives_weight(world):
+    pool = uapfast.Pool.from_models(
+        twins=[widen(m) for m in world["twins"]], homologous=[widen(m) for m in world["homologous"]]
+    )
+    with _quiet():
+        ref = uapfast.generate(widen(world["victim"]), world["x"], pool=pool, config=SMALL)
+    assert ref.classes == 40 and ref.keep.shape[-1] == 32 and ref.answers.shape[-1] == 33
+    torch.testing.assert_close(ref.answers.sum(-1), torch.ones(ref.answers.shape[:-1]), atol=1e-5, rtol=0)
+    assert uapfast.verify(ref, widen(world["victim"]), alpha=0.01).decision == "piracy"
+    assert uapfast.verify(ref, widen(world["innocents"][0])).decision != "piracy"
+    assert uapfast.verify(ref, world["victim"]).decision == "invalid"
 
 
 @pytest.mark.parametrize("alpha", [0, 1, -0.1, float("nan"), "x", None])

@@ -18,11 +18,17 @@ from torch import Tensor
 from uapfast.errors import SuspectError
 from uapfast.models.answers import Answers
 from uapfast.models.model import Model
+from uapfast.ops import build_queries
 
 KEEP_CLASSES = 32  # beyond this many classes a query keeps only those the pool gives weight to
 CHUNK = 1024
 
 Kind = Literal["logits", "probabilities", "labels"]
+
+
+def to_grid(x: Tensor) -> Tensor:
+    """The nearest multiples of 1/255."""
+    return (x * 255.0).round() / 255.0
 
 
 def spread_uaps(points: int, views: int, uaps: int, seed: int) -> Tensor:
@@ -45,6 +51,7 @@ class QueryPlan:
         assign: int64 ``[B,Q]``: which UAP moves the point in each block.
         scale: t of each block: the query is x + t*v; 0 asks the clean point.
         views: number of views V; Q = V * n.
+        wire_safe: points and t*v lie on the 1/255 grid, so that queries survive 8-bit upload.
     """
 
     points: Tensor
@@ -52,6 +59,7 @@ class QueryPlan:
     assign: Tensor
     scale: tuple[float, ...]
     views: int
+    wire_safe: bool = False
 
     @property
     def blocks(self) -> int:
@@ -74,7 +82,12 @@ class QueryPlan:
         x = self.points[part]
         out = []
         for row, t in zip(self.assign[:, part], self.scale, strict=True):
-            out.append((x + t * self.uaps[row]).clamp(0.0, 1.0) if t else x)
+            if not t:
+                out.append(x)
+            elif self.wire_safe:
+                out.append(build_queries(x, to_grid(t * self.uaps), row, clean=False)[0])
+            else:
+                out.append(build_queries(x, self.uaps, row, t=t, clean=False)[0])
         return torch.cat(out)
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:

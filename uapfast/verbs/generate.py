@@ -23,6 +23,7 @@ from uapfast.method.fingerprint import (
     only_labels,
     reduce_classes,
     spread_uaps,
+    to_grid,
 )
 from uapfast.method.lineage import RAYS, choose_ray
 from uapfast.method.points import disagree_points, disagreement, kmeans_points
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]
 MOST_CANDIDATE_IMAGES = 10_000
+SPARED = 4  # other candidates, and innocents, that a contrastive UAP spares
 
 
 def generate(
@@ -90,6 +92,7 @@ def generate(
     clean, classes = _clean_answers(models, x, config, counter)
     chosen = _select(clean, models, config)
     points = x[torch.from_numpy(chosen.reshape(-1))]
+    points = to_grid(points) if config.wire_safe else points
     uaps, uap_report = _uaps(models, x, config, counter)
     plan = _plan(points, uaps, config)
     answers = _ask_all(models, plan, classes, counter)
@@ -227,14 +230,20 @@ def _uaps(
 
 
 def _contrast(models: list[Entry], candidate: Record) -> dict[str, Any]:
-    """What a contrastive UAP of ``candidate`` moves (its lineage) and spares (everything else)."""
-    move = [m.module for r, m in models if r.name == candidate.name or r.candidate == candidate.name]
-    spare = [
-        m.module
-        for r, m in models
-        if r.relation in ("victim", "twin", "homologous") and r.name != candidate.name
-    ]
-    return {"move": [m for m in move if m is not None], "spare": [m for m in spare if m is not None]}
+    """What a contrastive UAP of ``candidate`` moves besides it (its surrogates) and what it spares.
+
+    Spared are the next other candidates in turn and the first innocents, ``SPARED`` of each: the same
+    for every candidate, and a bounded price.
+    """
+    move = [m.module for r, m in models if r.candidate == candidate.name]
+    ring = [(r.name, m.module) for r, m in models if r.relation in ("victim", "twin")]
+    place = [name for name, _ in ring].index(candidate.name)
+    others = [m for _, m in (ring[place + 1 :] + ring[:place])[:SPARED]]
+    innocents = [m.module for r, m in models if r.relation == "homologous"][:SPARED]
+    return {
+        "move": [m for m in move if m is not None],
+        "spare": [m for m in others + innocents if m is not None],
+    }
 
 
 def _uap_row(name: str, u: UniversalPerturbation) -> dict[str, Any]:
@@ -258,7 +267,9 @@ def _plan(points: Tensor, uaps: Tensor, config: GenerateConfig) -> QueryPlan:
     else:
         ray = RAYS[-1] if config.encoder == "lineage" else (0.0, 1.0)
     assign = spread_uaps(config.points, config.views, len(uaps), config.seed)
-    return QueryPlan(points, uaps, assign.expand(len(ray), -1).contiguous(), ray, config.views)
+    return QueryPlan(
+        points, uaps, assign.expand(len(ray), -1).contiguous(), ray, config.views, config.wire_safe
+    )
 
 
 def _ask_all(models: list[Entry], plan: QueryPlan, classes: int, counter: _Counter) -> Tensor:
@@ -284,7 +295,7 @@ def _choose_ray(
     """Drop the blocks of the ray that the pool's own surrogates do not need (:func:`choose_ray`)."""
     best, scores = choose_ray(features(reduced).numpy(), make_roster(records), plan.scale)
     blocks = [plan.scale.index(t) for t in best]
-    plan = QueryPlan(plan.points, plan.uaps, plan.assign[blocks], best, plan.views)
+    plan = QueryPlan(plan.points, plan.uaps, plan.assign[blocks], best, plan.views, plan.wire_safe)
     return plan, reduced[:, :, blocks], top[:, :, blocks], None if keep is None else keep[:, blocks], scores
 
 
