@@ -20,6 +20,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,7 +122,7 @@ def build(out: Path, args: argparse.Namespace) -> list[str]:
     return [shlex.join(["uapfast", *words]) for words in (pool, generate)]
 
 
-def judge(out: Path, suspects: list[Suspect], encoder: str) -> list[dict[str, object]]:
+def judge(out: Path, suspects: list[Suspect], encoder: str) -> list[dict[str, Any]]:
     rows = []
     for suspect in suspects:
         words = ["verify", f"{encoder}.uapref", "--arch", suspect.arch, "--weights", suspect.path, "--json"]
@@ -142,42 +143,36 @@ def judge(out: Path, suspects: list[Suspect], encoder: str) -> list[dict[str, ob
     return rows
 
 
-def auc(rows: list[dict[str, object]], group: str) -> float:
+def auc(rows: list[dict[str, Any]], group: str) -> float:
     """AUC of z, a group's suspects against the innocents."""
     kept = [r for r in rows if r["group"] in (group, "innocent")]
     return float(roc_auc_score([r["group"] == group for r in kept], [r["verdict"]["z"] for r in kept]))
 
 
-def table(rows: list[dict[str, object]]) -> str:
-    lines = [
-        "| suspect | architecture | decision | exit | p | p_candidate | p_suspect | p_view | similarity | z | rank |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+def table(rows: list[dict[str, Any]]) -> str:
+    columns = ["suspect", "architecture", "decision", "exit", "p", "p_candidate", "p_suspect", "p_view"]
+    columns += ["similarity", "z", "rank"]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for r in rows:
         v = r["verdict"]
-        p = [
-            ("-" if v[k] is None else f"{v[k]:.1e}")
-            for k in ("p_value", "p_candidate", "p_suspect", "p_view")
-        ]
-        lines.append(
-            f"| {r['name']} | {str(r['arch']).removeprefix('uapfast:')} | **{v['decision']}** | {r['code']} | "
-            + " | ".join(p)
-            + f" | {v['similarity']:.3f} | {v['z']:.1f} | {v['rank'] or '-'} |"
-        )
+        p = [v[k] for k in ("p_value", "p_candidate", "p_suspect", "p_view")]
+        cells = [r["name"], r["arch"].removeprefix("uapfast:"), f"**{v['decision']}**", str(r["code"])]
+        cells += ["-" if x is None else f"{x:.1e}" for x in p]
+        cells += [f"{v['similarity']:.3f}", f"{v['z']:.1f}", str(v["rank"] or "-")]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def summary(rows: list[dict[str, object]]) -> str:
-    lines = [
-        "| group | n | AUC of z against the innocents | piracy | inconclusive | independent | p_view < 1e-4 |",
-        "|---|---|---|---|---|---|---|",
-    ]
+def summary(rows: list[dict[str, Any]]) -> str:
+    columns = ["group", "n", "AUC of z against the innocents", "piracy", "inconclusive", "independent"]
+    columns += ["p_view < 1e-4"]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for group, label in LABELS.items():
         kept = [r["verdict"] for r in rows if r["group"] == group]
         count = [sum(v["decision"] == d for v in kept) for d in ("piracy", "inconclusive", "independent")]
         paper = sum(v["p_view"] is not None and v["p_view"] < 1e-4 for v in kept)
         score = "-" if group == "innocent" else f"{auc(rows, group):.3f}"
-        lines.append(f"| {label} | {len(kept)} | {score} | " + " | ".join(map(str, count)) + f" | {paper} |")
+        lines.append("| " + " | ".join([label, str(len(kept)), score, *map(str, count), str(paper)]) + " |")
     return "\n".join(lines)
 
 
@@ -218,8 +213,9 @@ def main() -> None:
 
 TEXT = """# First light, encoder `{encoder}`
 
-Made by `{command}`. Fashion-MNIST: 25,000 training images are the owner's (victim, twins), 30,000 others the thief's,
-the 10,000 test images are held out for the queries. No suspect is in the pool; the thief never sees the owner's images.
+Made by `{command}`. Fashion-MNIST: 25,000 training
+images are the owner's (victim, twins), 30,000 others the thief's, the 10,000 test images are held out for
+the queries. No suspect is in the pool; the thief never sees the owner's images.
 Victim: residual network, test accuracy {accuracy:.4f}.
 
 ```
@@ -227,8 +223,9 @@ Victim: residual network, test accuracy {accuracy:.4f}.
 uapfast verify {encoder}.uapref --arch SPEC --weights suspects/NAME.safetensors --json      # once a suspect
 ```
 
-Queries per suspect: {queries}; ray chosen by the pool: {ray}. UAP of the victim: {uap[method]}, {uap[norm]} {uap[eps]},
-fooling rate {uap[fooling_rate]:.2f} on held-out points (random signs of that norm: {uap[random_sign_rate]:.2f}).
+Queries per suspect: {queries}; ray: {ray}. UAP of the victim: {uap[method]}, {uap[norm]} {uap[eps]},
+fooling rate {uap[fooling_rate]:.2f} on held-out points (random signs of that norm:
+{uap[random_sign_rate]:.2f}).
 
 ## By group
 

@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": BELOW_METHOD | {"models"},
     "method": BELOW_METHOD | {"models"},
     "pool": BELOW_POOL,
-    "reference_file": LEAVES,
+    "reference_file": LEAVES | {"method"},
     "reference": BELOW_REFERENCE | {"reference_file"},
     "verbs": BELOW_VERBS,
     "report": BELOW_REPORT,

@@ -21,21 +21,9 @@ from uapfast.method import decision
 from uapfast.method.encoder import PaperScorer, make_network
 from uapfast.method.fingerprint import QueryPlan, features
 from uapfast.method.lineage import LineageScorer, Roster
-from uapfast.reference_file import FORMAT, bad, digest, read, write
+from uapfast.reference_file import FORMAT, Record, bad, digest, make_roster, read, write
 
 Scorer = LineageScorer | PaperScorer
-
-
-@dataclass(frozen=True)
-class Record:
-    """One model of the pool as the reference remembers it (``relation`` as in a manifest)."""
-
-    name: str
-    relation: str
-    candidate: str | None
-    kind: str
-    sha256: str | None
-    trains_encoder: bool = False
 
 
 @dataclass(frozen=True)
@@ -200,6 +188,13 @@ class Reference:
             "queries": self.plan.queries,
             "wire_safe": self.plan.wire_safe,
             "pool": count,
+            "conviction": {
+                f"{alpha:g}": {
+                    "threshold_z": self.threshold_z(alpha),
+                    "pool_surrogates_above": self.power(alpha),
+                }
+                for alpha in (0.01, 0.001, 0.0001)
+            },
             **self.settings,
         }
 
@@ -247,24 +242,6 @@ class Reference:
 def _flat(answers: Tensor) -> Tensor:
     """The paper's fingerprint: concat over points of [softmax f(x), softmax f(x+v)], ``[...,V,B*n*R]``."""
     return answers.transpose(-2, -3).flatten(-3)
-
-
-def make_roster(records: tuple[Record, ...]) -> Roster:
-    """Rows by role. Only surrogate kinds that every candidate has, once each, are templates."""
-    rows = {
-        r: [i for i, x in enumerate(records) if x.relation == r] for r in ("victim", "twin", "homologous")
-    }
-    candidates = rows["victim"] + rows["twin"]
-    names = [records[i].name for i in candidates]
-    table: dict[str, dict[str, int]] = {}
-    for i, record in enumerate(records):
-        if record.relation == "piracy" and record.candidate in names:
-            table.setdefault(record.kind, {}).setdefault(str(record.candidate), i)
-    full = [[found[n] for n in names] for _, found in sorted(table.items()) if len(found) == len(names)]
-    surrogates = np.array(full, dtype=np.int64).reshape(len(full), len(names))
-    return Roster(
-        np.array(candidates, dtype=np.int64), np.array(rows["homologous"], dtype=np.int64), surrogates
-    )
 
 
 def load(path: str | os.PathLike[str]) -> Reference:

@@ -1,4 +1,7 @@
-"""The reference's file: one ``.safetensors`` file with a JSON object and a SHA-256 in its metadata."""
+"""The reference's file and its rows.
+
+One ``.safetensors`` file with a JSON object and a SHA-256 in its metadata.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,52 @@ import hashlib
 import json
 import os
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from uapfast.errors import ReferenceFileError
 from uapfast.files import write_bytes
+from uapfast.method.lineage import Roster
 
 FORMAT = 1
 KEY = "uapref"
 MAX_HEADER = 16_000_000
+
+
+@dataclass(frozen=True)
+class Record:
+    """One model of the pool as the reference remembers it (``relation`` as in a manifest)."""
+
+    name: str
+    relation: str
+    candidate: str | None
+    kind: str
+    sha256: str | None
+    trains_encoder: bool = False
+
+
+def make_roster(records: tuple[Record, ...]) -> Roster:
+    """Rows by role. Only surrogate kinds that every candidate has, once each, are templates."""
+    rows = {
+        r: [i for i, x in enumerate(records) if x.relation == r] for r in ("victim", "twin", "homologous")
+    }
+    candidates = rows["victim"] + rows["twin"]
+    names = [records[i].name for i in candidates]
+    table: dict[str, dict[str, int]] = {}
+    for i, record in enumerate(records):
+        if record.relation == "piracy" and record.candidate in names:
+            table.setdefault(record.kind, {}).setdefault(str(record.candidate), i)
+    full = [[found[n] for n in names] for _, found in sorted(table.items()) if len(found) == len(names)]
+    surrogates = np.array(full, dtype=np.int64).reshape(len(full), len(names))
+    return Roster(
+        np.array(candidates, dtype=np.int64), np.array(rows["homologous"], dtype=np.int64), surrogates
+    )
 
 
 def digest(tensors: dict[str, Tensor], header: dict[str, Any]) -> str:

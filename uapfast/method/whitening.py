@@ -23,7 +23,8 @@ def center(gram: Array, fit: Index) -> Array:
     """Gram matrices ``[...,N,N]`` after moving the origin to the mean of the models in ``fit``."""
     mean = gram[..., :, fit].mean(-1)
     grand = mean[..., fit].mean(-1)
-    return gram - mean[..., :, None] - mean[..., None, :] + grand[..., None, None]
+    out: Array = gram - mean[..., :, None] - mean[..., None, :] + grand[..., None, None]
+    return out
 
 
 def join_blocks(gram: Array, fit: Index) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,20 +27,16 @@ from uapfast.method.fingerprint import (
 )
 from uapfast.method.lineage import RAYS, choose_ray
 from uapfast.method.points import disagree_points, disagreement, kmeans_points
-from uapfast.method.uap import universal_perturbation
 from uapfast.models.model import as_model
 from uapfast.pool.pool import Pool, load_pool
 from uapfast.reference import Record, Reference, make_roster
+from uapfast.verbs.candidates import make_uaps
 from uapfast.verbs.entries import Entry, candidates_of, check_pool, ordered, records_of
-
-if TYPE_CHECKING:
-    from uapfast.types import UniversalPerturbation
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]
 MOST_CANDIDATE_IMAGES = 10_000
-SPARED = 4  # other candidates, and innocents, that a contrastive UAP spares
 
 
 def generate(
@@ -93,7 +89,8 @@ def generate(
     chosen = _select(clean, models, config)
     points = x[torch.from_numpy(chosen.reshape(-1))]
     points = to_grid(points) if config.wire_safe else points
-    uaps, uap_report = _uaps(models, x, config, counter)
+    images = x[_subset(len(x), config.uap_images, config.seed + 1)]
+    uaps, uap_report = make_uaps(models, images, config, counter.step)
     plan = _plan(points, uaps, config)
     answers = _ask_all(models, plan, classes, counter)
     keep = kept_classes(answers)
@@ -194,71 +191,6 @@ def _select(clean: Tensor, models: list[Entry], config: GenerateConfig) -> np.nd
     mean = clean[candidates].mean(0).numpy()
     weight = disagreement(clean.numpy()) if len(clean) > 1 else np.ones(len(mean), np.float32)
     return disagree_points(mean, weight, config.points, config.views, config.seed)
-
-
-def _uaps(
-    models: list[Entry], x: Tensor, config: GenerateConfig, counter: _Counter
-) -> tuple[Tensor, list[dict[str, Any]]]:
-    """One UAP per candidate, ``[P,C,H,W]``, and what is to be reported of each."""
-    images = x[_subset(len(x), config.uap_images, config.seed + 1)]
-    found, reports = [], []
-    for record, model in candidates_of(models, config):
-        counter.step(f"UAP of {record.name}")
-        if model.module is None:
-            raise ModelError(
-                "generate", f"pool model {record.name}", "an nn.Module (candidates get a UAP)", "a callable"
-            )
-        extra: dict[str, Any] = {}
-        if config.uap == "contrastive":
-            extra = _contrast(models, record)
-        u = universal_perturbation(
-            model.module,
-            images,
-            eps=config.eps,
-            norm=config.norm,
-            method=config.uap,
-            fooling=config.fooling,
-            min_fooling=config.min_fooling if record.relation == "victim" else 0.0,
-            strict=config.strict,
-            wire_safe=config.wire_safe,
-            seed=config.seed,
-            **extra,
-        )
-        found.append(u.v.detach().to("cpu", torch.float32))
-        reports.append(_uap_row(record.name, u))
-    return torch.stack(found), reports
-
-
-def _contrast(models: list[Entry], candidate: Record) -> dict[str, Any]:
-    """What a contrastive UAP of ``candidate`` moves besides it (its surrogates) and what it spares.
-
-    Spared are the next other candidates in turn and the first innocents, ``SPARED`` of each: the same
-    for every candidate, and a bounded price.
-    """
-    move = [m.module for r, m in models if r.candidate == candidate.name]
-    ring = [(r.name, m.module) for r, m in models if r.relation in ("victim", "twin")]
-    place = [name for name, _ in ring].index(candidate.name)
-    others = [m for _, m in (ring[place + 1 :] + ring[:place])[:SPARED]]
-    innocents = [m.module for r, m in models if r.relation == "homologous"][:SPARED]
-    return {
-        "move": [m for m in move if m is not None],
-        "spare": [m for m in others + innocents if m is not None],
-    }
-
-
-def _uap_row(name: str, u: UniversalPerturbation) -> dict[str, Any]:
-    return {
-        "model": name,
-        "method": u.method,
-        "norm": u.norm,
-        "eps": u.eps,
-        "size": u.size,
-        "fooling_rate": u.fooling_rate,
-        "random_sign_rate": u.random_sign_rate,
-        "passes": u.passes,
-        "forwards": u.forwards,
-        "backwards": u.backwards,
-    }
 
 
 def _plan(points: Tensor, uaps: Tensor, config: GenerateConfig) -> QueryPlan:

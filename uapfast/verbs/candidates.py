@@ -1,0 +1,82 @@
+"""One UAP per candidate, made alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uapfast.config import GenerateConfig
+from uapfast.errors import ModelError
+from uapfast.method.uap import universal_perturbation
+from uapfast.reference import Record
+from uapfast.types import UniversalPerturbation
+from uapfast.verbs.entries import Entry, candidates_of
+
+SPARED = 4  # other candidates, and innocents, that a contrastive UAP spares
+
+
+def make_uaps(
+    models: list[Entry], images: Tensor, config: GenerateConfig, step: Callable[[str], None]
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    """One UAP per candidate, ``[P,C,H,W]``, and what is to be reported of each."""
+    found, reports = [], []
+    for record, model in candidates_of(models, config):
+        step(f"UAP of {record.name}")
+        if model.module is None:
+            raise ModelError(
+                "generate", f"pool model {record.name}", "an nn.Module (candidates get a UAP)", "a callable"
+            )
+        extra: dict[str, Any] = {}
+        if config.uap == "contrastive":
+            extra = _contrast(models, record)
+        u = universal_perturbation(
+            model.module,
+            images,
+            eps=config.eps,
+            norm=config.norm,
+            method=config.uap,
+            fooling=config.fooling,
+            min_fooling=config.min_fooling if record.relation == "victim" else 0.0,
+            strict=config.strict,
+            wire_safe=config.wire_safe,
+            seed=config.seed,
+            **extra,
+        )
+        found.append(u.v.detach().to("cpu", torch.float32))
+        reports.append(_uap_row(record.name, u))
+    return torch.stack(found), reports
+
+
+def _contrast(models: list[Entry], candidate: Record) -> dict[str, Any]:
+    """What a contrastive UAP of ``candidate`` moves besides it (its surrogates) and what it spares.
+
+    Spared are the next other candidates in turn and the first innocents, ``SPARED`` of each: the same
+    for every candidate, and a bounded price.
+    """
+    move = [m.module for r, m in models if r.candidate == candidate.name]
+    ring = [(r.name, m.module) for r, m in models if r.relation in ("victim", "twin")]
+    place = [name for name, _ in ring].index(candidate.name)
+    others = [m for _, m in (ring[place + 1 :] + ring[:place])[:SPARED]]
+    innocents = [m.module for r, m in models if r.relation == "homologous"][:SPARED]
+    return {
+        "move": [m for m in move if m is not None],
+        "spare": [m for m in others + innocents if m is not None],
+    }
+
+
+def _uap_row(name: str, u: UniversalPerturbation) -> dict[str, Any]:
+    return {
+        "model": name,
+        "method": u.method,
+        "norm": u.norm,
+        "eps": u.eps,
+        "size": u.size,
+        "fooling_rate": u.fooling_rate,
+        "random_sign_rate": u.random_sign_rate,
+        "passes": u.passes,
+        "forwards": u.forwards,
+        "backwards": u.backwards,
+    }
