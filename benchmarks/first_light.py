@@ -44,7 +44,7 @@ def split_data(out: Path) -> None:
     train, test = load_data("fashion-mnist:train"), load_data("fashion-mnist:test")
     x, y = train.images.numpy(), train.labels.numpy()
     for name, images, labels in (
-        ("owner", x[:25_000], y[:25_000]),
+        ("owner", x[:30_000], y[:30_000]),
         ("thief", x[30_000:], y[30_000:]),
         ("heldout", test.images.numpy(), test.labels.numpy()),
     ):
@@ -182,7 +182,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--encoder", choices=("lineage", "paper"), default="lineage")
-    for name, value in (("twins", 8), ("surrogates", 2), ("homologous", 16), ("epochs", 5), ("jobs", 2)):
+    for name, value in (("twins", 8), ("surrogates", 2), ("homologous", 16), ("epochs", 6), ("jobs", 2)):
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -213,7 +213,7 @@ def main() -> None:
 
 TEXT = """# First light, encoder `{encoder}`
 
-Made by `{command}`. Fashion-MNIST: 25,000 training
+Made by `{command}`. Fashion-MNIST: 30,000 training
 images are the owner's (victim, twins), 30,000 others the thief's, the 10,000 test images are held out for
 the queries. No suspect is in the pool; the thief never sees the owner's images.
 Victim: residual network, test accuracy {accuracy:.4f}.

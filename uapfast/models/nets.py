@@ -45,17 +45,17 @@ def _stem_stride(size: int) -> int:
     return 2 if size >= 16 else 1
 
 
-def _pooled(size: int, times: int) -> int:
+def _halved(size: int, times: int) -> int:
+    """Side after ``times`` strides of 2, rounded up as padded convolutions do."""
     for _ in range(times):
-        size = max(1, size // 2)
+        size = -(-size // 2)
     return size
 
 
 def resnet_small(channels: int = 1, classes: int = 10, size: int = 28) -> nn.Module:
-    """Residual network, 16-32-64 channels."""
+    """Residual network, 16-32-64 channels, two blocks."""
     return nn.Sequential(
         _conv(channels, 16, _stem_stride(size)),
-        _Residual(16, 16, 1),
         _Residual(16, 32, 2),
         _Residual(32, 64, 2),
         nn.AdaptiveAvgPool2d(1),
@@ -66,23 +66,25 @@ def resnet_small(channels: int = 1, classes: int = 10, size: int = 28) -> nn.Mod
 
 def vgg_small(channels: int = 1, classes: int = 10, size: int = 28) -> nn.Module:
     """Convolutions and max-pooling, 16-32-64 channels."""
-    layers: list[nn.Module] = []
-    for i, o in ((channels, 16), (16, 32), (32, 64)):
-        layers += [_conv(i, o), nn.MaxPool2d(2)]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * _pooled(size, 3) ** 2, classes))
+    side = _halved(size, 1 if _stem_stride(size) == 2 else 0)
+    layers = [_conv(channels, 16, _stem_stride(size)), _conv(16, 32), nn.MaxPool2d(2), _conv(32, 64)]
+    return nn.Sequential(*layers, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64 * (side // 4) ** 2, classes))
 
 
 def depthwise_small(channels: int = 1, classes: int = 10, size: int = 28) -> nn.Module:
-    """Depthwise-separable convolutions (MobileNet), 16-48-96 channels."""
+    """Depthwise-separable convolutions (MobileNet, Howard et al. 2017), 16-64-128 channels."""
+    stride = _stem_stride(size)
+    side = _halved(size, 3 if stride == 2 else 2)
     return nn.Sequential(
-        _conv(channels, 16, _stem_stride(size)),
-        _conv(16, 16, groups=16),
-        _conv(16, 48, kernel=1),
-        _conv(48, 48, 2, groups=48),
-        _conv(48, 96, kernel=1),
-        nn.AdaptiveAvgPool2d(1),
+        _conv(channels, 16, stride, kernel=5),
+        _conv(16, 16, 2, groups=16),
+        _conv(16, 64, kernel=1),
+        _conv(64, 64, groups=64),
+        _conv(64, 64, kernel=1),
+        _conv(64, 64, 2, groups=64),
+        _conv(64, 128, kernel=1),
         nn.Flatten(),
-        nn.Linear(96, classes),
+        nn.Linear(128 * side**2, classes),
     )
 
 

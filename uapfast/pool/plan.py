@@ -14,7 +14,7 @@ from uapfast.data import Dataset
 from uapfast.models.nets import NETS
 
 How = Literal["train", "soft", "hard", "finetune"]
-SQUARE_ONLY = ("vgg-small", "cnn-small", "mlp-small")
+SQUARE_ONLY = ("vgg-small", "depthwise-small", "cnn-small", "mlp-small")
 PREFERRED = ("cnn-small", "vgg-small", "depthwise-small", "resnet-small")
 # (how, which architecture, share of the owner's images); other architectures alternate
 SURROGATES: tuple[tuple[How, Literal["same", "other"], float], ...] = (

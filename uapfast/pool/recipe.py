@@ -59,7 +59,7 @@ def default_recipe(
         torch.manual_seed(seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, max(steps, 2))
-        model.train()
+        model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for _ in range(epochs):
             for rows in torch.split(torch.randperm(len(images), generator=generator), batch):
                 if len(rows) < 2 and len(images) > 1:
@@ -69,7 +69,8 @@ def default_recipe(
                 torch.autograd.backward(loss)
                 optimizer.step()
                 schedule.step()
-    return model.eval()
+    out: nn.Module = model.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return out
 
 
 def load_recipe(spec: str, base: Path | None = None) -> Recipe:
