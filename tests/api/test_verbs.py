@@ -12,6 +12,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -209,6 +211,32 @@ def test_a_flipped_bit_is_noticed(reference, tmp_path):
     blob[-100] ^= 1
     path.write_bytes(blob)
     with pytest.raises(ReferenceFileError, match="SHA-256"):
+        uapfast.load(path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damage_anywhere_is_refused_or_harmless(reference, tmp_path, draw):
+    """Whatever bytes are overwritten, loading gives a typed error or the very same content."""
+    path = tmp_path / "v.uapref"
+    reference.save(path)
+    blob = bytearray(path.read_bytes())
+    first = draw.draw(st.one_of(st.integers(0, 8000), st.integers(0, len(blob) - 1)))
+    patch = draw.draw(st.binary(min_size=1, max_size=16))[: len(blob) - first]
+    blob[first : first + len(patch)] = patch
+    path.write_bytes(blob)
+    try:
+        assert uapfast.load(path).sha256 == reference.sha256
+    except ReferenceFileError as exc:
+        assert "v.uapref" in str(exc)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=400))
+def test_any_bytes_give_a_typed_error(tmp_path, blob):
+    path = tmp_path / "x.uapref"
+    path.write_bytes(blob)
+    with pytest.raises(ReferenceFileError):
         uapfast.load(path)
 
 
