@@ -34,6 +34,17 @@ double AbsSum(const T* x, int64_t n, T* max) {
 }
 
 template <typename T>
+double Above(const T* x, int64_t n, double top, double tau, int64_t* count) {
+  int64_t found = 0;
+  for (int64_t i = 0; i < n; ++i) found += static_cast<double>(std::fabs(x[i])) - top > tau;
+  *count = found;
+  return LaneSum(n, [x, top, tau](int64_t i) {
+    const double y = static_cast<double>(std::fabs(x[i])) - top;
+    return y > tau ? y : 0.0;
+  });
+}
+
+template <typename T>
 double SquareSum(const T* x, int64_t n) {
   return LaneSum(n, [x](int64_t i) { return static_cast<double>(x[i]) * static_cast<double>(x[i]); });
 }
@@ -87,8 +98,8 @@ void DiffSign(const T* a, const T* b, int64_t n, double factor, T* out) {
 
 template <typename T>
 const Kernels<T>& ScalarKernels() {
-  static constexpr Kernels<T> table = {AbsSum<T>, SquareSum<T>, DiffAbsSum<T>, DiffSquareSum<T>, Clamp<T>,
-                                       Scale<T>,  Soft<T>,      DiffScale<T>,  DiffSign<T>};
+  static constexpr Kernels<T> table = {AbsSum<T>, Above<T>, SquareSum<T>, DiffAbsSum<T>, DiffSquareSum<T>,
+                                       Clamp<T>,  Scale<T>, Soft<T>,      DiffScale<T>,  DiffSign<T>};
   return table;
 }
 

@@ -17,6 +17,8 @@ template <typename T>
 struct Kernels {
   // sum |x_i|, and max |x_i| (meaningless if the sum is NaN)
   double (*abs_sum)(const T* x, int64_t n, T* max);
+  // sum of y_i = |x_i| - top over y_i > tau, in double; how many there are
+  double (*above)(const T* x, int64_t n, double top, double tau, int64_t* count);
   // sum x_i^2
   double (*square_sum)(const T* x, int64_t n);
   // sum |a_i - b_i|; sum (a_i - b_i)^2: the difference rounded to T

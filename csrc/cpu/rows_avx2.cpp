@@ -67,6 +67,36 @@ double AbsSum(const float* x, int64_t n, float* max) {
   return Reduce(lanes);
 }
 
+double Above(const float* x, int64_t n, double top, double tau, int64_t* count) {
+  Lanes sums = Zero(), counts = Zero();
+  const __m256d t = _mm256_set1_pd(top), u = _mm256_set1_pd(tau), one = _mm256_set1_pd(1.0);
+  const auto add = [&](int at, __m256d size) {
+    const __m256d y = _mm256_sub_pd(size, t);
+    const __m256d mask = _mm256_cmp_pd(y, u, _CMP_GT_OQ);
+    sums.v[at] = _mm256_add_pd(sums.v[at], _mm256_and_pd(mask, y));
+    counts.v[at] = _mm256_add_pd(counts.v[at], _mm256_and_pd(mask, one));
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const __m256 first = Abs(_mm256_loadu_ps(x + i)), second = Abs(_mm256_loadu_ps(x + i + 8));
+    add(0, Low(first));
+    add(1, High(first));
+    add(2, Low(second));
+    add(3, High(second));
+  }
+  int64_t found = static_cast<int64_t>(Reduce(counts));
+  alignas(32) double rest[kLanes];
+  for (int j = 0; j < 4; ++j) _mm256_store_pd(rest + 4 * j, sums.v[j]);
+  for (int j = 0; i < n; ++i, ++j) {
+    const double y = static_cast<double>(__builtin_fabsf(x[i])) - top;
+    found += y > tau;
+    rest[j] += y > tau ? y : 0.0;
+  }
+  for (int j = 0; j < 4; ++j) sums.v[j] = _mm256_load_pd(rest + 4 * j);
+  *count = found;
+  return Reduce(sums);
+}
+
 template <bool kSquare, bool kDiff>
 double Sum(const float* a, const float* b, int64_t n) {
   Lanes lanes = Zero();
@@ -161,8 +191,8 @@ void DiffSign(const float* a, const float* b, int64_t n, double factor, float* o
 }  // namespace
 
 const Kernels<float>& Avx2Kernels() {
-  static constexpr Kernels<float> table = {AbsSum, SquareSum, DiffAbsSum, DiffSquareSum, Clamp,
-                                           Scale,  Soft,      DiffScale,  DiffSign};
+  static constexpr Kernels<float> table = {AbsSum, Above, SquareSum, DiffAbsSum, DiffSquareSum,
+                                           Clamp,  Scale, Soft,      DiffScale,  DiffSign};
   return table;
 }
 

@@ -106,6 +106,9 @@ def test_l1_agrees_with_a_general_solver(vector: list[float], eps: float) -> Non
 def test_l1_with_ties_and_a_single_survivor(backend: str) -> None:
     tied = project_lp(torch.tensor([[2.0, -2.0, 2.0, 0.0]], dtype=torch.float64), 3.0, 1, backend=backend)
     torch.testing.assert_close(tied, torch.tensor([[1.0, -1.0, 1.0, 0.0]], dtype=torch.float64))
+    for size in (1e-3, 1.0, 1e6, 1e20):  # equal values whose sum rounds by more than the radius
+        x = torch.full((1, 1000), size)
+        torch.testing.assert_close(project_lp(x, 0.5, 1, backend=backend), torch.full((1, 1000), 5e-4))
     one = project_lp(torch.tensor([[1e20, 1.0, -1.0]]), 0.5, 1, backend=backend)
     torch.testing.assert_close(one, torch.tensor([[0.5, 0.0, 0.0]]))
 

@@ -6,7 +6,7 @@
 //   L1:   x if its norm is <= eps, else sign(x_i) max(|x_i| - theta, 0), the norm being eps (1 - 2u)
 // with u the unit roundoff of T: the result lies inside the ball in exact arithmetic, and projecting
 // it again changes nothing. L1 and L2: a row with a NaN or an infinity becomes NaN.
-// L1 after Held, Wolfe, Crowder (1974) and Michelot (1986), on |x| - max|x|, so that nothing cancels.
+// L1 after Michelot (1986), on |x| - max|x|, so that nothing cancels.
 //
 // source, target: may be the same buffer. eps: finite, >= 0. Same bits for any number of threads and,
 // on the CPU, for any level.
