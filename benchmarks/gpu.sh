@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in one call and under nine minutes, without a network:
+#
+#   benchmarks/gpu.sh [--rehearse] [OUTPUT_FOLDER]        default: benchmarks/results
+#
+# --rehearse takes every step but the device's: it builds, runs the same tests (those of the device are
+# skipped) and runs each benchmark once on the CPU. PYTHON names the interpreter (default python3); it
+# must have torch, pytest, pytest-benchmark, pybind11, cmake and ninja. A step that fails does not stop
+# the next; the exit code is the number of failed steps.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+rehearse=0
+if [ "${1:-}" = "--rehearse" ]; then rehearse=1; shift; fi
+out=$(mkdir -p "${1:-benchmarks/results}" && cd "${1:-benchmarks/results}" && pwd)
+python=${PYTHON:-python3}
+export PYTHONUNBUFFERED=1 UAPFAST_CUDA_ARCHS="${UAPFAST_CUDA_ARCHS:-90-real}"
+failed=0
+
+step() {  # step NAME SECONDS COMMAND...: its log goes to NAME.log, its last lines to the screen
+  local name=$1 limit=$2 begin=$SECONDS code
+  shift 2
+  timeout "$limit" "$@" >"$out/$name.log" 2>&1
+  code=$?
+  if [ $code -ne 0 ]; then failed=$((failed + 1)); fi
+  printf '== %-12s %4d s  %s\n' "$name" $((SECONDS - begin)) "$([ $code -eq 0 ] && echo ok || echo "FAILED ($code)")"
+  tail -n "$([ $code -eq 0 ] && echo 2 || echo 25)" "$out/$name.log" | sed 's/^/     /'
+}
+
+if [ $rehearse -eq 1 ]; then
+  cuda=AUTO device=cpu required= timing=(--benchmark-disable -k "not compile")
+else
+  cuda=ON device=cuda required=cuda,triton,cuda-extension timing=(--benchmark-only "--benchmark-json=$out/gpu.json")
+fi
+
+step build 150 env UAPFAST_CUDA=$cuda "$python" -m pip install --quiet --no-build-isolation --no-deps --no-index -e .
+step diagnostics 60 "$python" -m uapfast
+step tests 150 env UAPFAST_REQUIRE=$required "$python" -m pytest -q -p no:cacheprovider tests/ops tests/build tests/gpu
+if [ $rehearse -eq 0 ] && command -v compute-sanitizer >/dev/null; then
+  for tool in memcheck racecheck; do
+    step "$tool" 90 compute-sanitizer --tool $tool --error-exitcode 9 --target-processes all \
+      "$python" -m pytest -q -p no:cacheprovider tests/gpu -k "project_lp or deepfool_step"
+  done
+else
+  echo "== sanitizer    skipped: $([ $rehearse -eq 1 ] && echo rehearsal || echo 'compute-sanitizer is not here')"
+fi
+ops=(ceilings project_lp deepfool_step build_queries fingerprint_rows similarity_moments)
+step benchmarks 240 "$python" -m pytest -q -p no:cacheprovider "--device=$device" "${timing[@]}" \
+  $(printf "benchmarks/bench_%s.py " "${ops[@]}")
+if [ $rehearse -eq 0 ]; then
+  step table 30 bash -c "'$python' benchmarks/table.py '$out/gpu.json' >'$out/gpu.md'"
+  cat "$out/gpu.md" 2>/dev/null
+fi
+echo "== done in $SECONDS s, $failed failed, results in $out"
+exit $failed
