@@ -355,6 +355,18 @@ def test_small_and_duplicated_pools_are_refused(world):
         )
 
 
+def test_twins_of_another_recipe_are_noticed(world):
+    x, y = world["x"][:700], world["y"][:700]
+    hasty = [train(x, y, 90 + s, steps=25) for s in range(7)]
+    pool = uapfast.Pool.from_models(twins=hasty, homologous=world["homologous"])
+    with pytest.warns(PoolWarning, match="victim's own recipe"):
+        uapfast.generate(world["victim"], world["x"], pool=pool, config=SMALL)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        uapfast.generate(world["victim"], world["x"], pool=world["pool"], config=SMALL)
+    assert not any("own recipe" in str(w.message) for w in seen)
+
+
 def test_weak_uaps_warn_or_raise(world):
     config = dataclasses.replace(SMALL, eps=1e-4, min_fooling=0.5)
     with pytest.warns(uapfast.errors.FoolingRateWarning), _quiet():

@@ -5,15 +5,19 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+from scipy.special import logit
+from torch import Tensor
 
 from uapfast.config import GenerateConfig
 from uapfast.errors import PoolError, PoolWarning
+from uapfast.method.decision import compare
 from uapfast.models.model import Model
 from uapfast.pool.pool import Pool
 from uapfast.reference import Record
 
 MIN_INNOCENTS = 5
 GOOD_TWINS, GOOD_INNOCENTS = 8, 12
+APART = 1e-3  # one-sided level at which the victim stands apart from its twins
 
 Entry = tuple[Record, Model]
 
@@ -76,6 +80,30 @@ def check_pool(models: list[Entry], config: GenerateConfig) -> None:
                 f"the exact floor of the suspect side is 1/{innocents + 1}"
             ),
             stacklevel=4,
+        )
+
+
+def check_twins(clean: Tensor, models: list[Entry]) -> None:
+    """Warn where the victim stands apart from its twins: they may be of another recipe.
+
+    Args:
+        clean: ``[M,N,K]`` probabilities of the models that are candidates, in order, then others.
+        models: the pool.
+    """
+    count = sum(record.relation in ("victim", "twin") for record, _ in models)
+    if count < 4 or len(clean) < count:
+        return
+    confidence = clean[:count].amax(-1).mean(-1).double().numpy()
+    odds = logit(np.clip(confidence, 1e-6, 1 - 1e-6))  # spreads evenly where confidences crowd near 1
+    side = compare(float(odds[0]), odds[1:])
+    if min(side.p, 1.0 - side.p) < APART:
+        warnings.warn(
+            PoolWarning(
+                f"generate: twins should be made by the victim's own recipe; its mean confidence is "
+                f"{confidence[0]:.3f}, theirs {confidence[1:].min():.3f}..{confidence[1:].max():.3f}: if "
+                "they are of another recipe, p_candidate is void"
+            ),
+            stacklevel=3,
         )
 
 

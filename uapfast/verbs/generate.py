@@ -31,12 +31,12 @@ from uapfast.models.model import as_model
 from uapfast.pool.pool import Pool, load_pool
 from uapfast.reference import Record, Reference, make_roster
 from uapfast.verbs.candidates import make_uaps
-from uapfast.verbs.entries import Entry, candidates_of, check_pool, ordered, records_of
+from uapfast.verbs.entries import Entry, candidates_of, check_pool, check_twins, ordered, records_of
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]
-MOST_CANDIDATE_IMAGES = 10_000
+CHOICE = 3  # images looked at for every query point wanted
 
 
 def generate(
@@ -84,8 +84,10 @@ def generate(
     steps = 2 * len(models) + len(candidates_of(models, config))
     counter = _Counter(report, steps)
 
-    x = x[_subset(len(x), MOST_CANDIDATE_IMAGES, config.seed)]
+    x = x[_subset(len(x), max(config.uap_images, CHOICE * config.points * config.views), config.seed)]
     clean, classes = _clean_answers(models, x, config, counter)
+    if config.encoder == "lineage":
+        check_twins(clean, models)
     chosen = _select(clean, models, config)
     points = x[torch.from_numpy(chosen.reshape(-1))]
     points = to_grid(points) if config.wire_safe else points
