@@ -66,6 +66,10 @@ def generate(
     uap: Annotated[o.Uap, typer.Option("--uap", help="Algorithm of the UAP.")] = o.Uap.margin,
     points: Annotated[int, typer.Option("--points", help="Query points per view.")] = 100,
     views: Annotated[int, typer.Option("--views", help="Views.")] = 20,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="T[,T...]", help="Points are asked at x + t v; the pool chooses."),
+    ] = None,
     encoder: Annotated[o.Encoder, typer.Option("--encoder", help="Fingerprint encoder.")] = o.Encoder.lineage,
     selection: Annotated[
         o.Selection | None,
@@ -86,7 +90,8 @@ def generate(
     from uapfast.files import require_writable
 
     config = GenerateConfig(
-        eps=eps, norm=norm.value, uap=uap.value, points=points, views=views, encoder=encoder.value,
+        eps=eps, norm=norm.value, uap=uap.value, points=points, views=views, ray=o.numbers(ray, "--ray"),
+        encoder=encoder.value,
         selection=selection.value if selection else None, fooling=fooling, min_fooling=min_fooling,
         strict=strict, wire_safe=wire_safe, seed=seed,
     )  # fmt: skip
@@ -239,7 +244,8 @@ def demo(
     """Run everything on scikit-learn's digits: train, fingerprint, verify, report."""
     from uapfast.demo import run
 
-    run(out, seed=seed, stream=sys.stdout)
+    with Reporter() as progress:
+        run(out, seed=seed, stream=sys.stdout, progress=progress)
 
 
 def _lines(values: dict[str, Any]) -> list[str]:

@@ -43,9 +43,9 @@ class Scale:
         suspects: at most so many stolen and so many honest ones; 0 is all.
     """
 
-    twins: int = 8
+    twins: int = 12
     surrogates: int = 2
-    homologous: int = 16
+    homologous: int = 20
     epochs: int = 12
     points: int = 50
     views: int = 20
@@ -60,7 +60,7 @@ def split_digits(seed: int) -> tuple[make.Split, torch.Tensor]:
     """The 1,797 digits shared out: 900 to the owner, 600 to the thief, 297 to measure; owner's indices."""
     data = load_data("digits")
     order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(seed))
-    parts = order.split([900, 600, len(order) - 1500])
+    parts = (order[:900], order[900:1500], order[1500:])
     owner, thief, held = ((data.x(i), data.labels[i]) for i in parts)
     return make.Split(owner, thief, held), parts[0]
 
@@ -95,6 +95,7 @@ def run(
     *,
     seed: int = 0,
     scale: Scale = FULL,
+    jobs: int | None = None,
     stream: TextIO | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -104,6 +105,7 @@ def run(
         out: folder; gets victim.safetensors, pool/, suspects/, victim.uapref and report.html.
         seed: of everything random.
         scale: how much is trained.
+        jobs: models trained at a time; all cores if None. The pool does not depend on it.
         stream: where the table goes; stdout if None.
         progress: called as ``progress(done, total, what)``.
 
@@ -125,11 +127,19 @@ def run(
     victim = _made(weights, make.RESIDUAL, lambda: make.train(make.RESIDUAL, split.owner, seed, scale.epochs))
     manifest = build_pool(
         make.RESIDUAL, weights, data, folder / "pool", twins=scale.twins, surrogates=scale.surrogates,
-        homologous=scale.homologous, epochs=scale.epochs, jobs=os.cpu_count() or 1, seed=seed,
+        homologous=scale.homologous, epochs=scale.epochs, jobs=jobs or os.cpu_count() or 1, seed=seed,
         progress=report,
     )  # fmt: skip
 
-    config = uapfast.GenerateConfig(points=scale.points, views=scale.views, eps=0.2, seed=seed)
+    config = uapfast.GenerateConfig(
+        points=scale.points,
+        views=scale.views,
+        ray=(0.0, 0.2),
+        eps=0.3,
+        fooling=0.6,
+        uap_images=400,
+        seed=seed,
+    )
     images = torch.cat([split.owner[0], split.held[0]])
     uapfast.generate(victim, images, pool=manifest, config=config, progress=report).save(
         folder / "victim.uapref"

@@ -14,6 +14,7 @@ from uapfast.models.registry import resolve_arch
 from uapfast.pool import attacks
 from uapfast.pool.recipe import default_recipe
 from uapfast.report import Row
+from uapfast.types import Verdict
 
 RESIDUAL, VGG, DEPTHWISE, CNN, MLP = (
     f"uapfast:{name}-small?classes=10&channels=1&size=8"
@@ -42,9 +43,9 @@ class Suspect:
     arch: str
     make: Callable[[], nn.Module]
 
-    def row(self, verdict: object, accuracy: float) -> Row:
+    def row(self, verdict: Verdict, accuracy: float) -> Row:
         """The suspect's line in the report."""
-        return Row(self.name, self.made, verdict, self.truth, self.group, accuracy)  # type: ignore[arg-type]
+        return Row(self.name, self.made, verdict, self.truth, self.group, accuracy)
 
 
 def train(arch: str, data: tuple[Tensor, Tensor], seed: int, epochs: int) -> nn.Module:
@@ -78,7 +79,7 @@ def stolen(victim: nn.Module, split: Split, epochs: int, seed: int) -> Iterator[
         )
 
     modified: list[tuple[str, str, Callable[[], nn.Module]]] = [
-        ("tuned-all", "fine-tuned, all layers", partial(tune, layers="all", epochs=3)),
+        ("tuned-all", "fine-tuned, all layers", partial(tune, layers="all", epochs=3, lr=3e-4)),
         ("tuned-last", "last layer drawn anew and trained", partial(tune, layers="last", epochs=10, lr=1e-2)),
         ("pruned-30", "smallest 30 % of weights removed", partial(attacks.prune, victim, 0.3)),
         ("pruned-60", "smallest 60 % of weights removed", partial(attacks.prune, victim, 0.6)),

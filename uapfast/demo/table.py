@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from uapfast.report import Report, summarise
-from uapfast.report.page import number, p_text
+from uapfast.report.page import p_text
 
 STYLES = {"piracy": "bold red", "independent": "green", "inconclusive": "yellow", "invalid": "magenta"}
 
@@ -33,8 +33,9 @@ def print_table(report: Report, stream: TextIO) -> None:
         group = row.group
         v = row.verdict
         accuracy = "-" if row.accuracy is None else f"{row.accuracy:.3f}"
+        z = "-" if v.z is None else f"{v.z:.1f}"
         verdict = Text(v.decision, style=STYLES[v.decision])
-        table.add_row(Text(row.name), Text(row.made), accuracy, number(v.z), p_text(v.p_value), verdict)
+        table.add_row(Text(row.name), Text(row.made), accuracy, z, p_text(v.p_value), verdict)
     _console(stream).print(table)
 
 

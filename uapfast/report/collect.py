@@ -88,7 +88,7 @@ def collect(
         "random signs": f"{float(np.mean(uap['random_sign_rate'])):.2f}, same norm",
         "made by": f"{uap['method']}, {uap['forwards']} forward and {uap['backwards']} backward passes",
         "queries": f"{summary['queries']}: {summary['views']} views of {summary['points_per_view']} points",
-        "each asked at": f"x + t v, t = {ray}",
+        "each asked at": f"x + t v, t = {ray}" + (" (v is not used)" if summary["ray"] == [0.0] else ""),
         "pool": f"{pool['twin']} twins, {pool['homologous']} innocents, {pool['piracy']} surrogates",
         **(facts or {}),
     }

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -116,7 +117,7 @@ def roc(curves: Sequence[Curve], palette: Palette) -> str:
     return _svg(figure)
 
 
-def _png(image: NDArray[np.floating], **kwargs: object) -> str:
+def _png(image: NDArray[np.float64], **kwargs: Any) -> str:
     buffer = io.BytesIO()
     imsave(buffer, image, format="png", metadata={"Software": ""}, **kwargs)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -22,11 +22,6 @@ DECISIONS = {
 }
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number for people; ``-`` for None."""
-    return "–" if value is None else f"{value:.{digits}g}"
-
-
 def p_text(value: float | None) -> str:
     """A p-value: plain down to 0.001, then as a power of ten."""
     if value is None:
@@ -50,8 +45,10 @@ def _lanes(report: Report, key: str) -> list[figures.Lane]:
     for row in report.rows:
         value = getattr(row.verdict, key)
         if value is not None:
-            role = row.truth or "pool"
-            groups.setdefault((row.group or row.truth or "suspects", role), []).append(float(value))
+            role: str = row.truth or "pool"
+            group = row.group or row.truth
+            lane = f"suspects: {group}" if group else "suspects"
+            groups.setdefault((lane, role), []).append(float(value))
     order = {"innocent": 0, "pool": 1, "piracy": 2}
     for (name, role), values in sorted(groups.items(), key=lambda item: order[item[0][1]]):
         lanes.append(figures.Lane(name, tuple(values), role))
@@ -82,6 +79,15 @@ def _strip(report: Report) -> list[dict[str, Any]]:
     ]
 
 
+def _floors(rows: tuple[Row, ...]) -> str:
+    """The least rank p-values that the pool allows, the same for all suspects; empty without any."""
+    parts = []
+    for side, name in (("p_candidate_floor", "twins"), ("p_suspect_floor", "innocents")):
+        found = {v for row in rows if (v := getattr(row.verdict, side)) is not None}
+        parts += [f"{p_text(max(found))} against the {name}"] if found else []
+    return ", ".join(parts)
+
+
 def _order(row: Row) -> tuple[int, float, str]:
     """Convictions first, then by p; unusable suspects last."""
     p = row.verdict.p_value
@@ -101,7 +107,7 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"p": p_text, "number": number}
+    environment.filters["p"] = p_text
     summary = summarise(report.rows)
     return environment.get_template("report.html").render(
         report=report,
@@ -112,6 +118,7 @@ def render(report: Report) -> str:
         uap=figures.perturbation(report.v),
         strip=_strip(report),
         settings=json.dumps(report.settings, indent=2, sort_keys=True, default=str),
+        floors=_floors(report.rows),
         known=any(r.truth for r in report.rows),
         accuracies=any(r.accuracy is not None for r in report.rows),
     )
