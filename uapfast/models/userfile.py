@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -35,7 +36,10 @@ def load_function(path: Path, name: str, *, where: str, argument: str) -> Callab
     Raises:
         ModelError: no such file or function, or the file fails.
     """
-    path = path.resolve()
+    try:
+        path = path.resolve()
+    except (OSError, ValueError, RuntimeError) as exc:  # a NUL, a loop of links
+        raise ModelError(where, argument, "an existing Python file", f"{path!s:.100} ({exc})") from exc
     module = _load(path, where, argument)
     found = getattr(module, name, None)
     if not callable(found):
@@ -56,7 +60,7 @@ def _load(path: Path, where: str, argument: str) -> ModuleType:
         text = path.read_bytes()
     except OSError as exc:
         raise ModelError(where, argument, "an existing Python file", f"{path} ({exc.strerror})") from exc
-    digest = hashlib.sha256(str(path).encode() + b"\0" + text).hexdigest()[:16]
+    digest = hashlib.sha256(os.fsencode(path) + b"\0" + text).hexdigest()[:16]
     unique = PREFIX + digest
     with _LOADING:
         if unique in sys.modules:
