@@ -79,8 +79,9 @@ def _check_header(blob: bytes, path: Path) -> None:
     header = json.loads(blob[8 : 8 + size], object_pairs_hook=_unique)
     if not isinstance(header, dict):
         raise ValueError(f"the header is a {type(header).__name__}")
-    if len(header) > MAX_TENSORS + 1:
-        raise _bad(path, f"a file of at most {MAX_TENSORS} tensors", len(header))
+    count = len(header) - ("__metadata__" in header)
+    if count > MAX_TENSORS:
+        raise _bad(path, f"a file of at most {MAX_TENSORS} tensors", count)
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
