@@ -73,3 +73,17 @@ def require_writable(path: str | os.PathLike[str], size: int = 1 << 16) -> None:
     with contextlib.suppress(_Done), atomic_path(path) as temporary:
         temporary.write_bytes(bytes(size))
         raise _Done
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder for results, parents included; an existing one is kept as it is.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise StorageError(f"write: {folder} must be a folder that can be made, got {exc.strerror}") from exc
+    return folder

@@ -234,6 +234,50 @@ def info(reference: o.Reference, as_json: o.Json = False, debug: o.Debug = False
 
 
 @app.command()
+def subspace(
+    arch: o.Arch,
+    weights: o.Weights,
+    data: o.Data,
+    pool: o.Manifest,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Gets subspace.json and subspace.png.")],
+    per_model: Annotated[int, typer.Option("--per-model", help="UAPs of each model.")] = 10,
+    rank: Annotated[int, typer.Option("--rank", help="Dimensions of the victim's subspace.")] = 4,
+    eps: Annotated[float, typer.Option("--eps", help="Radius of the UAP's ball, input units (0..1).")] = 0.1,
+    norm: Annotated[o.Norm, typer.Option("--norm", help="Ball of the UAP.")] = o.Norm.linf,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    debug: o.Debug = False,
+) -> None:
+    """Measure how consistent the UAP subspaces of victim, piracy and homologous models are (SVD)."""
+    from uapfast.cli.show import subspace_lines
+    from uapfast.files import make_folder, write_bytes, write_text
+
+    make_folder(out)
+    with only_result_on_stdout() as stdout, Reporter() as progress:
+        from uapfast.data import load_data
+        from uapfast.pool.pool import load_pool
+        from uapfast.report.subspace_plot import subspace_png
+        from uapfast.verbs.subspace import subspace as run
+
+        victim = _model(arch, weights, device, mean, std, name="victim")
+        found = run(
+            victim, load_data(data).x(), pool=load_pool(pool, o.device(device)), per_model=per_model,
+            rank=rank, eps=eps, norm=norm.value, seed=seed, progress=progress,
+        )  # fmt: skip
+        write_bytes(out / "subspace.png", subspace_png(found))
+        write_text(out / "subspace.json", json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
+        print(
+            *subspace_lines(found.to_dict()),
+            f"wrote {out / 'subspace.png'}",
+            sep="\n",
+            file=stdout,
+            flush=True,
+        )
+
+
+@app.command()
 def demo(
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder of the models and the report.")

@@ -67,3 +67,18 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
         "reference": v["reference_sha256"],
     }
     return out + list(_pairs(table, 2))
+
+
+def subspace_lines(report: dict[str, Any]) -> list[str]:
+    """A subspace report for people: the shares by relation, and the claim in one number."""
+    out = [
+        f"share of UAP energy inside the victim's first {report['rank']} singular vectors "
+        f"({report['per_model']} UAPs a model; a random direction: {report['chance']:.4f})"
+    ]
+    for relation in ("victim", "piracy", "twin", "homologous"):
+        shares = sorted(report["captured"][n] for n, r in report["relations"].items() if r == relation)
+        if shares:
+            out.append(f"  {relation:<11} n = {len(shares):<3} {shares[0]:.3f} .. {shares[-1]:.3f}")
+    if report["auc"] is not None:
+        out.append(f"  piracy above twins and homologous: AUC {report['auc']:.3f}")
+    return out

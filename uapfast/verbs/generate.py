@@ -72,7 +72,9 @@ def generate(
     """
     config = config or GenerateConfig()
     report = progress or (lambda done, total, what: None)
-    x = _images(images, labels)
+    x = check_images("generate", images)
+    if labels is not None:
+        _check_labels(labels, len(x))
     pool = pool if isinstance(pool, Pool) else load_pool(pool, device=device)
     white = as_model(victim, device=device, name="victim")
     if white.module is None:
@@ -126,32 +128,32 @@ class _Counter:
         self.report(min(self.done, self.total), self.total, what)
 
 
-def _images(images: Any, labels: Any) -> Tensor:
-    """Check the owner's images and bring them to float32 ``[N,C,H,W]`` in 0..1."""
+def check_images(where: str, images: Any) -> Tensor:
+    """The owner's images as float32 ``[N,C,H,W]`` in 0..1; raises ``DataError``."""
     x = torch.as_tensor(images)
     if x.ndim == 3:
         x = x[:, None]
     if x.ndim != 4 or 0 in x.shape:
-        raise DataError("generate", "images", "[N,C,H,W] or [N,H,W], not empty", list(x.shape))
+        raise DataError(where, "images", "[N,C,H,W] or [N,H,W], not empty", list(x.shape))
     if x.dtype == torch.uint8:
         x = x.to(torch.float32) / 255.0
     elif not x.dtype.is_floating_point:
-        raise DataError("generate", "images", "uint8, or float in 0..1", x.dtype)
+        raise DataError(where, "images", "uint8, or float in 0..1", x.dtype)
     x = x.to(torch.float32)
     if not bool(torch.isfinite(x).all()):
-        raise DataError("generate", "images", "finite", "NaN or infinity")
+        raise DataError(where, "images", "finite", "NaN or infinity")
     low, high = float(x.min()), float(x.max())
     if low < -1e-6 or high > 1.0 + 1e-6:
-        raise DataError(
-            "generate", "images", "in 0..1 (put normalisation into the model)", f"{low:g}..{high:g}"
-        )
-    if labels is not None:
-        y = torch.as_tensor(labels)
-        if y.ndim != 1 or len(y) != len(x) or y.dtype.is_floating_point:
-            raise DataError("generate", "labels", f"[{len(x)}] integers", f"{list(y.shape)} {y.dtype}")
-        if len(torch.unique(y)) < 2:
-            raise DataError("generate", "labels", "of at least 2 classes", f"{len(torch.unique(y))} class")
+        raise DataError(where, "images", "in 0..1 (put normalisation into the model)", f"{low:g}..{high:g}")
     return x.clamp(0.0, 1.0)
+
+
+def _check_labels(labels: Any, rows: int) -> None:
+    y = torch.as_tensor(labels)
+    if y.ndim != 1 or len(y) != rows or y.dtype.is_floating_point:
+        raise DataError("generate", "labels", f"[{rows}] integers", f"{list(y.shape)} {y.dtype}")
+    if len(torch.unique(y)) < 2:
+        raise DataError("generate", "labels", "of at least 2 classes", f"{len(torch.unique(y))} class")
 
 
 def _subset(total: int, most: int, seed: int) -> Tensor:
