@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
@@ -90,6 +91,18 @@ def _made(path: Path, arch: str, build: Callable[[], nn.Module]) -> nn.Module:
     return module
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Networks this small only wait for a second thread; and results do not depend on the core count."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_one_thread()
 def run(
     out: str | os.PathLike[str],
     *,
