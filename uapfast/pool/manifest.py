@@ -51,22 +51,22 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = list(csv.reader(io.StringIO(text), strict=True))
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            rows = [(reader.line_num, row) for row in reader if any(c.strip() for c in row)]
     except OSError as exc:
         raise _bad("a readable CSV file", f"{exc.strerror or exc} ({path})") from exc
-    except (UnicodeDecodeError, csv.Error) as exc:
-        raise _bad("a CSV file in UTF-8", f"{exc} ({path})") from exc
-    rows = [r for r in rows if any(c.strip() for c in r)]
+    except (ValueError, csv.Error) as exc:  # not UTF-8, a NUL in the file's name; quotes that do not close
+        raise _bad("a CSV file in UTF-8", f"{exc} ({str(path)!r})") from exc
     if not rows:
         raise _bad("a CSV file with a header path,arch", f"an empty one ({path})")
-    header = [c.strip() for c in rows[0]]
+    header = [c.strip() for c in rows[0][1]]
     _check_header(header, path)
     entries = [
         _entry(dict(zip(header, row, strict=True)), number, path)
         if len(row) == len(header)
         else _wrong_width(number, header, row)
-        for number, row in enumerate(rows[1:], 2)
+        for number, row in rows[1:]
     ]
     _check_entries(entries)
     return entries
@@ -117,7 +117,8 @@ def _check_entries(entries: Sequence[Entry]) -> None:
     victims = [e.name for e in entries if e.relation == "victim"]
     if len(victims) > 1:
         raise _bad("with at most one victim", ", ".join(victims))
-    known = {e.name for e in entries if e.relation in ("victim", "twin")} | {"victim"}
+    known = {e.name for e in entries if e.relation in ("victim", "twin")}
+    known |= set() if victims else {"victim"}  # a manifest need not list the victim itself
     for e in entries:
         if e.relation == "piracy" and e.candidate not in known:
             rule = "the name of the victim or of a twin for a piracy model"
@@ -125,7 +126,17 @@ def _check_entries(entries: Sequence[Entry]) -> None:
 
 
 def write_manifest(path: str | os.PathLike[str], entries: Sequence[Entry]) -> None:
-    """Write a manifest, whole or not at all."""
+    """Write a manifest, whole or not at all.
+
+    Raises:
+        ManifestError: a field that would not be read back as it is (surrounding blanks, line breaks).
+        StorageError: the file cannot be written.
+    """
+    for e in entries:
+        for column in (*REQUIRED, *OPTIONAL):
+            field = getattr(e, column) or ""
+            if field != field.strip() or not field.isprintable():
+                raise _bad("free of surrounding blanks and control characters", repr(field), column)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("path", "arch", "name", "relation", "candidate"))

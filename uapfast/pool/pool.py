@@ -53,7 +53,8 @@ class Pool:
                 raise PoolError("Pool", "relation", "one of " + ", ".join(RELATIONS), repr(m.relation))
         if len([m for m in self.models if m.relation == "victim"]) > 1:
             raise PoolError("Pool", "victim", "at most one model", "several")
-        names = {m.name for m in self.models if m.relation in ("victim", "twin")} | {"victim"}
+        names = {m.name for m in self.models if m.relation in ("victim", "twin")}
+        names |= {"victim"} if self.victim is None else set()  # a pool need not hold the victim itself
         for m in self.models:
             if m.relation == "piracy" and m.candidate not in names:
                 raise PoolError("Pool", f"candidate of {m.name}", "the victim or a twin", repr(m.candidate))
