@@ -1,0 +1,29 @@
+"""Adversarial Robustness Toolbox: ``UniversalPerturbation`` with its DeepFool, as its users call it."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def art_uap(model: nn.Module, images: Tensor, *, eps: float, fooling: float, max_iter: int = 10) -> Tensor:
+    """The perturbation ``[C,H,W]`` that ART ends with; stops at ``fooling`` on its own images."""
+    from art.attacks.evasion import UniversalPerturbation
+    from art.estimators.classification import PyTorchClassifier
+
+    logging.getLogger("art").setLevel(logging.ERROR)
+    with torch.no_grad():
+        classes = model(images[:1]).shape[1]
+    classifier = PyTorchClassifier(
+        model, nn.CrossEntropyLoss(), input_shape=tuple(images.shape[1:]), nb_classes=classes,
+        clip_values=(0.0, 1.0), device_type="cpu",
+    )  # fmt: skip
+    attack = UniversalPerturbation(
+        classifier, attacker="deepfool", delta=1.0 - fooling, max_iter=max_iter, eps=eps, norm=math.inf,
+        attacker_params={"verbose": False}, verbose=False,
+    )  # fmt: skip
+    attack.generate(images.numpy())
+    return torch.as_tensor(attack.noise).reshape(images.shape[1:]).to(torch.float32)
