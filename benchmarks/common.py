@@ -72,6 +72,8 @@ def measure(
     benchmark.extra_info.update(bytes=nbytes, flops=flops, threads=torch.get_num_threads())
     result = benchmark.pedantic(work, rounds=15, iterations=1, warmup_rounds=2)
     check(result)
+    if benchmark.stats is None:  # --benchmark-disable: run and checked once, not timed
+        return
     seconds = benchmark.extra_info.get("event_ms", benchmark.stats.stats.median * 1e3) / 1e3
     benchmark.extra_info["GB/s"] = round(nbytes / seconds / 1e9, 2)
     if flops:

@@ -1,5 +1,7 @@
 #include "common.h"
+#include "uapfast/build_queries.h"
 #include "uapfast/deepfool_step.h"
+#include "uapfast/fingerprint_rows.h"
 #include "uapfast/project_lp.h"
 #include "uapfast/simd.h"
 
@@ -54,6 +56,42 @@ void DeepfoolStep(std::uintptr_t logits, std::uintptr_t grads, std::uintptr_t la
   Call([&] { return cpu::DeepfoolStep(args, threads, level); });
 }
 
+void BuildQueries(std::uintptr_t images, std::uintptr_t uaps, std::uintptr_t assign, std::uintptr_t out,
+                  std::uintptr_t mean, std::uintptr_t std, int dtype, int64_t count, int64_t perturbations,
+                  int64_t channels, int64_t pixels, double t, bool channels_last, bool clean, int threads,
+                  int level) {
+  const BuildQueriesArgs args{Pointer(images),
+                              Pointer<const float>(uaps),
+                              Pointer<const int64_t>(assign),
+                              Pointer<float>(out),
+                              Pointer<const double>(mean),
+                              Pointer<const double>(std),
+                              static_cast<DType>(dtype),
+                              count,
+                              perturbations,
+                              channels,
+                              pixels,
+                              t,
+                              channels_last,
+                              clean};
+  Call([&] { return cpu::BuildQueries(args, threads, level); });
+}
+
+void FingerprintRows(std::uintptr_t logits, std::uintptr_t log_probs, std::uintptr_t labels,
+                     std::uintptr_t margins, std::uintptr_t top_log_probs, std::uintptr_t top_classes,
+                     int64_t rows, int64_t classes, int64_t top_k, int threads, int level) {
+  const FingerprintRowsArgs args{Pointer<const float>(logits),
+                                 Pointer<float>(log_probs),
+                                 Pointer<int64_t>(labels),
+                                 Pointer<float>(margins),
+                                 Pointer<float>(top_log_probs),
+                                 Pointer<int64_t>(top_classes),
+                                 rows,
+                                 classes,
+                                 top_k};
+  Call([&] { return cpu::FingerprintRows(args, threads, level); });
+}
+
 }  // namespace
 }  // namespace uapfast::bind
 
@@ -71,4 +109,11 @@ PYBIND11_MODULE(_cpu, module) {
              py::arg("step"), py::arg("nearest"), py::arg("dtype"), py::arg("batch"), py::arg("classes"),
              py::arg("size"), py::arg("logits_stride"), py::arg("grads_batch_stride"),
              py::arg("grads_class_stride"), py::arg("p"), py::arg("threads"), py::arg("level"));
+  module.def("build_queries", &bind::BuildQueries, py::arg("images"), py::arg("uaps"), py::arg("assign"),
+             py::arg("out"), py::arg("mean"), py::arg("std"), py::arg("dtype"), py::arg("count"),
+             py::arg("perturbations"), py::arg("channels"), py::arg("pixels"), py::arg("t"),
+             py::arg("channels_last"), py::arg("clean"), py::arg("threads"), py::arg("level"));
+  module.def("fingerprint_rows", &bind::FingerprintRows, py::arg("logits"), py::arg("log_probs"),
+             py::arg("labels"), py::arg("margins"), py::arg("top_log_probs"), py::arg("top_classes"),
+             py::arg("rows"), py::arg("classes"), py::arg("top_k"), py::arg("threads"), py::arg("level"));
 }

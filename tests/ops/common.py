@@ -6,6 +6,15 @@ import pytest
 
 from uapfast.ops._registry import OPS
 
+
+def skip_if_refused(op: str, backend: str, *args: object) -> None:
+    """Skip where a forced backend does not take such arguments; others cover them."""
+    found = next(b for b in OPS[op].backends if b.name == backend)
+    reason = found.refuses(*args)
+    if reason is not None:
+        pytest.skip(f"{backend} takes only {reason}")
+
+
 ODD = (0, 1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 1025)
 
 

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.ops.common import backends
+from tests.ops.common import backends, skip_if_refused
 from uapfast import testing
 from uapfast.errors import InputError
 from uapfast.ops import build_queries
+from uapfast.ops._registry import OPS
 
 BACKENDS = backends("build_queries")
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -75,6 +76,7 @@ def test_matches_plain_torch(
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 def test_other_dtypes_are_rounded_once(backend: str, dtype: torch.dtype) -> None:
     images, uaps = images_of(torch.uint8, (4, 3, 9, 11)), torch.randn(2, 3, 9, 11) * 0.1
+    skip_if_refused("build_queries", backend, images, uaps, None, 1.0, [], [], dtype)
     got = build_queries(images, uaps, mean=MEAN[:3], std=STD[:3], dtype=dtype, backend=backend)
     exact = torch.stack([plainly(images, m, 1.0, MEAN[:3], STD[:3], torch.float64) for m in (None, *uaps)])
     # Half a unit in the last place of the type, and what float32 arithmetic may add to it.
@@ -166,3 +168,22 @@ def test_bad_input_is_named(backend: str, change: dict[str, Any], needle: str) -
     with pytest.raises(InputError) as caught:
         build_queries(**{**good, **change}, backend=backend)
     assert needle in str(caught.value)
+
+
+@pytest.mark.needs("cpu-extension")
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("channels", [1, 3, 9])
+def test_same_bits_for_any_threads_and_level(channels: int, channels_last: bool) -> None:
+    images, uaps = images_of(torch.uint8, (37, channels, 33, 35)), torch.randn(2, channels, 33, 35)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            results += [
+                build_queries(images, uaps, channels_last=channels_last, backend=b.name)
+                for b in OPS["build_queries"].backends
+                if b.name != "reference" and b.why_off() is None
+            ]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(results[0], r) for r in results[1:])

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.ops.common import backends
+from tests.ops.common import backends, skip_if_refused
 from uapfast import testing
 from uapfast.errors import InputError
 from uapfast.ops import fingerprint_rows
+from uapfast.ops._registry import OPS
 from uapfast.ops.fingerprint_rows import reference
 
 BACKENDS = backends("fingerprint_rows")
@@ -24,6 +25,7 @@ CLASSES = [1, 2, 3, 7, 10, 15, 16, 17, 33, 65, 97, 100, 1000, 1025]
 def test_matches_float64(backend: str, classes: int, scale: float, dtype: torch.dtype) -> None:
     logits = (torch.randn(3, 5, classes, dtype=torch.float64) * scale).to(dtype)
     k = min(3, classes)
+    skip_if_refused("fingerprint_rows", backend, logits, k)
     got = fingerprint_rows(logits, top_k=k, backend=backend)
     assert got.log_probs.dtype == dtype and got.labels.dtype == torch.int64
     exact = torch.log_softmax(logits.double(), dim=-1)
@@ -45,6 +47,7 @@ def test_matches_float64(backend: str, classes: int, scale: float, dtype: torch.
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_in_float32_out(backend: str, dtype: torch.dtype) -> None:
     logits = (torch.randn(2, 9, 10) * 5).to(dtype)
+    skip_if_refused("fingerprint_rows", backend, logits, 2)
     got = fingerprint_rows(logits, top_k=2, backend=backend)
     assert got.log_probs.dtype == torch.float32
     torch.testing.assert_close(
@@ -122,3 +125,37 @@ def test_bad_input_is_named(backend: str, logits: Any, k: int, needle: str) -> N
     with pytest.raises(InputError) as caught:
         fingerprint_rows(logits, top_k=k, backend=backend)
     assert needle in str(caught.value)
+
+
+@pytest.mark.needs("cpu-extension")
+@pytest.mark.parametrize("classes", [1, 10, 33, 1000])
+def test_same_bits_for_any_threads_and_level(classes: int) -> None:
+    logits = torch.randn(3, 701, classes) * 7
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            results += [
+                fingerprint_rows(logits, top_k=1, backend=b.name)
+                for b in OPS["fingerprint_rows"].backends
+                if b.name != "reference" and b.why_off() is None and b.refuses(logits, 1) is None
+            ]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(x, y) for r in results[1:] for x, y in zip(results[0], r, strict=True))
+
+
+@pytest.mark.needs("cpu-extension")
+def test_native_writes_only_its_targets() -> None:
+    from uapfast import _native
+
+    for rows in (1, 15, 16, 17, 33):
+        for classes in (1, 7, 33):
+            source = testing.Canary(torch.randn(rows, classes))
+            floats = [testing.Canary(torch.full(s, math.nan)) for s in ((rows, classes), (rows,), (rows, 1))]
+            ints = [testing.Canary(torch.full(s, -113)) for s in ((rows,), (rows, 1))]
+            order = [source, floats[0], ints[0], floats[1], floats[2], ints[1]]
+            address = [c.tensor.data_ptr() for c in order]
+            _native.cpu().fingerprint_rows(*address, rows, classes, 1, 1, -1)
+            assert all(c.intact() for c in order)
+            assert not floats[0].tensor.isnan().any() and (ints[1].tensor >= 0).all()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from uapfast import _native
 from uapfast.errors import InputError
 from uapfast.ops import _args
-from uapfast.ops._registry import AUTO, Backend, define
+from uapfast.ops._registry import AUTO, Backend, define, native_backends
 
 NAME = "build_queries"
 IMAGES = (torch.uint8, torch.float32)
@@ -49,7 +51,7 @@ def build_queries(
         clean: whether slot 0 is the clean images; without it the slots are the perturbations alone.
         out: buffer to write: the result's shape and dtype, strides as ``channels_last`` says. A fresh one
             is allocated if left out.
-        backend: ``reference``; left out, the fastest that applies.
+        backend: ``cpu``, ``scalar``, ``avx2``, ``avx512``, ``reference``; left out, the fastest that applies.
 
     Returns:
         ``[slots, N, C, H, W]``, or ``out``. Not differentiable: inputs must not require gradients.
@@ -108,8 +110,9 @@ def _slots(uaps: Tensor | None, assign: Tensor | None, clean: bool) -> int:
 def _empty(images: Tensor, slots: int, dtype: torch.dtype, channels_last: bool) -> Tensor:
     n, c, h, w = images.shape
     if channels_last:
-        return images.new_empty((slots, n, h, w, c), dtype=dtype).permute(0, 1, 4, 2, 3)
-    return images.new_empty((slots, n, c, h, w), dtype=dtype)
+        shape = (slots, n, h, w, c)
+        return torch.empty(shape, dtype=dtype, device=images.device).permute(0, 1, 4, 2, 3)
+    return torch.empty((slots, n, c, h, w), dtype=dtype, device=images.device)
 
 
 def _fake(
@@ -216,6 +219,55 @@ def _reference_out(
     _write(images, uaps, assign, t, mean, std, clean, out)
 
 
+def _native_out(
+    level: int,
+    images: Tensor,
+    uaps: Tensor | None,
+    assign: Tensor | None,
+    t: float,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    channels_last: bool,
+    clean: bool,
+    out: Tensor,
+) -> None:
+    check_assign(assign, uaps)
+    count, channels, height, width = images.shape
+    source = images.contiguous()
+    moves = None if uaps is None else uaps.contiguous()
+    which = None if assign is None else assign.contiguous()
+    centre = torch.tensor(list(mean) or [0.0] * channels, dtype=torch.float64)
+    scale = torch.tensor(list(std) or [1.0] * channels, dtype=torch.float64)
+    addresses = [0 if x is None else x.data_ptr() for x in (source, moves, which, out, centre, scale)]
+    _native.cpu().build_queries(
+        *addresses,
+        _args.DTYPE_CODES[source.dtype],
+        count,
+        0 if moves is None else moves.shape[0],
+        channels,
+        height * width,
+        t,
+        channels_last,
+        clean,
+        torch.get_num_threads(),
+        level,
+    )
+
+
+def _native_run(level: int, *args: Any) -> Tensor:
+    images, uaps, assign, *_, dtype, channels_last, clean = args
+    out = _empty(images, _slots(uaps, assign, clean), dtype, channels_last)
+    run: Any = _native_out
+    run(level, *args, out)
+    return out
+
+
+def _refuses(images: Tensor, *args: Any) -> str | None:
+    good = images.device.type == "cpu" and args[5] == torch.float32
+    return None if good else "a float32 result on the CPU"
+
+
 _ARGUMENTS = (
     "Tensor images, Tensor? uaps, Tensor? assign, float t, float[] mean, float[] std, "
     "ScalarType dtype, bool channels_last, bool clean"
@@ -225,13 +277,19 @@ _OP = define(
     f"{_ARGUMENTS} -> Tensor",
     check=_check,
     fake=_fake,
-    backends=[Backend("reference", reference)],
+    backends=[
+        *native_backends(_native_run, _refuses, ("scalar", "avx2", "avx512")),
+        Backend("reference", reference),
+    ],
 )
 _OP_OUT = define(
     f"{NAME}_out",
     f"{_ARGUMENTS}, Tensor(a!) out -> ()",
     check=_check_out,
     fake=lambda *_: None,
-    backends=[Backend("reference", _reference_out)],
+    backends=[
+        *native_backends(_native_out, _refuses, ("scalar", "avx2", "avx512")),
+        Backend("reference", _reference_out),
+    ],
     mutates=True,
 )

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from uapfast import _native
 from uapfast.ops import _args
-from uapfast.ops._registry import AUTO, Backend, define
+from uapfast.ops._registry import AUTO, Backend, define, native_backends
 
 NAME = "fingerprint_rows"
 
@@ -41,7 +42,7 @@ def fingerprint_rows(logits: Tensor, *, top_k: int = 0, backend: str = AUTO) -> 
     Args:
         logits: ``[M, Q, K]`` floating, K >= 1: M models asked Q queries.
         top_k: classes to list in falling order, 0..K.
-        backend: ``reference``; left out, the fastest that applies.
+        backend: ``cpu``, ``scalar``, ``avx2``, ``avx512``, ``reference``; left out, the fastest that applies.
 
     Returns:
         A :class:`FingerprintRows` on the device of ``logits``. Not differentiable.
@@ -97,10 +98,35 @@ def reference(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor, Tenso
     )
 
 
+def _native_run(level: int, logits: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    source = logits.contiguous()
+    models, queries, classes = source.shape
+    rows = (models, queries)
+    out = (
+        torch.empty(source.shape),
+        torch.empty(rows, dtype=torch.int64),
+        torch.empty(rows),
+        torch.empty((*rows, top_k)),
+        torch.empty((*rows, top_k), dtype=torch.int64),
+    )
+    addresses = [t.data_ptr() for t in (source, *out)]
+    _native.cpu().fingerprint_rows(
+        *addresses, models * queries, classes, top_k, torch.get_num_threads(), level
+    )
+    return out
+
+
+def _refuses(logits: Tensor, top_k: int) -> str | None:
+    return None if logits.dtype == torch.float32 and logits.device.type == "cpu" else "float32 on the CPU"
+
+
 _OP = define(
     NAME,
     "Tensor logits, SymInt top_k -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     check=_check,
     fake=empty_result,
-    backends=[Backend("reference", reference)],
+    backends=[
+        *native_backends(_native_run, _refuses, ("scalar", "avx2", "avx512")),
+        Backend("reference", reference),
+    ],
 )

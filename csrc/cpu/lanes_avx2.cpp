@@ -1,0 +1,7 @@
+#include "lanes.inc"
+
+namespace uapfast::lanes {
+
+const Kernels& Avx2() { return kTable; }
+
+}  // namespace uapfast::lanes

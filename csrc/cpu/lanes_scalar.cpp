@@ -1,0 +1,7 @@
+#include "lanes.inc"
+
+namespace uapfast::lanes {
+
+const Kernels& Scalar() { return kTable; }
+
+}  // namespace uapfast::lanes
