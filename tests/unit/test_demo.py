@@ -54,7 +54,7 @@ def test_another_demos_folder_is_refused(done: tuple[Path, Report, str]) -> None
 
 def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StorageError, match="--out"):
+    with pytest.raises(StorageError, match="must be a folder that can be made"):
         run(tmp_path / "file" / "out", scale=TINY, stream=io.StringIO())
 
 

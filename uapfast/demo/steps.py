@@ -19,8 +19,8 @@ import uapfast
 from uapfast.data import load_data
 from uapfast.demo import suspects as make
 from uapfast.demo.table import print_summary, print_table
-from uapfast.errors import InputError, StorageError
-from uapfast.files import require_writable, write_text
+from uapfast.errors import InputError
+from uapfast.files import make_folder, require_writable, write_text
 from uapfast.models.checkpoint import load_model, save_weights
 from uapfast.models.model import Model
 from uapfast.pool.build import build_pool
@@ -69,12 +69,7 @@ def split_digits(seed: int) -> tuple[make.Split, torch.Tensor]:
 def _folder(out: Path, seed: int, scale: Scale) -> None:
     """Make or reuse ``out``; another demo's folder is refused, since its models would be mixed in."""
     settings = json.dumps({"seed": seed, **asdict(scale), "version": uapfast.__version__}, sort_keys=True)
-    try:
-        (out / "suspects").mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise StorageError(
-            f"demo: --out must be a folder that can be made, got {out}: {exc.strerror}"
-        ) from exc
+    make_folder(out / "suspects")
     mark = out / "demo.json"
     require_writable(mark)
     if mark.exists() and mark.read_text(encoding="utf-8") != settings:

@@ -1,0 +1,169 @@
+"""What an owner runs: ``generate``, ``pool``, ``subspace``, ``demo``. Heavy imports stay inside."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uapfast.cli import base
+from uapfast.cli import options as o
+from uapfast.cli.base import app
+from uapfast.cli.shell import Reporter, only_result_on_stdout
+from uapfast.cli.show import lines, subspace_lines
+
+
+@app.command()
+def generate(
+    arch: o.Arch,
+    weights: o.Weights,
+    data: o.Data,
+    pool: o.Manifest,
+    out: Annotated[Path, typer.Option("--out", metavar="REF", help="Where the reference goes.")],
+    eps: Annotated[float, typer.Option("--eps", help="Radius of the UAP's ball, input units (0..1).")] = 0.1,
+    norm: Annotated[o.Norm, typer.Option("--norm", help="Ball of the UAP.")] = o.Norm.linf,
+    uap: Annotated[o.Uap, typer.Option("--uap", help="Algorithm of the UAP.")] = o.Uap.margin,
+    points: Annotated[int, typer.Option("--points", help="Query points per view.")] = 100,
+    views: Annotated[int, typer.Option("--views", help="Views.")] = 20,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="T[,T...]", help="Points are asked at x + t v; the pool chooses."),
+    ] = None,
+    encoder: Annotated[o.Encoder, typer.Option("--encoder", help="Fingerprint encoder.")] = o.Encoder.lineage,
+    selection: Annotated[
+        o.Selection | None,
+        typer.Option("--selection", help="How points are chosen; the encoder's own if unset."),
+    ] = None,
+    fooling: Annotated[float, typer.Option("--fooling", help="Fooling rate at which the UAP stops.")] = 0.8,
+    min_fooling: Annotated[float, typer.Option("--min-fooling", help="Warn below this fooling rate.")] = 0.3,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail below --min-fooling.")] = False,
+    wire_safe: Annotated[bool, typer.Option("--wire-safe", help="Keep the UAP on the 1/255 grid.")] = False,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    debug: o.Debug = False,
+) -> None:
+    """Make the reference of a victim: its UAPs, query points, encoder and calibration."""
+    from uapfast.config import GenerateConfig
+    from uapfast.files import require_writable
+
+    config = GenerateConfig(
+        eps=eps, norm=norm.value, uap=uap.value, points=points, views=views, ray=o.numbers(ray, "--ray"),
+        encoder=encoder.value,
+        selection=selection.value if selection else None, fooling=fooling, min_fooling=min_fooling,
+        strict=strict, wire_safe=wire_safe, seed=seed,
+    )  # fmt: skip
+    require_writable(out)
+    with only_result_on_stdout() as stdout, Reporter() as progress:
+        from uapfast.data import load_data
+        from uapfast.pool.pool import load_pool
+        from uapfast.verbs.generate import generate as run
+
+        victim = base.load(arch, weights, device, mean, std, name="victim")
+        owned = load_data(data)
+        models = load_pool(pool, o.device(device))
+        reference = run(
+            victim,
+            owned.x(),
+            owned.labels,
+            pool=models,
+            config=config,
+            device=o.device(device),
+            progress=progress,
+        )
+        reference.save(out)
+        print(f"wrote {out}", *lines(reference.summary()), sep="\n", file=stdout, flush=True)
+
+
+@app.command()
+def pool(
+    arch: o.Arch,
+    weights: o.Weights,
+    data: o.Data,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder of the pool; continued if it is there.")
+    ],
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="FILE.py:train", help="(model, images, labels, seed) -> model."),
+    ] = None,
+    twins: Annotated[int, typer.Option("--twins", help="Twins of the victim.")] = 8,
+    surrogates: Annotated[int, typer.Option("--surrogates", help="Surrogates of every candidate.")] = 2,
+    homologous: Annotated[int, typer.Option("--homologous", help="Honestly trained models.")] = 16,
+    epochs: Annotated[int, typer.Option("--epochs", help="Epochs of the default recipe.")] = 5,
+    jobs: Annotated[int, typer.Option("--jobs", help="Models trained at the same time.")] = 1,
+    seed: o.Seed = 0,
+    debug: o.Debug = False,
+) -> None:
+    """Train a surrogate pool from the owner's data and recipe; a stopped run goes on where it was."""
+    with only_result_on_stdout() as stdout, Reporter() as progress:
+        from uapfast.data import load_data
+        from uapfast.pool.build import build_pool
+
+        manifest = build_pool(
+            arch, weights, load_data(data), out, recipe=recipe, twins=twins, surrogates=surrogates,
+            homologous=homologous, epochs=epochs, jobs=jobs, seed=seed, progress=progress,
+        )  # fmt: skip
+        print(f"wrote {manifest}", file=stdout, flush=True)
+
+
+@app.command()
+def subspace(
+    arch: o.Arch,
+    weights: o.Weights,
+    data: o.Data,
+    pool: o.Manifest,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Gets subspace.json and subspace.png.")],
+    per_model: Annotated[int, typer.Option("--per-model", help="UAPs of each model.")] = 10,
+    rank: Annotated[int, typer.Option("--rank", help="Dimensions of the victim's subspace.")] = 4,
+    eps: Annotated[float, typer.Option("--eps", help="Radius of the UAP's ball, input units (0..1).")] = 0.1,
+    norm: Annotated[o.Norm, typer.Option("--norm", help="Ball of the UAP.")] = o.Norm.linf,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    debug: o.Debug = False,
+) -> None:
+    """Measure how consistent the UAP subspaces of victim, piracy and homologous models are (SVD)."""
+    from uapfast.files import make_folder, write_bytes, write_text
+
+    make_folder(out)
+    with only_result_on_stdout() as stdout, Reporter() as progress:
+        from uapfast.data import load_data
+        from uapfast.pool.pool import load_pool
+        from uapfast.report.subspace_plot import subspace_png
+        from uapfast.verbs.subspace import subspace as run
+
+        victim = base.load(arch, weights, device, mean, std, name="victim")
+        found = run(
+            victim, load_data(data).x(), pool=load_pool(pool, o.device(device)), per_model=per_model,
+            rank=rank, eps=eps, norm=norm.value, seed=seed, progress=progress,
+        )  # fmt: skip
+        write_bytes(out / "subspace.png", subspace_png(found))
+        write_text(out / "subspace.json", json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
+        print(
+            *subspace_lines(found.to_dict()),
+            f"wrote {out / 'subspace.png'}",
+            sep="\n",
+            file=stdout,
+            flush=True,
+        )
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder of the models and the report.")
+    ] = Path("demo-out"),
+    seed: o.Seed = 0,
+    debug: o.Debug = False,
+) -> None:
+    """Run everything on scikit-learn's digits: train, fingerprint, verify, report."""
+    from uapfast.demo import run
+
+    with Reporter() as progress:
+        run(out, seed=seed, stream=sys.stdout, progress=progress)

@@ -1,0 +1,98 @@
+"""What is asked about a suspect: ``verify``, ``encode``, ``info``. Heavy imports stay inside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uapfast.cli import base
+from uapfast.cli import options as o
+from uapfast.cli.base import app
+from uapfast.cli.shell import only_result_on_stdout
+from uapfast.cli.show import lines, verdict_lines
+
+
+@app.command()
+def verify(
+    reference: o.Reference,
+    arch: o.Arch,
+    weights: o.Weights,
+    as_json: o.Json = False,
+    alpha: Annotated[
+        float, typer.Option("--alpha", help="Level: convict only if p_value is below it.")
+    ] = 1e-3,
+    output: o.Answers = o.Output.auto,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    device: o.Device = "auto",
+    debug: o.Debug = False,
+) -> int:
+    """Decide whether a suspect descends from the victim.
+
+    Exit code: 0 independent, 1 piracy, 3 inconclusive, 4 invalid, 2 error.
+    """
+    from uapfast.config import check
+    from uapfast.errors import SuspectError
+
+    check(0 < alpha < 0.5, "verify", "--alpha", "a level in (0, 0.5)", alpha)
+    with only_result_on_stdout() as stdout:
+        from uapfast.reference import load
+        from uapfast.verbs.verify import invalid
+        from uapfast.verbs.verify import verify as run
+
+        known = load(reference)
+        try:
+            suspect = base.load(arch, weights, device, mean, std, output=output.value)
+        except SuspectError as exc:  # weights with NaN: a fact about the suspect, not a failure of ours
+            verdict = invalid(known, str(exc), alpha=alpha)
+        else:
+            verdict = run(known, suspect, alpha=alpha, output=output.value)
+        if as_json:
+            print(verdict.to_json(), file=stdout, flush=True)
+        else:
+            print(*verdict_lines(verdict.to_dict()), sep="\n", file=stdout, flush=True)
+    return verdict.exit_code
+
+
+@app.command()
+def encode(
+    reference: o.Reference,
+    arch: o.Arch,
+    weights: o.Weights,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.npz", help="Gets z, float32 [V, d].")],
+    output: o.Answers = o.Output.auto,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    device: o.Device = "auto",
+    debug: o.Debug = False,
+) -> None:
+    """Write the embedding of a suspect's answers: one unit row for each view."""
+    from uapfast.files import atomic_path, require_writable
+
+    require_writable(out)
+    with only_result_on_stdout() as stdout:
+        import numpy as np
+
+        from uapfast.reference import load
+        from uapfast.verbs.encode import encode as run
+
+        z = np.asarray(run(load(reference), base.load(arch, weights, device, mean, std, output=output.value)))
+        with atomic_path(out) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, z=z.astype(np.float32, copy=False))
+        print(f"wrote {out}: z {list(z.shape)}", file=stdout, flush=True)
+
+
+@app.command()
+def info(reference: o.Reference, as_json: o.Json = False, debug: o.Debug = False) -> None:
+    """Say what a reference holds and how it was made."""
+    with only_result_on_stdout() as stdout:
+        from uapfast.reference import load
+
+        summary = load(reference).summary()
+        if as_json:
+            print(json.dumps(summary, allow_nan=False), file=stdout, flush=True)
+        else:
+            print(*lines(summary), sep="\n", file=stdout, flush=True)
