@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from uapfast.config import check
 from uapfast.errors import InputError, ModelError
 from uapfast.models.userfile import load_function
 
@@ -49,13 +51,16 @@ def default_recipe(
         ``model``, in eval mode.
 
     Raises:
-        InputError: no images, or fewer labels than images.
+        InputError: no images, fewer labels than images, or numbers out of range.
     """
+    check(isinstance(epochs, int) and epochs >= 1, "recipe", "epochs", "a whole number >= 1", repr(epochs))
+    check(isinstance(batch, int) and batch >= 2, "recipe", "batch", "a whole number >= 2", repr(batch))
+    check(0 < learning_rate < math.inf, "recipe", "learning_rate", "a finite number > 0", learning_rate)
     if len(images) == 0 or len(labels) != len(images):
         raise InputError("recipe", "labels", f"one an image, {len(images)} > 0", len(labels))
     generator = torch.Generator().manual_seed(seed)
     steps = epochs * -(-len(images) // batch)
-    with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
         torch.manual_seed(seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, max(steps, 2))
