@@ -19,7 +19,7 @@ import torch.multiprocessing
 from uapfast._version import versions
 from uapfast.config import check
 from uapfast.data import Dataset
-from uapfast.errors import ModelError, PoolError, PoolWarning, StorageError, SuspectError
+from uapfast.errors import DataError, ModelError, PoolError, PoolWarning, StorageError, SuspectError
 from uapfast.files import write_text
 from uapfast.models.checkpoint import load_model
 from uapfast.models.model import Model
@@ -86,6 +86,7 @@ def build_pool(
     Raises:
         InputError: a number out of range.
         PoolError: ``out`` holds models of other settings or is in use, or a training failed.
+        DataError: no images.
         ModelError: an architecture or recipe that cannot be used, or a victim that does not fit the data.
         StorageError: ``out`` cannot be written.
     """
@@ -93,7 +94,8 @@ def build_pool(
     good = isinstance(jobs, int) and 1 <= jobs <= 1024
     check(good, "pool", "jobs", "a whole number in 1..1024", repr(jobs))
     victim = load_model(arch, weights, name="victim")
-    others = config.other_archs or default_archs(arch, data, _classes(victim, data))
+    classes = _classes(victim, data)
+    others = config.other_archs or default_archs(arch, data, classes)
     for spec in (arch, *others):
         resolve_arch(spec)
     base = {"victim": victim.sha256, "data": data.sha256, "recipe": None, "code": None}
@@ -115,6 +117,8 @@ def build_pool(
 def _classes(victim: Model, data: Dataset) -> int:
     """The victim's K, after it has shown that it knows the data."""
     count = min(MEASURED_ON, len(data))
+    if count == 0:
+        raise DataError("pool", "data", "of at least one image", "none")
     try:
         answers = victim.answers(data.x(slice(0, count)))
     except SuspectError as exc:

@@ -1,0 +1,423 @@
+"""Building a pool: what is made, that it repeats itself, and that a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from uapfast.data import Dataset, load_data
+from uapfast.errors import (
+    DataError,
+    InputError,
+    ModelError,
+    PoolError,
+    PoolWarning,
+    StorageError,
+    SuspectError,
+)
+from uapfast.models.checkpoint import load_model, save_weights
+from uapfast.models.registry import resolve_arch
+from uapfast.pool import build
+from uapfast.pool.build import build_pool
+from uapfast.pool.pool import load_pool
+from uapfast.pool.recipe import default_recipe
+from uapfast.pool.train import predict
+
+ROOT = Path(__file__).resolve().parents[2]
+ARCH = "uapfast:mlp-small?size=8"
+OTHERS = ("uapfast:cnn-small?size=8",)
+SMALL: dict[str, Any] = {"twins": 2, "surrogates": 2, "homologous": 3, "epochs": 2, "other_archs": OTHERS}
+MODELS = 2 + 3 + 3 * 2
+
+
+def data() -> Dataset:
+    return load_data("digits:train").subset(slice(0, 400))
+
+
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("victim") / "victim.safetensors"
+    torch.manual_seed(0)
+    d = data()
+    save_weights(default_recipe(resolve_arch(ARCH)(), d.x(), d.labels, 0, epochs=8), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(victim: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted pool."""
+    return build_pool(ARCH, victim, data(), tmp_path_factory.mktemp("whole"), **SMALL)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Manifest and weights: what has to be the same in every run."""
+    files = [folder / "manifest.csv", *(folder / "models").glob("*.safetensors")]
+    return {f.name: f.read_bytes() for f in files if f.name != "manifest.csv"}
+
+
+def test_what_is_made(whole: Path, victim: Path) -> None:
+    pool = load_pool(whole)
+    assert len(pool.models) == 1 + MODELS and len({m.model.sha256 for m in pool.models}) == 1 + MODELS
+    assert pool.victim is not None and pool.victim.model.sha256 == load_model(ARCH, victim).sha256
+    assert [m.name for m in pool.twins] == ["twin-00", "twin-01"]
+    for candidate in ("victim", "twin-00", "twin-01"):
+        assert [m.kind for m in pool.piracy(candidate)] == list(pool.kinds)
+    assert pool.kinds == ("00-soft-cnn-small-1", "01-soft-mlp-small-1")
+    record = json.loads((whole.parent / "pool.json").read_text())
+    assert record["config"]["twins"] == 2 and len(record["models"]) == MODELS
+    for row in record["models"]:
+        made = next(m for m in pool.models if m.name == row["name"])
+        right = float((made.model.answers(data().x()).labels() == data().labels).double().mean())
+        assert row["sha256"] == made.model.sha256 and row["owner_accuracy"] == pytest.approx(right, abs=1e-4)
+        assert ("agreement" in row) == (row["relation"] == "piracy")
+    names = sorted(p.name for p in whole.parent.iterdir())
+    assert names == [".lock", "manifest.csv", "models", "pool.json"]
+    assert not list((whole.parent / "models").glob("*.tmp"))
+
+
+def test_surrogates_learn_from_their_own_candidate(victim: Path, tmp_path: Path) -> None:
+    """Piracy models agree more with the candidate that they were made from than with the others."""
+    out = build_pool(
+        ARCH, victim, data(), tmp_path, twins=1, surrogates=2, homologous=0, epochs=12, other_archs=(ARCH,)
+    )
+    pool, x = load_pool(out), load_data("digits:test").x()
+    answers = {m.name: m.model.answers(x).probabilities() for m in pool.models}
+
+    def gap(a: str, b: str) -> float:
+        return float((answers[a] - answers[b]).square().mean())
+
+    for own, other in (("victim", "twin-00"), ("twin-00", "victim")):
+        for m in pool.piracy(own):
+            assert gap(m.name, own) < 0.8 * gap(m.name, other)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_it_repeats_itself_whatever_the_jobs(whole: Path, victim: Path, tmp_path: Path, jobs: int) -> None:
+    seen: list[tuple[int, int, str]] = []
+    out = build_pool(
+        ARCH, victim, data(), tmp_path, jobs=jobs, progress=lambda *args: seen.append(args), **SMALL
+    )
+    assert content(out.parent) == content(whole.parent)
+    assert [done for done, _, _ in seen] == list(range(MODELS + 1)) and {n for _, n, _ in seen} == {MODELS}
+    assert {what for _, _, what in seen[1:]} == {p.stem for p in (tmp_path / "models").glob("*.json")}
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+import torch
+from uapfast.data import load_data
+from uapfast.pool.build import build_pool
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    data = load_data("digits:train").subset(slice(0, 400))
+    build_pool({arch!r}, {victim!r}, data, {out!r}, twins=2, surrogates=2, homologous=3, epochs=2,
+               other_archs={others!r}, progress=lambda done, total, what: print(done, flush=True))
+"""
+
+
+@pytest.mark.parametrize("kill_after", [1, 7])
+def test_a_killed_run_goes_on_where_it_was(
+    whole: Path, victim: Path, tmp_path: Path, kill_after: int
+) -> None:
+    out = tmp_path / "pool"
+    script = tmp_path / "run.py"
+    script.write_text(
+        SCRIPT.format(root=str(ROOT), arch=ARCH, victim=str(victim), out=str(out), others=OTHERS)
+    )
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= kill_after:
+            break
+    time.sleep(0.02)  # into the training, or the writing, of the next one
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert not (out / "manifest.csv").exists(), "the manifest is the last thing written"
+    (out / "models" / ".twin-01.safetensors.abc.tmp").write_bytes(b"half")
+    before = {p.name: p.stat().st_mtime_ns for p in (out / "models").glob("*.json")}
+    assert kill_after <= len(before) < MODELS
+    first: list[int] = []
+    manifest = build_pool(
+        ARCH, victim, data(), out, progress=lambda done, total, what: first.append(done), **SMALL
+    )
+    assert first[0] == len(before) and content(out) == content(whole.parent)
+    after = {p.name: p.stat().st_mtime_ns for p in (out / "models").glob("*.json")}
+    assert before.items() <= after.items(), "what was done is not done twice"
+    assert not list((out / "models").glob("*.tmp")) and len(load_pool(manifest).models) == 1 + MODELS
+
+
+def copy(whole: Path, out: Path) -> Path:
+    for path in [
+        whole.parent / "manifest.csv",
+        whole.parent / "pool.json",
+        *(whole.parent / "models").iterdir(),
+    ]:
+        target = out / path.relative_to(whole.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    return out
+
+
+@pytest.mark.parametrize("damage", ["no weights", "no record", "torn record", "empty record"])
+def test_half_made_models_are_made_again(whole: Path, victim: Path, tmp_path: Path, damage: str) -> None:
+    out = copy(whole, tmp_path)
+    weights, record = (out / "models" / f"twin-01.{s}" for s in ("safetensors", "json"))
+    if damage == "no weights":
+        weights.unlink()
+    elif damage == "no record":
+        record.unlink()
+    else:
+        record.write_bytes(record.read_bytes()[:30] if damage == "torn record" else b"{}")
+    done: list[str] = []
+    build_pool(ARCH, victim, data(), out, progress=lambda n, total, what: done.append(what), **SMALL)
+    assert done[1:] == ["twin-01", "piracy-twin-01-00", "piracy-twin-01-01"], "and what derives from them"
+    assert content(out) == content(whole.parent)
+
+
+def test_a_pool_is_extended(whole: Path, victim: Path, tmp_path: Path) -> None:
+    out, done = copy(whole, tmp_path), []
+    larger = {**SMALL, "twins": 3}
+    manifest = build_pool(
+        ARCH, victim, data(), out, progress=lambda n, total, what: done.append(what), **larger
+    )
+    assert done[1:] == ["twin-02", "piracy-twin-02-00", "piracy-twin-02-01"]
+    assert content(whole.parent).items() <= content(out).items()
+    assert len(load_pool(manifest).twins) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 3},
+        {"seed": 1},
+        {"data": load_data("digits:train").subset(slice(0, 399))},
+        {"other_archs": ("uapfast:vgg-small?size=8",)},
+    ],
+    ids=["epochs", "seed", "data", "architectures"],
+)
+def test_other_settings_do_not_mix(whole: Path, victim: Path, tmp_path: Path, change: dict) -> None:
+    out = copy(whole, tmp_path)
+    settings = {"data": data(), **SMALL, **change}
+    with pytest.raises(PoolError, match=r"pool: out must be new, or of the same .*made with others"):
+        build_pool(ARCH, victim, out=out, **settings)
+    assert content(out) == content(whole.parent)
+
+
+def test_another_victim_does_not_mix(whole: Path, victim: Path, tmp_path: Path) -> None:
+    out = copy(whole, tmp_path / "pool")
+    torch.manual_seed(9)
+    save_weights(
+        default_recipe(resolve_arch(ARCH)(), data().x(), data().labels, 9, epochs=8),
+        tmp_path / "v.safetensors",
+    )
+    with pytest.raises(PoolError, match="of the same victim"):
+        build_pool(ARCH, tmp_path / "v.safetensors", data(), out, **SMALL)
+
+
+RECIPE = """
+import torch
+
+
+def train(model, images, labels, seed):
+    assert images.dtype == torch.float32 and labels.dtype == torch.int64 and labels.ndim == 1
+    torch.manual_seed(seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr={rate})
+    for _ in range(15):
+        loss = torch.nn.functional.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
+"""
+NET = """
+from torch import nn
+
+
+def make():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, {width}), nn.ReLU(), nn.Linear({width}, 10))
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> tuple[str, str, Path]:
+    """The owner's architecture and recipe as files, and weights."""
+    (tmp_path / "net.py").write_text(NET.format(width=24))
+    (tmp_path / "train.py").write_text(RECIPE.format(rate=0.01))
+    arch = f"{tmp_path}/net.py:make"
+    torch.manual_seed(1)
+    module = default_recipe(resolve_arch(arch)(), data().x(), data().labels, 1)
+    save_weights(module, tmp_path / "victim.safetensors")
+    return arch, f"{tmp_path}/train.py:train", tmp_path
+
+
+def test_the_owners_recipe_and_architecture(own: tuple[str, str, Path]) -> None:
+    arch, recipe, folder = own
+    small = {**SMALL, "surrogates": 1}
+    manifest = build_pool(
+        arch, folder / "victim.safetensors", data(), folder / "pool", recipe=recipe, **small
+    )
+    pool = load_pool(manifest)
+    assert "../net.py:make" in manifest.read_text() and len(pool.models) == 1 + 2 + 3 + 3
+    record = json.loads((folder / "pool" / "pool.json").read_text())
+    by_owner = {r["name"] for r in record["models"] if r["owners_recipe"]}
+    assert {"twin-00", "twin-01"} <= by_owner and not [n for n in by_owner if n.startswith("piracy")]
+    twin = pool.twins[0].model
+    assert twin.module is not None
+    accuracy = (predict(twin.module, data().x()).argmax(-1) == data().labels).double().mean()
+    assert float(accuracy) > 0.5
+    assert record["base"]["recipe"] == "train" and len(record["base"]["code"]) == 64
+
+
+@pytest.mark.parametrize("which", ["net.py", "train.py"])
+def test_an_edited_file_does_not_mix(own: tuple[str, str, Path], which: str) -> None:
+    arch, recipe, folder = own
+    settings: dict[str, Any] = {"recipe": recipe, "twins": 1, "surrogates": 0, "homologous": 0}
+    build_pool(arch, folder / "victim.safetensors", data(), folder / "pool", **settings)
+    (folder / which).write_text((folder / which).read_text() + "\n# edited\n")
+    with pytest.raises(PoolError, match="was made with others"):
+        build_pool(arch, folder / "victim.safetensors", data(), folder / "pool", **settings)
+
+
+NAN = "    model[1].weight.data.fill_(float('nan')); return model"
+
+
+@pytest.mark.parametrize(
+    ("body", "jobs", "error", "said"),
+    [
+        ("    raise MemoryError('boom')", 1, PoolError, "twin-00 must be possible, got MemoryError: boom"),
+        ("    return 3", 1, ModelError, "a function that returns the trained nn.Module, got int"),
+        (NAN, 1, PoolError, "training of twin-00 must be one that converges, got NaN"),
+        (NAN, 2, PoolError, "training of twin-0[01] must be one that converges, got NaN"),
+    ],
+)
+def test_recipes_that_fail(
+    own: tuple[str, str, Path], body: str, jobs: int, error: type[Exception], said: str
+) -> None:
+    arch, _, folder = own
+    (folder / "bad.py").write_text(f"def train(model, images, labels, seed):\n{body}\n")
+    with pytest.raises(error, match=said):
+        build_pool(
+            arch,
+            folder / "victim.safetensors",
+            data(),
+            folder / "pool",
+            recipe=f"{folder}/bad.py:train",
+            jobs=jobs,
+            twins=jobs,
+            surrogates=0,
+            homologous=0,
+        )
+    assert not list((folder / "pool" / "models").glob("*")), "nothing half-made is left"
+
+
+def test_a_killed_worker_is_one_typed_error(own: tuple[str, str, Path]) -> None:
+    arch, _, folder = own
+    (folder / "bad.py").write_text(
+        "import os\n\n\ndef train(model, images, labels, seed):\n    os.kill(os.getpid(), 9)\n"
+    )
+    with pytest.raises(PoolError, match="worker process must be able to finish .* got one that was killed"):
+        build_pool(
+            arch,
+            folder / "victim.safetensors",
+            data(),
+            folder / "pool",
+            recipe=f"{folder}/bad.py:train",
+            jobs=2,
+            twins=2,
+            surrogates=0,
+            homologous=0,
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"jobs": 0}, InputError, r"jobs must be a whole number in 1\.\.1024, got 0"),
+        ({"twins": -1}, InputError, "twins must be a whole number >= 0, got -1"),
+        ({"epochs": 0}, InputError, "epochs must be a whole number >= 1, got 0"),
+        ({"other_archs": ("uapfast:nothing",)}, ModelError, "got 'uapfast:nothing'"),
+        ({"recipe": "none.py:train"}, ModelError, r"recipe must be an existing Python file"),
+        ({"arch": "uapfast:mlp-small?size=9"}, ModelError, "of another shape"),
+        ({"weights": "none.safetensors"}, ModelError, "an existing file, got none"),
+        ({"data": load_data("digits").subset(slice(0, 0))}, DataError, "of at least one image, got none"),
+        (
+            {"data": Dataset(torch.rand(9, 1, 9, 9), torch.arange(9), "d", 9)},
+            ModelError,
+            r"answers the data's images \[1, 9, 9\]",
+        ),
+        (
+            {"data": Dataset(torch.rand(12, 1, 8, 8), torch.arange(12), "d", 12)},
+            ModelError,
+            "of 12 classes, as the data, got 10",
+        ),
+    ],
+)
+def test_bad_input_leaves_no_folder(
+    victim: Path, tmp_path: Path, change: dict, error: type[Exception], said: str
+) -> None:
+    settings = {"arch": ARCH, "weights": victim, "data": data(), **SMALL, **change}
+    with pytest.raises(error, match=said):
+        build_pool(out=tmp_path / "pool", **settings)
+    assert not (tmp_path / "pool").exists()
+
+
+def test_a_victim_that_was_trained_on_other_inputs_is_noticed(tmp_path: Path) -> None:
+    """Trained on dark ink, 255..0: on 0..1 it knows next to nothing."""
+    d = data()
+    torch.manual_seed(0)
+    module = resolve_arch(ARCH)()
+    x = 255 - 255 * d.x()
+    save_weights(default_recipe(module, x, d.labels, 0, epochs=3), tmp_path / "v.safetensors")
+    with pytest.warns(PoolWarning, match=r"Does it take images in 0\.\.1"):
+        build_pool(
+            ARCH, tmp_path / "v.safetensors", d, tmp_path / "pool", twins=0, surrogates=0, homologous=0
+        )
+
+
+def test_a_good_victim_gives_no_warning(victim: Path, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PoolWarning)
+        build_pool(ARCH, victim, data(), tmp_path, twins=0, surrogates=0, homologous=0)
+
+
+def test_a_victim_of_nan_weights(victim: Path, tmp_path: Path) -> None:
+    module = resolve_arch(ARCH)()
+    with torch.no_grad():
+        module[1].weight[0, 0] = float("nan")
+    save_weights(module, tmp_path / "nan.safetensors")
+    with pytest.raises(SuspectError, match=r"1\.weight must be finite"):
+        build_pool(ARCH, tmp_path / "nan.safetensors", data(), tmp_path / "pool", **SMALL)
+
+
+def test_folders_that_cannot_be_filled(victim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="out must be a writable folder, got .*file"):
+        build_pool(ARCH, victim, data(), tmp_path / "file", **SMALL)
+
+    def full(path: os.PathLike[str], data: bytes) -> None:
+        raise StorageError("write: x must be writable, got No space left on device")
+
+    monkeypatch.setattr("uapfast.models.checkpoint.write_bytes", full)
+    with pytest.raises(StorageError, match="No space left"):
+        build_pool(ARCH, victim, data(), tmp_path / "pool", **SMALL)
+    assert not (tmp_path / "pool" / "manifest.csv").exists()
+
+
+@pytest.mark.skipif(build.fcntl is None, reason="no file locks on this system")
+def test_two_runs_do_not_fill_one_folder(victim: Path, tmp_path: Path) -> None:
+    with build._folder(tmp_path), pytest.raises(PoolError, match="a folder that no other run is filling"):
+        build_pool(ARCH, victim, data(), tmp_path, **SMALL)
