@@ -66,7 +66,7 @@ def universal_perturbation(
     wire_safe: bool = False,
     top_k: int = 10,
     overshoot: float = 0.02,
-    target: int | Sequence[int] | None = None,
+    target: int | Sequence[int | None] | None = None,
     move: Sequence[Any] | None = None,
     spare: Sequence[Any] | None = None,
     count: int = 1,

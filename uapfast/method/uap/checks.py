@@ -35,7 +35,7 @@ class Arguments:
     wire_safe: bool
     top_k: int
     overshoot: float
-    target: int | Sequence[int] | None
+    target: int | Sequence[int | None] | None
     count: int
     seed: int
     has_models: bool
@@ -52,7 +52,8 @@ class Arguments:
             len(each) == self.count, WHERE, "target", f"one class or {self.count}, one per count", list(each)
         )
         for t in each:
-            check(_is_whole(t) and 0 <= t < classes, WHERE, "target", f"a class in 0..{classes - 1}", repr(t))
+            good = t is None or (_is_whole(t) and 0 <= t < classes)
+            check(good, WHERE, "target", f"a class in 0..{classes - 1}", repr(t))
         return each
 
 
