@@ -35,7 +35,12 @@ from uapfast.files import write_text
 RESULTS = Path(__file__).parent / "results"
 VICTIM = "uapfast:resnet-small"
 OTHERS = ("uapfast:vgg-small", "uapfast:cnn-small")
-LABELS = {"direct": "direct modification", "extracted": "extraction, soft labels", "innocent": "innocent"}
+LABELS = {
+    "direct": "direct modification",
+    "retrained": "last layer drawn anew, trained 2 or 20 epochs",
+    "extracted": "extraction, soft labels",
+    "innocent": "innocent",
+}
 console = Console(stderr=True)
 
 

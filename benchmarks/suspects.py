@@ -20,7 +20,7 @@ from uapfast.pool.recipe import default_recipe
 
 @dataclass(frozen=True)
 class Suspect:
-    """One suspect: ``group`` is direct, extracted or innocent; ``how`` names the recipe below."""
+    """One suspect: ``group`` is direct, retrained, extracted or innocent; ``how`` names the recipe below."""
 
     name: str
     group: str
@@ -34,9 +34,10 @@ class Suspect:
 
 
 def plan_suspects(victim: str, others: tuple[str, ...]) -> list[Suspect]:
-    """The suspects of issue-sized first light: 5 direct, 4 extracted, 20 innocents."""
+    """5 direct modifications, 2 with a new last layer, 4 extracted, 20 innocents."""
     direct = ["finetune-all", "finetune-last", "prune-30", "prune-60", "quantize-4"]
     plan = [Suspect(how, "direct", victim, how, 100 + i) for i, how in enumerate(direct)]
+    plan += [Suspect(f"retrain-last-{e}", "retrained", victim, "retrain-last", e) for e in (2, 20)]
     for i, arch in enumerate((victim, victim, *others)):
         name = f"extracted-{arch.removeprefix('uapfast:')}-{i}"
         plan.append(Suspect(name, "extracted", arch, "extract-soft", 200 + i))
@@ -75,7 +76,10 @@ def _modified(victim: nn.Module, suspect: Suspect, thief: Dataset) -> nn.Module:
     ways: dict[str, Callable[[], nn.Module]] = {
         "finetune-all": lambda: attacks.fine_tune(model, few.x(), few.labels, seed=suspect.seed, epochs=2),
         "finetune-last": lambda: attacks.fine_tune(
-            model, few.x(), few.labels, seed=suspect.seed, epochs=2, layers="last"
+            model, few.x(), few.labels, seed=suspect.seed, epochs=2, layers="last", redraw=False
+        ),
+        "retrain-last": lambda: attacks.fine_tune(
+            model, few.x(), few.labels, seed=suspect.seed, epochs=suspect.seed, layers="last"
         ),
         "prune-30": lambda: attacks.prune(model, 0.3),
         "prune-60": lambda: attacks.prune(model, 0.6),

@@ -76,6 +76,7 @@ def fine_tune(
     labels: Tensor,
     *,
     layers: Layers = "all",
+    redraw: bool = True,
     epochs: int = 3,
     lr: float = 1e-3,
     batch: int = 128,
@@ -87,8 +88,9 @@ def fine_tune(
         module: the stolen model.
         images: float32 ``[N,C,H,W]`` in 0..1.
         labels: int64 ``[N]``.
-        layers: ``all``, or ``last``: the last linear or convolution layer is drawn anew and trained alone
-            (batch statistics stay those of the stolen model).
+        layers: ``all``, or ``last``: the last linear or convolution layer is trained alone (batch
+            statistics stay those of the stolen model).
+        redraw: ``last`` only: draw that layer anew first (retraining) instead of going on from it.
         epochs: passes over the images.
         lr: of Adam.
         batch: images a step.
@@ -102,9 +104,10 @@ def fine_tune(
     generator = torch.Generator().manual_seed(seed)
     if layers == "last":
         last = [m for m in out.modules() if isinstance(m, _WEIGHTED)][-1].requires_grad_(True)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            last.reset_parameters()
+        if redraw:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                last.reset_parameters()
     else:
         out.requires_grad_(True).train()
     optimiser = torch.optim.Adam([p for p in out.parameters() if p.requires_grad], lr=lr)
