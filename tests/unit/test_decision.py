@@ -62,6 +62,24 @@ def test_suspect_side_keeps_its_level_where_z_has_heavy_tails(m, n, level):
     assert share <= level + 4 * np.sqrt(level / runs)
 
 
+def test_a_spread_that_happens_to_be_small_is_moderated():
+    """Seen on real models: eight twin scores within 0.03 made an honest model's 0.177 look like z 7.6."""
+    twins = np.array([-0.033, -0.04, -0.019, -0.011, -0.041, 0.002, 0.02, -0.055])
+    alone, moderated = compare(0.177, twins), compare(0.177, twins, typical=0.1)
+    assert alone.z > 7 and moderated.z < 3
+    assert moderated.p > 0.005 and moderated.exact == alone.exact
+    # never the other way: a spread larger than usual stays as it is
+    assert compare(0.177, twins, typical=1e-6).z == pytest.approx(alone.z)
+
+
+def test_first_on_both_sides_is_never_cleared():
+    """A pool too small to convict an exact copy must not acquit it either."""
+    outcome = decide(assessment(0.9, [0.0, 0.6, -0.6], 1.4, [0.0, 0.9, -0.9, 0.3, 0.8]), 1e-3)
+    assert outcome.p > decision.UNCLEAR and outcome.rank == 1
+    assert outcome.decision == "inconclusive"
+    assert "too small to tell" in outcome.reasons[0]
+
+
 def test_critical_is_where_p_equals_alpha():
     others = np.array([0.1, 0.3, 0.2, 0.5, 0.4])
     assert compare(critical(others, 0.01), others).p == pytest.approx(0.01)

@@ -43,18 +43,23 @@ class Side:
     z: float
 
 
-def compare(value: float, others: Array, freedom: float | None = None) -> Side:
+def compare(value: float, others: Array, freedom: float | None = None, typical: float = 0.0) -> Side:
     """How unusual ``value`` is as one more draw beside ``others`` (larger is more unusual).
 
     The p-value is that of a Student t prediction interval, ``(value - mean) / (s * sqrt(1 + 1/n))``
     with n - 1 degrees of freedom (or ``freedom``); with fewer than two others, or no
     spread, it is the rank's.
+
+    With ``typical`` given, the spread s of the others is moderated upwards with it, to at least
+    ``sqrt((s^2 + typical^2) / 2)``: a spread that a few twins happen to show small is the commonest
+    way to a false accusation (after Smyth 2004, who moderates both ways).
     """
     n = len(others)
     exact = (1.0 + float(np.sum(others >= value))) / (n + 1.0)
     floor = 1.0 / (n + 1.0)
     spread = float(np.std(others, ddof=1)) if n >= 2 else 0.0
-    if spread <= 1e-12:
+    spread = max(spread, float(np.sqrt((spread**2 + typical**2) / 2.0)))
+    if n < 2 or spread <= 1e-12:
         return Side(exact, exact, floor, 0.0)
     z = (value - float(np.mean(others))) / (spread * float(np.sqrt(1.0 + 1.0 / n)))
     return Side(float(stats.t.sf(z, freedom or n - 1)), exact, floor, z)
@@ -110,6 +115,7 @@ class Assessment:
         candidates: ``[m+1]`` scores of the suspect with each candidate, the victim's first; or None.
         statistic: the suspect side's statistic of the suspect.
         innocents: ``[n]`` the same statistic of the innocents, each treated as the suspect is.
+        typical: spread of the twins' scores that is usual for innocents (:func:`compare`).
     """
 
     similarity: float
@@ -118,6 +124,7 @@ class Assessment:
     candidates: Array | None
     statistic: float
     innocents: Array
+    typical: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,7 @@ def _sides(a: Assessment, shift: float) -> tuple[Side | None, Side, float, int |
         side = compare(a.statistic + shift, a.innocents)
         return None, side, side.z, None
     own, twins = float(a.candidates[0]) + shift, a.candidates[1:]
-    candidate = compare(own, twins)
+    candidate = compare(own, twins, typical=a.typical)
     suspect = compare(candidate.z, a.innocents, joint_freedom(len(twins), len(a.innocents)))
     return candidate, suspect, candidate.z, 1 + int(np.sum(twins >= own))
 
@@ -148,14 +155,16 @@ def _call(candidate: Side | None, suspect: Side, rank: int | None, alpha: float)
     p = suspect.p if candidate is None else max(candidate.p, suspect.p)
     if p <= alpha and rank in (None, 1):
         return "piracy", p
-    return ("inconclusive" if p <= max(alpha, UNCLEAR) else "independent"), p
+    first = suspect.exact <= suspect.floor and rank in (None, 1)  # then no pool of this size says more
+    return ("inconclusive" if first or p <= max(alpha, UNCLEAR) else "independent"), p
 
 
 def decide(a: Assessment, alpha: float) -> Outcome:
     """Convict only if both sides reject at ``alpha`` and no candidate is closer than the victim.
 
-    ``independent`` means p above ``UNCLEAR``: nothing points to the victim. In between, or where a
-    change of the score by ``JITTER`` would change the decision, the outcome is ``inconclusive``.
+    ``independent`` means p above ``UNCLEAR`` and not first on both sides: nothing points to the victim.
+    In between, or where a change of the score by ``JITTER`` would change the decision, the outcome is
+    ``inconclusive``.
     """
     candidate, suspect, z, rank = _sides(a, 0.0)
     decision, p = _call(candidate, suspect, rank, alpha)
@@ -189,4 +198,6 @@ def _explain(decision: Decision, p: float, alpha: float) -> str:
         return f"p {p:.3g} <= {alpha:g}: closer to the victim than chance explains, on every side tested"
     if decision == "independent":
         return f"p {p:.3g}: nothing points to the victim"
+    if p > max(alpha, UNCLEAR):
+        return f"p {p:.3g}, but closer than to any twin and than any innocent: the pool is too small to tell"
     return f"p {p:.3g} lies between {alpha:g} and {UNCLEAR:g}: not enough to convict, too close to clear"

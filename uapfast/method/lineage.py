@@ -105,9 +105,29 @@ def cosines(metric: Array, template: Array, origin: Array, row: int) -> Array:
     return out
 
 
-def twin_normalised(scores: Array) -> float:
-    """The suspect side's statistic: the victim's score in standard deviations of its twins'."""
-    return compare(float(scores[0]), scores[1:]).z
+def typical_spread(scores: Array, place: int = 0) -> float:
+    """Root mean square, over models ``[n,C]``, of the spread of their scores with the other candidates.
+
+    Args:
+        scores: of innocents.
+        place: column of the candidate that plays the victim.
+    """
+    return float(np.sqrt(np.delete(scores, place, axis=1).var(axis=1, ddof=1).mean()))
+
+
+def statistics(scores: Array) -> Array:
+    """The suspect side's statistic of each of ``[n,C]`` models: z of the victim's score beside its twins'.
+
+    The spread of a model's twin scores is moderated with that of all the others, so that every model is
+    treated alike.
+    """
+    every = np.arange(len(scores))
+    return np.array(
+        [
+            compare(float(row[0]), row[1:], typical=typical_spread(scores[every != i])).z
+            for i, row in enumerate(scores)
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -162,8 +182,12 @@ class LineageScorer:
         spread = np.stack([r[:, 0] for r in rest])
         if self.roster.has_twins:
             scores = own.mean(0)
-            others = np.array([twin_normalised(r.mean(0)) for r in rest])
-            return Assessment(float(scores[0]), own[:, 0], spread, scores, twin_normalised(scores), others)
+            rows = np.stack([r.mean(0) for r in rest])
+            typical = typical_spread(rows)
+            everybody = statistics(np.vstack([rows, scores]))
+            return Assessment(
+                float(scores[0]), own[:, 0], spread, scores, everybody[-1], everybody[:-1], typical
+            )
         statistic = float(own[:, 0].mean())
         return Assessment(statistic, own[:, 0], spread, None, statistic, spread.mean(1))
 
@@ -220,12 +244,14 @@ class LineageScorer:
         if not self.roster.has_twins or not len(self.roster.surrogates):
             return np.zeros(0), np.zeros(0)
         metric, origin = self._metric(self._gram, self.roster.innocents)
+        innocents, _ = self.innocent_scores()
         z, similarity = [], []
         for kind, rows in enumerate(self.roster.surrogates):
             template = templates(metric, self.roster, origin, skip_kind=kind)
             for candidate, row in enumerate(rows):
                 scores = cosines(metric, template, origin, int(row)).mean(0)
-                z.append(compare(float(scores[candidate]), np.delete(scores, candidate)).z)
+                typical = typical_spread(innocents, candidate)
+                z.append(compare(float(scores[candidate]), np.delete(scores, candidate), typical=typical).z)
                 similarity.append(float(scores[candidate]))
         return np.array(z), np.array(similarity)
 
@@ -235,7 +261,7 @@ class LineageScorer:
         scores = np.stack([self._score(full, innocents[innocents != i], int(i)).mean(0) for i in innocents])
         if not self.roster.has_twins:
             return scores, scores[:, 0]
-        return scores, np.array([twin_normalised(row) for row in scores])
+        return scores, statistics(scores)
 
 
 def choose_ray(
