@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,5 +26,6 @@ def art_uap(model: nn.Module, images: Tensor, *, eps: float, fooling: float, max
         classifier, attacker="deepfool", delta=1.0 - fooling, max_iter=max_iter, eps=eps, norm=math.inf,
         attacker_params={"verbose": False}, verbose=False,
     )  # fmt: skip
+    np.random.seed(0)  # ART draws its order from the global generator
     attack.generate(images.numpy())
     return torch.as_tensor(attack.noise).reshape(images.shape[1:]).to(torch.float32)
