@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from uapfast.data import Dataset, load_data
 from uapfast.files import write_text
@@ -16,6 +16,7 @@ from uapfast.models.checkpoint import load_model, save_weights
 from uapfast.models.registry import resolve_arch
 from uapfast.pool import attacks
 from uapfast.pool.recipe import default_recipe
+from uapfast.pool.train import predict
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,11 @@ def fresh(arch: str, seed: int) -> nn.Module:
     return resolve_arch(arch)()
 
 
-@torch.no_grad()
-def probabilities(model: nn.Module, x: Tensor) -> Tensor:
-    model.eval()
-    return torch.cat([model(part).softmax(-1) for part in x.split(512)])
-
-
 def train_victim(arch: str, data: Path, path: Path, *, seed: int, epochs: int) -> None:
     """Train by the project's own recipe; weights to ``path``, test accuracy beside it."""
     owner, test = load_data(str(data)), load_data("fashion-mnist:test")
     model = default_recipe(fresh(arch, seed), owner.x(), owner.labels, seed, epochs=epochs)
-    accuracy = float((probabilities(model, test.x()).argmax(-1) == test.labels).double().mean())
+    accuracy = float((predict(model, test.x()).argmax(-1) == test.labels).double().mean())
     save_weights(model, path)
     write_text(
         path.with_suffix(".json"), json.dumps({"test_accuracy": accuracy, "epochs": epochs, "seed": seed})
@@ -99,7 +94,7 @@ def make_suspect(suspect: Suspect, out: Path, epochs: int) -> str:
             fresh(suspect.arch, suspect.seed), owner.x(), owner.labels, suspect.seed, epochs=epochs
         )
     elif suspect.how == "extract-soft":
-        soft = probabilities(victim, thief.x())
+        soft = predict(victim, thief.x())
         model = default_recipe(
             fresh(suspect.arch, suspect.seed), thief.x(), soft, suspect.seed, epochs=epochs
         )
