@@ -207,7 +207,6 @@ def main() -> None:
         queries=info["queries"],
         uap=info["uap"][0],
         encoder=args.encoder,
-        seconds=np.median([r["seconds"] for r in rows]),
     )
     write_text(RESULTS / f"first_light{suffix}.md", text)
     write_text(

@@ -13,10 +13,9 @@ from torch import nn
 from uapfast.data import Dataset, load_data
 from uapfast.files import write_text
 from uapfast.models.checkpoint import load_model, save_weights
-from uapfast.models.registry import resolve_arch
 from uapfast.pool import attacks
 from uapfast.pool.recipe import default_recipe
-from uapfast.pool.train import predict
+from uapfast.pool.train import fresh_model, predict
 
 
 @dataclass(frozen=True)
@@ -50,15 +49,10 @@ def plan_suspects(victim: str, others: tuple[str, ...]) -> list[Suspect]:
     return plan
 
 
-def fresh(arch: str, seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return resolve_arch(arch)()
-
-
 def train_victim(arch: str, data: Path, path: Path, *, seed: int, epochs: int) -> None:
     """Train by the project's own recipe; weights to ``path``, test accuracy beside it."""
     owner, test = load_data(str(data)), load_data("fashion-mnist:test")
-    model = default_recipe(fresh(arch, seed), owner.x(), owner.labels, seed, epochs=epochs)
+    model = default_recipe(fresh_model(arch, seed), owner.x(), owner.labels, seed, epochs=epochs)
     accuracy = float((predict(model, test.x()).argmax(-1) == test.labels).double().mean())
     save_weights(model, path)
     write_text(
@@ -91,12 +85,12 @@ def make_suspect(suspect: Suspect, out: Path, epochs: int) -> str:
     if suspect.how == "train":
         owner = load_data(str(out / "owner.npz"))
         model = default_recipe(
-            fresh(suspect.arch, suspect.seed), owner.x(), owner.labels, suspect.seed, epochs=epochs
+            fresh_model(suspect.arch, suspect.seed), owner.x(), owner.labels, suspect.seed, epochs=epochs
         )
     elif suspect.how == "extract-soft":
         soft = predict(victim, thief.x())
         model = default_recipe(
-            fresh(suspect.arch, suspect.seed), thief.x(), soft, suspect.seed, epochs=epochs
+            fresh_model(suspect.arch, suspect.seed), thief.x(), soft, suspect.seed, epochs=epochs
         )
     else:
         model = _modified(victim, suspect, thief)

@@ -85,6 +85,11 @@ class Reference:
     def _rows(self, *relations: str) -> list[int]:
         return [i for i, r in enumerate(self.records) if r.relation in relations]
 
+    @property
+    def innocents(self) -> list[int]:
+        """Rows of the models that the suspect side compares with; none of them trained an encoder."""
+        return [i for i in self._rows("homologous") if not self.records[i].trains_encoder]
+
     def roster(self) -> Roster:
         """Rows by role, as the lineage scorer needs them."""
         return make_roster(self.records)
@@ -117,8 +122,7 @@ class Reference:
             return LineageScorer(pool, self.roster())
         network = make_network(pool.shape[-1])
         network.load_state_dict(self.weights)
-        held = [i for i in self._rows("homologous", "twin") if not self.records[i].trains_encoder]
-        return PaperScorer(network.eval().requires_grad_(False), pool[0], pool[held])
+        return PaperScorer(network.eval().requires_grad_(False), pool[0], pool[self.innocents])
 
     # -- what it says --------------------------------------------------------------------------
     def calibration(self) -> dict[str, NDArray[np.float64]]:
@@ -230,7 +234,7 @@ class Reference:
         Raises:
             StorageError: the folder is missing or unwritable, or the disk is full.
         """
-        write(path, self._tensors(), self._header())
+        write(path, self._tensors(), self._header(), self.sha256)
 
     def _cached(self, key: str, make: Any) -> Any:
         with self._lock:
@@ -250,7 +254,7 @@ def load(path: str | os.PathLike[str]) -> Reference:
     Raises:
         ReferenceFileError: missing, damaged, truncated, or of another version.
     """
-    tensors, header = read(path)
+    tensors, header, sha256 = read(path)
     try:
         views = int(header["views"])
         plan = QueryPlan(
@@ -273,6 +277,7 @@ def load(path: str | os.PathLike[str]) -> Reference:
             str(header["encoder"]),
             weights,
             header["settings"],
+            {"sha256": sha256},
         )
         expected = (len(records), views, plan.blocks, plan.per_view)
         fits = tuple(reference.answers.shape[:4]) == expected == tuple(reference.labels.shape)

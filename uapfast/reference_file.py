@@ -66,9 +66,11 @@ def digest(tensors: dict[str, Tensor], header: dict[str, Any]) -> str:
     return h.hexdigest()
 
 
-def write(path: str | os.PathLike[str], tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Write the file, whole or not at all (``StorageError``)."""
-    stamped = json.dumps(header | {"sha256": digest(tensors, header)}, sort_keys=True)
+def write(
+    path: str | os.PathLike[str], tensors: dict[str, Tensor], header: dict[str, Any], sha256: str
+) -> None:
+    """Write the file with its :func:`digest`, whole or not at all (``StorageError``)."""
+    stamped = json.dumps(header | {"sha256": sha256}, sort_keys=True)
     write_bytes(path, safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, {KEY: stamped}))
 
 
@@ -95,8 +97,8 @@ def _header(path: Path) -> dict[str, Any]:
     return header
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header of a file that is whole.
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """Tensors, header and :func:`digest` of a file that is whole.
 
     Raises:
         ReferenceFileError: missing, damaged, truncated, or of another version.
@@ -109,7 +111,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
         raise bad(path, "a readable file", exc.strerror or exc) from exc
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError, RuntimeError) as exc:
         raise bad(path, "whole", "a damaged or truncated one") from exc
-    claimed = header.pop("sha256", None)
-    if digest(tensors, header) != claimed:
+    claimed, found = header.pop("sha256", None), digest(tensors, header)
+    if found != claimed:
         raise bad(path, "unchanged since it was written", "content that does not match its SHA-256")
-    return tensors, header
+    return tensors, header, found

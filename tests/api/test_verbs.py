@@ -419,7 +419,7 @@ def test_wire_safe_queries_survive_eight_bits(world):
     config = dataclasses.replace(SMALL, wire_safe=True, ray=(0.0, 0.2, 1.0))
     with _quiet():
         ref = uapfast.generate(world["victim"], world["x"], pool=world["pool"], config=config)
-    for _, images in ref.plan.chunks():
+    for images in ref.plan.chunks():
         grid = images * 255
         assert (grid - grid.round()).abs().max() < 1e-3
     victim = world["victim"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
@@ -24,6 +23,7 @@ from uapfast.files import make_folder, require_writable, write_text
 from uapfast.models.checkpoint import load_model, save_weights
 from uapfast.models.model import Model
 from uapfast.pool.build import build_pool
+from uapfast.pool.train import one_thread
 from uapfast.report import Report, Row, collect, write_report
 
 Progress = Callable[[int, int, str], None]
@@ -86,18 +86,7 @@ def _made(path: Path, arch: str, build: Callable[[], nn.Module]) -> nn.Module:
     return module
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Networks this small only wait for a second thread; and results do not depend on the core count."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@_one_thread()
+@one_thread()
 def run(
     out: str | os.PathLike[str],
     *,

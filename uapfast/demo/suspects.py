@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from uapfast.models.registry import resolve_arch
 from uapfast.pool import attacks
 from uapfast.pool.recipe import default_recipe
+from uapfast.pool.train import fresh_model
 from uapfast.report import Row
 from uapfast.types import Verdict
 
@@ -50,9 +50,7 @@ class Suspect:
 
 def train(arch: str, data: tuple[Tensor, Tensor], seed: int, epochs: int) -> nn.Module:
     """An honest model."""
-    torch.manual_seed(seed)
-    model = default_recipe(resolve_arch(arch)(), data[0], data[1], seed, epochs=epochs)
-    return model.eval()
+    return default_recipe(fresh_model(arch, seed), data[0], data[1], seed, epochs=epochs)
 
 
 def accuracy(model: nn.Module, data: tuple[Tensor, Tensor]) -> float:
@@ -67,11 +65,10 @@ def stolen(victim: nn.Module, split: Split, epochs: int, seed: int) -> Iterator[
     tune = partial(attacks.fine_tune, victim, images, labels, seed=seed)
 
     def student(arch: str, kind: attacks.Labels, number: int) -> nn.Module:
-        torch.manual_seed(seed + number)
         recipe = partial(default_recipe, epochs=2 * epochs)
         return attacks.extract(
             lambda x: victim(x).softmax(1),
-            resolve_arch(arch)(),
+            fresh_model(arch, seed + number),
             images,
             labels=kind,
             recipe=recipe,

@@ -10,20 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from uapfast.errors import SuspectError
-from uapfast.models.answers import Answers
+from uapfast.models.answers import Kind
 from uapfast.models.model import Model
 from uapfast.ops import build_queries
 
 KEEP_CLASSES = 32  # beyond this many classes a query keeps only those the pool gives weight to
 CHUNK = 1024
-
-Kind = Literal["logits", "probabilities", "labels"]
 
 
 def to_grid(x: Tensor) -> Tensor:
@@ -90,12 +86,12 @@ class QueryPlan:
                 out.append(build_queries(x, self.uaps, row, t=t, clean=False)[0])
         return torch.cat(out)
 
-    def chunks(self) -> Iterator[tuple[int, Tensor]]:
-        """All queries, whole views at a time, about ``CHUNK`` images each: (views, images)."""
+    def chunks(self) -> Iterator[Tensor]:
+        """All queries, whole views at a time, about ``CHUNK`` images each."""
         step = max(1, CHUNK // max(1, self.blocks * self.per_view))
         for first in range(0, self.views, step):
             group = range(first, min(self.views, first + step))
-            yield len(group), torch.cat([self.images(w) for w in group])
+            yield torch.cat([self.images(w) for w in group])
 
 
 def ask(model: Model, plan: QueryPlan, classes: int | None = None) -> tuple[Tensor, Kind]:
@@ -106,17 +102,11 @@ def ask(model: Model, plan: QueryPlan, classes: int | None = None) -> tuple[Tens
         what it answered with.
 
     Raises:
-        SuspectError: NaN or infinite answers, another class count, or a changing kind of answer.
+        SuspectError: NaN or infinite answers, another class count, or a changing shape.
     """
-    parts: list[Answers] = [model.answers(images, classes) for _, images in plan.chunks()]
-    kinds = {part.kind for part in parts}
-    if len(kinds) > 1:
-        raise SuspectError("ask", "answers", "of one kind throughout (set output=...)", sorted(kinds))
-    values = torch.cat([part.probabilities() for part in parts])
-    if values.shape[0] != plan.queries:
-        raise SuspectError("ask", "answers", f"{plan.queries} rows, one a query", values.shape[0])
-    shape = (plan.views, plan.blocks, plan.per_view, values.shape[1])
-    return values.reshape(shape), parts[0].kind
+    answers = model.answers_to(plan.chunks(), classes)
+    shape = (plan.views, plan.blocks, plan.per_view, answers.classes)
+    return answers.probabilities().reshape(shape), answers.kind
 
 
 def kept_classes(answers: Tensor) -> Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,13 +120,20 @@ class Model:
             InputError: images out of 0..1 or of wrong shape.
             SuspectError: the model fails, or its answers cannot be used.
         """
-        x = _checked(images)
-        parts = [self._batch(x[i : i + self.batch_size]) for i in range(0, len(x), self.batch_size)]
+        return self.answers_to([images], classes)
+
+    def answers_to(self, chunks: Iterable[Any], classes: int | None = None) -> Answers:
+        """As :meth:`answers`, for images that come in chunks, so that they never lie in memory together."""
+        parts, asked = [], 0
+        for images in chunks:
+            x = _checked(images)
+            parts += [self._batch(x[i : i + self.batch_size]) for i in range(0, len(x), self.batch_size)]
+            asked += len(x)
         shapes = {part.shape[1:] for part in parts}
         if len(shapes) > 1:
             raise SuspectError(self.name, "answers", "of one shape in every batch", sorted(map(list, shapes)))
         # all at once: what a short batch looks like may mislead
-        return detect(torch.cat(parts), self.name, rows=len(x), classes=classes, output=self.output)
+        return detect(torch.cat(parts), self.name, rows=asked, classes=classes, output=self.output)
 
     def _batch(self, x: Tensor) -> Tensor:
         """What the model returned for one batch, on the CPU; one row an image."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from uapfast.models.registry import resolve_arch
 from uapfast.pool.manifest import Entry, write_manifest
 from uapfast.pool.plan import Job, PoolConfig, default_archs, make_plan, relative_arch
 from uapfast.pool.recipe import load_recipe
-from uapfast.pool.train import MEASURED_ON, Context, code_sha256, make_model, predict
+from uapfast.pool.train import MEASURED_ON, Context, code_sha256, make_model, one_thread, predict
 
 try:
     import fcntl
@@ -35,8 +34,6 @@ except ImportError:  # not on Windows; two runs at once are then the caller's to
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["PoolConfig", "build_pool", "predict"]
-
-log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]
 
@@ -184,7 +181,7 @@ def _made(job: Job, context: Context) -> bool:
 def _train_all(todo: Sequence[Job], context: Context, jobs: int) -> Iterator[str]:
     """Train jobs, candidates first; yields names as they are done."""
     if jobs == 1 or len(todo) < 2:
-        with _one_thread():
+        with one_thread():
             for job in todo:
                 yield make_model(job, context)
         return
@@ -203,16 +200,6 @@ def _train_all(todo: Sequence[Job], context: Context, jobs: int) -> Iterator[str
             raise PoolError("pool", "worker process", rule, "one that was killed") from exc
         finally:
             workers.shutdown(wait=False, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 _CONTEXT: list[Context] = []  # filled in worker processes only, by their initialiser

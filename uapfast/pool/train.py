@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -86,7 +88,19 @@ def make_model(job: Job, context: Context) -> str:
     return job.name
 
 
-def _fresh(arch: str, seed: int) -> nn.Module:
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread: small networks only wait for a second, and results do not depend on the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def fresh_model(arch: str, seed: int) -> nn.Module:
+    """A newly initialised model of a SPEC; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return resolve_arch(arch)()
@@ -99,7 +113,7 @@ def _source(job: Job, context: Context) -> nn.Module | None:
     path = context.weights
     if job.candidate != "victim":
         path = context.out / "models" / f"{job.candidate}.safetensors"
-    model = _fresh(context.arch, 0)
+    model = fresh_model(context.arch, 0)
     fill(model, read_weights(path), path)
     return model.eval()
 
@@ -110,7 +124,7 @@ def _train(job: Job, context: Context) -> tuple[nn.Module, nn.Module | None]:
     count = max(2, round(job.share * len(data)))
     rows = torch.randperm(len(data), generator=generator)[:count].sort().values
     x, labels = data.x(rows), data.labels[rows]
-    model = _fresh(job.arch, job.seed)
+    model = fresh_model(job.arch, job.seed)
     if job.how in ("soft", "hard") and source is not None:
         answers = predict(source, x)
         labels = answers if job.how == "soft" else answers.argmax(-1)

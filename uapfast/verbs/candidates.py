@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from uapfast.config import GenerateConfig
-from uapfast.errors import ModelError
 from uapfast.method.uap import universal_perturbation
 from uapfast.reference import Record
 from uapfast.types import UniversalPerturbation
@@ -25,15 +24,11 @@ def make_uaps(
     found, reports = [], []
     for record, model in candidates_of(models, config):
         step(f"UAP of {record.name}")
-        if model.module is None:
-            raise ModelError(
-                "generate", f"pool model {record.name}", "an nn.Module (candidates get a UAP)", "a callable"
-            )
         extra: dict[str, Any] = {}
         if config.uap == "contrastive":
             extra = _contrast(models, record)
         u = universal_perturbation(
-            model.module,
+            model,
             images,
             eps=config.eps,
             norm=config.norm,

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uapfast.method.fingerprint import Kind, ask, only_labels, reduce_classes
+from uapfast.method.fingerprint import ask, only_labels, reduce_classes
+from uapfast.models.answers import Kind
 from uapfast.models.model import as_model
 from uapfast.reference import Reference
 

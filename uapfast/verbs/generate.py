@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,6 @@ from uapfast.pool.pool import Pool, load_pool
 from uapfast.reference import Record, Reference, make_roster
 from uapfast.verbs.candidates import make_uaps
 from uapfast.verbs.entries import Entry, candidates_of, check_pool, check_twins, ordered, records_of
-
-log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]
 CHOICE = 3  # images looked at for every query point wanted
@@ -112,9 +110,7 @@ def generate(
         weights = _train_paper(reduced, records, config.seed)
     elif config.ray is None:
         plan, reduced, top, keep, settings["ray_scores"] = _choose_ray(plan, reduced, top, keep, records)
-    reference = Reference(plan, records, reduced, top, keep, classes, config.encoder, weights, settings)
-    reference.calibration()
-    return reference
+    return Reference(plan, records, reduced, top, keep, classes, config.encoder, weights, settings)
 
 
 class _Counter:
@@ -161,6 +157,15 @@ def _subset(total: int, most: int, seed: int) -> Tensor:
     return torch.randperm(total, generator=generator)[:most].sort().values
 
 
+@contextlib.contextmanager
+def _of_the_pool(record: Record) -> Iterator[None]:
+    """Unusable answers of a pool model are the owner's error, not a suspect's verdict."""
+    try:
+        yield
+    except SuspectError as exc:
+        raise ModelError("generate", f"pool model {record.name}", exc.rule, exc.got) from exc
+
+
 # -- queries ---------------------------------------------------------------------------------------
 def _clean_answers(
     models: list[Entry], x: Tensor, config: GenerateConfig, counter: _Counter
@@ -173,10 +178,8 @@ def _clean_answers(
         wanted = ("victim",) if config.encoder == "paper" else ("victim", "twin", "homologous")
         if record.relation not in wanted:
             continue
-        try:
+        with _of_the_pool(record):
             answer = model.answers(x, classes).probabilities()
-        except SuspectError as exc:
-            raise ModelError("generate", f"pool model {record.name}", exc.rule, exc.got) from exc
         classes = answer.shape[1]
         out.append(answer)
     if classes is None or classes < 2:
@@ -190,9 +193,7 @@ def _select(clean: Tensor, models: list[Entry], config: GenerateConfig) -> np.nd
     if selection == "kmeans":
         outputs = clean[0].clamp(min=1e-12).log().numpy()
         return kmeans_points(outputs, config.points, config.views, config.seed)
-    wanted = [r for r, _ in models if r.relation in ("victim", "twin", "homologous")]
-    candidates = [i for i, r in enumerate(wanted) if r.relation in ("victim", "twin")][: len(clean)]
-    mean = clean[candidates].mean(0).numpy()
+    mean = clean[: len(candidates_of(models, config))].mean(0).numpy()
     weight = disagreement(clean.numpy()) if len(clean) > 1 else np.ones(len(mean), np.float32)
     return disagree_points(mean, weight, config.points, config.views, config.seed)
 
@@ -212,10 +213,8 @@ def _ask_all(models: list[Entry], plan: QueryPlan, classes: int, counter: _Count
     out = []
     for record, model in models:
         counter.step(f"fingerprint of {record.name}")
-        try:
+        with _of_the_pool(record):
             answers, kind = ask(model, plan, classes)
-        except SuspectError as exc:
-            raise ModelError("generate", f"pool model {record.name}", exc.rule, exc.got) from exc
         if kind == "labels":
             raise ModelError(
                 "generate", f"pool model {record.name}", "one that answers with logits", "labels"

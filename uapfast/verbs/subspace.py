@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from uapfast.config import Norm
-from uapfast.errors import ModelError
 from uapfast.method.subspace import SubspaceReport, uap_subspaces
+from uapfast.method.uap.checks import white_box
 from uapfast.models.model import as_model
 from uapfast.pool.pool import Pool
+from uapfast.verbs.entries import ordered
 from uapfast.verbs.generate import Progress, check_images
 
 
@@ -51,16 +52,9 @@ def subspace(
     x = check_images("subspace", images)
     generator = torch.Generator().manual_seed(seed)
     x = x[torch.randperm(len(x), generator=generator)[:most_images]]
-    name = pool.victim.name if pool.victim is not None else "victim"
-    models = [(name, "victim", as_model(victim, name="victim"))]
-    for m in pool.models:
-        if m.relation in ("twin", "homologous") or (m.relation == "piracy" and m.candidate == name):
-            models.append((m.name, m.relation, m.model))
-    table = {}
-    for model_name, relation, model in models:
-        if model.module is None:
-            raise ModelError("subspace", model_name, "an nn.Module (UAPs are white-box)", "a callable")
-        table[model_name] = (relation, model.module)
+    models = ordered(as_model(victim, name="victim"), pool)
+    kept = [(r, m) for r, m in models if r.relation != "piracy" or r.candidate == models[0][0].name]
+    table = {r.name: (r.relation, white_box(m, r.name)) for r, m in kept}
     return uap_subspaces(
         table, x, per_model=per_model, rank=rank, eps=eps, norm=norm, seed=seed, progress=progress
     )

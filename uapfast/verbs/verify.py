@@ -96,7 +96,7 @@ def _settings(reference: Reference) -> dict[str, Any]:
         "encoder": reference.encoder,
         "ray": list(reference.plan.scale),
         "twins": len(reference.candidates) - 1,
-        "innocents": len(reference.calibration()["innocent_z"]),
+        "innocents": len(reference.innocents),
         "versions": versions(),
     }
 
