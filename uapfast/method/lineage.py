@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from uapfast.method.decision import Assessment, compare
+from uapfast.method.standing import assessment, statistics, typical_spread
 from uapfast.method.whitening import Array, Index, join_blocks, whiten
 
 SURROGATE_WEIGHT = 0.5  # of the surrogates' residuals beside the candidate's own; docs/method.md
@@ -105,31 +106,6 @@ def cosines(metric: Array, template: Array, origin: Array, row: int) -> Array:
     return out
 
 
-def typical_spread(scores: Array, place: int = 0) -> float:
-    """Root mean square, over models ``[n,C]``, of the spread of their scores with the other candidates.
-
-    Args:
-        scores: of innocents.
-        place: column of the candidate that plays the victim.
-    """
-    return float(np.sqrt(np.delete(scores, place, axis=1).var(axis=1, ddof=1).mean()))
-
-
-def statistics(scores: Array) -> Array:
-    """The suspect side's statistic of each of ``[n,C]`` models: z of the victim's score beside its twins'.
-
-    The spread of a model's twin scores is moderated with that of all the others, so that every model is
-    treated alike.
-    """
-    every = np.arange(len(scores))
-    return np.array(
-        [
-            compare(float(row[0]), row[1:], typical=typical_spread(scores[every != i])).z
-            for i, row in enumerate(scores)
-        ]
-    )
-
-
 @dataclass(frozen=True)
 class LineageScorer:
     """Scores suspects against one pool.
@@ -167,29 +143,24 @@ class LineageScorer:
         metric, origin = self._metric(full, fit)
         return cosines(metric, templates(metric, self.roster, origin, skip_kind), origin, row)
 
-    def assess(self, suspect: NDArray[np.float32], views: int | None = None) -> Assessment:
-        """Scores of one suspect ``[V,B,F]``, from its first ``views`` views.
+    def scores(self, suspect: NDArray[np.float32], views: int | None = None) -> tuple[Array, Array]:
+        """Cosines with every candidate, of a suspect ``[V,B,F]`` and of the pool's innocents.
 
-        The innocents' statistics are computed as the suspect's is: each is scored with a whitening
-        fitted on all the others, the suspect among them, so that an innocent suspect is
-        exchangeable with them (leave-one-out of the augmented set).
+        The innocents' are computed as the suspect's are: each is scored with a whitening fitted on all
+        the others, the suspect among them, so that an innocent suspect is exchangeable with them
+        (leave-one-out of the augmented set).
+
+        Returns:
+            ``[V,C]`` of the suspect and ``[n,V,C]`` of the innocents, from the first ``views`` views.
         """
-        part = slice(0, views)
-        full = self._extend(suspect, part)
+        full = self._extend(suspect, slice(0, views))
         row, innocents = full.shape[-1] - 1, self.roster.innocents
-        own = self._score(full, innocents, row)
         rest = [self._score(full, np.append(innocents[innocents != i], row), int(i)) for i in innocents]
-        spread = np.stack([r[:, 0] for r in rest])
-        if self.roster.has_twins:
-            scores = own.mean(0)
-            rows = np.stack([r.mean(0) for r in rest])
-            typical = typical_spread(rows)
-            everybody = statistics(np.vstack([rows, scores]))
-            return Assessment(
-                float(scores[0]), own[:, 0], spread, scores, everybody[-1], everybody[:-1], typical
-            )
-        statistic = float(own[:, 0].mean())
-        return Assessment(statistic, own[:, 0], spread, None, statistic, spread.mean(1))
+        return self._score(full, innocents, row), np.stack(rest)
+
+    def assess(self, suspect: NDArray[np.float32], views: int | None = None) -> Assessment:
+        """What :meth:`scores` say of one suspect ``[V,B,F]``, from its first ``views`` views."""
+        return assessment(*self.scores(suspect, views), twins=self.roster.has_twins)
 
     def embed(self, suspect: NDArray[np.float32]) -> NDArray[np.float32]:
         """Unit embeddings ``[V,d]``, d = candidates + 1.

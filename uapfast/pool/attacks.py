@@ -152,3 +152,87 @@ def extract(
     trained = recipe(student, images, answers if labels == "soft" else answers.argmax(1), seed)
     result: nn.Module = trained if isinstance(trained, nn.Module) else student
     return result.eval().requires_grad_(False)
+
+
+def adversarial_training(
+    module: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float = 0.05,
+    epochs: int = 2,
+    lr: float = 1e-3,
+    batch: int = 128,
+    seed: int = 0,
+) -> nn.Module:
+    """Train a copy further on clean and single-step adversarial images (FGSM with a random start).
+
+    Goodfellow et al., ICLR 2015; the random start of Wong et al., "Fast is better than free", ICLR 2020.
+
+    Args:
+        module: the stolen model.
+        images: float32 ``[N,C,H,W]`` in 0..1.
+        labels: int64 ``[N]``.
+        eps: Linf radius in input units.
+        epochs: passes over the images.
+        lr: of Adam.
+        batch: images a step.
+        seed: of the order and the random starts.
+    """
+    check(0 < eps < 1, "adversarial_training", "eps", "in (0, 1)", eps)
+    fits = len(images) == len(labels) > 0
+    check(fits, "adversarial_training", "labels", f"[{len(images)}], not empty", len(labels))
+    out = _copy(module).requires_grad_(True).train()
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.Adam(out.parameters(), lr=lr)
+    with torch.enable_grad():
+        for _ in range(epochs):
+            for index in torch.split(torch.randperm(len(images), generator=generator), batch):
+                if len(index) < 2:  # batch norm cannot normalise a single image
+                    continue
+                x, y = images[index], labels[index]
+                noise = (torch.rand(x.shape, generator=generator) * 2 - 1) * eps
+                moved = (x + noise).clamp(0, 1).requires_grad_(True)
+                (slope,) = torch.autograd.grad(F.cross_entropy(out(moved), y), moved)
+                step = (noise + 1.25 * eps * slope.sign()).clamp(-eps, eps)
+                hard = (x + step).clamp(0, 1).detach()
+                loss = F.cross_entropy(out(x), y) + F.cross_entropy(out(hard), y)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+    return out.eval().requires_grad_(False)
+
+
+def jacobian_images(
+    ask: Callable[[Tensor], Tensor],
+    fresh: Callable[[], nn.Module],
+    images: Tensor,
+    *,
+    recipe: Recipe,
+    rounds: int = 3,
+    step: float = 0.1,
+    seed: int = 0,
+) -> Tensor:
+    """Few images, doubled each round along the student's Jacobian (Papernot et al. 1602.02697, section 4.2).
+
+    Args:
+        ask: the stolen model as the thief sees it: images to probabilities ``[N,K]``.
+        fresh: makes a new student.
+        images: the thief's seed images, float32 ``[N,C,H,W]`` in 0..1.
+        recipe: trains a student on labels of the stolen model (:data:`Recipe`).
+        rounds: doublings; the result has ``N * 2**rounds`` images.
+        step: lambda of the paper, in input units.
+        seed: given to the recipe.
+    """
+    check(rounds >= 0 and len(images) > 0, "jacobian_images", "rounds", ">= 0, with images", rounds)
+    for r in range(rounds):
+        labels = ask(images).argmax(1)
+        student = recipe(fresh(), images, labels, seed + r).eval()
+        with torch.enable_grad():
+            x = images.clone().requires_grad_(True)
+            chosen = student(x).gather(1, labels[:, None]).sum()
+            (slope,) = torch.autograd.grad(chosen, x)
+        # alternate the sign, so that the doublings do not run out of the data's range one way
+        moved = images + (step if r % 2 == 0 else -step) * slope.sign()
+        images = torch.cat([images, moved.clamp(0, 1)])
+    return images

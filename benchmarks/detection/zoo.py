@@ -1,0 +1,139 @@
+"""The zoo: victims, their pools, piracy models and innocents, from seeds only. Resumable.
+
+    python -m benchmarks.detection.zoo --out DIR [--small | --digits] [--jobs 2]
+
+Three victims of different architectures; for each a pool made by ``uapfast.pool.build_pool`` as a user
+would (twins, surrogates, homologous models), and suspects that are in no pool. ``DIR/zoo.json`` records the
+extent; a model counts as made once its record is in place, and a second run goes on where the first stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from benchmarks.detection.make import Place, make_suspect, make_victim
+from benchmarks.detection.plan import SIZES, all_items
+from uapfast.data import load_data
+from uapfast.files import make_folder, write_text
+from uapfast.pool.build import build_pool
+
+console = Console(stderr=True)
+
+
+def open_zoo(out: Path, kind: str | None = None) -> Place:
+    """The zoo in a folder; with ``kind`` (a key of ``SIZES``) it is begun if the folder is new.
+
+    Raises:
+        SystemExit: no zoo, or one of another extent or of other plans.
+    """
+    path = out / "zoo.json"
+    if path.is_file():
+        found = json.loads(path.read_text())
+        kind = kind or found["kind"]
+        if found != _stamp(kind):
+            raise SystemExit(f"{out} holds the zoo {found['kind']!r} of another plan: use a new folder")
+    elif kind is None:
+        raise SystemExit(f"no zoo in {out}: python -m benchmarks.detection.zoo --out {out}")
+    else:
+        make_folder(out / "suspects")
+        write_text(path, json.dumps(_stamp(kind), indent=1))
+    return Place(out, SIZES[kind])
+
+
+def _stamp(kind: str) -> dict[str, str]:
+    plan = json.dumps([asdict(SIZES[kind]), [asdict(i) for i in all_items(SIZES[kind])]], sort_keys=True)
+    return {"kind": kind, "plan": hashlib.sha256(plan.encode()).hexdigest()}
+
+
+def split_data(place: Place) -> None:
+    """Three disjoint sets: the owner's, the thief's, and images that no training saw."""
+    size = place.size
+    train, test = load_data(size.data), load_data(size.test)
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).numpy()
+    x, y = train.images.numpy(), train.labels.numpy()
+    rows = {"owner": order[: size.owner], "thief": order[-size.thief :]}
+    if size.owner + size.thief > len(train):
+        raise SystemExit(f"{size.data} has {len(train)} images, {size.owner + size.thief} are wanted")
+    for name, index in rows.items():
+        if not (place.out / f"{name}.npz").exists():
+            np.savez(place.out / f"{name}.npz", x=x[index], y=y[index])
+    if not (place.out / "heldout.npz").exists():
+        np.savez(place.out / "heldout.npz", x=test.images.numpy(), y=test.labels.numpy())
+
+
+def _run(what: str, make: Callable[[Place, Any], str], place: Place, todo: Sequence[Any], jobs: int) -> None:
+    """Make models in processes of one thread each; a failure ends the run after what is under way."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        Progress(*columns, console=console) as bar,
+        ProcessPoolExecutor(jobs, spawn, torch.set_num_threads, (1,)) as workers,
+    ):
+        task = bar.add_task(what, total=len(todo))
+        try:
+            for future in as_completed([workers.submit(make, place, item) for item in todo]):
+                bar.update(task, advance=1, description=f"{what}: {future.result()}")
+        finally:
+            workers.shutdown(wait=False, cancel_futures=True)
+
+
+def build(place: Place, jobs: int) -> None:
+    """Make whatever is missing: victims, suspects, then each victim's pool."""
+    size = place.size
+    split_data(place)
+    victims = [a for a in size.epochs if not place.victim_path(a).with_suffix(".json").exists()]
+    _run("victims", make_victim, place, victims, jobs)
+    items = all_items(size)
+    todo = [i for i in items if not place.suspect_path(i.name).with_suffix(".json").exists()]
+    _run("suspects", make_suspect, place, todo, jobs)
+    for arch, epochs in size.epochs.items():
+        console.print(f"pool of {arch}")
+        build_pool(
+            size.spec(arch),
+            place.victim_path(arch),
+            place.data("owner"),
+            place.out / arch / "pool",
+            twins=size.twins,
+            surrogates=size.surrogates,
+            homologous=size.homologous,
+            epochs=epochs,
+            seed=100,
+            jobs=jobs,
+            progress=lambda done, total, name: console.print(f"  {done}/{total} {name}"),
+        )
+
+
+def main() -> None:
+    """Parse the command line and build."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--small", action="store_const", const="small", dest="kind")
+    kind.add_argument("--digits", action="store_const", const="digits", dest="kind")
+    parser.add_argument("--jobs", type=int, default=2)
+    args = parser.parse_args()
+    start = time.perf_counter()
+    make_folder(args.out)
+    place = open_zoo(args.out, args.kind or "full")
+    build(place, args.jobs)
+    console.print(f"{args.out}: complete after {(time.perf_counter() - start) / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main()
