@@ -194,9 +194,9 @@ def innocents(size: Size) -> list[Item]:
         turn = i // len(ALL_ARCHS)
         settings: dict[str, Any] = {
             "images": ("owner", "thief", "mixed")[turn % 3],
-            "share": (1.0, 1.0, 0.4)[(i + turn) % 3],
-            "epochs": max(1, round(size.student * (1.0, 0.5, 1.5)[(turn // 3 + i) % 3])),
-            "recipe": ("default", "sgd", "augmented", "slow")[(i + turn // 2) % 4],
+            "share": (1.0, 1.0, 0.4)[(turn // 3 + i) % 3],
+            "epochs": max(1, round(size.student * (1.0, 0.5, 1.5)[(turn // 2 + i) % 3])),
+            "recipe": ("default", "sgd", "augmented", "slow")[(turn + i) % 4],
         }
         name = f"innocent-{i:02d}-{arch.removesuffix('-small')}"
         found.append(Item(name, "innocent", None, arch, "train", settings, job_seed(2, name)))

@@ -122,3 +122,46 @@ def test_extraction_hands_the_victims_answers_to_the_recipe(labels: attacks.Labe
 def test_bad_input_is_named(call: Callable[[nn.Module], nn.Module], value: str) -> None:
     with pytest.raises(InputError, match=f"got {value}"):
         call(network())
+
+
+def test_adversarial_training_lowers_the_loss_on_adversarial_images() -> None:
+    images, labels = data(120)
+    model = attacks.fine_tune(network(), images, labels, epochs=20, lr=1e-2)
+
+    def loss_at(m: nn.Module, eps: float) -> float:
+        with torch.enable_grad():
+            x = images.clone().requires_grad_(True)
+            (slope,) = torch.autograd.grad(nn.functional.cross_entropy(m(x), labels), x)
+        return float(nn.functional.cross_entropy(m((x + eps * slope.sign()).detach()), labels))
+
+    hardened = attacks.adversarial_training(model, images, labels, eps=0.2, epochs=20, lr=1e-2)
+    assert loss_at(hardened, 0.2) < 0.5 * loss_at(model, 0.2)
+    assert not any(p.requires_grad for p in hardened.parameters())
+    again = attacks.adversarial_training(model, images, labels, eps=0.2, epochs=20, lr=1e-2)
+    for a, b in zip(hardened.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("eps", [0.0, 1.0, -0.1])
+def test_adversarial_training_refuses_a_radius_out_of_range(eps: float) -> None:
+    with pytest.raises(InputError, match="eps must be in"):
+        attacks.adversarial_training(network(), *data(), eps=eps)
+
+
+def test_jacobian_images_double_each_round_and_stay_near_their_seeds() -> None:
+    model, (images, _) = network(), data(20)
+    asked: list[int] = []
+
+    def ask(x: Tensor) -> Tensor:
+        asked.append(len(x))
+        return model(x).softmax(-1).detach()
+
+    def recipe(student: nn.Module, x: Tensor, y: Tensor, seed: int) -> nn.Module:
+        return attacks.fine_tune(student, x, y, epochs=1, seed=seed)
+
+    found = attacks.jacobian_images(ask, lambda: network(5), images, recipe=recipe, rounds=3, step=0.1)
+    assert found.shape == (160, 1, 8, 8)
+    assert asked == [20, 40, 80]
+    assert torch.equal(found[:20], images)
+    assert float((found[20:40] - images).abs().max()) <= 0.1 + 1e-6
+    assert 0.0 <= float(found.min()) and float(found.max()) <= 1.0

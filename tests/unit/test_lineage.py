@@ -7,6 +7,7 @@ import pytest
 
 from uapfast.method.decision import decide
 from uapfast.method.lineage import LineageScorer, Roster, choose_ray, gram
+from uapfast.method.standing import assessment
 from uapfast.method.whitening import center, join_blocks, whiten
 
 V, B, F = 3, 2, 150
@@ -179,3 +180,38 @@ def test_ray_drops_blocks_that_drown_the_signal():
     assert 1.0 not in ray and len(scores) == 4
     none = Roster(roster.candidates, roster.innocents, np.zeros((0, 8), np.int64))
     assert choose_ray(np.stack(candidates + rest), none, (0.0, 0.2, 1.0)) == ((0.0, 0.2), {})
+
+
+@pytest.mark.parametrize("place", [0, 3, 7])
+def test_any_candidate_can_take_the_victims_place(place: int) -> None:
+    world, scorer, _ = build(3, kinds=2)
+    suspect = world.copy(scorer.pool[place], 1.0)
+    got = assessment(*scorer.scores(suspect), place=place)
+    order = np.r_[place, np.delete(np.arange(8), place)]
+    roster = Roster(order, scorer.roster.innocents, scorer.roster.surrogates[:, order])
+    expected = LineageScorer(scorer.pool, roster).assess(suspect)
+    np.testing.assert_allclose(got.candidates, expected.candidates, atol=1e-9)
+    np.testing.assert_allclose(got.innocents, expected.innocents, atol=1e-6)
+    np.testing.assert_allclose(got.statistic, expected.statistic, atol=1e-6)
+    outcome, wanted = decide(got, 0.01), decide(expected, 0.01)
+    assert outcome.decision == wanted.decision
+    assert outcome.rank == wanted.rank == 1
+    assert outcome.p == pytest.approx(wanted.p, rel=1e-4)
+    if place:
+        assert decide(scorer.assess(suspect), 0.01).rank != 1
+
+
+@pytest.mark.parametrize("what", ["constant", "noise", "candidates' mean", "an innocent again", "huge"])
+def test_degenerate_suspects_give_cosines(what: str) -> None:
+    world, scorer, _ = build(4, kinds=1)
+    suspect = {
+        "constant": np.zeros_like(scorer.pool[0]),
+        "noise": world.rng.normal(size=scorer.pool[0].shape).astype(np.float32),
+        "candidates' mean": scorer.pool[scorer.roster.candidates].mean(0),
+        "an innocent again": scorer.pool[scorer.roster.innocents[0]],
+        "huge": 1e6 * scorer.pool[scorer.roster.innocents[0]],
+    }[what]
+    for rows in scorer.scores(suspect):
+        assert np.isfinite(rows).all()
+        assert np.abs(rows).max() <= 1.0 + 1e-9
+    assert decide(scorer.assess(suspect), 0.05).decision in ("independent", "inconclusive")

@@ -43,10 +43,13 @@ def test_small_clusters_borrow_from_the_nearest_left_over(outputs):
     assert sorted(views.ravel()) == list(range(800))
 
 
-@pytest.mark.parametrize("select", [
-    lambda x, s: kmeans_points(x, 7, 3, s),
-    lambda x, s: disagree_points(x, np.ones(len(x), np.float32), 7, 3, s),
-])
+@pytest.mark.parametrize(
+    "select",
+    [
+        lambda x, s: kmeans_points(x, 7, 3, s),
+        lambda x, s: disagree_points(x, np.ones(len(x), np.float32), 7, 3, s),
+    ],
+)
 def test_selection_is_a_function_of_the_seed(outputs, select):
     np.testing.assert_array_equal(select(outputs, 3), select(outputs, 3))
     assert (select(outputs, 3) != select(outputs, 4)).any()

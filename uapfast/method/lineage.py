@@ -25,6 +25,7 @@ from uapfast.method.whitening import Array, Index, join_blocks, whiten
 SURROGATE_WEIGHT = 0.5  # of the surrogates' residuals beside the candidate's own; docs/method.md
 RAYS: tuple[tuple[float, ...], ...] = ((0.0,), (0.0, 0.2), (0.0, 1.0), (0.0, 0.2, 1.0))
 DEFAULT_RAY = (0.0, 0.2)
+ROUNDING = 1e-10  # share of the largest squared length below which a residual is taken as none
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,16 @@ def gram(features: NDArray[np.float32], others: NDArray[np.float32] | None = Non
     return out
 
 
+def _safe_length(square: Array, metric: Array) -> Array:
+    """Square roots of squared lengths ``[V,...]``; infinite where rounding is all that is left of them."""
+    least = ROUNDING * np.einsum("vnn->vn", metric).max(-1)
+    left = square > least.reshape(-1, *[1] * (square.ndim - 1))
+    return np.sqrt(np.where(left, square, np.inf))
+
+
 def _unit(rows: Array, metric: Array) -> Array:
-    """Scale coefficient rows ``[V,R,N]`` to unit length in ``metric`` ``[V,N,N]``."""
-    square = np.einsum("vrn,vnm,vrm->vr", rows, metric, rows)
-    out: Array = rows / np.sqrt(np.maximum(square, 1e-300))[..., None]
+    """Scale coefficient rows ``[V,R,N]`` to unit length in ``metric`` ``[V,N,N]``, or to nothing."""
+    out: Array = rows / _safe_length(((rows @ metric) * rows).sum(-1), metric)[..., None]
     return out
 
 
@@ -101,8 +108,8 @@ def cosines(metric: Array, template: Array, origin: Array, row: int) -> Array:
     residual = -origin.copy()
     residual[row] += 1.0
     moved = np.einsum("vnm,m->vn", metric, residual)
-    length = np.sqrt(np.maximum(np.einsum("n,vn->v", residual, moved), 1e-300))
-    out: Array = np.einsum("vcn,vn->vc", template, moved) / length[:, None]
+    length = _safe_length(np.einsum("n,vn->v", residual, moved), metric)
+    out: Array = (np.einsum("vcn,vn->vc", template, moved) / length[:, None]).clip(-1.0, 1.0)
     return out
 
 

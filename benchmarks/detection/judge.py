@@ -1,0 +1,112 @@
+"""Every suspect of a zoo before every victim: scores of each method, and verdicts of ours."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+import uapfast
+from benchmarks.detection.access import ACCESS
+from benchmarks.detection.make import Place
+from benchmarks.detection.plan import Item, all_items
+from uapfast.method.decision import decide, view_level_p
+from uapfast.method.fingerprint import ask, reduce_classes
+from uapfast.method.lineage import LineageScorer
+from uapfast.method.standing import assessment
+from uapfast.models.checkpoint import load_model
+from uapfast.models.model import Model
+from uapfast.reference import Reference
+
+OURS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "ours, clean answers only": {"ray": (0.0,)},
+    "ours, x + v only": {"ray": (1.0,)},
+    "ours, clean and x + 0.2 v": {"ray": (0.0, 0.2)},
+    "paper": {"encoder": "paper"},
+}
+LEVELS = (0.05, 0.01, 0.001, 0.0001)
+Row = dict[str, Any]
+
+
+def reference_of(place: Place, arch: str, name: str, points: int = 100) -> Reference:
+    """The reference of a victim for one of ``OURS``; made once, kept beside the pool."""
+    slug = "".join(c if c.isalnum() else "-" for c in name)
+    path = place.out / arch / f"{slug}-{points}.uapref"
+    if not path.exists():
+        victim = load_model(place.size.spec(arch), place.victim_path(arch), name="victim")
+        images = place.data("heldout").x()
+        points = min(points, len(images) // 60)
+        config = replace(uapfast.GenerateConfig(points=points), **OURS[name])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", uapfast.errors.UapfastWarning)
+            pool = place.out / arch / "pool" / "manifest.csv"
+            uapfast.generate(victim, images, pool=pool, config=config).save(path)
+    return uapfast.load(path)
+
+
+def suspects(place: Place) -> Iterator[tuple[Item, Model]]:
+    """Every suspect, loaded one at a time."""
+    for item in all_items(place.size):
+        yield item, load_model(place.size.spec(item.arch), place.suspect_path(item.name))
+
+
+def truth(item: Item, arch: str) -> str:
+    """The row of the table: a group if the suspect derives from this victim, else which kind of innocent."""
+    if item.victim == arch:
+        return item.group
+    return "innocent" if item.victim is None else "other lineage"
+
+
+def judge(place: Place, arch: str, name: str) -> list[Row]:
+    """Verdicts on all suspects by one reference, also with every candidate in the victim's place."""
+    reference = reference_of(place, arch, name)
+    rows = []
+    for item, model in suspects(place):
+        answers = ask(model, reference.plan, reference.classes)[0]
+        for access, change in ACCESS.items():
+            if access == "probabilities" or name == "ours":
+                shown = change(answers.flatten(0, -2)).reshape(answers.shape)
+                rows.append(_row(reference, shown, access) | _who(item, arch, name, access))
+    return rows
+
+
+def _who(item: Item, arch: str, name: str, access: str) -> Row:
+    return {
+        "victim": arch,
+        "suspect": item.name,
+        "arch": item.arch,
+        "truth": truth(item, arch),
+        "score": name,
+        "access": access,
+    }
+
+
+def _row(reference: Reference, shown: Tensor, access: str) -> Row:
+    """One verdict; for the lineage encoder also the p-values with each twin as the victim."""
+    labels = access == "labels"
+    scorer = reference.scorer(labels)
+    features = reference.suspect_features(reduce_classes(shown, reference.keep))
+    if not isinstance(scorer, LineageScorer):
+        found = scorer.assess(features)
+        outcome = decide(found, LEVELS[2])
+        p_view = view_level_p(found.views, found.innocent_views)
+        return {"z": found.similarity, "p": outcome.p, "decision": outcome.decision, "p_view": p_view}
+    own, rest = scorer.scores(features)
+    outcomes = [decide(assessment(own, rest, place=c), LEVELS[2]) for c in range(own.shape[1])]
+    fewer = {k: decide(assessment(own[:k], rest[:, :k]), LEVELS[2]) for k in (2, 5, 10) if k < len(own)}
+    first = outcomes[0]
+    return {
+        "z": first.z,
+        "p": first.p,
+        "decision": first.decision,
+        "rank": first.rank,
+        # a conviction needs the first rank, whatever p is
+        "p_by_place": [o.p if o.rank == 1 else 1.0 for o in outcomes],
+        "decision_by_place": [o.decision for o in outcomes],
+        "p_by_views": {k: o.p if o.rank == 1 else 1.0 for k, o in fewer.items()},
+        "z_by_views": {k: o.z for k, o in fewer.items()},
+    }

@@ -1,0 +1,83 @@
+"""The table: how well each score tells piracy models from innocents, on models that nothing was tuned on.
+
+    python -m benchmarks.detection.run --zoo DIR [--jobs 2]
+
+Makes a reference for each victim of the zoo and each variant, judges every suspect by it, and writes
+``benchmarks/results/detection[_KIND].{json,md,png}``. Each row's count, interval and access are stated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.detection.judge import OURS, Row, judge
+from benchmarks.detection.make import Place
+from benchmarks.detection.table import plots, text
+from benchmarks.detection.zoo import open_zoo
+from uapfast.files import write_text
+
+RESULTS = Path(__file__).parents[1] / "results"
+console = Console(stderr=True)
+
+
+def _task(place: Place, pair: tuple[str, str]) -> list[Row]:
+    """One victim by one variant; kept in the zoo's folder, so that a second run goes on."""
+    path = place.out / f"rows-{pair[0]}-{list(OURS).index(pair[1])}.json"
+    if not path.exists():
+        write_text(path, json.dumps(judge(place, *pair)))
+    rows: list[Row] = json.loads(path.read_text())
+    return rows
+
+
+def main() -> None:
+    """Judge and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--zoo", type=Path, required=True)
+    parser.add_argument("--jobs", type=int, default=2)
+    args = parser.parse_args()
+    place, kind = open_zoo(args.zoo), json.loads((args.zoo / "zoo.json").read_text())["kind"]
+    pairs = [(arch, name) for name in OURS for arch in place.size.epochs]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, spawn, torch.set_num_threads, (1,)) as workers:
+        found = workers.map(partial(_task, place), pairs)
+        rows = [r for part in track(found, "victim x score", total=len(pairs), console=console) for r in part]
+    for row in rows:
+        record = json.loads(place.suspect_path(row["suspect"]).with_suffix(".json").read_text())
+        row |= {k: record[k] for k in ("test_accuracy", "agreement") if k in record}
+    suffix = "" if kind == "full" else f"_{kind}"
+    command = f"python -m benchmarks.detection.run --zoo DIR (zoo: {kind})"
+    accuracy = {
+        arch: json.loads(place.victim_path(arch).with_suffix(".json").read_text())["test_accuracy"]
+        for arch in place.size.epochs
+    }
+    content = text(rows, command, place.size, accuracy)
+    write_text(RESULTS / f"detection{suffix}.md", content)
+    write_text(RESULTS / f"detection{suffix}.json", json.dumps([_short(r) for r in rows]) + "\n")
+    plots(rows, RESULTS / f"detection{suffix}.png")
+    console.print(content)
+
+
+def _short(row: Row) -> Row:
+    """A row with figures of four digits: the file is kept in the repository."""
+
+    def cut(value: object) -> object:
+        if isinstance(value, float):
+            return float(f"{value:.4g}")
+        return [cut(v) for v in value] if isinstance(value, list) else value
+
+    return {k: cut(v) for k, v in row.items() if k not in ("decision_by_place", "z_by_views")}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""The table and the plots of the detection benchmark, from its rows."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
+
+from benchmarks.detection.access import ACCESS
+from benchmarks.detection.judge import LEVELS, OURS, Row
+from benchmarks.detection.measures import auc, auc_interval, share, tpr
+from benchmarks.detection.plan import GROUPS, Size
+
+INNOCENT = ("innocent", "other lineage")
+ATTACKS = [g for g in GROUPS if g != "innocent"]
+Floats = NDArray[np.float64]
+
+
+def pick(rows: list[Row], score: str = "ours", access: str = "probabilities", **wanted: Any) -> list[Row]:
+    """Rows of one score and access; further fields equal, or among a tuple."""
+    out = [r for r in rows if r["score"] == score and r["access"] == access]
+    for key, value in wanted.items():
+        among = value if isinstance(value, tuple) else (value,)
+        out = [r for r in out if r[key] in among]
+    return out
+
+
+def z(rows: list[Row]) -> Floats:
+    return np.array([r["z"] for r in rows], dtype=np.float64)
+
+
+def _line(*cells: object) -> str:
+    return "| " + " | ".join(str(c) for c in cells) + " |"
+
+
+def _head(*cells: str) -> list[str]:
+    return [_line(*cells), "|" + "---|" * len(cells)]
+
+
+def by_attack(rows: list[Row]) -> list[str]:
+    """AUC of every attack against all innocents, ours; the share convicted; thieves' agreement."""
+    own = pick(rows)
+    innocents = z([r for r in own if r["truth"] in INNOCENT])
+    lines = _head(
+        "attack", "n", "AUC (95 %)", "TPR at 1 %", "TPR at 5 %", "convicted at 0.001", "inconclusive",
+        "agreement with the victim",
+    )  # fmt: skip
+    for label, groups in [(GROUPS[g], (g,)) for g in ATTACKS] + [("**overall**", tuple(ATTACKS))]:
+        kept = [r for r in own if r["truth"] in groups]
+        low, high = auc_interval(z(kept), innocents)
+        said = [r["decision"] for r in kept]
+        agreement = [r["agreement"] for r in kept]
+        lines.append(
+            _line(
+                label,
+                len(kept),
+                f"{auc(z(kept), innocents):.3f} ({low:.3f}-{high:.3f})",
+                *(f"{tpr(z(kept), innocents, level):.2f}" for level in (0.01, 0.05)),
+                f"{said.count('piracy')} ({said.count('piracy') / len(said):.0%})",
+                said.count("inconclusive"),
+                f"{min(agreement):.2f}-{max(agreement):.2f}",
+            )
+        )
+    return lines
+
+
+def by_score(rows: list[Row]) -> list[str]:
+    """AUC of each score for each attack, same models, same innocents."""
+    lines = _head("score", "overall", *(GROUPS[g].replace("extraction, ", "") for g in ATTACKS))
+    for score in OURS:
+        own = pick(rows, score)
+        innocents = z([r for r in own if r["truth"] in INNOCENT])
+        cells = [
+            f"{auc(z([r for r in own if r['truth'] in groups]), innocents):.3f}"
+            for groups in [tuple(ATTACKS), *((g,) for g in ATTACKS)]
+        ]
+        lines.append(_line(score, *cells))
+    return lines
+
+
+def by_access(rows: list[Row]) -> list[str]:
+    """What is left when the suspect shows less; and nobody innocent is accused for it."""
+    lines = _head("access", "AUC overall", "piracy models convicted", "innocents accused", "of")
+    for access in ACCESS:
+        own = pick(rows, access=access)
+        innocents = [r for r in own if r["truth"] in INNOCENT]
+        thieves = [r for r in own if r["truth"] in ATTACKS]
+        convicted = [sum(r["decision"] == "piracy" for r in part) for part in (thieves, innocents)]
+        score = f"{auc(z(thieves), z(innocents)):.3f}"
+        lines.append(_line(access, score, f"{convicted[0]} of {len(thieves)}", convicted[1], len(innocents)))
+    return lines
+
+
+def by_views(rows: list[Row], per_view: int) -> list[str]:
+    """AUC and convictions from the first views alone."""
+    own = pick(rows)
+    lines = _head("views", "query points", "AUC overall", "p < 1e-4: piracy models", "innocents")
+    every = [*own[0]["z_by_views"], None]
+    for views in every:
+
+        def value(r: Row, field: str, views: Any = views) -> float:
+            return float(r[field] if views is None else r[f"{field}_by_views"][views])
+
+        parts = [[r for r in own if r["truth"] in groups] for groups in (tuple(ATTACKS), INNOCENT)]
+        score = auc(*(np.array([value(r, "z") for r in part]) for part in parts))
+        convicted = [
+            sum(value(r, "p") < 1e-4 and (views is not None or r["rank"] == 1) for r in part)
+            for part in parts
+        ]
+        count = int(views or 20)
+        shown = [f"{c} of {len(part)}" for c, part in zip(convicted, parts, strict=True)]
+        lines.append(_line(count, count * per_view, f"{score:.3f}", *shown))
+    return lines
+
+
+def levels(rows: list[Row]) -> list[str]:
+    """Innocents accused with every candidate in the victim's place, for each victim and worst place."""
+    lines = _head(
+        "victim", "places", *(f"accused at {level:g} (95 %)" for level in LEVELS), "worst place at 0.01"
+    )
+    own = pick(rows, truth=INNOCENT)
+    archs = list(dict.fromkeys(r["victim"] for r in own))
+    for arch in [*archs, "all"]:
+        p = np.array([r["p_by_place"] for r in own if arch in (r["victim"], "all")])
+        cells = []
+        for level in LEVELS:
+            rate, low, high = share(int((p <= level).sum()), p.size)
+            cells.append(f"{rate:.2%} ({low:.2%}-{high:.2%})")
+        worst = "-" if arch == "all" else f"{(p <= 0.01).mean(0).max():.2%}"
+        lines.append(_line(arch, p.shape[1], *cells, worst))
+    return lines
+
+
+def paper_level(rows: list[Row]) -> str:
+    """What the paper's view-level test would have done to the same innocents."""
+    own = pick(rows, "paper", truth=INNOCENT)
+    accused = sum(r["p_view"] is not None and r["p_view"] < 1e-4 for r in own)
+    rate, low, high = share(accused, len(own))
+    return f"{accused} of {len(own)} innocents ({rate:.1%}, 95 % {low:.1%}-{high:.1%})"
+
+
+def text(rows: list[Row], command: str, size: Size, accuracy: dict[str, float]) -> str:
+    """The Markdown file."""
+    parts = {"innocent": 0, "other lineage": 0} | {g: 0 for g in ATTACKS}
+    for row in pick(rows):
+        parts[row["truth"]] += 1
+    thieves = sum(parts[g] for g in ATTACKS)
+    return TEXT.format(
+        command=command,
+        accuracy=", ".join(f"{a} {v:.3f}" for a, v in accuracy.items()),
+        size=size,
+        thieves=thieves,
+        innocents=parts["innocent"],
+        others=parts["other lineage"],
+        by_attack="\n".join(by_attack(rows)),
+        by_score="\n".join(by_score(rows)),
+        by_access="\n".join(by_access(rows)),
+        by_views="\n".join(by_views(rows, min(100, _heldout(size) // 60))),
+        levels="\n".join(levels(rows)),
+        paper=paper_level(rows),
+    )
+
+
+def _heldout(size: Size) -> int:
+    return 10_000 if size.side == 28 else 896
+
+
+def plots(rows: list[Row], path: Path) -> None:
+    """ROC by attack, z of every suspect by attack, z of students against agreement."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    own = pick(rows)
+    innocents = z([r for r in own if r["truth"] in INNOCENT])
+    figure, (roc, dots, agreement) = plt.subplots(1, 3, figsize=(16, 5), layout="constrained")
+    for i, group in enumerate([*INNOCENT, *ATTACKS]):
+        kept = [r for r in own if r["truth"] == group]
+        if group not in INNOCENT:
+            truth = np.r_[np.ones(len(kept)), np.zeros(len(innocents))]
+            fpr, rate, _ = roc_curve(truth, np.r_[z(kept), innocents])
+            roc.plot(fpr, rate, label=group)
+        jitter = np.random.default_rng(i).uniform(-0.3, 0.3, len(kept))
+        dots.plot(i + jitter, z(kept), ".", alpha=0.6)
+    students = [r for r in own if r["truth"] in ("soft", "hard", "ood", "jacobian")]
+    for group in ("soft", "hard", "ood", "jacobian"):
+        part = [r for r in students if r["truth"] == group]
+        agreement.plot([r["agreement"] for r in part], z(part), "o", alpha=0.7, label=group)
+    roc.set(xlabel="innocents accused", ylabel="piracy models found", xscale="symlog", title="ROC by attack")
+    roc.legend(fontsize=8)
+    ticks = [*INNOCENT, *ATTACKS]
+    dots.set_xticks(range(len(ticks)), ticks, rotation=40, ha="right")
+    dots.set(ylabel="z", title="score of every suspect")
+    dots.set_yscale("symlog", linthresh=math.pi)
+    agreement.set(xlabel="agreement with the victim", ylabel="z", title="students")
+    agreement.legend(fontsize=8)
+    figure.savefig(path, dpi=70)
+    plt.close(figure)
+
+
+TEXT = """# Detection
+
+Made by `{command}`. Victims (test accuracy): {accuracy}.
+Owner's images {size.owner}, thief's {size.thief}, disjoint; query points from held-out images. Each victim
+has {size.twins} twins, {size.surrogates} surrogates of each candidate, {size.homologous} homologous models
+in its pool. No suspect is in a pool. Suspects, all victims pooled: {thieves} piracy models; innocents
+{innocents} (trained on true labels), and {others} that derive from another victim. Intervals: bootstrap over
+models (AUC), Wilson (shares).
+
+## By attack, score `ours`
+
+{by_attack}
+
+## By score: AUC
+
+{by_score}
+
+## Innocents accused, every candidate in the victim's place
+
+A place is one candidate (the victim or a twin) taken as the victim; its pool's other candidates are the
+twins. The shares count (innocent, place) pairs, which share models: the intervals are too narrow.
+
+{levels}
+
+The paper's encoder with its view-level t-test at "99.99 %" accuses {paper}.
+
+## Degraded access
+
+{by_access}
+
+## Number of views
+
+{by_views}
+"""
