@@ -9,6 +9,17 @@
 namespace uapfast::cpu {
 namespace {
 
+// Below this a float32 square may have lost digits to underflow, even where denormals are flushed.
+constexpr double kSmallest = 1e-30;
+
+// ||a - b||_2^2 or ||a - b||_1: in float32 lanes where that keeps the digits, else in double.
+template <typename T>
+double Distance(const rows::Kernels<T>& kernels, bool l2, const T* a, const T* b, int64_t n) {
+  const double quick = (l2 ? kernels.quick_diff_square_sum : kernels.quick_diff_abs_sum)(a, b, n);
+  if (std::isfinite(quick) && quick >= kSmallest * static_cast<double>(n)) return quick;
+  return (l2 ? kernels.diff_square_sum : kernels.diff_abs_sum)(a, b, n);
+}
+
 // Nearest class of one sample; -1 if a value is not finite, the label itself if none can be reached.
 // `factor` is what the difference of gradients (L2) or its sign (Linf) is multiplied by.
 template <typename T>
@@ -20,9 +31,7 @@ int64_t Nearest(const rows::Kernels<T>& kernels, const DeepfoolStepArgs& args, c
   int64_t nearest = label;
   for (int64_t k = 0; k < args.classes; ++k) {
     if (k == label) continue;
-    const T* other = grads + k * args.grads_class_stride;
-    const double sum =
-        l2 ? kernels.diff_square_sum(other, own, args.size) : kernels.diff_abs_sum(other, own, args.size);
+    const double sum = Distance<T>(kernels, l2, grads + k * args.grads_class_stride, own, args.size);
     const double gap = std::fabs(static_cast<double>(logits[k]) - static_cast<double>(logits[label]));
     if (!std::isfinite(sum) || !std::isfinite(gap)) return -1;
     if (sum == 0) continue;
@@ -52,7 +61,13 @@ void Sample(const rows::Kernels<T>& kernels, const DeepfoolStepArgs& args, int64
   }
   const T* other = grads + nearest * args.grads_class_stride;
   const T* own = grads + label * args.grads_class_stride;
-  (args.norm == Norm::kL2 ? kernels.diff_scale : kernels.diff_sign)(other, own, args.size, factor, step);
+  if (args.norm != Norm::kL2) {
+    kernels.diff_sign(other, own, args.size, factor, step);
+  } else if (factor > kSmallest && factor < 1 / kSmallest) {  // a normal float, and so is what it scales
+    kernels.quick_diff_scale(other, own, args.size, static_cast<T>(factor), step);
+  } else {
+    kernels.diff_scale(other, own, args.size, factor, step);
+  }
 }
 
 template <typename T>

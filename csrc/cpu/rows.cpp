@@ -62,6 +62,23 @@ double DiffSquareSum(const T* a, const T* b, int64_t n) {
   });
 }
 
+template <bool kSquare>
+double QuickDiffSum(const float* a, const float* b, int64_t n) {
+  double lane[kLanes] = {0};
+  for (; n > 0; n -= kQuickRun, a += kQuickRun, b += kQuickRun) {
+    float part[kQuickLanes] = {0};
+    const auto add = [&part](int j, float d) { part[j] += kSquare ? d * d : std::fabs(d); };
+    const int64_t end = n < kQuickRun ? n : kQuickRun;
+    int64_t i = 0;
+    for (; i + kQuickLanes <= end; i += kQuickLanes) {
+      for (int j = 0; j < kQuickLanes; ++j) add(j, a[i + j] - b[i + j]);
+    }
+    for (int j = 0; i < end; ++i, ++j) add(j, a[i] - b[i]);
+    for (int j = 0; j < kQuickLanes; ++j) lane[j % kLanes] += static_cast<double>(part[j]);
+  }
+  return Reduce(lane);
+}
+
 template <typename T>
 void Clamp(const T* x, int64_t n, T bound, T* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = x[i] > bound ? bound : (x[i] < -bound ? -bound : x[i]);
@@ -86,6 +103,11 @@ void DiffScale(const T* a, const T* b, int64_t n, double factor, T* out) {
 }
 
 template <typename T>
+void QuickDiffScale(const T* a, const T* b, int64_t n, T factor, T* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = (a[i] - b[i]) * factor;
+}
+
+template <typename T>
 void DiffSign(const T* a, const T* b, int64_t n, double factor, T* out) {
   const T plus = static_cast<T>(factor);
   for (int64_t i = 0; i < n; ++i) {
@@ -96,10 +118,22 @@ void DiffSign(const T* a, const T* b, int64_t n, double factor, T* out) {
 
 }  // namespace
 
-template <typename T>
-const Kernels<T>& ScalarKernels() {
-  static constexpr Kernels<T> table = {AbsSum<T>, Above<T>, SquareSum<T>, DiffAbsSum<T>, DiffSquareSum<T>,
-                                       Clamp<T>,  Scale<T>, Soft<T>,      DiffScale<T>,  DiffSign<T>};
+template <>
+const Kernels<float>& ScalarKernels<float>() {
+  using T = float;
+  static constexpr Kernels<T> table = {
+      AbsSum<T>,           Above<T>,           SquareSum<T>,     DiffAbsSum<T>, DiffSquareSum<T>,
+      QuickDiffSum<false>, QuickDiffSum<true>, Clamp<T>,         Scale<T>,      Soft<T>,
+      DiffScale<T>,        DiffSign<T>,        QuickDiffScale<T>};
+  return table;
+}
+
+template <>
+const Kernels<double>& ScalarKernels<double>() {
+  using T = double;  // nothing is quicker there
+  static constexpr Kernels<T> table = {
+      AbsSum<T>, Above<T>, SquareSum<T>, DiffAbsSum<T>, DiffSquareSum<T>, DiffAbsSum<T>,    DiffSquareSum<T>,
+      Clamp<T>,  Scale<T>, Soft<T>,      DiffScale<T>,  DiffSign<T>,      QuickDiffScale<T>};
   return table;
 }
 

@@ -126,6 +126,38 @@ double SquareSum(const float* x, int64_t n) { return Sum<true, false>(x, nullptr
 double DiffAbsSum(const float* a, const float* b, int64_t n) { return Sum<false, true>(a, b, n); }
 double DiffSquareSum(const float* a, const float* b, int64_t n) { return Sum<true, true>(a, b, n); }
 
+// Eight of the elements at x, of which only the first n exist (n may be anything); zeros behind them.
+inline __m256 Masked(const float* x, int64_t n) {
+  alignas(32) static constexpr int32_t kOnesThenZeros[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  const int64_t from = 8 - (n < 0 ? 0 : (n > 8 ? 8 : n));
+  return _mm256_maskload_ps(x, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kOnesThenZeros + from)));
+}
+
+template <bool kSquare>
+double QuickDiffSum(const float* a, const float* b, int64_t n) {
+  constexpr int kParts = kQuickLanes / 8;
+  Lanes lanes = Zero();
+  for (; n > 0; n -= kQuickRun, a += kQuickRun, b += kQuickRun) {
+    __m256 part[kParts];
+    for (__m256& p : part) p = _mm256_setzero_ps();
+    const auto add = [&part](int j, __m256 x, __m256 y) {
+      const __m256 d = _mm256_sub_ps(x, y);
+      part[j] = _mm256_add_ps(part[j], kSquare ? _mm256_mul_ps(d, d) : Abs(d));
+    };
+    const int64_t end = n < kQuickRun ? n : kQuickRun;
+    int64_t i = 0;
+    for (; i + kQuickLanes <= end; i += kQuickLanes) {
+      for (int j = 0; j < kParts; ++j) add(j, _mm256_loadu_ps(a + i + 8 * j), _mm256_loadu_ps(b + i + 8 * j));
+    }
+    for (int j = 0; j < kParts; ++j) {
+      if (i + 8 * j >= end) break;
+      add(j, Masked(a + i + 8 * j, end - i - 8 * j), Masked(b + i + 8 * j, end - i - 8 * j));
+    }
+    for (int j = 0; j < kParts; ++j) Add<false>(lanes, j % 2, part[j]);
+  }
+  return Reduce(lanes);
+}
+
 // out[0..n) = map(eight of a, eight of b); b may be null.
 template <typename Map>
 inline void Each(const float* a, const float* b, int64_t n, float* out, const Map& map) {
@@ -178,6 +210,11 @@ void DiffScale(const float* a, const float* b, int64_t n, double factor, float* 
   });
 }
 
+void QuickDiffScale(const float* a, const float* b, int64_t n, float factor, float* out) {
+  const __m256 f = _mm256_set1_ps(factor);
+  Each(a, b, n, out, [=](__m256 x, __m256 y) { return _mm256_mul_ps(_mm256_sub_ps(x, y), f); });
+}
+
 void DiffSign(const float* a, const float* b, int64_t n, double factor, float* out) {
   const __m256 plus = _mm256_set1_ps(static_cast<float>(factor)), zero = _mm256_setzero_ps();
   const __m256 minus = _mm256_xor_ps(plus, _mm256_set1_ps(-0.0f));
@@ -191,8 +228,9 @@ void DiffSign(const float* a, const float* b, int64_t n, double factor, float* o
 }  // namespace
 
 const Kernels<float>& Avx2Kernels() {
-  static constexpr Kernels<float> table = {AbsSum, Above, SquareSum, DiffAbsSum, DiffSquareSum,
-                                           Clamp,  Scale, Soft,      DiffScale,  DiffSign};
+  static constexpr Kernels<float> table = {
+      AbsSum, Above, SquareSum, DiffAbsSum, DiffSquareSum, QuickDiffSum<false>, QuickDiffSum<true>,
+      Clamp,  Scale, Soft,      DiffScale,  DiffSign,      QuickDiffScale};
   return table;
 }
 

@@ -54,13 +54,13 @@ def _check(logits: Tensor, grads: Tensor, labels: Tensor, p: float) -> None:
     _args.need_tensor(NAME, "grads", grads, "B, K, D")
     _args.need(grads.shape[1] >= 2, NAME, "grads", "of at least 2 classes, [B, K >= 2, D]", grads)
     _args.need_tensor(NAME, "logits", logits, "B, K", (grads.dtype,))
-    shape = f"{list(grads.shape[:2])}, as grads say, on {grads.device}"
-    same = logits.shape == grads.shape[:2] and logits.device == grads.device
-    _args.need(same, NAME, "logits", shape, logits)
+    if logits.shape != grads.shape[:2] or logits.device != grads.device:
+        rule = f"{list(grads.shape[:2])}, as grads say, on {grads.device}"
+        _args.need(False, NAME, "logits", rule, logits)
     _args.need_tensor(NAME, "labels", labels, "B", (torch.int64,))
-    same = labels.shape[0] == grads.shape[0] and labels.device == grads.device
-    rule = f"[{grads.shape[0]}], one a row of grads, on {grads.device}"
-    _args.need(same, NAME, "labels", rule, labels)
+    if labels.shape[0] != grads.shape[0] or labels.device != grads.device:
+        rule = f"[{grads.shape[0]}], one a row of grads, on {grads.device}"
+        _args.need(False, NAME, "labels", rule, labels)
     _args.need_norm(NAME, p, NORMS)
 
 
