@@ -140,7 +140,8 @@ def test_a_value_that_is_not_finite_spoils_its_sample_alone(backend: str, p: flo
 
 @every_backend
 def test_tiny_and_huge_gradients(backend: str) -> None:
-    for scale in (1e-30, 1e-20, 1e-15, 1e-14, 1e17, 1e19, 1e20, 1e30):  # squares beyond float32, and at its ends
+    # squares far outside float32, and near its ends
+    for scale in (1e-30, 1e-20, 1e-15, 1e-14, 1e17, 1e19, 1e20, 1e30):
         logits, grads, labels = inputs(2, 3, 17)
         step, nearest = deepfool_step(logits * scale, grads * scale, labels, 2.0, backend=backend)
         want, same = deepfool_step(logits, grads, labels, 2.0, backend="reference")

@@ -124,10 +124,8 @@ def universal_perturbation(
     victims, movers, spared = modules_of(model, models, move, spare, method)
     victims, movers, spared = ([_placed(m, device) for m in part] for part in (victims, movers, spared))
     counter = Counter()
-    made: list[_Made] = []
     with frozen([*victims, *movers, *spared]):
-        for module in victims:
-            made += _of_one(module, movers, spared, x, counter, asked)
+        made = _made_of([Victim(m, x, counter) for m in victims], movers, spared, asked)
     _complain(made, min_fooling, strict)
     return _result(made, batched, asked, counter)
 
@@ -138,21 +136,29 @@ def _placed(module: nn.Module, device: str | torch.device | None) -> nn.Module:
     return copy.deepcopy(module).to(device)
 
 
-def _of_one(
-    module: nn.Module,
-    move: list[nn.Module],
-    spare: list[nn.Module],
-    x: Tensor,
-    counter: Counter,
-    a: Arguments,
+def _made_of(
+    victims: list[Victim], move: list[nn.Module], spare: list[nn.Module], a: Arguments
 ) -> list[_Made]:
-    """All perturbations of one model."""
-    victim = Victim(module, x, counter)
-    runs = make_runs(victim, [a.seed + i for i in range(a.count)], a.holdout, a.fooling)
-    classes = check_classes(victim, runs[0])
+    """All perturbations, model by model."""
+    seeds = [a.seed + i for i in range(a.count)]
+    runs = [make_runs(victim, seeds, a.holdout, a.fooling) for victim in victims]
+    classes = [check_classes(victim, run[0]) for victim, run in zip(victims, runs, strict=True)]
     # On the grid only whole steps count: the ball of the work is the one of the result.
     eps = grid_eps(a.eps) if a.wire_safe and a.norm == "linf" else a.eps
-    v = _make(victim, move, spare, runs, eps, classes, a)
+    batch = min(a.batch_size or BATCH[a.method], len(runs[0][0].train))
+    if a.method == "deepfool":
+        passes = a.max_passes or PASSES["deepfool"]
+        settings = DeepFoolSettings(eps, a.norm, passes, batch, a.top_k, a.overshoot)
+        found = run_deepfool(victims, runs, settings)
+    else:
+        each = zip(victims, runs, classes, strict=True)
+        found = [_make(victim, move, spare, mine, eps, batch, k, a) for victim, mine, k in each]
+    parts = zip(victims, runs, found, strict=True)
+    return [made for victim, mine, v in parts for made in _report(victim, mine, v, a)]
+
+
+def _report(victim: Victim, runs: list[Run], v: Tensor, a: Arguments) -> list[_Made]:
+    """What ``v`` ``[P,C,H,W]`` of one model comes to."""
     if a.wire_safe:
         v = to_grid(v, a.eps, a.norm)
     if not bool(torch.isfinite(v).all()):
@@ -173,18 +179,14 @@ def _make(
     spare: list[nn.Module],
     runs: list[Run],
     eps: float,
+    batch: int,
     classes: int,
     a: Arguments,
 ) -> Tensor:
-    n_train = len(runs[0].train)
-    batch = min(a.batch_size or BATCH[a.method], n_train)
-    if a.method == "deepfool":
-        passes = a.max_passes or PASSES["deepfool"]
-        return run_deepfool(victim, runs, DeepFoolSettings(eps, a.norm, passes, batch, a.top_k, a.overshoot))
     if a.method == "margin":
         return run_margin(victim, runs, MarginSettings(eps, a.norm, a.max_passes or PASSES["margin"], batch))
     targets = a.targets(classes)
-    steps_a_pass = -(-n_train // batch)
+    steps_a_pass = -(-len(runs[0].train) // batch)
     passes = a.max_passes or -(-CONTRAST_STEPS // steps_a_pass)
     settings = ContrastSettings(eps, a.norm, passes, batch, targets)
     counter = victim.query.counter
