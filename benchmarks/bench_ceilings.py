@@ -24,9 +24,10 @@ def bench_copy(benchmark: Any, device: str, megabytes: int) -> None:
 
 
 @pytest.mark.benchmark(group="ceilings")
-def bench_sum(benchmark: Any, device: str) -> None:
+@pytest.mark.parametrize("megabytes", [8, 256])
+def bench_sum(benchmark: Any, device: str, megabytes: int) -> None:
     """Reading alone: what a kernel that writes little is held against."""
-    source = torch.randn(256 << 18, device=device)
+    source = torch.randn(megabytes << 18, device=device)
 
     def check(got: Any) -> None:
         assert abs(float(got) - float(source.double().sum())) < 50

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
@@ -31,11 +32,18 @@ def callable_for(op: str, implementation: str, args: Sequence[Any], peer: Peer) 
         return lambda: peer(*args)
     if implementation == "compile":
         compiled = _compiled(peer)
+        start = time.perf_counter()
         try:
             compiled(*args)
         except Exception as exc:  # no C++ compiler or Triton here, or a graph that inductor does not take
             pytest.skip(f"compile: {type(exc).__name__}: {str(exc).strip().splitlines()[0]}")
-        return lambda: compiled(*args)
+        seconds = time.perf_counter() - start
+
+        def again() -> Any:
+            return compiled(*args)
+
+        again.compile_s = seconds  # type: ignore[attr-defined]
+        return again
     found = next(b for b in OPS[op].backends if b.name == implementation)
     reason = found.why_off() or found.refuses(*args)
     if reason:
@@ -80,6 +88,8 @@ def measure(
         benchmark.extra_info["event_ms"] = cuda_ms(work)
     benchmark.extra_info.update(bytes=nbytes, flops=flops, threads=torch.get_num_threads())
     benchmark.extra_info["chosen"] = getattr(work, "chosen", False)
+    if hasattr(work, "compile_s"):
+        benchmark.extra_info["compile_s"] = round(work.compile_s, 2)
     result = benchmark.pedantic(work, rounds=15, iterations=1, warmup_rounds=2)
     check(result)
     if benchmark.stats is None:  # --benchmark-disable: run and checked once, not timed

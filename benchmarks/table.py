@@ -1,6 +1,10 @@
 """From pytest-benchmark's JSON to Markdown: time, bandwidth, share of the ceiling, ratios in the run.
 
-python benchmarks/table.py results.json > results.md
+    python benchmarks/table.py results.json [MORE.json ...] > results.md
+    python benchmarks/table.py --merge all.json one.json two.json > all.md
+
+Several files, e.g. of one and of two threads, become one table a file; ``--merge`` also writes their entries
+into one file, from which the same tables can be made.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 PEERS = ("eager", "compile")
+Entries = list[dict[str, Any]]
 
 
 def milliseconds(entry: dict[str, Any]) -> float:
@@ -20,7 +25,7 @@ def milliseconds(entry: dict[str, Any]) -> float:
     return float(entry["extra_info"].get("event_ms", entry["stats"]["median"] * 1e3))
 
 
-def ceilings(entries: list[dict[str, Any]]) -> dict[str, float]:
+def ceilings(entries: Entries) -> dict[str, float]:
     """GB/s of the copies and GFLOP/s of the products that the run measured."""
     found = {}
     for entry in entries:
@@ -30,33 +35,72 @@ def ceilings(entries: list[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def copy_of(entries: list[dict[str, Any]], nbytes: int) -> float:
-    """GB/s of the measured copy whose traffic is nearest to ``nbytes``: what fits a cache is held to it."""
-    copies = {e["extra_info"]["bytes"]: e["extra_info"]["GB/s"] for e in entries if "copy" in e["name"]}
-    return copies[min(copies, key=lambda b: abs(math.log(b / nbytes)))] if copies else 0.0
+def ceiling(entries: Entries, kind: str, nbytes: int) -> float:
+    """GB/s of the ``copy`` or ``sum`` whose traffic is nearest to ``nbytes``: a cache is held to a cache."""
+    rates = {
+        e["extra_info"]["bytes"]: e["extra_info"]["GB/s"] for e in entries if f"bench_{kind}" in e["name"]
+    }
+    return rates[min(rates, key=lambda b: abs(math.log(b / nbytes)))] if rates else 0.0
 
 
-def rows(entries: list[dict[str, Any]], copy: float) -> list[str]:
+def cells_of(entry: dict[str, Any], entries: Entries, times: dict[str, float]) -> list[str]:
+    """Time, bandwidth, shares of the ceilings, ratios to the peers."""
+    ms, nbytes = milliseconds(entry), entry["extra_info"]["bytes"]
+    rate = nbytes / ms / 1e6
+    tops = [ceiling(entries, kind, nbytes) for kind in ("copy", "sum")]
+    shares = [f"{100 * rate / top:.0f} %" if top else "-" for top in tops]
+    return [
+        f"{ms:.3f}",
+        f"{rate:.1f}",
+        *shares,
+        *(f"{times[p] / ms:.2f}" if p in times else "-" for p in PEERS),
+    ]
+
+
+HEADS = ["ms", "GB/s needed", "of a copy", "of a read", "times faster than eager", "than compile"]
+
+
+def head(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}"
+
+
+def times_of(members: Entries) -> dict[str, float]:
+    return {e["params"]["implementation"]: milliseconds(e) for e in members}
+
+
+def summary(groups: dict[str, Entries], entries: Entries) -> str:
+    """A row for each op and shape: the op as it chooses, against torch."""
+    lines = [head(["op and shape", *HEADS, "peak memory, eager / op", "first call of compile"])]
+    for group, members in groups.items():
+        ours = [e for e in members if e["extra_info"].get("chosen")]
+        if ours:
+            by_name = {e["params"]["implementation"]: e["extra_info"] for e in members}
+            peaks = [by_name.get("eager", {}).get("peak_MB"), ours[0]["extra_info"].get("peak_MB")]
+            memory = f"{peaks[0] / max(peaks[1], 0.01):.0f}" if None not in peaks else "-"
+            seconds = by_name.get("compile", {}).get("compile_s")
+            last = [memory, "-" if seconds is None else f"{seconds:.1f} s"]
+            lines.append(f"| {' | '.join([group, *cells_of(ours[0], entries, times_of(members)), *last])} |")
+    return "\n".join(lines)
+
+
+def rows(members: Entries, entries: Entries) -> list[str]:
     """One table row for each implementation of a group, fastest first; the op's own choice is bold."""
-    times = {e["params"]["implementation"]: milliseconds(e) for e in entries}
-    memory = any("peak_MB" in e["extra_info"] for e in entries)
+    memory = any("peak_MB" in e["extra_info"] for e in members)
     out = []
-    for entry in sorted(entries, key=milliseconds):
-        name, ms = entry["params"]["implementation"], milliseconds(entry)
-        rate = entry["extra_info"]["bytes"] / ms / 1e6
-        cells = [f"**{name}**" if entry["extra_info"].get("chosen") else name, f"{ms:.3f}", f"{rate:.1f}"]
-        cells.append(f"{100 * rate / copy:.0f} %" if copy else "-")
-        cells += [f"{times[p] / ms:.2f}" if p in times else "-" for p in PEERS]
+    for entry in sorted(members, key=milliseconds):
+        name = entry["params"]["implementation"]
+        cells = [f"**{name}**" if entry["extra_info"].get("chosen") else name]
+        cells += cells_of(entry, entries, times_of(members))
         if memory:
             cells.append(str(entry["extra_info"].get("peak_MB", "-")))
         out.append(f"| {' | '.join(cells)} |")
     return out
 
 
-def verdict(entries: list[dict[str, Any]]) -> str:
+def verdict(members: Entries) -> str:
     """Who wins: the op as it chooses, or torch at its best."""
-    ours = [e for e in entries if e["extra_info"].get("chosen")]
-    torch = [e for e in entries if e["params"]["implementation"] in PEERS]
+    ours = [e for e in members if e["extra_info"].get("chosen")]
+    torch = [e for e in members if e["params"]["implementation"] in PEERS]
     if not ours or not torch:
         return ""
     best = min(torch, key=milliseconds)
@@ -66,40 +110,47 @@ def verdict(entries: list[dict[str, Any]]) -> str:
     return f"The op is {ratio:.2f} times faster than the best of torch ({peer})."
 
 
-def main(path: Path) -> None:
-    data = json.loads(path.read_text())
-    machine = data["machine_info"]
-    entries = data["benchmarks"]
-    top = ceilings(entries)
-    print(f"# Ops: {machine.get('gpu') or machine['cpu'].get('brand_raw', 'CPU')}\n")
+def section(data: dict[str, Any]) -> None:
+    """Everything of one run."""
+    machine, entries = data["machine_info"], data["benchmarks"]
+    print(f"## Torch threads: {machine['torch_threads']}\n")
     print(
-        f"Taken {data['datetime'][:10]}; torch threads {machine['torch_threads']}, SIMD {machine['simd']}, "
-        f"{machine.get('timer', 'perf_counter')}, load {machine.get('load', '?')} at the end; ",
+        f"Taken {data['datetime'][:10]}; SIMD {machine['simd']}, {machine.get('timer', 'perf_counter')}, "
+        f"load {machine.get('load', '?')} at the end; ",
         end="",
     )
     print(", ".join(f"{k} {v}" for k, v in machine["versions"].items()) + ".\n")
-    print("Ceilings of the run: " + "; ".join(f"{k} {v}" for k, v in top.items()) + ".\n")
-    groups = defaultdict(list)
+    print("Ceilings of the run: " + "; ".join(f"{k} {v}" for k, v in ceilings(entries).items()) + ".\n")
+    groups: dict[str, Entries] = defaultdict(list)
     for entry in entries:
         if entry["group"] != "ceilings" and "implementation" in (entry["params"] or {}):
             groups[entry["group"]].append(entry)
+    print(summary(groups, entries) + "\n")
     for group, members in groups.items():
-        print(f"## {group}\n")
-        copy = copy_of(entries, members[0]["extra_info"]["bytes"])
-        heads = [
-            "implementation",
-            "ms",
-            "GB/s needed",
-            "of a copy",
-            "times faster than eager",
-            "than compile",
-        ]
-        heads += ["peak MB"] if any("peak_MB" in m["extra_info"] for m in members) else []
-        print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-        print("\n".join(rows(members, copy)) + "\n")
+        print(f"### {group}\n")
+        memory = ["peak MB"] if any("peak_MB" in m["extra_info"] for m in members) else []
+        print(head(["implementation", *HEADS, *memory]))
+        print("\n".join(rows(members, entries)) + "\n")
         if verdict(members):
             print(verdict(members) + "\n")
 
 
+def main(arguments: list[str]) -> None:
+    merged = Path(arguments[1]) if arguments[0] == "--merge" else None
+    runs: list[dict[str, Any]] = []
+    for path in arguments[2:] if merged else arguments:
+        data = json.loads(Path(path).read_text())
+        runs += data.get("runs", [data])
+    machine = runs[0]["machine_info"]
+    print(f"# Ops: {machine.get('gpu') or machine['cpu'].get('brand_raw', 'CPU')}\n")
+    for data in runs:
+        section(data)
+    if merged:
+        for data in runs:  # the figures stay, the single rounds need not
+            for entry in data["benchmarks"]:
+                entry["stats"].pop("data", None)
+        merged.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1:])

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 
-def art_uap(model: nn.Module, images: Tensor, *, eps: float, fooling: float, max_iter: int = 10) -> Tensor:
+def art_uap(
+    model: nn.Module, images: Tensor, *, eps: float, fooling: float, max_iter: int = 10, seed: int = 0
+) -> Tensor:
     """The perturbation ``[C,H,W]`` that ART ends with; stops at ``fooling`` on its own images."""
     from art.attacks.evasion import UniversalPerturbation
     from art.estimators.classification import PyTorchClassifier
@@ -26,6 +28,6 @@ def art_uap(model: nn.Module, images: Tensor, *, eps: float, fooling: float, max
         classifier, attacker="deepfool", delta=1.0 - fooling, max_iter=max_iter, eps=eps, norm=math.inf,
         attacker_params={"verbose": False}, verbose=False,
     )  # fmt: skip
-    np.random.seed(0)  # ART draws its order from the global generator
+    np.random.seed(seed)  # ART draws its order from the global generator
     attack.generate(images.numpy())
     return torch.as_tensor(attack.noise).reshape(images.shape[1:]).to(torch.float32)

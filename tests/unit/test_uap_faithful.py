@@ -106,7 +106,7 @@ def test_every_update_of_v_agrees(seed, norm):
         runs = make_runs(victim, [seed], 0.25, 1.0)
         settings = DeepFoolSettings(eps, norm, passes, 1, TOP_K, OVERSHOOT, MAX_ITER)
         [final] = run_deepfool(
-            [victim], [runs], settings, lambda _, i, v: trace.append((i, v.numpy().ravel()))
+            [victim], [runs], [CLASSES], settings, lambda _, i, v: trace.append((i, v.numpy().ravel()))
         )
     order_run = make_runs(victim, [seed], 0.25, 1.0)[0]
     order: list[int] = []

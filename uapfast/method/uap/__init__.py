@@ -149,7 +149,7 @@ def _made_of(
     if a.method == "deepfool":
         passes = a.max_passes or PASSES["deepfool"]
         settings = DeepFoolSettings(eps, a.norm, passes, batch, a.top_k, a.overshoot)
-        found = run_deepfool(victims, runs, settings)
+        found = run_deepfool(victims, runs, classes, settings)
     else:
         each = zip(victims, runs, classes, strict=True)
         found = [_make(victim, move, spare, mine, eps, batch, k, a) for victim, mine, k in each]

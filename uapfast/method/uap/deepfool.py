@@ -111,7 +111,7 @@ def deepfool(
             stay = torch.ones(len(point), dtype=torch.bool, device=point.device)
         classes = top.new_zeros(len(point), top.shape[1])
         classes[stay] = top[active]
-        most = query.most(asked) if isinstance(query, Models) and asked is not None else None
+        most = None if asked is None else int(torch.bincount(asked).max())
         relative, gradients = class_gradients(logits, point, classes, most)
         query.counter.backwards += len(point) * (top.shape[1] - 1)
         here = torch.zeros(len(active), dtype=torch.int64, device=start.device)
@@ -137,10 +137,11 @@ def _ask(query: Query | Models, point: Tensor, owner: Tensor | None) -> tuple[Te
 def run_deepfool(
     victims: Sequence[Victim],
     runs: Sequence[list[Run]],
+    classes: Sequence[int],
     settings: DeepFoolSettings,
     observer: Observer | None = None,
 ) -> list[Tensor]:
-    """The universal perturbations of ``runs``, ``[P,C,H,W]`` a model; seeds and like models share batches.
+    """The universal perturbations of ``runs``, ``[P,C,H,W]`` a model; seeds and models share batches.
 
     Per batch: DeepFool from x + v for the images that v does not yet fool, then
     v <- project(v + sum of their steps / sqrt(number)). With ``batch_size`` 1 this is the published
@@ -151,13 +152,15 @@ def run_deepfool(
     Args:
         victims: the frozen models, with the same images.
         runs: of each model, one per perturbation; changed (counts, rates).
+        classes: of each model.
         settings: see there.
         observer: called with (run, image, v ``[C,H,W]``) after each update; for tests, of one model.
 
     Source: Moosavi-Dezfooli et al., "Universal adversarial perturbations", CVPR 2017, algorithm 1.
     """
     found: dict[int, Tensor] = {}
-    for places in groups([v.query for v in victims], victims[0].images[0].numel()):
+    kinds = [(v.query.device, v.query.dtype, k) for v, k in zip(victims, classes, strict=True)]
+    for places in groups(kinds, victims[0].images[0].numel()):
         jobs = [_Job(k, victims[i], run) for k, i in enumerate(places) for run in runs[i]]
         v = _run_group([victims[i] for i in places], jobs, settings, observer)
         found |= dict(zip(places, torch.split(v, [len(runs[i]) for i in places]), strict=True))
@@ -177,7 +180,7 @@ def _run_group(
     victims: list[Victim], jobs: list[_Job], settings: DeepFoolSettings, observer: Observer | None
 ) -> Tensor:
     first = victims[0]
-    models = Models([v.query for v in victims], first.images)
+    models = Models([v.query for v in victims])
     v = torch.zeros(len(jobs), *first.images.shape[1:], dtype=first.query.dtype, device=first.query.device)
     active = list(range(len(jobs)))
     while active:
