@@ -65,3 +65,18 @@ def test_every_folder_of_modules_is_a_package() -> None:
         p.parent for p in (ROOT / "uapfast").rglob("__init__.py")
     }
     assert not bare
+
+
+def test_without_x86_the_scalar_version_compiles(tmp_path: Path) -> None:
+    """arm64 and others: what CMakeLists.txt builds everywhere, and nothing that needs AVX."""
+    compiler = shutil.which("aarch64-linux-gnu-g++")
+    if compiler is None:
+        pytest.skip("no aarch64-linux-gnu-g++ (Debian: apt-get install g++-aarch64-linux-gnu)")
+    text = (ROOT / "CMakeLists.txt").read_text()
+    sources = text[text.index("set(cpu_sources") :].split(")")[0].split()[1:]
+    assert len(sources) > 8 and not any("avx" in name for name in sources)
+    flags = ["-std=c++20", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", f"-I{ROOT / 'csrc/include'}"]
+    command = [compiler, *flags, "-O1", "-shared", "-fPIC", "-Wl,-z,defs", "-pthread"]
+    command += [*(str(ROOT / name) for name in sources), "-o", str(tmp_path / "core.so")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

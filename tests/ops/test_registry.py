@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -125,6 +127,53 @@ def test_the_environment_forces_the_level(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("UAPFAST_SIMD", "mmx")
     with pytest.raises(NativeUnavailable, match="UAPFAST_SIMD must be scalar, avx2, avx512 or auto, got mmx"):
         ops.project_lp(x, 1.0, 1)
+
+
+def long_calls() -> dict[str, Callable[[], Any]]:
+    """Some tens of milliseconds of every op, on the compiled kernels at their slowest."""
+    images, uaps = torch.zeros(256, 3, 64, 64, dtype=torch.uint8), torch.zeros(1, 3, 64, 64)
+    a, b = torch.randn(500, 20, 32), torch.randn(50, 20, 32)
+    logits, grads, labels = torch.randn(400, 10), torch.randn(400, 10, 4000), torch.zeros(400).long()
+    return {
+        "project_lp": lambda: ops.project_lp(X0, 50.0, 1, backend="scalar"),
+        "deepfool_step": lambda: ops.deepfool_step(logits, grads, labels, backend="scalar"),
+        "build_queries": lambda: ops.build_queries(images, uaps, channels_last=True, backend="scalar"),
+        "fingerprint_rows": lambda: ops.fingerprint_rows(Q0, top_k=3, backend="scalar"),
+        "similarity_moments": lambda: ops.similarity_moments(a, b, backend="scalar"),
+    }
+
+
+X0 = torch.linspace(-3, 3, 4_000_000).view(4, -1)
+Q0 = torch.linspace(-3, 3, 2_000_000).sin().view(1, -1, 10)
+
+
+@pytest.mark.needs("cpu-extension")
+@pytest.mark.parametrize("name", sorted(set(OPS) - {"build_queries_out"}))
+def test_other_threads_run_python_meanwhile(name: str) -> None:
+    """Without the GIL released nothing could tick in the middle of a call."""
+    work, ticks, done = long_calls()[name], [], threading.Event()
+
+    def tick() -> None:
+        while not done.wait(1e-4):
+            ticks.append(time.perf_counter())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    try:
+        work()
+        calls = 0
+        for _ in range(10):
+            start = time.perf_counter()
+            work()
+            length = time.perf_counter() - start
+            calls += any(start + 0.3 * length < t < start + 0.7 * length for t in list(ticks))
+    finally:
+        done.set()
+        ticker.join()
+        torch.set_num_threads(before)
+    assert calls >= 5  # what torch does around a kernel also lets others run, and a busy machine interrupts
 
 
 def test_meta_tensors_give_shapes() -> None:
