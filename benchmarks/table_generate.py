@@ -14,6 +14,11 @@ from typing import Any
 
 ASKED = {"margin": ("100", "2"), "deepfool": ("30", ""), "plain loop": ("", "")}
 Entries = list[dict[str, Any]]
+INTRODUCTION = """\
+A small convolutional network on Fashion-MNIST a seed, Linf ball of 0.2; fooling rates on the same 1,000 held-out
+images. From 100 images, of which ART makes three passes, to the rate that ART ends with; and from 400 to a rate
+that ART does not reach.
+"""
 
 
 def least_and_median(values: list[float]) -> str:
@@ -74,9 +79,7 @@ def main(path: Path) -> None:
     print(f"Taken {data['datetime'][:10]} on {machine['cpu'].get('brand_raw', 'a CPU')}, torch threads "
           f"{machine['torch_threads']}, load {machine.get('load', '?')} at the end; "
           + ", ".join(f"{k} {v}" for k, v in machine["versions"].items()) + ".\n")  # fmt: skip
-    print("A small convolutional network on Fashion-MNIST a seed, Linf ball of 0.2; fooling rates on the "
-          "same 1,000\nheld-out images. From 100 images, of which ART makes three passes, to the rate that ART ends "
-          "with;\nand from 400 to a rate that ART does not reach.\n")  # fmt: skip
+    print(INTRODUCTION)
     races: dict[str, Entries] = defaultdict(list)
     for entry in entries:
         if "who" in entry["extra_info"]:

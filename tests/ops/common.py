@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,15 @@ def backends(op: str) -> list[object]:
 def on_host(op: str) -> list[object]:
     """The backends that take tensors on the CPU: for tests of messages, addresses and hosts."""
     return [p for p in backends(op) if p.id != "cuda"]  # type: ignore[attr-defined]
+
+
+def far_apart(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` with its rows more than 2^31 elements apart, on memory that is never touched in between."""
+    stride = 2**31 + 5
+    length = ((len(tensor) - 1) * stride + tensor[0].numel()) * tensor.element_size()
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+    base = torch.frombuffer(mmap.mmap(-1, length, flags=flags), dtype=tensor.dtype)
+    return base.as_strided(tensor.shape, (stride, *tensor.stride()[1:])).copy_(tensor)
 
 
 def to_device(tensor: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.ops.common import ODD, backends, on_host, through_device
+from tests.ops.common import ODD, backends, far_apart, on_host, through_device
 from uapfast import ops, testing
 from uapfast.errors import InputError
 from uapfast.ops._registry import OPS
@@ -168,6 +168,15 @@ def test_strides_and_empty_and_untouched(backend: str, p: float) -> None:
         assert torch.equal(nearest, same)
         torch.testing.assert_close(step, want)
         assert all(torch.equal(a, b) for a, b in zip(case, before, strict=True))
+
+
+@on_every_host_backend
+@every_norm
+def test_strides_beyond_32_bits(backend: str, p: float) -> None:
+    logits, grads, labels = inputs(2, 4, 33)
+    got = deepfool_step(logits, far_apart(grads), labels, p, backend=backend)
+    want = deepfool_step(logits, grads, labels, p, backend=backend)
+    assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])
 
 
 @every_norm

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from tests.ops.common import ODD, backends, on_host, through_device
+from tests.ops.common import ODD, backends, far_apart, on_host, through_device
 from uapfast import ops, testing
 from uapfast.errors import InputError
 from uapfast.ops._registry import OPS
@@ -160,6 +160,15 @@ def test_empty_and_strided_and_untouched(backend: str, p: float, rows: int) -> N
         got = project_lp(x, 0.3, p, backend=backend)
         torch.testing.assert_close(got, reference(before, 0.3, p))
         assert torch.equal(x, before)
+
+
+@on_every_host_backend
+@every_norm
+def test_strides_beyond_32_bits(backend: str, p: float) -> None:
+    x = torch.randn(2, 33)
+    assert torch.equal(
+        project_lp(far_apart(x), 0.3, p, backend=backend), project_lp(x, 0.3, p, backend=backend)
+    )
 
 
 @every_backend
