@@ -15,9 +15,9 @@ from typing import Any
 ASKED = {"margin": ("100", "2"), "deepfool": ("30", ""), "plain loop": ("", "")}
 Entries = list[dict[str, Any]]
 INTRODUCTION = """\
-A small convolutional network on Fashion-MNIST a seed, Linf ball of 0.2; fooling rates on the same 1,000 held-out
-images. From 100 images, of which ART makes three passes, to the rate that ART ends with; and from 400 to a rate
-that ART does not reach.
+A small convolutional network on Fashion-MNIST a seed, Linf ball of 0.2; fooling rates on the same 1,000
+held-out images. From 100 images, of which ART makes three passes, to the rate that ART ends with; and from
+400 to a rate that ART does not reach.
 """
 
 
