@@ -11,6 +11,7 @@ from torch import nn
 
 from uapfast import universal_perturbation
 from uapfast.errors import DataError, FoolingRateError, FoolingRateWarning, InputError, ModelError
+from uapfast.method.uap.deepfool import class_gradients
 
 METHODS = ["margin", "deepfool", "contrastive"]
 
@@ -97,6 +98,50 @@ def test_a_batch_gives_each_model_what_it_gets_alone(models, method):
         )
         torch.testing.assert_close(u.v[p], alone.v, atol=1e-5, rtol=0)
         assert u.fooling_rate[p] == pytest.approx(alone.fooling_rate)
+
+
+def test_deepfool_of_models_of_any_kind_and_several_seeds(models):
+    """They share batches; other architectures, other numbers of classes and other dtypes among them."""
+    torch.manual_seed(0)
+    others = [
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double(),
+    ]
+    every = [others[0], models[0], *others[1:], models[1]]
+    given = {"eps": 0.2, "method": "deepfool", "max_passes": 1, "seed": 3, "count": 2}
+    u = universal_perturbation(models=every, images=images()[:120], **given)
+    assert u.v.shape == (10, 1, 8, 8)
+    for p, model in enumerate(every):
+        alone = universal_perturbation(model, images()[:120], **given)
+        torch.testing.assert_close(u.v[2 * p : 2 * p + 2], alone.v, atol=1e-5, rtol=0)
+        assert u.fooling_rate[2 * p : 2 * p + 2] == pytest.approx(alone.fooling_rate)
+
+
+class Looks(torch.autograd.Function):
+    """A backward that cannot be batched: it asks for a value."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * (1.0 if g.sum().item() == g.sum().item() else 0.0)
+
+
+def test_class_gradients_where_a_backward_takes_no_batches():
+    layer, x = nn.Linear(6, 5), torch.randn(3, 6)
+    top = torch.tensor([[1, 0, 4], [2, 3, 0], [4, 1, 2]])
+    found = []
+    for function in (Looks.apply, lambda z: z):
+        point = x.clone().requires_grad_(True)
+        found.append(class_gradients(layer(function(point)), point, top))
+    torch.testing.assert_close(found[0], found[1])
+    relative, gradients = found[0]
+    want = layer.weight[top] - layer.weight[top[:, :1]]
+    torch.testing.assert_close(gradients, want.detach())
+    assert relative.shape == (3, 3) and not relative.requires_grad
 
 
 def test_several_seeds_at_once_are_those_one_by_one(models):
