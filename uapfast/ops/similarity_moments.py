@@ -7,7 +7,7 @@ from torch import Tensor
 
 from uapfast import _native
 from uapfast.errors import InputError
-from uapfast.ops import _args
+from uapfast.ops import _args, _triton
 from uapfast.ops._registry import AUTO, Backend, define, native_backends
 
 NAME = "similarity_moments"
@@ -144,6 +144,16 @@ def _native_refuses(a: Tensor, b: Tensor, pairs: str) -> str | None:
     return None if a.device.type == "cpu" else "tensors on the CPU"
 
 
+def _triton_run(a: Tensor, b: Tensor, pairs: str) -> tuple[Tensor, Tensor]:
+    mean, variance = _fake(a, b, pairs)
+    _triton.kernels(NAME).similarity_moments(a, b, pairs, mean, variance)
+    return mean, variance
+
+
+def _triton_refuses(a: Tensor, b: Tensor, pairs: str) -> str | None:
+    return "float32, float16 or bfloat16" if a.dtype == torch.float64 else None
+
+
 _OP = define(
     NAME,
     "Tensor a, Tensor b, str pairs -> (Tensor, Tensor)",
@@ -151,6 +161,7 @@ _OP = define(
     fake=_fake,
     backends=[
         *native_backends(_native_run, _native_refuses, ("scalar", "avx2", "avx512")),
+        _triton.backend(_triton_run, _triton_refuses),
         Backend("moments", moments, refuses=_moments_refuses),
         Backend("reference", reference),
     ],
