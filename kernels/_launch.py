@@ -83,6 +83,11 @@ class Tuned:
         return min(self.configs, key=milliseconds)
 
 
+def generation() -> int:
+    """Major compute capability of the current device; where there is none, Hopper's."""
+    return torch.cuda.get_device_capability()[0] if torch.cuda.is_available() else 9
+
+
 def size_class(count: int) -> int:
     """Sizes that share a choice: those of equal power of four."""
     return (max(count, 1).bit_length() + 1) // 2

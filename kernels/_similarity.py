@@ -18,7 +18,7 @@ _WIDEN: tl.constexpr = tl.constexpr(INTERPRETED)  # numpy knows no bfloat16, and
 
 @triton.jit
 def _load(pointer, k, D: tl.constexpr, BLOCK_K: tl.constexpr):
-    """Elements ``k`` < D of some rows, zeros behind."""
+    """Elements ``k`` < D of some views, zeros behind."""
     if D % BLOCK_K == 0:
         x = tl.load(pointer)
     else:
@@ -27,34 +27,39 @@ def _load(pointer, k, D: tl.constexpr, BLOCK_K: tl.constexpr):
 
 
 @triton.jit
-def _left(pointer, k, scale, KIND: tl.constexpr, D: tl.constexpr, BLOCK_K: tl.constexpr):
-    """Suspects' views as operands: one, or two that add up to it."""
+def _operand(pointer, k, KIND: tl.constexpr, D: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Views as an operand of a product."""
     x = _load(pointer, k, D, BLOCK_K)
+    if KIND == DOUBLE:
+        x = x.to(tl.float64)
+    elif KIND == RAW and _WIDEN:
+        x = x.to(tl.float32)
+    return x
+
+
+@triton.jit
+def _halves(x):
+    """Two float16 numbers that add up to ``x``, which is at most 2^9, but for 2^-22 of it or 2^-25."""
+    high = x.to(tl.float16)
+    return high, (x - high.to(tl.float32)).to(tl.float16)
+
+
+@triton.jit
+def _left(pointer, k, plane, KIND: tl.constexpr, D: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Candidates' views: one operand, or the two halves that lie ``plane`` apart."""
+    parts = (_operand(pointer, k, KIND, D, BLOCK_K),)
     if KIND == SPLIT:
-        x = x * scale
-        high = x.to(tl.float16)
-        parts = (high, (x - high.to(tl.float32)).to(tl.float16))
-    elif KIND == DOUBLE:
-        parts = (x.to(tl.float64),)
-    elif _WIDEN:
-        parts = (x.to(tl.float32),)
-    else:
-        parts = (x,)
+        parts = parts + (_operand(pointer + plane, k, KIND, D, BLOCK_K),)
     return parts
 
 
 @triton.jit
-def _right(pointer, k, plane, KIND: tl.constexpr, D: tl.constexpr, BLOCK_K: tl.constexpr):
-    """Candidates' views as operands; the halves of ``SPLIT`` lie ``plane`` apart."""
-    x = _load(pointer, k, D, BLOCK_K)
+def _right(pointer, k, scale, KIND: tl.constexpr, D: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Suspects' views: one operand, or two halves."""
     if KIND == SPLIT:
-        parts = (x, _load(pointer + plane, k, D, BLOCK_K))
-    elif KIND == DOUBLE:
-        parts = (x.to(tl.float64),)
-    elif _WIDEN:
-        parts = (x.to(tl.float32),)
+        parts = _halves(_load(pointer, k, D, BLOCK_K) * scale)
     else:
-        parts = (x,)
+        parts = (_operand(pointer, k, KIND, D, BLOCK_K),)
     return parts
 
 
@@ -69,95 +74,102 @@ def _dot(x, y, total, KIND: tl.constexpr):
 
 @triton.jit
 def _product(
-    left, right, a_step, b_step, k, scale, plane,
-    KIND: tl.constexpr, D: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_R: tl.constexpr,
+    left, right, b_step, a_step, k, plane, scale,
+    KIND: tl.constexpr, D: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """Dot products over all D elements, both sides read ``BLOCK_K`` at a time."""
-    total = tl.zeros([BLOCK_S, BLOCK_R], tl.float64 if KIND == DOUBLE else tl.float32)
+    total = tl.zeros([BLOCK_R, BLOCK_S], tl.float64 if KIND == DOUBLE else tl.float32)
     for at in range(0, D, BLOCK_K):
-        x = _left(left + at * a_step, (at + k)[None, :], scale, KIND, D, BLOCK_K)
-        y = _right(right + at * b_step, (at + k)[:, None], plane, KIND, D, BLOCK_K)
+        x = _left(left + at * b_step, (at + k)[None, :], plane, KIND, D, BLOCK_K)
+        y = _right(right + at * a_step, (at + k)[:, None], scale, KIND, D, BLOCK_K)
         total = _dot(x, y, total, KIND)
     return total
 
 
 @triton.jit
-def _write(mean, variance, m, v, row, column, suspects, candidates):
-    at = row[:, None] * candidates + column[None, :]
-    here = (row < suspects)[:, None] & (column < candidates)[None, :]
+def _strides(model, view, step, ALIGN: tl.constexpr):
+    """As 64 bits; the first two are multiples of ``ALIGN``, so that ``ALIGN`` elements are read at once."""
+    model = tl.multiple_of(tl.cast(model, tl.int64), ALIGN)
+    return model, tl.multiple_of(tl.cast(view, tl.int64), ALIGN), tl.cast(step, tl.int64)
+
+
+@triton.jit
+def _write(mean, variance, m, v, row, column, candidates, suspects):
+    at = column[None, :] * candidates + row[:, None]
+    here = (row < candidates)[:, None] & (column < suspects)[None, :]
     tl.store(mean + at, m.to(tl.float32), mask=here)
     tl.store(variance + at, tl.where(v < 0, 0.0, v).to(tl.float32), mask=here)  # NaN stays
 
 
 @triton.jit
-def _rows(suspects, candidates, SHARE: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_R: tl.constexpr):
-    """Suspects of this program's tile, and first of its columns; neighbours share their suspects."""
+def _tile(candidates, SHARE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr):
+    """First row of this program, and its suspects; neighbours share their suspects, who come from afar."""
     tiles = tl.cdiv(candidates * SHARE, BLOCK_R)
     program = tl.program_id(0)
-    row = (program // tiles).to(tl.int64) * BLOCK_S + tl.arange(0, BLOCK_S)
-    return row, (program % tiles).to(tl.int64) * BLOCK_R
+    column = (program // tiles).to(tl.int64) * BLOCK_S + tl.arange(0, BLOCK_S)
+    return (program % tiles).to(tl.int64) * BLOCK_R, column
 
 
 @triton.jit
 def paired_kernel(
     a, b, mean, variance, suspects, candidates, a_model, a_view, a_step, b_model, b_view, b_step,
-    KIND: tl.constexpr, V: tl.constexpr, D: tl.constexpr,
-    BLOCK_K: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_R: tl.constexpr,
+    KIND: tl.constexpr, V: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """Moments of a_v . b_v over V views; where ``b_view`` is 0, of all of a's views and the one of b.
 
     Sums of the distance to the first product, and of its square: at most 1 + V times the V-fold variance.
     """
-    row, first = _rows(suspects, candidates, 1, BLOCK_S, BLOCK_R)
-    column = first + tl.arange(0, BLOCK_R)
+    first, column = _tile(candidates, 1, BLOCK_R, BLOCK_S)
+    row = first + tl.arange(0, BLOCK_R)
     k = tl.arange(0, BLOCK_K)
-    a_view, b_view = tl.cast(a_view, tl.int64), tl.cast(b_view, tl.int64)
-    a_step, b_step = tl.cast(a_step, tl.int64), tl.cast(b_step, tl.int64)
-    left = a + (tl.minimum(row, suspects - 1) * a_model)[:, None] + (k * a_step)[None, :]
-    right = b + (tl.minimum(column, candidates - 1) * b_model)[None, :] + (k * b_step)[:, None]
-    base = _product(left, right, a_step, b_step, k, 1.0, 0, KIND, D, BLOCK_K, BLOCK_S, BLOCK_R)
+    a_model, a_view, a_step = _strides(a_model, a_view, a_step, ALIGN)
+    b_model, b_view, b_step = _strides(b_model, b_view, b_step, ALIGN)
+    left = b + (tl.minimum(row, candidates - 1) * b_model)[:, None] + (k * b_step)[None, :]
+    right = a + (tl.minimum(column, suspects - 1) * a_model)[None, :] + (k * a_step)[:, None]
+    base = _product(left, right, b_step, a_step, k, 0, 1.0, KIND, D, BLOCK_K, BLOCK_R, BLOCK_S)
     once = tl.zeros_like(base)
     twice = tl.zeros_like(base)
     for v in range(1, V):
         x = _product(
-            left + v * a_view, right + v * b_view, a_step, b_step, k, 1.0, 0, KIND, D, BLOCK_K, BLOCK_S, BLOCK_R
+            left + v * b_view, right + v * a_view, b_step, a_step, k, 0, 1.0, KIND, D, BLOCK_K, BLOCK_R, BLOCK_S
         )
         x -= base
         once += x
         twice += x * x
     off = once / V
-    _write(mean, variance, base + off, (twice - once * off) / V, row, column, suspects, candidates)
+    _write(mean, variance, base + off, (twice - once * off) / V, row, column, candidates, suspects)
 
 
 @triton.jit
 def _crossed(
-    left, right, a_view, a_step, b_view, b_step, k, scale, plane, base,
+    left, right, b_view, b_step, a_view, a_step, k, plane, scale, base,
     KIND: tl.constexpr, V: tl.constexpr, W: tl.constexpr, D: tl.constexpr, SHARE: tl.constexpr,
-    HELD: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_R: tl.constexpr,
+    HELD: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """Sums over all pairs of this column's views: of the distance to ``base``, and of its square."""
+    """Sums over all pairs of views: of the distance to ``base``, and of its square."""
     once = tl.zeros_like(base)
     twice = tl.zeros_like(base)
     lost = tl.zeros_like(base)
     for group in range(0, W, HELD * SHARE):
         held = ()
         for h in tl.static_range(HELD):
-            at = right + min(group + h * SHARE, W - SHARE) * b_view
+            at = left + min(group + h * SHARE, W - SHARE) * b_view
             if D <= BLOCK_K:
-                held = held + (_right(at, k[:, None], plane, KIND, D, BLOCK_K),)
+                held = held + (_left(at, k[None, :], plane, KIND, D, BLOCK_K),)
             else:
                 held = held + (at,)
         for v in range(V):
             part = tl.zeros_like(base)
             if D <= BLOCK_K:
-                x = _left(left + v * a_view, k[None, :], scale, KIND, D, BLOCK_K)
+                y = _right(right + v * a_view, k[:, None], scale, KIND, D, BLOCK_K)
             for h in tl.static_range(HELD):
                 if D <= BLOCK_K:
-                    t = _dot(x, held[h], tl.zeros_like(base), KIND)
+                    t = _dot(held[h], y, tl.zeros_like(base), KIND)
                 else:
                     t = _product(
-                        left + v * a_view, held[h], a_step, b_step, k, scale, plane,
-                        KIND, D, BLOCK_K, BLOCK_S, BLOCK_R,
+                        held[h], right + v * a_view, b_step, a_step, k, plane, scale,
+                        KIND, D, BLOCK_K, BLOCK_R, BLOCK_S,
                     )  # fmt: skip
                 if W % (HELD * SHARE) != 0:
                     t = tl.where(group + h * SHARE < W, t, base)
@@ -176,54 +188,57 @@ def _crossed(
 
 
 @triton.jit
+def _merge(x, SHARE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr):
+    """Sums over the rows that share a candidate."""
+    return tl.sum(tl.reshape(x, [BLOCK_R // SHARE, SHARE, BLOCK_S]), 1)
+
+
+@triton.jit
 def crossed_kernel(
     a, b, mean, variance, before, a_scale, b_scale, suspects, candidates,
     a_model, a_view, a_step, b_model, b_view, b_step, plane,
-    KIND: tl.constexpr, V: tl.constexpr, W: tl.constexpr, D: tl.constexpr, SHARE: tl.constexpr,
-    HELD: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_R: tl.constexpr,
+    KIND: tl.constexpr, V: tl.constexpr, W: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
+    SHARE: tl.constexpr, HELD: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """Moments over V x W pairs of views. ``RAW``: mean and variance. ``SPLIT``: ``before`` and the mean square.
 
-    A column is one of ``SHARE`` shares of a candidate's views, so that tiles fit numbers of candidates that
-    are no multiple of ``BLOCK_R``. ``HELD`` of its views stay in shared memory while a's pass.
+    A row is one of ``SHARE`` shares of a candidate's views, so that tiles fit numbers of candidates that are
+    no multiple of ``BLOCK_R``. ``HELD`` of its views stay in shared memory while a's pass.
     """
-    row, first = _rows(suspects, candidates, SHARE, BLOCK_S, BLOCK_R)
+    first, column = _tile(candidates, SHARE, BLOCK_R, BLOCK_S)
     n = first + tl.arange(0, BLOCK_R)
     k = tl.arange(0, BLOCK_K)
-    a_view, b_view = tl.cast(a_view, tl.int64), tl.cast(b_view, tl.int64)
-    a_step, b_step = tl.cast(a_step, tl.int64), tl.cast(b_step, tl.int64)
-    known = tl.minimum(row, suspects - 1)
-    left = a + (known * a_model)[:, None] + (k * a_step)[None, :]
+    a_model, a_view, a_step = _strides(a_model, a_view, a_step, ALIGN)
+    b_model, b_view, b_step = _strides(b_model, b_view, b_step, ALIGN)
     start = tl.minimum(n // SHARE, candidates - 1) * b_model + (n % SHARE) * b_view
-    right = b + start[None, :] + (k * b_step)[:, None]
+    left = b + start[:, None] + (k * b_step)[None, :]
+    known = tl.minimum(column, suspects - 1)
+    right = a + (known * a_model)[None, :] + (k * a_step)[:, None]
     scale = 1.0
-    base = tl.zeros([BLOCK_S, BLOCK_R], tl.float32)
+    base = tl.zeros([BLOCK_R, BLOCK_S], tl.float32)
     if KIND == SPLIT:
-        scale = tl.load(a_scale + known)[:, None]
+        scale = tl.load(a_scale + known)[None, :]
     else:
-        base = _product(
-            left, right, a_step, b_step, k, scale, plane, KIND, D, BLOCK_K, BLOCK_S, BLOCK_R
-        )
+        base = _product(left, right, b_step, a_step, k, plane, scale, KIND, D, BLOCK_K, BLOCK_R, BLOCK_S)
     once, twice = _crossed(
-        left, right, a_view, a_step, b_view, b_step, k, scale, plane, base,
-        KIND, V, W, D, SHARE, HELD, BLOCK_K, BLOCK_S, BLOCK_R,
+        left, right, b_view, b_step, a_view, a_step, k, plane, scale, base,
+        KIND, V, W, D, SHARE, HELD, BLOCK_K, BLOCK_R, BLOCK_S,
     )  # fmt: skip
     count: tl.constexpr = V * W // SHARE
-    column = first // SHARE + tl.arange(0, BLOCK_R // SHARE)
+    row = first // SHARE + tl.arange(0, BLOCK_R // SHARE)
     if KIND == RAW:
         off = once / count
-        shares = tl.reshape(base + off, [BLOCK_S, BLOCK_R // SHARE, SHARE])
-        spread = tl.sum(tl.reshape(twice - once * off, [BLOCK_S, BLOCK_R // SHARE, SHARE]), 2)
-        centre = tl.sum(shares, 2) / SHARE
-        apart = shares - centre[:, :, None]
-        spread = (spread + count * tl.sum(apart * apart, 2)) / (V * W)
-        _write(mean, variance, centre, spread, row, column, suspects, candidates)
+        shares = tl.reshape(base + off, [BLOCK_R // SHARE, SHARE, BLOCK_S])
+        centre = tl.sum(shares, 1) / SHARE
+        apart = shares - centre[:, None, :]
+        spread = _merge(twice - once * off, SHARE, BLOCK_R, BLOCK_S) + count * tl.sum(apart * apart, 1)
+        _write(mean, variance, centre, spread / (V * W), row, column, candidates, suspects)
     else:
-        total = tl.sum(tl.reshape(twice, [BLOCK_S, BLOCK_R // SHARE, SHARE]), 2).to(tl.float64)
+        total = _merge(twice, SHARE, BLOCK_R, BLOCK_S).to(tl.float64)
         unit = 1.0 / scale.to(tl.float64)
-        other = 1.0 / tl.load(b_scale + tl.minimum(column, candidates - 1)).to(tl.float64)[None, :]
-        at = row[:, None] * candidates + column[None, :]
-        here = (row < suspects)[:, None] & (column < candidates)[None, :]
+        other = 1.0 / tl.load(b_scale + tl.minimum(row, candidates - 1)).to(tl.float64)[:, None]
+        at = column[None, :] * candidates + row[:, None]
+        here = (row < candidates)[:, None] & (column < suspects)[None, :]
         total = total * (unit * unit) * (other * other) / (V * W)
         total += tl.load(before + at, mask=here, other=0.0).to(tl.float64)
         tl.store(variance + at, total.to(tl.float32), mask=here)
@@ -265,7 +280,7 @@ def centred_kernel(
             for v in range(V):
                 value = tl.load(start + v * x_view + k * x_step, mask=k < D, other=0.0).to(tl.float64)
                 value = ((value - centre) * scale).to(tl.float32)
-                high = value.to(tl.float16)
+                high, low = _halves(value)
                 to = planes + (model * (2 * V) + v) * PADDED + k
                 tl.store(to, high, mask=k < PADDED)
-                tl.store(to + V * PADDED, (value - high.to(tl.float32)).to(tl.float16), mask=k < PADDED)
+                tl.store(to + V * PADDED, low, mask=k < PADDED)

@@ -15,30 +15,46 @@ where both parts are >= 0 and nothing cancels: the first in float64, the second 
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 from torch import Tensor
 
-from uapfast.kernels._launch import Tuned, size_class
+from uapfast.kernels._launch import Tuned, generation, size_class
 from uapfast.kernels._similarity import DOUBLE, RAW, SPLIT, centred_kernel, crossed_kernel, paired_kernel
 
 DEEPEST = 128  # elements of a view that are multiplied at once; more go in parts
-HELD = 640  # elements of views that a column holds in shared memory: 80 KB with 64 columns of 2 bytes
+LOOSE = {0: 32, 1: 16, 2: 16}  # where views begin anywhere: each element's own address takes registers
+HELD = 640  # elements of views that a row holds: 80 KB of shared memory with 64 rows of 2 bytes
+HELD_IN_REGISTERS = 256  # before Hopper, whose tensor cores read both sides from shared memory
 
 
 def _tiles(*shapes: tuple[int, int, int, int]) -> list[triton.Config]:
-    """Suspects, columns, warps and stages of each."""
+    """Rows (candidates, or shares of them), suspects, warps and stages of each."""
     return [
-        triton.Config({"BLOCK_S": s, "BLOCK_R": r}, num_warps=warps, num_stages=stages)
-        for s, r, warps, stages in shapes
+        triton.Config({"BLOCK_R": r, "BLOCK_S": s}, num_warps=warps, num_stages=stages)
+        for r, s, warps, stages in shapes
     ]
 
 
 # Two blocks a multiprocessor: while one multiplies the other sums.
-RAW_LAUNCH = Tuned(crossed_kernel, _tiles((64, 64, 4, 2), (64, 32, 4, 3), (128, 64, 8, 2), (64, 128, 8, 2)))
-SPLIT_LAUNCH = Tuned(crossed_kernel, _tiles((64, 32, 4, 2), (64, 64, 4, 2), (128, 32, 8, 2)))
-PAIRED_LAUNCH = Tuned(paired_kernel, _tiles((64, 64, 4, 3), (64, 32, 4, 3), (128, 64, 8, 3)))
-DOUBLE_LAUNCH = Tuned(paired_kernel, _tiles((64, 32, 4, 2), (32, 32, 4, 2), (64, 64, 8, 2)))
+LAUNCH = {
+    RAW.value: Tuned(crossed_kernel, _tiles((64, 64, 4, 2), (64, 32, 4, 3), (64, 128, 8, 2), (128, 64, 8, 2))),
+    SPLIT.value: Tuned(crossed_kernel, _tiles((64, 32, 4, 1), (128, 32, 8, 1))),
+}
+LOOSE_LAUNCH = {  # one or both sides are read again for every product, or an element at a time
+    RAW.value: Tuned(crossed_kernel, _tiles((64, 32, 4, 3))),
+    SPLIT.value: Tuned(crossed_kernel, _tiles((64, 16, 4, 1))),
+}
+PAIRED_LAUNCH = {
+    RAW.value: Tuned(paired_kernel, _tiles((64, 64, 4, 3), (64, 32, 4, 3), (64, 128, 8, 3))),
+    DOUBLE.value: Tuned(paired_kernel, _tiles((32, 64, 4, 2), (32, 32, 4, 2), (64, 64, 8, 2))),
+}
+LOOSE_PAIRED_LAUNCH = {
+    RAW.value: Tuned(paired_kernel, _tiles((64, 32, 4, 3))),
+    DOUBLE.value: Tuned(paired_kernel, _tiles((32, 32, 4, 1))),
+}
 CENTRED_LAUNCH = Tuned(centred_kernel, [triton.Config({"BLOCK": 128}, num_warps=4)])
 
 
@@ -47,17 +63,36 @@ def _depth(size: int, most: int = DEEPEST) -> int:
     return min(most, max(16, triton.next_power_of_2(size)))
 
 
-def _shares(views: int) -> int:
-    """Columns that a candidate's views are dealt to; of the number of views alone."""
-    return views & -views if views & 3 else 4
+def _align(*tensors: Tensor) -> int:
+    """Elements that may be read at once: what divides the strides of models and of views."""
+    if any(t.stride(-1) != 1 for t in tensors):
+        return 1
+    return math.gcd(16, *(s for t in tensors for s in (t.stride(0), t.stride(-2))))
+
+
+def _deepest(size: int, align: int, halves: int) -> int:
+    """Elements of a view that are multiplied at once where all pairs are."""
+    most = DEEPEST
+    if halves == 2 and generation() < 9:
+        most = 64 if size <= 64 else 32
+    return _depth(size, most if align >= 4 else LOOSE[halves - 1])
+
+
+def _shares(views: int, halves: int) -> int:
+    """Rows that a candidate's views are dealt to; of their number alone, which it divides."""
+    four = views % 4 == 0
+    if halves == 2:
+        return 2 if four else 1
+    return 4 if four else 2 - views % 2
 
 
 def _held(views: int, depth: int, size: int, halves: int) -> int:
-    """Views of a column that are held, so that as few as possible are idle in the last group."""
+    """Views of a row that are held: few idle places in the last group, few passes over the suspects."""
     if size > depth:
         return 1
-    groups = triton.cdiv(views, max(1, min(8, HELD // depth // halves)))
-    return triton.cdiv(views, groups)
+    room = HELD if generation() >= 9 else HELD_IN_REGISTERS
+    most = min(2, room // depth) if halves == 2 else min(8, room // depth)  # more halves spill registers
+    return min(range(1, most + 1), key=lambda h: triton.cdiv(views, h) * (h + 0.25))
 
 
 def _paired(a: Tensor, b: Tensor, alone: bool, mean: Tensor, variance: Tensor) -> None:
@@ -69,37 +104,41 @@ def _paired(a: Tensor, b: Tensor, alone: bool, mean: Tensor, variance: Tensor) -
     def grid(meta: dict[str, int]) -> tuple[int]:
         return (triton.cdiv(suspects, meta["BLOCK_S"]) * triton.cdiv(candidates, meta["BLOCK_R"]),)
 
-    launch, kind, most = (DOUBLE_LAUNCH, DOUBLE, 32) if double else (PAIRED_LAUNCH, RAW, 64)
-    constants = {"KIND": kind, "V": views, "D": size, "BLOCK_K": _depth(size, most)}
-    key = (views, size, alone, a.dtype, size_class(suspects), size_class(candidates))
+    kind, align = (DOUBLE if double else RAW).value, _align(a, b)
+    launch = (LOOSE_PAIRED_LAUNCH if align < 4 else PAIRED_LAUNCH)[kind]
+    depth = _depth(size, (LOOSE[kind] if align < 4 else DEEPEST // (4 if double else 2)))
+    constants = {"KIND": kind, "V": views, "D": size, "ALIGN": align, "BLOCK_K": depth}
+    key = (*constants.values(), alone, a.dtype, size_class(suspects), size_class(candidates))
     launch(key, grid, a, b, mean, variance, suspects, candidates, *strides, **constants)
 
 
 def _crossed(
-    a: Tensor, b: Tensor, scales: tuple[Tensor, Tensor] | None, results: tuple[Tensor, Tensor, Tensor]
+    a: Tensor, b: Tensor, depth: int, scales: tuple[Tensor, ...], results: tuple[Tensor, Tensor, Tensor]
 ) -> None:
     """All pairs of views. With ``scales``, b is ``[R, 2, W, padded]``, halves of the centred views."""
     suspects, views, size = a.shape
     candidates, others = b.shape[0], b.shape[-2]
-    depth, shares = _depth(size), _shares(others)
-    plane = 0 if scales is None else b.stride(1)
+    halves = 2 if scales else 1
+    shares, plane = _shares(others, halves), b.stride(1) if scales else 0
     strides = (*a.stride(), b.stride(0), *b.stride()[-2:], plane)
 
     def grid(meta: dict[str, int]) -> tuple[int]:
         tiles = triton.cdiv(candidates * shares, meta["BLOCK_R"])
         return (triton.cdiv(suspects, meta["BLOCK_S"]) * tiles,)
 
-    kind, launch = (RAW, RAW_LAUNCH) if scales is None else (SPLIT, SPLIT_LAUNCH)
+    kind, align = (SPLIT if scales else RAW).value, _align(a, b)
+    launch = (LAUNCH if size <= depth and align >= 4 else LOOSE_LAUNCH)[kind]
     constants = {
         "KIND": kind,
         "V": views,
         "W": others,
         "D": size,
+        "ALIGN": align,
         "SHARE": shares,
-        "HELD": _held(others // shares, depth, size, 1 if scales is None else 2),
+        "HELD": _held(others // shares, depth, size, halves),
         "BLOCK_K": depth,
     }
-    key = (views, others, size, a.dtype, size_class(suspects), size_class(candidates))
+    key = (*constants.values(), a.dtype, size_class(suspects), size_class(candidates))
     pointers = (a, b, *results, *(scales or results[:2]))
     launch(key, grid, *pointers, suspects, candidates, *strides, **constants)
 
@@ -126,9 +165,9 @@ def similarity_moments(a: Tensor, b: Tensor, pairs: str, mean: Tensor, variance:
     if pairs == "same" or others == 1:
         _paired(a, b, others == 1, mean, variance)
     elif a.dtype != torch.float32:
-        _crossed(a, b, None, (mean, variance, variance))
+        _crossed(a, b, _deepest(size, _align(a, b), 1), (), (mean, variance, variance))
     else:
-        depth = _depth(size)
+        depth = _deepest(size, _align(a), 2)
         padded = triton.cdiv(max(size, 1), depth) * depth
         centre = a.new_empty((candidates, 1, size), dtype=torch.float64)
         halves = a.new_empty((candidates, 2, others, padded), dtype=torch.float16)
@@ -137,4 +176,4 @@ def similarity_moments(a: Tensor, b: Tensor, pairs: str, mean: Tensor, variance:
         _centred(b, centre, halves, right, True)
         _centred(a, centre, halves, left, False)
         _paired(a, centre, True, mean, along)
-        _crossed(a, halves, (left, right), (mean, variance, along))
+        _crossed(a, halves, depth, (left, right), (mean, variance, along))
