@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import triton
 from triton import knobs
+from triton.runtime.errors import OutOfResources
 
 # The interpreter runs the same kernels on CPU tensors, in numpy. Triton decides it when a kernel is
 # decorated, so at import.
@@ -76,9 +77,12 @@ class Tuned:
             return self.configs[0]
 
         def milliseconds(config: triton.Config) -> float:
-            return triton.testing.do_bench(
-                lambda: self.launch(config, grid, args, meta), warmup=3, rep=15, return_mode="median"
-            )
+            try:
+                return triton.testing.do_bench(
+                    lambda: self.launch(config, grid, args, meta), warmup=3, rep=15, return_mode="median"
+                )
+            except OutOfResources:  # more shared memory than a small device has
+                return math.inf
 
         return min(self.configs, key=milliseconds)
 

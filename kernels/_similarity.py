@@ -1,8 +1,8 @@
 """Device code of similarity_moments: all pairs of views, pairs of the same view, and the candidates' halves.
 
-Three ways to a dot product. ``RAW``: half-precision views as they lie, float32 sums (their products are exact).
-``SPLIT``: float32 suspects and centred candidates, either scaled by a power of two and split in two float16
-numbers that keep 22 bits of it: three products on the tensor cores. ``DOUBLE``: float64.
+Three ways to a dot product. ``RAW``: half-precision views as they lie, float32 sums (their products are
+exact). ``SPLIT``: float32 suspects and centred candidates, either scaled by a power of two and split in two
+float16 numbers that keep 22 bits of it: three products on the tensor cores. ``DOUBLE``: float64.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import triton.language as tl
 from uapfast.kernels._launch import INTERPRETED
 
 RAW, SPLIT, DOUBLE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-_WIDEN: tl.constexpr = tl.constexpr(INTERPRETED)  # numpy knows no bfloat16, and the interpreter multiplies its bits
+_WIDEN: tl.constexpr = tl.constexpr(
+    INTERPRETED
+)  # numpy knows no bfloat16, and the interpreter multiplies its bits
 
 
 @triton.jit
@@ -132,8 +134,9 @@ def paired_kernel(
     twice = tl.zeros_like(base)
     for v in range(1, V):
         x = _product(
-            left + v * b_view, right + v * a_view, b_step, a_step, k, 0, 1.0, KIND, D, BLOCK_K, BLOCK_R, BLOCK_S
-        )
+            left + v * b_view, right + v * a_view, b_step, a_step, k, 0, 1.0,
+            KIND, D, BLOCK_K, BLOCK_R, BLOCK_S,
+        )  # fmt: skip
         x -= base
         once += x
         twice += x * x
@@ -198,9 +201,10 @@ def crossed_kernel(
     a, b, mean, variance, before, a_scale, b_scale, suspects, candidates,
     a_model, a_view, a_step, b_model, b_view, b_step, plane,
     KIND: tl.constexpr, V: tl.constexpr, W: tl.constexpr, D: tl.constexpr, ALIGN: tl.constexpr,
-    SHARE: tl.constexpr, HELD: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr,
+    SHARE: tl.constexpr, HELD: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """Moments over V x W pairs of views. ``RAW``: mean and variance. ``SPLIT``: ``before`` and the mean square.
+    """Moments over V x W pairs of views; ``SPLIT``: ``before`` and the mean square, to ``variance``.
 
     A row is one of ``SHARE`` shares of a candidate's views, so that tiles fit numbers of candidates that are
     no multiple of ``BLOCK_R``. ``HELD`` of its views stay in shared memory while a's pass.

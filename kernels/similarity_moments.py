@@ -27,7 +27,8 @@ from uapfast.kernels._similarity import DOUBLE, RAW, SPLIT, centred_kernel, cros
 DEEPEST = 128  # elements of a view that are multiplied at once; more go in parts
 LOOSE = {0: 32, 1: 16, 2: 16}  # where views begin anywhere: each element's own address takes registers
 HELD = 640  # elements of views that a row holds: 80 KB of shared memory with 64 rows of 2 bytes
-HELD_IN_REGISTERS = 256  # before Hopper, whose tensor cores read both sides from shared memory
+HELD_IN_REGISTERS = 256  # where tensor cores do not read both sides from shared memory
+FROM_MEMORY = (9, 10)  # compute capabilities of those that do
 
 
 def _tiles(*shapes: tuple[int, int, int, int]) -> list[triton.Config]:
@@ -40,7 +41,9 @@ def _tiles(*shapes: tuple[int, int, int, int]) -> list[triton.Config]:
 
 # Two blocks a multiprocessor: while one multiplies the other sums.
 LAUNCH = {
-    RAW.value: Tuned(crossed_kernel, _tiles((64, 64, 4, 2), (64, 32, 4, 3), (64, 128, 8, 2), (128, 64, 8, 2))),
+    RAW.value: Tuned(
+        crossed_kernel, _tiles((64, 64, 4, 2), (64, 32, 4, 3), (64, 128, 8, 2), (128, 64, 8, 2))
+    ),
     SPLIT.value: Tuned(crossed_kernel, _tiles((64, 32, 4, 1), (128, 32, 8, 1))),
 }
 LOOSE_LAUNCH = {  # one or both sides are read again for every product, or an element at a time
@@ -73,7 +76,7 @@ def _align(*tensors: Tensor) -> int:
 def _deepest(size: int, align: int, halves: int) -> int:
     """Elements of a view that are multiplied at once where all pairs are."""
     most = DEEPEST
-    if halves == 2 and generation() < 9:
+    if halves == 2 and generation() not in FROM_MEMORY:
         most = 64 if size <= 64 else 32
     return _depth(size, most if align >= 4 else LOOSE[halves - 1])
 
@@ -90,7 +93,7 @@ def _held(views: int, depth: int, size: int, halves: int) -> int:
     """Views of a row that are held: few idle places in the last group, few passes over the suspects."""
     if size > depth:
         return 1
-    room = HELD if generation() >= 9 else HELD_IN_REGISTERS
+    room = HELD if generation() in FROM_MEMORY else HELD_IN_REGISTERS
     most = min(2, room // depth) if halves == 2 else min(8, room // depth)  # more halves spill registers
     return min(range(1, most + 1), key=lambda h: triton.cdiv(views, h) * (h + 0.25))
 
@@ -127,7 +130,8 @@ def _crossed(
         return (triton.cdiv(suspects, meta["BLOCK_S"]) * tiles,)
 
     kind, align = (SPLIT if scales else RAW).value, _align(a, b)
-    launch = (LAUNCH if size <= depth and align >= 4 else LOOSE_LAUNCH)[kind]
+    roomy = size <= depth and align >= 4 and generation() != 10  # there the larger tiles spill
+    launch = (LAUNCH if roomy else LOOSE_LAUNCH)[kind]
     constants = {
         "KIND": kind,
         "V": views,
@@ -162,7 +166,10 @@ def similarity_moments(a: Tensor, b: Tensor, pairs: str, mean: Tensor, variance:
     candidates, others = b.shape[:2]
     if suspects == 0 or candidates == 0:
         return
-    if pairs == "same" or others == 1:
+    if size == 0:
+        mean.zero_()
+        variance.zero_()
+    elif pairs == "same" or others == 1:
         _paired(a, b, others == 1, mean, variance)
     elif a.dtype != torch.float32:
         _crossed(a, b, _deepest(size, _align(a, b), 1), (), (mean, variance, variance))

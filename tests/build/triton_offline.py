@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
+import torch
+
 
 class Launch(NamedTuple):
     """A launch that was asked for: the kernel with its configurations, and what it was given."""
@@ -18,8 +20,8 @@ class Launch(NamedTuple):
     meta: dict[str, Any]
 
 
-def launches(work: Callable[[], object]) -> list[Launch]:
-    """What ``work`` would launch; it may run on meta tensors, nothing is launched."""
+def launches(work: Callable[[], object], capability: int) -> list[Launch]:
+    """What ``work`` would launch on such a device; it may run on meta tensors, nothing is launched."""
     from uapfast.ops import _triton
 
     found: list[Launch] = []
@@ -28,7 +30,11 @@ def launches(work: Callable[[], object]) -> list[Launch]:
         hash(key)
         found.append(Launch(self, args, meta))
 
-    with mock.patch.object(_triton.kernels("_launch").Tuned, "__call__", note):
+    with (
+        mock.patch.object(_triton.kernels("_launch").Tuned, "__call__", note),
+        mock.patch.object(torch.cuda, "is_available", lambda: True),
+        mock.patch.object(torch.cuda, "get_device_capability", lambda: divmod(capability, 10)),
+    ):
         work()
     return found
 
@@ -54,7 +60,10 @@ def compile_for(launch: Launch, config: Any, capability: int) -> Any:
 
 
 def resources(compiled: Any, folder: Path) -> dict[str, int]:
-    """REG, STACK, SHARED, LOCAL of the cubin; a spilled register shows as STACK or LOCAL."""
+    """REG, STACK, SHARED, LOCAL of a block; a spilled register shows as STACK or LOCAL.
+
+    The cubin knows nothing of the shared memory that a launch asks for: that is what ``compiled`` says.
+    """
     import triton
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -64,4 +73,4 @@ def resources(compiled: Any, folder: Path) -> dict[str, int]:
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|SHARED|LOCAL):(\d+)", shown)}
     assert found.keys() == {"REG", "STACK", "SHARED", "LOCAL"}, shown
-    return found
+    return {**found, "SHARED": found["SHARED"] + compiled.metadata.shared}

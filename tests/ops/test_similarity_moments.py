@@ -13,13 +13,17 @@ from benchmarks.memory import peak_bytes, why_not
 from tests.ops.common import ODD, backends
 from uapfast import _native, testing
 from uapfast.errors import InputError
-from uapfast.ops import similarity_moments
+from uapfast.ops import _triton, similarity_moments
 from uapfast.ops._registry import OPS
 
 BACKENDS = backends("similarity_moments")
 HERE = [b.name for b in OPS["similarity_moments"].backends if b.why_off() is None]
 NATIVE = [name for name in ("cpu", "scalar", "avx2", "avx512") if name in HERE]
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
+SLOW_INTERPRETED = [
+    (3, 5, 65, 70, 41), (97, 1, 20, 20, 31), (219, 9, 9, 9, 33), (9, 130, 12, 11, 9), (180, 130, 5, 5, 16),
+    (2, 2, 16, 16, 200),
+]  # fmt: skip
 
 
 def unit(*shape: int, spread: float = 1.0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -60,6 +64,8 @@ def run(backend: str, a: torch.Tensor, b: torch.Tensor, pairs: str) -> tuple[tor
         (9, 130, 12, 11, 9),
         (219, 9, 9, 9, 33),
         (180, 130, 5, 5, 16),
+        (20, 3, 3, 5, 33),
+        (1, 2, 3, 6, 140),
         (3, 5, 65, 70, 41),
         (3, 2, 1, 40, 97),
     ],
@@ -69,6 +75,8 @@ def run(backend: str, a: torch.Tensor, b: torch.Tensor, pairs: str) -> tuple[tor
 def test_matches_float64(backend: str, pairs: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     s, r, v, w, d = shape
     w = v if pairs == "same" else w
+    if backend == "triton" and _triton.INTERPRETED and shape in SLOW_INTERPRETED:
+        pytest.skip("minutes in the interpreter")
     a, b = unit(s, v, d, dtype=dtype), unit(r, w, d, dtype=dtype)
     mean, variance = run(backend, a, b, pairs)
     assert mean.shape == variance.shape == (s, r) and mean.dtype == variance.dtype == dtype
@@ -191,12 +199,39 @@ def test_nan_spreads_to_its_pairs_alone_and_empty_works(backend: str) -> None:
 @pytest.mark.parametrize("pairs", ["all", "same"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_gives_float32(backend: str, pairs: str, dtype: torch.dtype) -> None:
-    a, b = unit(3, 9, 20, dtype=dtype), unit(2, 9, 20, dtype=dtype)
-    mean, variance = run(backend, a, b, pairs)
-    assert mean.dtype == variance.dtype == torch.float32
-    want_mean, want_variance = by_the_definition(a, b, pairs)
-    np.testing.assert_allclose(mean.numpy(), want_mean, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(variance.numpy(), want_variance, rtol=1e-5)
+    for s, r, v, d in ((3, 2, 9, 20), (2, 19, 4, 33), (2, 1, 6, 130), (1, 2, 1, 5)):
+        a, b = unit(s, v, d, dtype=dtype), unit(r, v, d, dtype=dtype)
+        mean, variance = run(backend, a, b, pairs)
+        assert mean.dtype == variance.dtype == torch.float32
+        want_mean, want_variance = by_the_definition(a, b, pairs)
+        np.testing.assert_allclose(mean.numpy(), want_mean, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(variance.numpy(), want_variance, rtol=1e-5, atol=1e-15)
+
+
+@every_backend
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_sizes_from_tiny_to_huge_keep_their_digits(backend: str, dtype: torch.dtype) -> None:
+    """Scales that float16 halves, or squares in float32, would not hold."""
+    for exponent in (-30, 0, 40):
+        a, b = unit(2, 4, 12, dtype=dtype), unit(3, 4, 12, dtype=dtype)
+        a[1] *= 2.0 ** (exponent if dtype != torch.float16 else exponent / 5)
+        b[2] *= 2.0 ** (-exponent if dtype != torch.float16 else -exponent / 5)
+        want_mean, want_variance = by_the_definition(a, b, "all")
+        mean, variance = run(backend, a, b, "all")
+        scale = a.double().norm(dim=2).amax(1)[:, None] * b.double().norm(dim=2).amax(1)[None]
+        assert float(((mean.double() - torch.from_numpy(want_mean)).abs() / scale).max()) < 3e-7
+        np.testing.assert_allclose(variance.numpy(), want_variance, rtol=1e-5)
+
+
+@every_backend
+def test_no_elements_and_infinities(backend: str) -> None:
+    mean, variance = run(backend, torch.zeros(2, 3, 0), torch.zeros(4, 5, 0), "all")
+    assert mean.shape == (2, 4) and not mean.any() and not variance.any()
+    a, b = unit(3, 4, 8), unit(2, 4, 8)
+    a[2, 1, 3] = math.inf
+    mean, variance = run(backend, a, b, "all")
+    assert mean[:2].isfinite().all() and variance[:2].isfinite().all()
+    assert not mean[2].isfinite().any() and variance[2].isnan().all()
 
 
 @pytest.mark.needs("cpu-extension")
@@ -253,7 +288,7 @@ def test_the_core_checks_what_it_is_given() -> None:
 def test_takes_a_tenth_of_the_memory_of_plain_torch_in_blocks() -> None:
     setup = """
 from benchmarks.bench_similarity_moments import eager
-from uapfast.ops import similarity_moments
+from uapfast.ops import _triton, similarity_moments
 def draw(s, r):
     return (torch.nn.functional.normalize(torch.randn(n, 20, 64), dim=-1) for n in (s, r))
 eager(*draw(9, 3), "all")

@@ -33,6 +33,12 @@ def queries(last: bool, assigned: bool) -> tuple[Any, ...]:
     )
 
 
+def views(dtype: torch.dtype, pairs: str) -> tuple[Any, ...]:
+    """More suspects and candidates than a block of some configuration, fewer than one of another."""
+    a, b = (torch.nn.functional.normalize(torch.randn(n, 4, 20), dim=2).to(dtype) for n in (70, 35))
+    return a, b, pairs
+
+
 CASES: dict[str, tuple[str, Callable[[], tuple[Any, ...]]]] = {
     "queries, pairs": ("build_queries", lambda: queries(False, True)),
     "queries, all, channels last": ("build_queries", lambda: queries(True, False)),
@@ -42,6 +48,10 @@ CASES: dict[str, tuple[str, Callable[[], tuple[Any, ...]]]] = {
     "rows of 5,000": ("fingerprint_rows", lambda: (torch.randn(1, 2, 5000) * 5, 2)),
     "rows of 9,001, in parts": ("fingerprint_rows", lambda: (torch.randn(1, 2, 9001) * 5, 2)),
     "rows of half precision": ("fingerprint_rows", lambda: (torch.randn(2, 70, 12).half(), 2)),
+    "moments": ("similarity_moments", lambda: views(torch.float32, "all")),
+    "moments, same view": ("similarity_moments", lambda: views(torch.float32, "same")),
+    "moments of half precision": ("similarity_moments", lambda: views(torch.bfloat16, "all")),
+    "moments of half precision, same view": ("similarity_moments", lambda: views(torch.float16, "same")),
 }
 
 

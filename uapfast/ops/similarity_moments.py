@@ -27,8 +27,8 @@ def similarity_moments(
         a: ``[S, V, d]`` floating: V views of each of S suspects.
         b: ``[R, W, d]``, same dtype and device: W views of each of R candidates; W = V for ``same``.
         pairs: ``all`` or ``same``.
-        backend: ``cpu``, ``scalar``, ``avx2``, ``avx512``, ``moments``, ``reference``; left out, the fastest
-            that applies.
+        backend: ``cpu``, ``scalar``, ``avx2``, ``avx512``, ``triton``, ``moments``, ``reference``; left out,
+            the fastest that applies.
 
     Returns:
         ``mean [S, R]`` and ``variance [S, R]`` >= 0: float32, or float64 for float64 views. NaN spreads to
@@ -37,8 +37,11 @@ def similarity_moments(
     Raises:
         InputError: an argument breaks the above.
 
-    All backends sum in float64, and the variance keeps its digits where all similarities are near 0.999: none
-    of them subtracts squares (see ``moments`` here, and csrc/cpu/similarity_moments.cpp).
+    The variance keeps its digits where all similarities are near 0.999: no backend subtracts squares of them
+    (see ``moments`` here, csrc/cpu/similarity_moments.cpp and kernels/similarity_moments.py). All sum in
+    float64 but ``triton``, which for half precision sums its exact products in float32 (1e-7 of the norms),
+    and for float32 the products of deviations alone (1e-7 of the deviations); its results do not depend on
+    the choice among its launches, nor on the other models asked about.
     """
     mean, variance = _OP.call(a, b, pairs, backend)
     return mean, variance
@@ -151,7 +154,11 @@ def _triton_run(a: Tensor, b: Tensor, pairs: str) -> tuple[Tensor, Tensor]:
 
 
 def _triton_refuses(a: Tensor, b: Tensor, pairs: str) -> str | None:
-    return "float32, float16 or bfloat16" if a.dtype == torch.float64 else None
+    if a.dtype == torch.float64:
+        return "float32, float16 or bfloat16"
+    if a.dtype == torch.float32 and a.is_cuda and torch.cuda.get_device_capability(a.device)[0] not in (8, 9):
+        return "float16 or bfloat16 here: Triton has float64 products for compute capability 8 and 9 alone"
+    return None
 
 
 _OP = define(
