@@ -70,7 +70,13 @@ def cuda_ms(work: Callable[[], Any], repeats: int = 50) -> float:
 
 
 def measure(
-    benchmark: Any, work: Callable[[], Any], check: Callable[[Any], None], *, nbytes: int, flops: int = 0
+    benchmark: Any,
+    work: Callable[[], Any],
+    check: Callable[[Any], None],
+    *,
+    nbytes: int,
+    flops: int = 0,
+    product: str = "",
 ) -> None:
     """Time ``work`` after a warm-up and check what it returned.
 
@@ -80,13 +86,14 @@ def measure(
         check: raises if the result of the last round is wrong.
         nbytes: the fewest bytes that must move: every input read once, every output written once.
         flops: the operations that must be done.
+        product: dtype of the measured matrix product whose rate is the ceiling of ``flops``.
     """
     result = work()
     on_cuda = any(t.is_cuda for t in _tensors(result))
     if on_cuda:
         torch.cuda.synchronize()
         benchmark.extra_info["event_ms"] = cuda_ms(work)
-    benchmark.extra_info.update(bytes=nbytes, flops=flops, threads=torch.get_num_threads())
+    benchmark.extra_info.update(bytes=nbytes, flops=flops, product=product, threads=torch.get_num_threads())
     benchmark.extra_info["chosen"] = getattr(work, "chosen", False)
     if hasattr(work, "compile_s"):
         benchmark.extra_info["compile_s"] = round(work.compile_s, 2)

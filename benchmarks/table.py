@@ -43,6 +43,27 @@ def ceiling(entries: Entries, kind: str, nbytes: int) -> float:
     return rates[min(rates, key=lambda b: abs(math.log(b / nbytes)))] if rates else 0.0
 
 
+def product(entries: Entries, dtype: str) -> float:
+    """GFLOP/s of the measured matrix product of ``dtype``."""
+    name = f"bench_gemm[{dtype}]"
+    return next((e["extra_info"].get("GFLOP/s", 0.0) for e in entries if e["name"] == name), 0.0)
+
+
+def speed_of(entry: dict[str, Any], entries: Entries) -> list[str]:
+    """TFLOP/s on the operations that were counted, and their share of a product of the same dtype."""
+    info = entry["extra_info"]
+    if not info.get("product"):
+        return ["-", "-"]
+    rate, top = info["flops"] / milliseconds(entry) / 1e6, product(entries, info["product"])
+    return [f"{rate / 1e3:.2f}", f"{100 * rate / top:.0f} %" if top else "-"]
+
+
+def counted(info: dict[str, Any]) -> str:
+    """What must move and be done."""
+    flops = info.get("flops", 0)
+    return f"{info['bytes'] / 1e6:.1f} MB" + (f", {flops / 1e9:.2f} GFLOP" if flops else "")
+
+
 def cells_of(entry: dict[str, Any], entries: Entries, times: dict[str, float]) -> list[str]:
     """Time, bandwidth, shares of the ceilings, ratios to the peers."""
     ms, nbytes = milliseconds(entry), entry["extra_info"]["bytes"]
@@ -53,11 +74,15 @@ def cells_of(entry: dict[str, Any], entries: Entries, times: dict[str, float]) -
         f"{ms:.3f}",
         f"{rate:.1f}",
         *shares,
+        *speed_of(entry, entries),
         *(f"{times[p] / ms:.2f}" if p in times else "-" for p in PEERS),
     ]
 
 
-HEADS = ["ms", "GB/s needed", "of a copy", "of a read", "times faster than eager", "than compile"]
+HEADS = [
+    "ms", "GB/s needed", "of a copy", "of a read", "TFLOP/s", "of a product", "times faster than eager",
+    "than compile",
+]  # fmt: skip
 
 
 def head(cells: list[str]) -> str:
@@ -127,7 +152,7 @@ def section(data: dict[str, Any]) -> None:
             groups[entry["group"]].append(entry)
     print(summary(groups, entries) + "\n")
     for group, members in groups.items():
-        print(f"### {group}\n")
+        print(f"### {group}\n\nMust move or do: {counted(members[0]['extra_info'])}.\n")
         memory = ["peak MB"] if any("peak_MB" in m["extra_info"] for m in members) else []
         print(head(["implementation", *HEADS, *memory]))
         print("\n".join(rows(members, entries)) + "\n")

@@ -43,7 +43,9 @@ def case(op: str, device: str = "cuda") -> tuple[Any, ...]:
         return (images, uaps, None, 0.5, MEAN, STD, torch.float32, True, True)
     if op == "fingerprint_rows":
         return (torch.randn(3, 501, 37, device=device) * 9, 3)
-    return (torch.randn(50, 20, 33, device=device), torch.randn(9, 20, 33, device=device), "all")
+    dtype = torch.bfloat16 if op.endswith("half") else torch.float32
+    a, b = (torch.randn(n, 20, 33, device=device).to(dtype) for n in (150, 90))
+    return (a, b, "all")
 
 
 def gpu_backends() -> list[Any]:
@@ -51,8 +53,8 @@ def gpu_backends() -> list[Any]:
     ops = ("project_lp", "deepfool_step", "build_queries", "fingerprint_rows", "similarity_moments")
     return [
         pytest.param(name, b.name, id=f"{name}-{b.name}")
-        for name in ops
-        for b in OPS[name].backends
+        for name in (*ops, "similarity_moments half")
+        for b in OPS[name.split()[0]].backends
         if b.name in ("cuda", "triton")
     ]
 
@@ -61,13 +63,14 @@ every_gpu_backend = pytest.mark.parametrize(("name", "backend"), gpu_backends())
 
 
 def run(name: str, backend: str, args: tuple[Any, ...]) -> tuple[torch.Tensor, ...]:
-    found = next(b for b in OPS[name].backends if b.name == backend)
+    op = OPS[name.split()[0]]
+    found = next(b for b in op.backends if b.name == backend)
     off = found.why_off()
     if off:
         testing.skip("cuda-extension" if backend == "cuda" else "triton", off)
     reason = found.refuses(*args)
     assert reason is None, f"{name}, {backend}: refuses {reason}"
-    out = OPS[name].call(*args, backend)
+    out = op.call(*args, backend)
     return out if isinstance(out, tuple) else (out,)
 
 
