@@ -278,6 +278,7 @@ def centred_kernel(
     scale = (power << 23).to(tl.float32, bitcast=True)
     tl.store(scales + model, scale)
     if CENTRE:
+        tl.debug_barrier()  # the means are read again, maybe by other threads
         for at in range(0, PADDED, BLOCK):
             k = at + lane
             centre = tl.load(mean + model * D + k, mask=k < D, other=0.0)
