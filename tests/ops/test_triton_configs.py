@@ -80,3 +80,22 @@ def test_triton_configs_agree_and_are_right(case: str, monkeypatch: pytest.Monke
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
     for mine, exact in zip(results[0], want if isinstance(want, tuple) else (want,), strict=True):
         torch.testing.assert_close(mine, exact, rtol=2e-6, atol=2e-6)
+
+
+def test_a_configuration_too_large_for_the_device_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    import triton
+    from triton.runtime.errors import OutOfResources
+
+    tuned = _triton.kernels("_launch").Tuned(None, [triton.Config({"BLOCK": n}) for n in (4, 2, 1)])
+
+    def launch(config: Any, *_: Any) -> None:
+        if config.kwargs["BLOCK"] == 4:
+            raise OutOfResources(200_000, 100_000, "shared memory")
+
+    def timed(work: Callable[[], None], **_: Any) -> float:
+        work()
+        return 1.0
+
+    monkeypatch.setattr(tuned, "launch", launch)
+    monkeypatch.setattr(triton.testing, "do_bench", timed)
+    assert tuned._fastest(None, (), {}).kwargs == {"BLOCK": 2}
