@@ -24,7 +24,8 @@ from uapfast.errors import (
 )
 from uapfast.models.checkpoint import read_weights
 from uapfast.models.model import tensors_sha256
-from uapfast.safeload import Limits, open_checkpoint
+from uapfast.safeload import Checkpoint, LastHeader, Limits, open_checkpoint
+from uapfast.safeload import checkpoint as checkpoint_module
 from uapfast.safeload.dtypes import DTYPES
 
 F4 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
@@ -92,6 +93,58 @@ def test_read_into_keeps_to_the_buffer(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="file must be open"):
         found.read("a")
     found.close()
+
+
+def all_of(found: Checkpoint) -> dict[str, bytes]:
+    buffers = {name: memoryview(bytearray(info.nbytes)) for name, info in found.tensors.items()}
+    found.read_all_into(buffers.values())
+    return {name: bytes(buffer) for name, buffer in buffers.items()}
+
+
+@pytest.mark.parametrize("vector", [1, 3, 512])
+def test_all_at_once_are_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vector: int) -> None:
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(every_type() | {"none": torch.zeros(0, 3)}, path)
+    monkeypatch.setattr(checkpoint_module, "VECTOR", vector)
+    with open_checkpoint(path) as found:
+        assert all_of(found) == {name: found.read(name).tobytes() for name in found.tensors}
+        short = [memoryview(bytearray(max(info.nbytes - 1, 0))) for info in found.tensors.values()]
+        with pytest.raises(InputError, match="buffer must be"):
+            found.read_all_into(short)
+    with pytest.raises(InputError, match="must be open, got a closed one"):
+        all_of(found)
+
+
+def test_all_at_once_sees_what_one_by_one_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "w.safetensors"
+    header = {"a": F4, "b": {"dtype": "BOOL", "shape": [1], "data_offsets": [4, 5]}}
+    path.write_bytes(blob_of(header, b"\0" * 4 + b"\2"))
+    with open_checkpoint(path) as found, pytest.raises(CorruptFileError, match="neither 0 nor 1"):
+        all_of(found)
+    path.write_bytes(blob_of(header, b"abcd\1"))
+    real = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda h, b, o: real(h, [b[0][:2]], o))  # a system that gives less
+    with open_checkpoint(path) as found:
+        assert all_of(found) == {"a": b"abcd", "b": b"\1"}
+        os.truncate(path, path.stat().st_size - 3)
+        with pytest.raises(CorruptFileError, match="keeps its length"):
+            all_of(found)
+
+
+def test_a_header_is_parsed_once_and_never_mistaken(tmp_path: Path) -> None:
+    last, headers = LastHeader(), []
+    for number, (names, data) in enumerate([("a", 1), ("a", 2), ("b", 1), ("a", 1)]):
+        path = tmp_path / f"{number}.safetensors"
+        path.write_bytes(blob_of({names: F4}, bytes([data]) * 4))
+        with open_checkpoint(path, last=last) as found:
+            assert list(found.tensors) == [names] and all_of(found)[names] == bytes([data]) * 4
+            headers.append(found.header)
+    assert headers[0] is headers[1] and headers[1] is not headers[2] and headers[3] is not headers[2]
+    with pytest.raises(TooLargeError):
+        open_checkpoint(path, Limits(tensor_bytes=3), last)
+    path.write_bytes(path.read_bytes()[:-1])  # the same header, less behind it
+    with pytest.raises(CorruptFileError, match="truncated"):
+        open_checkpoint(path, last=last)
 
 
 def test_a_file_that_shrinks_while_open(tmp_path: Path) -> None:

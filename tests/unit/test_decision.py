@@ -8,7 +8,15 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from uapfast.method import decision
-from uapfast.method.decision import Assessment, compare, critical, decide, joint_freedom, view_level_p
+from uapfast.method.decision import (
+    Assessment,
+    compare,
+    critical,
+    decide,
+    joint_freedom,
+    upper_t,
+    view_level_p,
+)
 
 FINITE = st.floats(-1, 1, allow_nan=False, width=32)
 
@@ -149,6 +157,23 @@ def test_view_level_p_shrinks_with_views_for_an_innocent_offset():
         p.append(view_level_p(rng.normal(0.53, 0.05, size=views), innocents))
     assert p[2] < 1e-4 < p[0]
     assert view_level_p(np.ones(1), np.ones((1, 1))) is None
+
+
+def test_view_level_p_is_welchs_test():
+    draw = np.random.default_rng(0)
+    for _ in range(50):
+        own, rest = draw.normal(draw.normal(), 0.1, size=7), draw.normal(size=(4, 7))
+        moments = (own.mean(), own.std(ddof=1), own.size, rest.mean(), rest.std(ddof=1), rest.size)
+        found = stats.ttest_ind_from_stats(*moments, equal_var=False, alternative="greater").pvalue
+        assert view_level_p(own, rest) == pytest.approx(found, rel=1e-9)
+    flat = np.ones((2, 3))
+    assert view_level_p(flat[0], flat) is None
+    assert view_level_p(flat[0] + 1, flat) == 0.0 and view_level_p(flat[0] - 1, flat) == 1.0
+
+
+@given(st.floats(1e-9, 0.5), st.floats(1.0, 1000.0))
+def test_upper_t_is_the_quantile_of_the_upper_tail(p, freedom):
+    assert stats.t.sf(upper_t(p, freedom), freedom) == pytest.approx(p, rel=1e-6)
 
 
 def test_levels_are_constants_that_make_sense():

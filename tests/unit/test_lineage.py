@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from uapfast.method.decision import compare, decide
-from uapfast.method.lineage import LineageScorer, Roster
+from uapfast.method.lineage import LineageScorer, Roster, _origin, cosines, templates
 from uapfast.method.standing import assessment, statistics, typical_spread
 from uapfast.method.whitening import center, join_blocks, whiten
 
@@ -112,6 +112,33 @@ def test_embeddings_reproduce_the_deciding_cosines():
     found = scorer.assess(suspect)
     np.testing.assert_allclose((z @ templates.T).mean(0), found.candidates, atol=1e-5)
     np.testing.assert_allclose(z @ templates[0], found.views, atol=1e-5)
+
+
+def one_by_one(scorer: LineageScorer, suspect: np.ndarray, views: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores with one whitening after another: what ``rounds`` has to reproduce."""
+    full, roster = scorer._extend(suspect, views), scorer.roster
+    origin, row = _origin(roster, full.shape[-1]), full.shape[-1] - 1
+
+    def score(fit: np.ndarray, model: int) -> np.ndarray:
+        white = whiten(join_blocks(full, fit), fit)
+        return cosines(white, templates(white.metric, roster, origin), origin, model)
+
+    others = [np.append(roster.innocents[roster.innocents != i], row) for i in roster.innocents]
+    rest = [score(fit, int(i)) for fit, i in zip(others, roster.innocents, strict=True)]
+    return score(roster.innocents, row), np.stack(rest)
+
+
+@pytest.mark.parametrize("views", [1, 3])
+@pytest.mark.parametrize(("twins", "kinds", "blocks"), [(7, 0, 2), (7, 2, 2), (0, 1, 2), (4, 1, 1)])
+def test_all_rounds_at_once_say_what_one_after_the_other_says(twins, kinds, blocks, views):
+    world, scorer, victim = build(6, twins=twins, kinds=kinds)
+    scorer = LineageScorer(scorer.pool[:, :, :blocks], scorer.roster)
+    for suspect in (world.copy(victim, 0.6), world.innocent(), victim, scorer.pool[twins + 2]):
+        suspect = suspect[:, :blocks]
+        found = scorer.scores(suspect, views)
+        for got, want in zip(found, one_by_one(scorer, suspect, views), strict=True):
+            assert got.shape == want.shape
+            np.testing.assert_allclose(got, want, rtol=1e-7, atol=1e-9)
 
 
 def test_order_of_twins_and_innocents_does_not_matter():

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uapfast.method.decision import Assessment, compare
+from uapfast.method.rounds import score_rounds
 from uapfast.method.standing import assessment, statistics, typical_spread
 from uapfast.method.whitening import Array, Index, Whitening, join_blocks, whiten
 
@@ -62,6 +63,26 @@ def _basis(index: Index, size: int) -> Array:
     return np.eye(size)[index]
 
 
+def template_parts(
+    size: int, roster: Roster, origin: Array, skip_kind: int | None = None
+) -> list[tuple[float, Array]]:
+    """What each candidate's template is made of: weight, and coefficients over models ``[C,N]``.
+
+    Args:
+        size: models, N.
+        roster: which row is what.
+        origin: ``[N]`` coefficients of the point that residuals are taken from.
+        skip_kind: leave this kind of surrogate out (to score the surrogates themselves).
+    """
+    found = [(1.0, _basis(roster.candidates, size) - origin)]
+    kinds = [k for k in range(len(roster.surrogates)) if k != skip_kind]
+    for k in kinds:
+        rows = _basis(roster.surrogates[k], size)
+        rows = rows - rows.mean(0) if len(rows) > 1 else rows - origin
+        found.append((SURROGATE_WEIGHT / len(kinds), rows))
+    return found
+
+
 def templates(metric: Array, roster: Roster, origin: Array, skip_kind: int | None = None) -> Array:
     """Unit template of each candidate as coefficients over models: ``[C,N]``.
 
@@ -69,16 +90,10 @@ def templates(metric: Array, roster: Roster, origin: Array, skip_kind: int | Non
         metric: whitened inner products ``[N,N]``.
         roster: which row is what.
         origin: ``[N]`` coefficients of the point that residuals are taken from.
-        skip_kind: leave this kind of surrogate out (to score the surrogates themselves).
+        skip_kind: as :func:`template_parts`.
     """
-    size = len(metric)
-    total = _unit(_basis(roster.candidates, size) - origin, metric)
-    kinds = [k for k in range(len(roster.surrogates)) if k != skip_kind]
-    for k in kinds:
-        rows = _basis(roster.surrogates[k], size)
-        rows = rows - rows.mean(0) if len(rows) > 1 else rows - origin
-        total = total + SURROGATE_WEIGHT / len(kinds) * _unit(rows, metric)
-    return _unit(total, metric)
+    parts = template_parts(len(metric), roster, origin, skip_kind)
+    return _unit(sum((w * _unit(rows, metric) for w, rows in parts), np.zeros(())), metric)
 
 
 def _origin(roster: Roster, size: int) -> Array:
@@ -133,9 +148,16 @@ class LineageScorer:
     def _fit(self, full: Array, fit: Index) -> tuple[Whitening, Array]:
         return whiten(join_blocks(full, fit), fit), _origin(self.roster, full.shape[-1])
 
-    def _score(self, full: Array, fit: Index, row: int, skip_kind: int | None = None) -> Array:
-        white, origin = self._fit(full, fit)
-        return cosines(white, templates(white.metric, self.roster, origin, skip_kind), origin, row)
+    def _scores(self, full: Array, fits: Index, rows: Index) -> Array:
+        """Cosines ``[S,V,C]`` of models with all candidates, each with a whitening of its own."""
+        origin = _origin(self.roster, full.shape[-1])
+        parts = template_parts(full.shape[-1], self.roster, origin)
+        return score_rounds(full, fits, rows, origin, parts, ROUNDING)
+
+    def _others(self) -> Index:
+        """``[n,n-1]``: the innocents without each of them in turn."""
+        innocents = self.roster.innocents
+        return np.stack([innocents[innocents != i] for i in innocents])
 
     def scores(self, suspect: NDArray[np.float32], views: int | None = None) -> tuple[Array, Array]:
         """Cosines with every candidate, of a suspect ``[V,B,F]`` and of the pool's innocents, by views.
@@ -152,8 +174,9 @@ class LineageScorer:
         """
         full = self._extend(suspect, views)
         row, innocents = full.shape[-1] - 1, self.roster.innocents
-        rest = [self._score(full, np.append(innocents[innocents != i], row), int(i)) for i in innocents]
-        return self._score(full, innocents, row), np.stack(rest)
+        beside = np.pad(self._others(), ((0, 0), (0, 1)), constant_values=row)
+        found = self._scores(full, np.vstack([innocents, beside]), np.append(row, innocents))
+        return found[0], found[1:]
 
     def assess(self, suspect: NDArray[np.float32], views: int | None = None) -> Assessment:
         """What :meth:`scores` say of one suspect ``[V,B,F]``, from its first ``views`` views."""
@@ -220,8 +243,7 @@ class LineageScorer:
 
     def innocent_scores(self) -> tuple[Array, Array]:
         """``[n,C]`` scores of the pool's innocents, each left out of its own whitening, and statistics."""
-        full, innocents = self._gram, self.roster.innocents
-        scores = np.stack([self._score(full, innocents[innocents != i], int(i)).mean(0) for i in innocents])
+        scores = self._scores(self._gram, self._others(), self.roster.innocents).mean(1)
         if not self.roster.has_twins:
             return scores, scores[:, 0]
         return scores, statistics(scores)

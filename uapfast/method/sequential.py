@@ -16,10 +16,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from scipy import stats
 
 from uapfast.errors import InputError
-from uapfast.method.decision import Outcome, critical, decide, joint_freedom
+from uapfast.method.decision import Outcome, critical, decide, joint_freedom, upper_t
 from uapfast.method.lineage import LineageScorer
 from uapfast.method.standing import assessment, typical_spread
 from uapfast.method.whitening import Array
@@ -98,7 +97,7 @@ class Background:
         if not self.twins:
             return critical(self.statistics, alpha)
         freedom = joint_freedom(twins, len(self.statistics))
-        z = max(float(stats.t.isf(alpha, twins - 1)), critical(self.statistics, alpha, freedom))
+        z = max(upper_t(alpha, twins - 1), critical(self.statistics, alpha, freedom))
         return z * LOW_SPREAD * self.typical * float(np.sqrt(1.0 + 1.0 / twins))
 
 
@@ -156,6 +155,6 @@ class Stopper:
         variance = value.var(axis=1, ddof=1)
         spread = float(np.sqrt(max(variance[0], variance.mean())))
         error = MISSED / max(1, len(self.looks.views) - 1)
-        quantile = float(stats.t.isf(error, len(models) * (k - 1)))
+        quantile = upper_t(error, len(models) * (k - 1))
         best = float(value[0].mean()) + quantile * spread * float(np.sqrt(1.0 / k - 1.0 / total))
         return best < self.background.needed(self.alpha * self.looks.spend[-1], own.shape[1] - 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from uapfast.safeload.checkpoint import Checkpoint, error_of, read_header
+from uapfast.safeload.checkpoint import Checkpoint, LastHeader, error_of, read_header
 from uapfast.safeload.header import TensorInfo
 from uapfast.safeload.limits import Limits
 from uapfast.safeload.pool import to_safetensors
@@ -17,17 +17,20 @@ from uapfast.safeload.recognise import recognise
 from uapfast.safeload.refusal import Refused
 from uapfast.safeload.source import open_regular
 
-__all__ = ["Checkpoint", "Limits", "TensorInfo", "open_checkpoint"]
+__all__ = ["Checkpoint", "LastHeader", "Limits", "TensorInfo", "open_checkpoint"]
 _DEFAULT = Limits()
 
 
-def open_checkpoint(path: str | os.PathLike[str], limits: Limits = _DEFAULT) -> Checkpoint:
+def open_checkpoint(
+    path: str | os.PathLike[str], limits: Limits = _DEFAULT, last: LastHeader | None = None
+) -> Checkpoint:
     """Open a weights file that nobody vouches for.
 
     Args:
         path: a safetensors file or a state dict that ``torch.save`` wrote, in either of its formats; told by
             content, and a name that ends in ``.safetensors`` must be what it says.
         limits: what reading may cost.
+        last: remembers the header for the next file; give the same to files that are alike.
 
     Raises:
         CorruptFileError: missing, unreadable, truncated, or contradicting itself.
@@ -45,7 +48,7 @@ def open_checkpoint(path: str | os.PathLike[str], limits: Limits = _DEFAULT) -> 
             if kind != "safetensors":
                 handle, tier = _converted(handle, size, kind == "legacy pickle", limits)
                 size = os.fstat(handle).st_size
-            return Checkpoint(name, kind, handle, read_header(handle, size, limits), tier)
+            return Checkpoint(name, kind, handle, read_header(handle, size, limits, last), tier)
         except BaseException:
             os.close(handle)
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FileKind = Literal["safetensors", "zip", "legacy pickle"]
 CHUNK = 1 << 20
+VECTOR = 512  # buffers of one system call; POSIX promises 16, Linux takes 1024
 ERRORS: dict[str, type[WeightsFileError]] = {
     "unsafe": UnsafeFileError,
     "corrupt": CorruptFileError,
@@ -38,6 +39,24 @@ ERRORS: dict[str, type[WeightsFileError]] = {
 def error_of(refused: Refused, path: str) -> WeightsFileError:
     """The typed error of a refusal, with the file's name."""
     return ERRORS[refused.kind]("load", "weights", refused.rule, f"{refused.got} ({shown(path, 200)})")
+
+
+class LastHeader:
+    """The header that was read last, so that files of one population are parsed once. For one thread.
+
+    A header counts as the same only if all of its bytes, the size of what follows and the limits are.
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple[bytes, int, Limits] | None = None
+        self._header: Header | None = None
+
+    def parse(self, raw: bytes, data_bytes: int, limits: Limits) -> Header:
+        """As :func:`uapfast.safeload.header.parse`; the same object for the same header."""
+        key = (raw, data_bytes, limits)
+        if self._header is None or key != self._key:
+            self._header, self._key = parse(*key), key
+        return self._header
 
 
 class Checkpoint:
@@ -52,13 +71,14 @@ class Checkpoint:
         tensors: by name, in the order of their bytes.
         metadata: free text of a safetensors file; nobody's promise.
         tier: what stood between the file and this process, for the record.
+        header: what ``tensors`` and ``metadata`` come from.
     """
 
     def __init__(self, path: str, kind: FileKind, handle: int, header: Header, tier: str) -> None:
         self.path, self.kind, self.tier = path, kind, tier
-        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(dict(header.tensors))
-        self.metadata: Mapping[str, str] = MappingProxyType(dict(header.metadata))
-        self._begins = header.begins
+        self.header = header
+        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(header.tensors)
+        self.metadata: Mapping[str, str] = MappingProxyType(header.metadata)
         self._handle: int | None = handle
 
     def __enter__(self) -> Checkpoint:
@@ -91,8 +111,42 @@ class Checkpoint:
         """
         info = self._info("read_into", name)
         view = _bytes_of(buffer, info)
-        self._read(info, view, self._begins[name])
-        if info.dtype == "BOOL" and view.tobytes().translate(None, b"\0\1"):
+        self._read(info, view, self.header.begins[name])
+        if info.dtype == "BOOL":
+            self._check_bools(name, view)
+
+    def read_all_into(self, buffers: Iterable[memoryview]) -> None:
+        """Fill one buffer a tensor, in the order of :attr:`tensors`; one system call for hundreds of them.
+
+        Args:
+            buffers: as :meth:`read_into` takes them, of bytes (format ``B``).
+
+        Raises:
+            InputError: an unfitting buffer, or a closed checkpoint.
+            CorruptFileError: as :meth:`read_into`.
+        """
+        views = [_bytes_of(b, t) for b, t in zip(buffers, self.tensors.values(), strict=True)]
+        filled = [(name, view) for name, view in zip(self.tensors, views, strict=True) if view.nbytes]
+        for first in range(0, len(filled), VECTOR):
+            some = filled[first : first + VECTOR]
+            self._read_run(some)
+        for name, view in filled:
+            if self.tensors[name].dtype == "BOOL":
+                self._check_bools(name, view)
+
+    def _read_run(self, run: list[tuple[str, memoryview]]) -> None:
+        """Tensors that follow each other in the file: at once, or one by one where that falls short."""
+        handle, begin = self._open(run[0][0]), self.header.begins[run[0][0]]
+        try:
+            got = os.preadv(handle, [view for _, view in run], begin)
+        except OSError:
+            got = 0
+        if got != sum(view.nbytes for _, view in run):
+            for name, view in run:
+                self._read(self.tensors[name], view, self.header.begins[name])
+
+    def _check_bools(self, name: str, view: memoryview) -> None:
+        if view.tobytes().translate(None, b"\0\1"):
             got = f"one that is neither 0 nor 1 in tensor {shown(name)}"
             raise error_of(Refused("corrupt", "a file of valid bools", got), self.path)
 
@@ -129,7 +183,7 @@ class Checkpoint:
             digest.update(f"{name}:torch.{DTYPES[info.dtype].torch}:{info.shape}".encode())
             for at in range(0, info.nbytes, CHUNK):
                 part = buffer[: min(CHUNK, info.nbytes - at)]
-                self._read(info, part, self._begins[name] + at)
+                self._read(info, part, self.header.begins[name] + at)
                 digest.update(part)
         return digest.hexdigest()
 
@@ -141,11 +195,14 @@ class Checkpoint:
             )
         return self.tensors[name]
 
-    def _read(self, info: TensorInfo, view: memoryview, offset: int) -> None:
+    def _open(self, name: str) -> int:
         if self._handle is None:
-            raise InputError("Checkpoint", "file", "open", f"a closed one (tensor {shown(info.name)})")
+            raise InputError("Checkpoint", "file", "open", f"a closed one (tensor {shown(name)})")
+        return self._handle
+
+    def _read(self, info: TensorInfo, view: memoryview, offset: int) -> None:
         try:
-            source.read_at(self._handle, view, offset)
+            source.read_at(self._open(info.name), view, offset)
         except Refused as exc:
             raise error_of(exc, self.path) from exc
 
@@ -158,7 +215,7 @@ def _bytes_of(buffer: memoryview | np.ndarray[Any, Any], info: TensorInfo) -> me
     return view.cast("B") if view.nbytes else memoryview(bytearray())
 
 
-def read_header(handle: int, size: int, limits: Limits) -> Header:
+def read_header(handle: int, size: int, limits: Limits, last: LastHeader | None = None) -> Header:
     """Read and check the header of an open safetensors file of ``size`` bytes; raises ``Refused``."""
     if size < 8:
         raise Refused("corrupt", WHOLE, f"{size} bytes")
@@ -168,4 +225,4 @@ def read_header(handle: int, size: int, limits: Limits) -> Header:
     if length > limits.header_bytes:
         rule = f"a safetensors file with a header of at most {limits.header_bytes} bytes"
         raise Refused("too large", rule, str(length))
-    return parse(source.read_bytes(handle, 8, length), size - 8 - length, limits)
+    return (last.parse if last else parse)(source.read_bytes(handle, 8, length), size - 8 - length, limits)

@@ -6,18 +6,38 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from uapfast.models.checkpoint import check_fit
-from uapfast.safeload import Limits, TensorInfo, open_checkpoint
+from uapfast.safeload import LastHeader, Limits, open_checkpoint
 from uapfast.safeload.dtypes import DTYPES
+from uapfast.safeload.header import Header
 from uapfast.screening.plan import Suspect
 
 ALIGN = 64  # bytes; what torch's own allocator gives
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the tensors of one kind of file lie in a slot.
+
+    Attributes:
+        header: of the files that it is for.
+        buffers: bytes of every tensor, in the order of the file.
+        tensors: the same memory as tensors, by name.
+        hashed: what the SHA-256 is over, in its order.
+        fits: names and shapes of an architecture that these were found to be.
+    """
+
+    header: Header
+    buffers: list[memoryview]
+    tensors: dict[str, Tensor]
+    hashed: list[bytes | memoryview]
+    fits: Shapes | None = None
 
 
 class Slot:
@@ -25,40 +45,56 @@ class Slot:
 
     Args:
         pinned: page-locked, so that a GPU copies from it without waiting.
+
+    Attributes:
+        last: the header of the file before.
     """
 
     def __init__(self, pinned: bool = False) -> None:
         self._pinned = pinned
         self._buffer = torch.empty(0, dtype=torch.uint8)
-        self._layout: list[TensorInfo] = []
-        self._parts: dict[str, tuple[memoryview, Tensor]] = {}
+        self._layout: Layout | None = None
+        self.last = LastHeader()
 
     @property
     def size(self) -> int:
         """Bytes held."""
         return len(self._buffer)
 
-    def lay_out(self, infos: list[TensorInfo]) -> dict[str, tuple[memoryview, Tensor]]:
-        """Room for tensors: the bytes of each, and the same memory as a tensor.
+    def lay_out(self, header: Header, shapes: Shapes, path: str) -> Layout:
+        """Room for the tensors of a file that are to be those of an architecture.
 
-        What was in the slot before is overwritten. Most files of a population have one layout, whose views
-        are made once.
+        What was in the slot before is overwritten. Most files of a population have one layout, which
+        is made and checked once.
+
+        Raises:
+            ModelError: names or shapes that are not the architecture's.
         """
-        if infos == self._layout and infos:
-            return self._parts
+        was = self._layout
+        if was is not None and was.fits is shapes:
+            if was.header is header or list(was.header.tensors.items()) == list(header.tensors.items()):
+                return was
+        check_fit(shapes, {name: info.shape for name, info in header.tensors.items()}, path)
+        self._layout = replace(self._place(header), fits=shapes)
+        return self._layout
+
+    def _place(self, header: Header) -> Layout:
         places, end = [], 0
-        for info in infos:
+        for info in header.tensors.values():
             places.append(end)
             end += math.ceil(info.nbytes / ALIGN) * ALIGN
         if len(self._buffer) < end:
             self._buffer = torch.empty(end, dtype=torch.uint8, pin_memory=self._pinned)
-        raw, parts = memoryview(self._buffer.numpy().data), {}
-        for info, place in zip(infos, places, strict=True):
+        raw, buffers, tensors = memoryview(self._buffer.numpy().data), {}, {}
+        for info, place in zip(header.tensors.values(), places, strict=True):
             part = self._buffer[place : place + info.nbytes]
-            tensor = part.view(getattr(torch, DTYPES[info.dtype].torch)).view(tuple(info.shape))
-            parts[info.name] = (raw[place : place + info.nbytes], tensor)
-        self._layout, self._parts = infos, parts
-        return parts
+            tensors[info.name] = part.view(getattr(torch, DTYPES[info.dtype].torch)).view(tuple(info.shape))
+            buffers[info.name] = raw[place : place + info.nbytes]
+        hashed: list[bytes | memoryview] = []
+        for name in sorted(tensors):
+            hashed.append(f"{name}:{tensors[name].dtype}:{tuple(tensors[name].shape)}".encode())
+            hashed.append(buffers[name])
+        return Layout(header, list(buffers.values()), tensors, hashed)
 
 
 @dataclass(frozen=True)
@@ -66,7 +102,7 @@ class Loaded:
     """A checkpoint in memory.
 
     Attributes:
-        tensors: by name, in the order of the file; views of a :class:`Slot`.
+        tensors: by name, in the order of the file; views of a :class:`Slot`, not to be written to.
         sha256: of names, dtypes, shapes and bytes, as :func:`uapfast.models.model.tensors_sha256`.
         seconds: that reading and hashing took.
     """
@@ -94,21 +130,13 @@ def read_checkpoint(
         ModelError: unreadable, or tensors that are not the architecture's.
     """
     start = time.perf_counter()
-    with open_checkpoint(suspect.path, limits or Limits()) as found:
-        infos = found.tensors
-        given = {name: tuple(info.shape) for name, info in infos.items()}
-        check_fit(shapes_of(suspect), given, suspect.shown)
-        parts = slot.lay_out(list(infos.values()))
-        for name, info in infos.items():
-            if info.nbytes:
-                found.read_into(name, parts[name][0])
+    with open_checkpoint(suspect.path, limits or Limits(), slot.last) as found:
+        layout = slot.lay_out(found.header, shapes_of(suspect), suspect.shown)
+        found.read_all_into(layout.buffers)
     digest = hashlib.sha256()
-    for name in sorted(infos):
-        info = infos[name]
-        digest.update(f"{name}:torch.{DTYPES[info.dtype].torch}:{tuple(info.shape)}".encode())
-        digest.update(parts[name][0])
-    tensors = {name: tensor for name, (_, tensor) in parts.items()}
-    return Loaded(tensors, digest.hexdigest(), time.perf_counter() - start)
+    for part in layout.hashed:
+        digest.update(part)
+    return Loaded(layout.tensors, digest.hexdigest(), time.perf_counter() - start)
 
 
-__all__ = ["Loaded", "Slot", "read_checkpoint"]
+__all__ = ["Layout", "Loaded", "Slot", "read_checkpoint"]

@@ -288,7 +288,7 @@ class Skeletons:
         """Let others have it; the one that was longest without work is dropped beyond ``IDLE``."""
         with self._lock:
             self._idle[suspect.network, id(skeleton)] = skeleton
-            self._shapes[suspect.network] = skeleton.shapes
+            self._shapes.setdefault(suspect.network, skeleton.shapes)
             while len(self._idle) > IDLE:
                 self._idle.popitem(last=False)
             while len(self._shapes) > KNOWN:
