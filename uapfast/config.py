@@ -16,6 +16,8 @@ Selection = Literal["disagree", "kmeans"]
 
 
 ALPHA = 1e-3  # level of a conviction on each side, unless told
+TIMEOUT = 300.0  # seconds that reading a suspect, or asking it, may take in a screen, unless told
+GIVEN_UP = "uapfast, given up"  # name of a thread that nobody waits for
 
 
 def check(ok: bool, where: str, argument: str, rule: str, got: object) -> None:

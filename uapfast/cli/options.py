@@ -72,6 +72,13 @@ Std = Annotated[
 Answers = Annotated[Output, typer.Option("--output", help="What the model answers with.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
+Timeout = Annotated[
+    float,
+    typer.Option("--timeout", metavar="SECONDS", help="For reading, or asking, one suspect; or inf."),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", metavar="N", help="Suspects asked at a time; one a core.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and every warning.")]
 
 

@@ -11,6 +11,7 @@ from uapfast.cli import options as o
 from uapfast.cli.base import app
 from uapfast.cli.shell import Reporter, only_result_on_stdout
 from uapfast.cli.show import screen_lines
+from uapfast.config import TIMEOUT
 
 
 @app.command()
@@ -45,9 +46,8 @@ def screen(
     address: Annotated[
         str | None, typer.Option("--address", metavar="ADDR", help="Of a cluster (--engine ray).")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", help="Suspects asked at a time; one a core.")
-    ] = None,
+    workers: o.Workers = None,
+    timeout: o.Timeout = TIMEOUT,
     mean: o.Mean = None,
     std: o.Std = None,
     device: o.Device = "auto",
@@ -73,7 +73,8 @@ def screen(
             suspects = from_folder(str(folder), str(arch), mean=means, std=stds)
         screening = run(
             references, suspects, arch=arch, out=out, resume=resume, alpha=alpha, fdr=fdr, queries=queries,
-            engine=engine, address=address, workers=workers, device=o.device(device), progress=progress,
+            engine=engine, address=address, workers=workers, device=o.device(device), timeout=timeout,
+            progress=progress,
         )  # fmt: skip
         summary = screening.finish()
         print(*screen_lines(summary.to_dict()), f"wrote {out}", sep="\n", file=stdout, flush=True)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from uapfast.config import GIVEN_UP
 from uapfast.errors import UapfastError, UapfastWarning
 
 if TYPE_CHECKING:
@@ -186,7 +188,17 @@ def _discard_stdout() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (the console script exits with it)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    code = _main(list(sys.argv[1:] if argv is None else argv))
+    if argv is None and any(thread.name == GIVEN_UP for thread in threading.enumerate()):
+        # the interpreter's own end is not safe beside a thread inside a suspect
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code)
+    return code
+
+
+def _main(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         return _run(arguments, debug)

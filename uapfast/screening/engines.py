@@ -19,6 +19,18 @@ ENGINES: dict[str, tuple[str, str, str]] = {
     "ray": ("uapfast.screening.ray_engine", "ray", "ray"),
 }
 AGAIN = "again"  # stamp of a result that a resumed run tries once more
+LATE = " took more than "
+
+
+def late(stamp: str, seconds: float) -> str:
+    """Stamp of a suspect that took more than ``seconds``: a run that gives it more time tries once more."""
+    return f"{stamp}{LATE}{seconds!r}"
+
+
+def holds(found: str, stamp: str, seconds: float) -> bool:
+    """Whether a result stamped ``found`` holds for a file of that stamp, in a run that gives ``seconds``."""
+    own, _, limit = found.partition(LATE)
+    return own == stamp and (not limit or float(limit) >= seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,4 +91,4 @@ def engine(name: str) -> Engine:
     return run
 
 
-__all__ = ["AGAIN", "ENGINES", "Done", "Engine", "engine"]
+__all__ = ["AGAIN", "ENGINES", "Done", "Engine", "engine", "holds", "late"]

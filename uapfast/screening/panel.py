@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from uapfast._version import versions
+from uapfast.config import TIMEOUT
 from uapfast.errors import InputError
 from uapfast.method.decision import decide
 from uapfast.method.lineage import LineageScorer
@@ -34,6 +35,7 @@ class Settings:
         early: stop as soon as the answers settle it (:mod:`uapfast.method.sequential`).
         device: where networks run.
         workers: suspects asked at a time, or None for one a core.
+        timeout: seconds that reading a suspect, or asking it, may take; may be infinite.
     """
 
     alpha: float
@@ -41,6 +43,7 @@ class Settings:
     early: bool = True
     device: str = "cpu"
     workers: int | None = None
+    timeout: float = TIMEOUT
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from uapfast.safeload import LastHeader, Limits, open_checkpoint
 from uapfast.safeload.dtypes import DTYPES
 from uapfast.safeload.header import Header
 from uapfast.screening.plan import Suspect
+from uapfast.screening.watch import Room
 
 ALIGN = 64  # bytes; what torch's own allocator gives
 Shapes = Mapping[str, tuple[int, ...]]
@@ -45,13 +46,14 @@ class Slot:
 
     Args:
         pinned: page-locked, so that a GPU copies from it without waiting.
+        room: memory beyond its own share, asked for when a file needs it.
 
     Attributes:
         last: the header of the file before.
     """
 
-    def __init__(self, pinned: bool = False) -> None:
-        self._pinned = pinned
+    def __init__(self, pinned: bool = False, room: Room | None = None) -> None:
+        self._pinned, self._room = pinned, room
         self._buffer = torch.empty(0, dtype=torch.uint8)
         self._layout: Layout | None = None
         self.last = LastHeader()
@@ -60,6 +62,18 @@ class Slot:
     def size(self) -> int:
         """Bytes held."""
         return len(self._buffer)
+
+    def leave(self) -> None:
+        """Nobody needs what is in it. A buffer beyond the slot's share of the room is given up."""
+        if self._room is not None and self.size > self._room.share:
+            self._buffer, self._layout = torch.empty(0, dtype=torch.uint8), None
+            self._room.give(id(self))
+
+    def forsake(self) -> None:
+        """Whoever has it does not come to an end: its memory is no longer counted."""
+        room, self._room = self._room, None
+        if room is not None:
+            room.give(id(self))
 
     def lay_out(self, header: Header, shapes: Shapes, path: str) -> Layout:
         """Room for the tensors of a file that are to be those of an architecture.
@@ -84,6 +98,9 @@ class Slot:
             places.append(end)
             end += math.ceil(info.nbytes / ALIGN) * ALIGN
         if len(self._buffer) < end:
+            self._buffer, self._layout = torch.empty(0, dtype=torch.uint8), None
+            if self._room is not None and end > self._room.share:
+                self._room.take(id(self), end)
             self._buffer = torch.empty(end, dtype=torch.uint8, pin_memory=self._pinned)
         raw, buffers, tensors = memoryview(self._buffer.numpy().data), {}, {}
         for info, place in zip(header.tensors.values(), places, strict=True):

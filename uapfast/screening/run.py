@@ -6,14 +6,14 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uapfast.config import ALPHA, check
-from uapfast.errors import InputError, PoolWarning
+from uapfast.config import ALPHA, TIMEOUT, check
+from uapfast.errors import InputError, PoolWarning, UapfastError
 from uapfast.files import require_writable
 from uapfast.models.registry import resolve_arch
 from uapfast.reference import Reference, load
@@ -44,6 +44,7 @@ def screen(
     address: str | None = None,
     workers: int | None = None,
     device: str = "cpu",
+    timeout: float = TIMEOUT,
     progress: Progress | None = None,
 ) -> Screening:
     """Screen checkpoints against one reference or several.
@@ -65,6 +66,8 @@ def screen(
         address: of a cluster.
         workers: suspects asked at a time, or None for one a core.
         device: where networks run.
+        timeout: seconds that reading a suspect, or asking it, may take; then it is ``invalid``
+            (``TimeLimitError``) and the run goes on. Infinite for no limit.
         progress: called as ``progress(done, total, what)``.
 
     Returns:
@@ -77,9 +80,10 @@ def screen(
         ReferenceFileError: a reference that cannot be read.
         MissingDependency: an engine that needs an extra.
         StorageError: store or table cannot be written, or another process uses the store.
+        TimeLimitError: while it runs, if too many suspects never end. What is finished is kept.
     """
-    _check_settings(alpha, fdr, queries, workers)
-    settings = Settings(float(alpha), queries, bool(early), device, workers)
+    _check_settings(alpha, fdr, queries, workers, timeout)
+    settings = Settings(float(alpha), queries, bool(early), device, workers, float(timeout))
     if arch is not None:
         resolve_arch(arch)
     if out is not None:
@@ -100,12 +104,13 @@ def screen(
 _engine = engine
 
 
-def _check_settings(alpha: object, fdr: object, queries: object, workers: object) -> None:
+def _check_settings(alpha: object, fdr: object, queries: object, workers: object, timeout: object) -> None:
     def number(value: object) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
 
     check(number(alpha) and 0 < alpha < 0.5, "screen", "alpha", "a level in (0, 0.5)", repr(alpha))  # type: ignore[operator]
     check(number(fdr) and 0 < fdr <= 1, "screen", "fdr", "a rate in (0, 1]", repr(fdr))  # type: ignore[operator]
+    check(number(timeout) and timeout > 0, "screen", "timeout", "seconds above 0", repr(timeout))  # type: ignore[operator]
     for name, value in (("queries", queries), ("workers", workers)):
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         check(value is None or whole, "screen", name, "a whole number >= 1", repr(value))
@@ -186,22 +191,29 @@ class Screening:
         fresh: dict[tuple[str, str], Done] = {}
         _, done = self._store.counts()
         last = time.monotonic()
-        run = self._run
         self._report(done, "reading")
-        with closing(
-            run.engine(run.panel, self._store.pending(), self._known(fresh), run.address)
-        ) as results:
-            for one in results:
-                batch.append(one)
-                done += 1
-                if one.rows[0].sha256 is not None:
-                    fresh[one.suspect.network, one.rows[0].sha256] = one
-                self._report(done, one.suspect.name)
-                if len(batch) * len(one.rows) >= COMMIT_ROWS or time.monotonic() - last >= COMMIT_SECONDS:
-                    yield from self._commit(batch, fresh)
-                    last = time.monotonic()
+        try:
+            with closing(self._results(fresh)) as results:
+                for one in results:
+                    batch.append(one)
+                    done += 1
+                    if one.rows[0].sha256 is not None:
+                        fresh[one.suspect.network, one.rows[0].sha256] = one
+                    self._report(done, one.suspect.name)
+                    if len(batch) * len(one.rows) >= COMMIT_ROWS or time.monotonic() - last >= COMMIT_SECONDS:
+                        yield from self._commit(batch, fresh)
+                        last = time.monotonic()
+        except UapfastError:
+            self._keep(batch)
+            raise
         yield from self._commit(batch, fresh)
         self._finish()
+
+    def _results(self, fresh: dict[tuple[str, str], Done]) -> Generator[Done, None, None]:
+        run = self._run
+        pending = self._store.pending(run.panel.settings.timeout)
+        results: Generator[Done, None, None] = run.engine(run.panel, pending, self._known(fresh), run.address)
+        return results
 
     def _known(self, fresh: dict[tuple[str, str], Done]) -> Callable[[Suspect, str], list[Row] | None]:
         """Rows of the same network and tensors: from the batch that is not stored yet, or from the store."""
@@ -214,8 +226,11 @@ class Screening:
 
         return known
 
-    def _commit(self, batch: list[Done], fresh: dict[tuple[str, str], Done]) -> Iterator[Row]:
+    def _keep(self, batch: list[Done]) -> None:
         self._store.add((one.suspect, one.stamp, one.rows) for one in batch)
+
+    def _commit(self, batch: list[Done], fresh: dict[tuple[str, str], Done]) -> Iterator[Row]:
+        self._keep(batch)
         rows = [row for one in batch for row in one.rows]
         batch.clear()
         fresh.clear()

@@ -11,7 +11,8 @@ import contextlib
 import copy
 import math
 import threading
-from collections import Counter, OrderedDict
+import weakref
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -22,13 +23,15 @@ from uapfast.errors import InputError, ModelError, SuspectError, UapfastError
 from uapfast.models.answers import as_tensor
 from uapfast.models.checkpoint import check_fit, fill
 from uapfast.models.model import frozen
-from uapfast.models.registry import resolve_arch
+from uapfast.models.registry import arch_file, resolve_arch
+from uapfast.screening.inplace import alias, check_size, everything, flatten, plain, size_of, size_unbuilt
 from uapfast.screening.plan import Suspect
 from uapfast.screening.reader import Shapes
+from uapfast.screening.watch import Watch
 
 BATCH = 256  # queries a forward, at most
-ALIGN = 64  # float32 elements: 256 bytes, as CUDA's allocator aligns
-IDLE = 8  # skeletons kept without work
+IDLE, IDLE_BYTES = 8, 4 << 30  # skeletons kept without work, and their weights together
+POLL = 0.2  # seconds after which who waits for a builder looks whether that one was given up
 KNOWN = 1024  # architectures whose shapes are remembered
 
 
@@ -44,15 +47,21 @@ class Skeleton:
         in_place: whether weights are copied into the network's own memory. A network that does
             something of its own on loading goes through ``load_state_dict``; one that changes its buffers
             while it answers is copied for every suspect as well.
+        size: bytes of its weights.
 
     Raises:
-        ModelError: unknown architecture, or one that cannot be built.
+        ModelError: unknown architecture, or one that cannot be built, or is too large.
         MissingDependency: timm or torchvision is needed.
     """
 
     def __init__(self, suspect: Suspect, device: str = "cpu") -> None:
         self.device = torch.device(device)
-        built = resolve_arch(suspect.arch, base=Path(suspect.base) if suspect.base else None)()
+        base = Path(suspect.base) if suspect.base else None
+        factory = resolve_arch(suspect.arch, base=base)
+        if arch_file(suspect.arch, base=base) is None:  # a manifest may name it: look before it is built
+            check_size(size_unbuilt(factory), suspect.arch)
+        built = factory()
+        self.size = check_size(size_of(built), suspect.arch)
         self._wrapped = suspect.mean is not None or suspect.std is not None
         self.module = frozen(built, suspect.mean, suspect.std, self.device)
         state = self._inner.state_dict()
@@ -62,11 +71,11 @@ class Skeleton:
         self.shapes: Shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
         self._flat = torch.empty(0)
         self._targets: dict[str, Tensor] = {}
-        self.in_place = _plain(self._inner)
+        self.in_place = plain(self._inner)
         if self.in_place:
-            self._flat = _flatten(self._inner, self.device)
+            self._flat = flatten(self._inner, self.device)
             self._targets = dict(self._inner.state_dict())
-            self.in_place = _alias(self._inner, self._targets)
+            self.in_place = alias(self._inner, self._targets)
         self._loose = self._some_outside()
         self._spare: nn.Module | None = None
         self._settled = False
@@ -126,7 +135,7 @@ class Skeleton:
             return True
         assert self._spare is not None
         self._settled = True
-        before, after = _everything(self._spare), _everything(self.module)
+        before, after = everything(self._spare), everything(self.module)
         if all(a is b or torch.equal(a, b) for a, b in zip(before, after, strict=True)):
             self._spare = None
             return True
@@ -190,69 +199,21 @@ def batches(parts: Iterable[Tensor], size: int) -> Iterator[tuple[Tensor, int]]:
         yield torch.cat([*held, filler.expand(room, *filler.shape[1:])]), size - room
 
 
-def _plain(module: nn.Module) -> bool:
-    """Whether ``load_state_dict`` does no more than to copy."""
-    hooks = ("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_state_dict_hooks")
-    loads = ("_load_from_state_dict", "load_state_dict", "state_dict", "_save_to_state_dict")
-    return not any(
-        any(getattr(part, hook, None) for hook in hooks)
-        or any(not getattr(type(part), load).__module__.startswith("torch.nn.modules.") for load in loads)
-        for part in module.modules()
-    )
-
-
-def _everything(module: nn.Module) -> list[Tensor]:
-    """Parameters and buffers, those that are in no state dict included."""
-    return [*module.parameters(), *module.buffers()]
-
-
-def _flatten(module: nn.Module, device: torch.device) -> Tensor:
-    """Move float32 weights into one tensor, so that one pass checks them all; returns it."""
-    owners = Counter(t.untyped_storage().data_ptr() for t in _everything(module))
-    keys = set(module.state_dict())
-
-    def fits(t: Tensor) -> bool:
-        alone = owners[t.untyped_storage().data_ptr()] == 1  # tied weights stay where they are
-        return t.dtype == torch.float32 and t.is_contiguous() and alone and t.numel() > 0
-
-    moved: list[tuple[nn.Module, str, Tensor]] = []
-    seen: set[int] = set()
-    for prefix, part in module.named_modules():
-        for name, t in [*part._parameters.items(), *part._buffers.items()]:
-            listed = f"{prefix}.{name}" if prefix else name
-            if t is not None and listed in keys and id(t) not in seen and fits(t):
-                moved.append((part, name, t))
-                seen.add(id(t))
-    starts, end = [], 0
-    for _, _, t in moved:
-        starts.append(end)
-        end += -(-t.numel() // ALIGN) * ALIGN
-    flat = torch.zeros(end, dtype=torch.float32, device=device)
-    for (_, _, t), start in zip(moved, starts, strict=True):
-        view = flat[start : start + t.numel()].view(t.shape)
-        view.copy_(t.detach())
-        t.data = view
-    return flat
-
-
-def _alias(module: nn.Module, targets: Mapping[str, Tensor]) -> bool:
-    """Whether every target is the memory of a parameter or buffer (a state dict may hold copies)."""
-    own = {t.data_ptr() for t in _everything(module)}
-    return all(t.data_ptr() in own and not t.is_complex() for t in targets.values())
-
-
 class Skeletons:
     """Skeletons of every architecture that is met, lent to one thread at a time.
 
     Args:
         device: where they run.
+        watch: is told when a thread waits for another one's building.
     """
 
-    def __init__(self, device: str = "cpu") -> None:
-        self._device = device
+    def __init__(self, device: str = "cpu", watch: Watch | None = None) -> None:
+        self._device, self._watch = device, watch or Watch()
         self._idle: OrderedDict[tuple[str, int], Skeleton] = OrderedDict()
         self._shapes: OrderedDict[str, Shapes] = OrderedDict()
         self._lock, self._building = threading.Lock(), threading.Lock()
+        self._builder: tuple[threading.Thread, str] | None = None
+        self._forsaken: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
     def shapes(self, suspect: Suspect) -> Shapes:
         """Names and shapes of the weights of a suspect's architecture; raises as :class:`Skeleton`."""
@@ -268,7 +229,7 @@ class Skeletons:
         """A skeleton of the suspect's architecture; it goes back at the end, unless something broke."""
         skeleton = self._take(suspect)
         if skeleton is None:
-            with self._building:  # a user's factory need not be safe in several threads
+            with self._alone(suspect):  # a user's factory need not be safe in several threads
                 skeleton = Skeleton(suspect, self._device)
         try:
             yield skeleton
@@ -276,6 +237,41 @@ class Skeletons:
             self.give_back(suspect, skeleton)
             raise
         self.give_back(suspect, skeleton)
+
+    @contextlib.contextmanager
+    def _alone(self, suspect: Suspect) -> Iterator[None]:
+        while True:
+            lock = self._building
+            with self._watch.waiting():
+                got = lock.acquire(timeout=POLL)
+            if got and lock is self._building:
+                break
+            if got:  # of a builder that was given up meanwhile
+                lock.release()
+        try:
+            self._builder = threading.current_thread(), suspect.network
+            yield
+        finally:
+            with self._lock:
+                if lock is self._building:
+                    self._builder = None
+            lock.release()
+
+    def forsake(self, thread: threading.Thread) -> str | None:
+        """Count no longer on a thread that does not come to an end.
+
+        What it has borrowed is never lent again; who waits for it to build a network waits no longer.
+
+        Returns:
+            The network (:attr:`Suspect.network`) that it is building, or None.
+        """
+        with self._lock:
+            self._forsaken.add(thread)
+            builder = self._builder
+            if builder is None or builder[0] is not thread:
+                return None
+            self._building, self._builder = threading.Lock(), None
+            return builder[1]
 
     def _take(self, suspect: Suspect) -> Skeleton | None:
         with self._lock:
@@ -285,14 +281,19 @@ class Skeletons:
         return None
 
     def give_back(self, suspect: Suspect, skeleton: Skeleton) -> None:
-        """Let others have it; the one that was longest without work is dropped beyond ``IDLE``."""
+        """Let others have it; those longest without work are dropped beyond ``IDLE`` and ``IDLE_BYTES``."""
         with self._lock:
+            if threading.current_thread() in self._forsaken:
+                return
             self._idle[suspect.network, id(skeleton)] = skeleton
             self._shapes.setdefault(suspect.network, skeleton.shapes)
-            while len(self._idle) > IDLE:
+            while len(self._idle) > IDLE or (len(self._idle) > 1 and self._idle_bytes() > IDLE_BYTES):
                 self._idle.popitem(last=False)
             while len(self._shapes) > KNOWN:
                 self._shapes.popitem(last=False)
+
+    def _idle_bytes(self) -> int:
+        return sum(skeleton.size for skeleton in self._idle.values())
 
 
 __all__ = ["BATCH", "Skeleton", "Skeletons", "batch_size", "batches"]

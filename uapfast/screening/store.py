@@ -7,6 +7,7 @@ that was killed at any point goes on with what is missing. One process at a time
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from uapfast.errors import StorageError
+from uapfast.screening.engines import holds
 from uapfast.screening.plan import Suspect
 from uapfast.screening.rows import SCHEMA_VERSION, Row
 
@@ -130,14 +132,17 @@ class Store:
             self._db.execute("COMMIT")
         return int(count)
 
-    def pending(self) -> Iterator[tuple[Suspect, str]]:
-        """Suspects with a row missing or older than their file, with the file's stamp; each once."""
+    def pending(self, timeout: float = math.inf) -> Iterator[tuple[Suspect, str]]:
+        """Suspects with a row missing or older than their file, with the file's stamp; each once.
+
+        So are those that took more than an earlier time limit, if ``timeout`` (seconds) gives them more.
+        """
         position = -1
         while page := self._page(position):
             for position, key, text in page:  # noqa: B007
                 suspect = Suspect.from_json(text)
                 stamp = suspect.stamp()
-                if not self._done(key, stamp) and not self._earlier(position, key):
+                if not self._done(key, stamp, timeout) and not self._earlier(position, key):
                     yield suspect, stamp
 
     def _page(self, after: int) -> list[tuple[int, str, str]]:
@@ -145,11 +150,11 @@ class Store:
         with self._typed():
             return self._db.execute(query, (after, PAGE)).fetchall()
 
-    def _done(self, key: str, stamp: str) -> bool:
+    def _done(self, key: str, stamp: str, timeout: float) -> bool:
         query = "SELECT stamp FROM rows WHERE reference = ? AND suspect = ? AND settings = ?"
         with self._typed():
             found = (self._db.execute(query, (r, key, s)).fetchone() for r, s in self.references.items())
-            return all(f is not None and f[0] == stamp for f in found)
+            return all(f is not None and holds(f[0], stamp, timeout) for f in found)
 
     def _earlier(self, position: int, key: str) -> bool:
         """Whether the list names the same suspect before ``position``."""

@@ -1,0 +1,91 @@
+"""How large a network is, and whether and how its weights can be replaced in its own memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from uapfast.errors import ModelError
+from uapfast.models.registry import Factory
+from uapfast.safeload import Limits
+
+ALIGN = 64  # float32 elements: 256 bytes, as CUDA's allocator aligns
+MOST_BYTES = Limits().tensor_bytes  # of one network; no larger weights file is read
+
+
+def plain(module: nn.Module) -> bool:
+    """Whether ``load_state_dict`` does no more than to copy."""
+    hooks = ("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_state_dict_hooks")
+    loads = ("_load_from_state_dict", "load_state_dict", "state_dict", "_save_to_state_dict")
+    return not any(
+        any(getattr(part, hook, None) for hook in hooks)
+        or any(not getattr(type(part), load).__module__.startswith("torch.nn.modules.") for load in loads)
+        for part in module.modules()
+    )
+
+
+def everything(module: nn.Module) -> list[Tensor]:
+    """Parameters and buffers, those that are in no state dict included."""
+    return [*module.parameters(), *module.buffers()]
+
+
+def flatten(module: nn.Module, device: torch.device) -> Tensor:
+    """Move float32 weights into one tensor, so that one pass checks them all; returns it."""
+    owners = Counter(t.untyped_storage().data_ptr() for t in everything(module))
+    keys = set(module.state_dict())
+
+    def fits(t: Tensor) -> bool:
+        alone = owners[t.untyped_storage().data_ptr()] == 1  # tied weights stay where they are
+        return t.dtype == torch.float32 and t.is_contiguous() and alone and t.numel() > 0
+
+    moved: list[tuple[nn.Module, str, Tensor]] = []
+    seen: set[int] = set()
+    for prefix, part in module.named_modules():
+        for name, t in [*part._parameters.items(), *part._buffers.items()]:
+            listed = f"{prefix}.{name}" if prefix else name
+            if t is not None and listed in keys and id(t) not in seen and fits(t):
+                moved.append((part, name, t))
+                seen.add(id(t))
+    starts, end = [], 0
+    for _, _, t in moved:
+        starts.append(end)
+        end += -(-t.numel() // ALIGN) * ALIGN
+    flat = torch.zeros(end, dtype=torch.float32, device=device)
+    for (_, _, t), start in zip(moved, starts, strict=True):
+        view = flat[start : start + t.numel()].view(t.shape)
+        view.copy_(t.detach())
+        t.data = view
+    return flat
+
+
+def alias(module: nn.Module, targets: Mapping[str, Tensor]) -> bool:
+    """Whether every target is the memory of a parameter or buffer (a state dict may hold copies)."""
+    own = {t.data_ptr() for t in everything(module)}
+    return all(t.data_ptr() in own and not t.is_complex() for t in targets.values())
+
+
+def size_of(module: nn.Module) -> int:
+    """Bytes of parameters and buffers."""
+    return sum(t.numel() * t.element_size() for t in everything(module))
+
+
+def size_unbuilt(factory: Factory) -> int:
+    """Bytes of a network's weights, found without making them; 0 for one that takes no part in that."""
+    try:
+        with torch.device("meta"):
+            return size_of(factory())
+    except Exception:  # says nothing yet: it is built for good next
+        return 0
+
+
+def check_size(size: int, arch: str) -> int:
+    """``size`` itself; raises ``ModelError`` beyond ``MOST_BYTES``."""
+    if size > MOST_BYTES:
+        raise ModelError("screen", "arch", f"a network of at most {MOST_BYTES} bytes ({arch})", size)
+    return size
+
+
+__all__ = ["MOST_BYTES", "alias", "check_size", "everything", "flatten", "plain", "size_of", "size_unbuilt"]

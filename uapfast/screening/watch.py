@@ -1,0 +1,83 @@
+"""Time and memory that suspects under way may take, seen from outside the threads that they occupy."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+LEAST_ROOM = 4 << 30
+
+
+class Watch:
+    """Since when each thread is at what it does. Waiting for another thread does not count."""
+
+    def __init__(self) -> None:
+        self._since: dict[int, float] = {}
+
+    def begin(self) -> None:
+        """This thread begins anew."""
+        self._since[threading.get_ident()] = time.monotonic()
+
+    def since(self, thread: threading.Thread) -> float:
+        """When it began; infinite while it waits."""
+        return self._since.get(thread.ident or 0, math.inf)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """This thread waits for another, and begins anew after it."""
+        self._since[threading.get_ident()] = math.inf
+        try:
+            yield
+        finally:
+            self.begin()
+
+
+class Room:
+    """Memory for large weights on their way. Whoever finds it full waits, unless nobody else is in it.
+
+    Args:
+        watch: to be told of the waiting.
+        slots: that share it.
+        most: bytes; a quarter of the machine's memory, and at least 4 GiB, by default.
+
+    Attributes:
+        share: bytes that each slot may keep without asking.
+    """
+
+    def __init__(self, watch: Watch, slots: int, most: int | None = None) -> None:
+        self._watch, self._changed = watch, threading.Condition()
+        self._held: dict[int, int] = {}
+        self.most = most if most is not None else max(LEAST_ROOM, _memory() // 4)
+        self.share = self.most // slots
+
+    def take(self, who: int, count: int) -> None:
+        """Reserve ``count`` bytes for ``who``, in place of what it had; waits until they are there."""
+        with self._changed:
+            self._held.pop(who, None)
+            if not self._fits(count):
+                with self._watch.waiting():
+                    self._changed.wait_for(lambda: self._fits(count))
+            self._held[who] = count
+
+    def _fits(self, count: int) -> bool:
+        return not self._held or sum(self._held.values()) + count <= self.most
+
+    def give(self, who: int) -> None:
+        """What ``who`` had is free again."""
+        with self._changed:
+            if self._held.pop(who, None) is not None:
+                self._changed.notify_all()
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):
+        return 0
+
+
+__all__ = ["Room", "Watch"]
