@@ -1,0 +1,305 @@
+"""A small service that holds references and verifies suspects on request. An example to start from.
+
+    pip install 'uapfast[service]'
+    python examples/service.py references/ --arch cnn='uapfast:cnn-small?channels=1&classes=10&size=28'
+
+    curl localhost:8000/references
+    curl --data-binary @suspect.safetensors 'localhost:8000/references/victim/verify?arch=cnn'
+
+`references/` holds files that `uapfast generate` wrote; a reference is called by its file's stem.
+
+| request | answer |
+|---|---|
+| `GET /references` | what is held |
+| `POST /references/NAME/verify?arch=ARCH[&alpha=A]`, body: a weights file | a verdict |
+| `GET /references/NAME/queries` (only with `--hand-out`) | safetensors: `queries` `[Q,C,H,W]` in 0..1 |
+| `POST /references/NAME/answers[?alpha=A]`, body: safetensors, `answers` `[Q,K]` or `[Q]` | a verdict |
+
+A verdict is `Verdict.to_dict()`; a suspect that cannot be used (NaN) is `invalid`, with status 200. Anything
+else that is wrong is `{"error": CLASS, "message": ...}` with a 4xx status (503 and 504: busy, too slow).
+Uploads are hostile input: they go through `uapfast.safeload`, and ARCH is a name that the operator set up,
+never a SPEC or a file of the client's. Whoever sees the queries can prepare a suspect for them: hand them
+out to nobody but those who ask it for you.
+
+References are immutable and shared by all requests. At most `workers` verifications run at a time, in
+threads, so that the event loop stays free; more than `waiting` others are turned away. No authentication,
+no TLS: put it behind a proxy that has both. docs/service.md says what else to think of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+
+import uapfast
+from uapfast import errors
+from uapfast.config import ALPHA
+from uapfast.models.checkpoint import fill, read_weights
+from uapfast.models.model import Model
+from uapfast.models.registry import resolve_arch
+from uapfast.reference import Reference
+from uapfast.safeload import Limits
+from uapfast.verbs.verify import invalid
+
+# first match wins
+STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (errors.TooLargeError, 413),
+    (errors.UnsupportedFileError, 415),
+    (errors.CorruptFileError, 400),
+    (errors.UnsafeFileError, 422),
+    (errors.ModelError, 422),
+    (errors.SuspectError, 422),
+    (errors.InputError, 400),
+    (errors.SandboxError, 503),
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the operator decides.
+
+    Attributes:
+        archs: name that clients use -> architecture SPEC.
+        upload_bytes: of one request's body, at most.
+        workers: verifications at a time.
+        waiting: requests that may wait for a worker.
+        upload_seconds: for the next part of a body to arrive.
+        verify_seconds: until a client is told that it takes too long; the work goes on, and its worker is not
+            free before it ends.
+        hand_out: whether queries are handed out.
+    """
+
+    archs: Mapping[str, str] = field(default_factory=dict)
+    upload_bytes: int = 64 << 20
+    workers: int = 2
+    waiting: int = 16
+    upload_seconds: float = 30.0
+    verify_seconds: float = 120.0
+    hand_out: bool = False
+
+
+class Refusal(Exception):
+    """A request that is answered with an error."""
+
+    def __init__(self, status: int, error: str, message: str) -> None:
+        self.status, self.error, self.message = status, error, message
+
+
+class Desk:
+    """References, and the workers that verify; shared by all requests, changed by none."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.config = config
+        self.references = {path.stem: uapfast.load(path) for path in sorted(folder.glob("*.uapref"))}
+        if not self.references:
+            raise errors.InputError("service", "folder", "one with reference files (*.uapref)", folder)
+        for spec in config.archs.values():
+            resolve_arch(spec)  # a typing mistake ends the start, not a request
+        for reference in self.references.values():
+            reference.scorer()
+        self.limits = Limits(file_bytes=config.upload_bytes, tensor_bytes=4 * config.upload_bytes)
+        self.pool = ThreadPoolExecutor(config.workers, thread_name_prefix="verify")
+        self.under_way = 0  # of the event loop's thread alone
+
+    def reference(self, name: str) -> Reference:
+        """The reference called ``name``."""
+        if name not in self.references:
+            raise Refusal(404, "UnknownReference", f"no reference {name[:80]!r}: GET /references lists them")
+        return self.references[name]
+
+    async def work(self, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Run ``call`` on a worker; turned away at once where too many wait, told off where it takes long."""
+        if self.under_way >= self.config.workers + self.config.waiting:
+            raise Refusal(503, "Busy", f"{self.under_way} verifications under way or waiting: try again")
+        self.under_way += 1
+        future = asyncio.get_running_loop().run_in_executor(self.pool, call)
+        future.add_done_callback(self._ended)
+        done, _ = await asyncio.wait({future}, timeout=self.config.verify_seconds)
+        if not done:
+            raise Refusal(504, "TimeLimitError", f"no verdict within {self.config.verify_seconds:g} s")
+        return future.result()
+
+    def _ended(self, future: asyncio.Future[Any]) -> None:
+        self.under_way -= 1
+        if not future.cancelled():
+            future.exception()  # a client that has gone asks no more for it
+
+    # -- on a worker ---------------------------------------------------------------------------------
+    def weights(self, reference: Reference, path: Path, spec: str, alpha: float) -> dict[str, Any]:
+        """Verify a network that is filled with an uploaded file."""
+        state = read_weights(path, self.limits)
+        module = resolve_arch(spec)()
+        try:
+            fill(module, state, "upload")
+            return uapfast.verify(reference, Model(module, name="upload", arch=spec), alpha=alpha).to_dict()
+        except errors.SuspectError as exc:  # NaN or infinite weights
+            return invalid(reference, str(exc), alpha=alpha).to_dict()
+
+    def answers(self, reference: Reference, path: Path, alpha: float) -> dict[str, Any]:
+        """Verify answers that were given elsewhere."""
+        found = read_weights(path, self.limits)
+        if set(found) != {"answers"} or found["answers"].shape[:1] != (reference.plan.queries,):
+            got = ", ".join(f"{k[:40]} {list(v.shape)}" for k, v in list(found.items())[:4])
+            rule = f"one tensor 'answers' with {reference.plan.queries} rows"
+            raise errors.InputError("service", "answers", rule, got)
+        return uapfast.verify(reference, Recorded(found["answers"]), alpha=alpha).to_dict()
+
+
+class Recorded:
+    """Answers that were given before, row by row in the order of the queries: a suspect like any other."""
+
+    def __init__(self, answers: torch.Tensor) -> None:
+        self._answers, self._given = answers, 0
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """The next rows."""
+        self._given += len(images)
+        return self._answers[self._given - len(images) : self._given]
+
+
+async def receive(request: Request, path: Path, config: Config) -> None:
+    """Write a request's body to a file, part by part; no more of it than allowed, no longer than allowed."""
+    too_large = Refusal(413, "TooLargeError", f"a body must be of at most {config.upload_bytes} bytes")
+    declared = request.headers.get("content-length", "0")
+    if not declared.isascii() or not declared.isdigit() or int(declared) > config.upload_bytes:
+        raise too_large
+    size, parts = 0, request.stream().__aiter__()
+    with open(path, "wb") as file:
+        while True:
+            try:
+                part = await asyncio.wait_for(anext(parts, None), config.upload_seconds)
+            except asyncio.TimeoutError:
+                raise Refusal(408, "UploadTimeout", "the body must keep coming") from None
+            if part is None:
+                return
+            size += len(part)
+            if size > config.upload_bytes:
+                raise too_large
+            await asyncio.to_thread(file.write, part)
+
+
+def create_app(folder: Path, config: Config) -> FastAPI:
+    """The service over the references in ``folder``."""
+    desk = Desk(folder, config)
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        desk.pool.shutdown(wait=False, cancel_futures=True)
+
+    app = FastAPI(title="uapfast", lifespan=life)
+    app.state.desk = desk
+
+    @app.exception_handler(Refusal)
+    async def refused(_: Request, exc: Refusal) -> JSONResponse:
+        return JSONResponse({"error": exc.error, "message": exc.message}, exc.status)
+
+    @app.exception_handler(errors.UapfastError)
+    async def typed(_: Request, exc: errors.UapfastError) -> JSONResponse:
+        status = next((code for kind, code in STATUS if isinstance(exc, kind)), 500)
+        return JSONResponse({"error": type(exc).__name__, "message": str(exc)}, status)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_: Request, exc: RequestValidationError) -> JSONResponse:
+        said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
+        return JSONResponse({"error": "InputError", "message": said[:500]}, 400)
+
+    @app.get("/references")
+    async def references() -> list[dict[str, Any]]:
+        keys = ("sha256", "encoder", "classes", "input", "queries", "pool")
+        return [
+            {"name": name, "archs": sorted(config.archs)} | {key: summary[key] for key in keys}
+            for name, summary in summaries.items()
+        ]
+
+    @app.post("/references/{name}/verify")
+    async def verify(name: str, arch: str, request: Request, alpha: float = ALPHA) -> dict[str, Any]:
+        reference = desk.reference(name)
+        if arch not in config.archs:
+            rule = ", ".join(sorted(config.archs)) or "none is configured"
+            raise Refusal(400, "UnknownArch", f"arch must be one of {rule}, got {arch[:80]!r}")
+        return await with_upload(
+            request, lambda path: desk.weights(reference, path, config.archs[arch], alpha)
+        )
+
+    @app.post("/references/{name}/answers")
+    async def answers(name: str, request: Request, alpha: float = ALPHA) -> dict[str, Any]:
+        reference = desk.reference(name)
+        return await with_upload(request, lambda path: desk.answers(reference, path, alpha))
+
+    @app.get("/references/{name}/queries")
+    async def queries(name: str) -> Response:
+        reference = desk.reference(name)
+        if not config.hand_out:
+            raise Refusal(403, "NotHandedOut", "queries are secret here (--hand-out)")
+        return Response(await asyncio.to_thread(packed, reference), media_type="application/octet-stream")
+
+    async def with_upload(request: Request, call: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        """Receive the body, work on it, and leave nothing behind."""
+        place = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="uapfast-")
+        path = Path(place.name) / "upload"
+
+        def work() -> dict[str, Any]:
+            with place:
+                return call(path)
+
+        try:
+            await receive(request, path, config)
+        except BaseException:
+            place.cleanup()
+            raise
+        try:
+            return await desk.work(work)
+        except Refusal as exc:
+            if exc.status == 503:
+                place.cleanup()
+            raise
+        except errors.UapfastError as exc:
+            exc.args = tuple(str(a).replace(str(path), "upload") for a in exc.args)
+            raise
+
+    summaries = {name: reference.summary() for name, reference in desk.references.items()}
+    return app
+
+
+def packed(reference: Reference) -> bytes:
+    """All queries of a reference as a safetensors file."""
+    return safetensors.torch.save({"queries": torch.cat(list(reference.plan.chunks())).contiguous()})
+
+
+def main() -> None:
+    """Serve on loopback."""
+    import uvicorn
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="with reference files (*.uapref)")
+    parser.add_argument("--arch", action="append", default=[], metavar="NAME=SPEC", help="offered to clients")
+    parser.add_argument("--hand-out", action="store_true", help="hand queries out to whoever asks")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    given = parser.parse_args()
+    archs = dict(pair.split("=", 1) for pair in given.arch)
+    config = Config(archs, workers=given.workers, hand_out=given.hand_out)
+    torch.set_num_threads(1)  # requests share the cores out among them
+    app = create_app(given.folder, config)
+    uvicorn.run(
+        app, host=given.host, port=given.port, limit_concurrency=64
+    )  # connections; bodies lie on disk
+
+
+if __name__ == "__main__":
+    main()
