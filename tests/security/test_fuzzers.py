@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.security import fuzz_pickle, fuzz_safetensors, fuzz_zip, fuzzing
+from tests.security import fuzz, fuzz_pickle, fuzz_safetensors, fuzz_zip, fuzzing
 
 DRIVERS = [fuzz_pickle, fuzz_zip, fuzz_safetensors]
 
@@ -20,3 +22,12 @@ def test_a_finding_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz_zip.ziparchive, "_check_growth", lambda *_: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         fuzzing.plain(fuzz_zip.one, fuzz_zip.SEEDS, 5.0)
+
+
+def test_all_drivers_run_from_one_command_and_a_finding_fails_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fuzz.run(1.0, tmp_path, jobs=3, plain=True) == dict.fromkeys(fuzz.DRIVERS, "no finding")
+    assert "executions, no finding" in (tmp_path / "fuzz_zip" / "log").read_text()
+    monkeypatch.setattr(fuzz, "DRIVERS", ("fuzz_none_such",))
+    assert fuzz.run(1.0, tmp_path, plain=True) == {"fuzz_none_such": "exit code 1"}
