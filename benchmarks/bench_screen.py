@@ -1,11 +1,14 @@
 """``screen`` against a plain loop, its overhead, its memory over many checkpoints, and kills.
 
-    python -m benchmarks.bench_screen --task digits                          (a minute, the first time three)
-    python -m benchmarks.bench_screen --task fashion --checkpoints 400 --many 10000 --kills 20 --killed 2000
+    python -m benchmarks.bench_screen --task digits                     (two minutes, the first time four)
+    python -m benchmarks.bench_screen --task fashion --full --save benchmarks/results/bench_screen.json
 
-Ratios are taken in one run, of wall time and of CPU time (the latter for machines that others use as well;
-it shows no gain from a second core). The plain loop builds the network, ``torch.load``, ``load_state_dict``
-and ``verify``, suspect by suspect. Writes ``benchmarks/results/bench_screen.json`` with ``--save``.
+``--full`` is what the figures on record are made with: 200 checkpoints against the plain loop, 10,000
+generated ones (3 GB below ``--folder``), 20 kills during 2,000; on two idle cores some fifteen minutes, the
+first time five more. Every part runs in a process of its own. Ratios are taken in one run, of wall time and
+of CPU time (the latter for machines that others use as well; it shows no gain from a second core). The plain
+loop builds the network, ``torch.load``, ``load_state_dict`` and ``verify``, suspect by suspect. ``--save``
+writes JSON, and a table (``.md``) beside it.
 """
 
 from __future__ import annotations
@@ -14,9 +17,6 @@ import argparse
 import json
 import os
 import platform
-import random
-import resource
-import signal
 import statistics
 import subprocess
 import sys
@@ -28,13 +28,14 @@ from typing import Any
 import torch
 
 import uapfast
+from benchmarks.screen_runs import child, killed, many
+from benchmarks.screen_table import table
 from benchmarks.screen_world import TASKS, World, make_world, populate
 from uapfast._version import versions
 from uapfast.files import write_text
 from uapfast.models.registry import resolve_arch
 from uapfast.screening.plan import Suspect, from_folder
 from uapfast.screening.reader import Slot, read_checkpoint
-from uapfast.screening.rows import SECONDS
 from uapfast.screening.skeletons import Skeletons
 
 ALPHA = 1e-3
@@ -126,106 +127,41 @@ def throughput(world: World, folder: Path) -> dict[str, Any]:
     return out
 
 
-# -- many, and kills -----------------------------------------------------------------------------------
+# -- all of it -----------------------------------------------------------------------------------------
+
+PARTS = ("overhead", "throughput", "many", "killed")
+FULL = {"checkpoints": 200, "many": 10_000, "killed": 2_000, "kills": 20}
+MARK = "RESULT "
 
 
-def child(arguments: argparse.Namespace) -> None:
-    """One screen in a process of its own; prints peak memory and seconds from the first row to the last."""
-    task = TASKS[arguments.task]
-    stamps: list[tuple[float, float]] = []
-    one = task.points * 2  # least budget: memory and bookkeeping are the subject here
-
-    def seen(done: int, total: int, what: str) -> None:
-        if done:
-            stamps.append((time.perf_counter(), time.process_time()))
-
-    suspects = from_folder(arguments.child, task.arch("resnet"))
-    reference = arguments.folder / arguments.task / "victim.uapref"
-    queries = one * 2 if arguments.small_budget else None
-    uapfast.screen(reference, suspects, out=arguments.out, queries=queries, progress=seen).finish()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        json.dumps(
-            {
-                "peak_mib": peak,
-                "seconds": stamps[-1][0] - stamps[0][0],
-                "cpu_seconds": stamps[-1][1] - stamps[0][1],
-                "suspects": len(stamps),
-            }
-        )
-    )
+def part(name: str, given: argparse.Namespace) -> dict[str, Any]:
+    """One part, in this process."""
+    world, place = make_world(given.task, given.folder), given.folder / f"{given.task}-runs"
+    if name == "many":
+        return many(world, given, place)
+    if name == "killed":
+        return killed(world, given, place)
+    folder = populate(world, place / f"some-{given.checkpoints}", given.checkpoints, pickled=True)
+    return overhead(world, folder, given.checkpoints) if name == "overhead" else throughput(world, folder)
 
 
-def run_child(arguments: argparse.Namespace, folder: Path, out: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.bench_screen", "--task", arguments.task]
-    command += [
-        "--folder",
-        str(arguments.folder),
-        "--child",
-        str(folder),
-        "--out",
-        str(out),
-        "--small-budget",
-    ]
-    for stale in (out, Path(f"{out}.store")):
-        stale.unlink(missing_ok=True)
-    found = subprocess.run(command, check=True, capture_output=True, text=True)
-    return dict(json.loads(found.stdout.splitlines()[-1]))
+def apart(name: str) -> dict[str, Any]:
+    """One part, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.bench_screen", *sys.argv[1:], "--part", name]
+    start, load = time.perf_counter(), os.getloadavg()[0]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    line = next(line for line in done.stdout.splitlines() if line.startswith(MARK))
+    found: dict[str, Any] = json.loads(line.removeprefix(MARK))
+    return found | {"load_before": load, "took_seconds": round(time.perf_counter() - start)}
 
 
-def many(world: World, arguments: argparse.Namespace, place: Path) -> dict[str, Any]:
-    """Peak memory and time a checkpoint: few against many."""
-    few = populate(world, place / "few", 100)
-    lots = populate(world, place / f"many-{arguments.many}", arguments.many)
-    a, b = (run_child(arguments, f, place / "table.parquet") for f in (few, lots))
-    per = [1e3 * r["cpu_seconds"] / (r["suspects"] - 1) for r in (a, b)]
-    return {
-        "few": a,
-        "many": b,
-        "memory_ratio": b["peak_mib"] / a["peak_mib"],
-        "cpu_ms_a_checkpoint": per,
-        "time_ratio": per[1] / per[0],
-    }
+def _said(arguments: list[str]) -> list[str]:
+    """The command line without the place of the files, which is this machine's."""
+    at = arguments.index("--folder") if "--folder" in arguments else len(arguments)
+    return arguments[:at] + arguments[at + 2 :]
 
 
-def killed(world: World, arguments: argparse.Namespace, place: Path) -> dict[str, Any]:
-    """A run that is killed at random, again and again, against one that is not."""
-    import pyarrow.parquet as pq
-
-    folder = populate(world, place / f"killed-{arguments.killed}", arguments.killed)
-    whole, out = place / "whole.parquet", place / "killed.parquet"
-    start = time.perf_counter()
-    run_child(arguments, folder, whole)
-    wall = time.perf_counter() - start
-    for stale in (out, Path(f"{out}.store")):
-        stale.unlink(missing_ok=True)
-    chance, kills, code = random.Random(0), 0, None
-    torch.set_num_threads(1)
-    while code is None:
-        pid = os.fork()
-        if pid == 0:
-            arguments.child, arguments.out, arguments.small_budget = folder, out, True
-            sys.stdout = open(os.devnull, "w")
-            child(arguments)
-            os._exit(0)
-        wait = chance.uniform(0.05, 0.25) * wall if kills < arguments.kills else 1e9
-        end = time.monotonic() + wait
-        done = 0
-        while not done and time.monotonic() < end:
-            done, status = os.waitpid(pid, os.WNOHANG)
-            time.sleep(0.01)
-        if done:
-            code = os.waitstatus_to_exitcode(status)
-        else:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            kills += 1
-    tables = [pq.read_table(p).drop_columns([*SECONDS, "same_as"]) for p in (whole, out)]
-    same = tables[0].equals(tables[1])
-    return {"kills": kills, "exit": code, "rows": tables[1].num_rows, "identical": same}
-
-
-def main() -> None:
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=sorted(TASKS), default="digits")
     parser.add_argument("--folder", type=Path, default=Path("bench-screen"))
@@ -233,34 +169,42 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=500)
     parser.add_argument("--killed", type=int, default=200)
     parser.add_argument("--kills", type=int, default=3)
-    parser.add_argument("--parts", default="overhead,throughput,many,killed")
+    parser.add_argument("--full", action="store_true", help=f"the sizes of the figures on record: {FULL}")
+    parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--save", type=Path)
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--small-budget", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.child:
-        child(arguments)
+    given = parser.parse_args()
+    if given.full:
+        vars(given).update(FULL)
+    return given
+
+
+def main() -> None:
+    given = options()
+    if given.child:
+        child(given)
         return
-    world, place = make_world(arguments.task, arguments.folder), arguments.folder / f"{arguments.task}-runs"
-    folder = populate(world, place / f"some-{arguments.checkpoints}", arguments.checkpoints, pickled=True)
-    parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "overhead": lambda: overhead(world, folder, arguments.checkpoints),
-        "throughput": lambda: throughput(world, folder),
-        "many": lambda: many(world, arguments, place),
-        "killed": lambda: killed(world, arguments, place),
-    }
+    if given.part:
+        print(MARK + json.dumps(part(given.part, given)))
+        return
+    make_world(given.task, given.folder)  # so that no part's time holds it
     found: dict[str, Any] = {
-        "command": " ".join(["python -m benchmarks.bench_screen", *sys.argv[1:]]),
-        "machine": {"cpus": os.cpu_count(), "arch": platform.machine(), "load": os.getloadavg()},
+        "command": " ".join(["python -m benchmarks.bench_screen", *_said(sys.argv[1:])]),
+        "task": given.task,
+        "machine": {"cpus": os.cpu_count(), "arch": platform.machine()},
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
-    for name in arguments.parts.split(","):
-        found[name] = parts[name]()
+    for name in given.parts.split(","):
+        found[name] = apart(name)
         print(name, json.dumps(found[name], indent=1), flush=True)
-    if arguments.save:
-        write_text(arguments.save, json.dumps(found, indent=1) + "\n")
+    text = table(found)
+    print(text)
+    if given.save:
+        write_text(given.save, json.dumps(found, indent=1) + "\n")
+        write_text(given.save.with_suffix(".md"), text)
 
 
 if __name__ == "__main__":
