@@ -12,6 +12,7 @@ import io
 import json
 import os
 import resource
+import socket
 import struct
 import sys
 import time
@@ -181,6 +182,7 @@ def floods() -> None:
     script("a dict that holds itself", b"}q\0" + text("a") + b"h\0s.")
     script("5000 dicts in one another", b"}q\0" + (b"0}" + text("a") + b"h\0sq\0") * 5000 + b".")
     script("persistent id of a dict", b"}Q.")
+    script("a key twice", state(("a", tensor([4], [1])), ("a", tensor([2], [1]))))
     script("two state dicts", b"}(" + text("a") + ONE[2:-1] + text("b") + ONE[2:-1] + b"u.")
     script("empty pickle", b"")
     script("only a STOP", b".")
@@ -368,11 +370,40 @@ def paths() -> None:
     special("a link to /dev/stdin", lambda p: p.symlink_to("/dev/stdin"))
     special("a link to /proc/self/mem", lambda p: p.symlink_to("/proc/self/mem"))
     special("a link to /etc/passwd", lambda p: p.symlink_to("/etc/passwd"))
+    special("a socket", _socket)
+    special("a link to a folder", lambda p: p.symlink_to(p.parent))
+    special("a link to a FIFO", _linked_fifo)
+    special("a link to a good file", _linked_good)
+    special("safetensors: a folder", lambda p: p.mkdir())
+    special("safetensors: a FIFO", lambda p: os.mkfifo(p))
+    special("safetensors: a link to /dev/zero", lambda p: p.symlink_to("/dev/zero"))
     special("an empty file", lambda p: p.touch())
     special("a file of 1 TiB of nothing", lambda p: _sparse(p, b"", 1 << 40))
     special("safetensors of 3 GiB of nothing", lambda p: _sparse(p, _header(3 << 30), 3 << 30))
     special("an archive of 3 GiB of nothing", lambda p: _sparse(p, b"PK\3\4", 3 << 30))
     special("a legacy file of 3 GiB of nothing", lambda p: _sparse(p, legacy(tail=b""), 3 << 30))
+
+
+def _socket(path: Path) -> None:
+    here = os.getcwd()
+    os.chdir(path.parent)  # a socket's own name may have 100 bytes
+    try:
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(path.name)
+    finally:
+        os.chdir(here)
+
+
+def _linked_fifo(path: Path) -> None:
+    other = path.with_name("fifo")
+    other.unlink(missing_ok=True)
+    os.mkfifo(other)
+    path.symlink_to(other)
+
+
+def _linked_good(path: Path) -> None:
+    path.with_name("good").write_bytes(GOOD["zip"])
+    path.symlink_to("good")
 
 
 def _header(size: int) -> bytes:

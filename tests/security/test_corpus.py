@@ -17,7 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 SECONDS, MIB = 10.0, 2048
 TYPED = {"UnsafeFileError", "CorruptFileError", "TooLargeError", "UnsupportedFileError"}
 # What may well be read: harmless content under a name that looks like more, values that are not judged here.
-READABLE = {"frame of 2^63 bytes", "safetensors: NaN weights", "safetensors: a name that climbs"}
+READABLE = {
+    "frame of 2^63 bytes",
+    "safetensors: NaN weights",
+    "safetensors: a name that climbs",
+    "a link to a good file",
+}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +75,26 @@ def test_the_payloads_do_run_where_pickle_reads_them(tmp_path: Path, name: str) 
     assert (tmp_path / MARKER).exists()
     (tmp_path / MARKER).unlink()
     assert attempt(path)[0] == "UnsafeFileError" and not (tmp_path / MARKER).exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["n" * 250, "n" * 300, "n/" * 3000 + "n", "a\nb\x1b[2J\x07", "nul\0", "\udcff", "a b 'c\"; rm"],
+    ids=repr,
+)
+def test_names_of_files_that_are_huge_or_odd(tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"{name}.pt"
+    try:
+        path.write_bytes(GOOD["zip"])
+        there = True
+    except (OSError, ValueError):
+        there = False
+    outcome, message, seconds = attempt(path)
+    assert seconds < SECONDS and outcome == ("read" if there else "CorruptFileError")
+    if there:
+        path.write_bytes(GOOD["zip"][:-5])
+        outcome, message, _ = attempt(path)
+    assert outcome == "CorruptFileError" and message.isprintable() and len(message) < 1000
 
 
 def test_the_corpus_is_the_same_every_time(tmp_path: Path) -> None:

@@ -170,7 +170,10 @@ class Machine:
         if not isinstance(target, dict) or len(items) % 2:
             raise _broken(f"{len(items)} names and values for a {type(target).__name__}, not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_scalar(key)] = value
+            if _scalar(key) in target:  # pickle keeps the last; who keeps the first sees another model
+                rule = "a file that names everything once"
+                raise Refused("corrupt", rule, f"the name {shown(key)} twice in a dict")
+            target[key] = value
 
     def add(self, items: list[Any]) -> None:
         """Add to the set on top."""
