@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from benchmarks.detection.levels import SETTINGS, draw
 from uapfast.errors import InputError
 from uapfast.method.decision import decide
+from uapfast.method.lineage import LineageScorer, Roster
 from uapfast.method.sequential import MISSED, Background, Looks, Stop, Stopper
 from uapfast.method.standing import assessment, statistics, typical_spread
 
@@ -107,3 +110,73 @@ def test_a_look_at_the_wrong_time_is_refused() -> None:
     own, rest = draws(1)[0]
     with pytest.raises(InputError, match="2 views, got 3"):
         Stopper(Looks.default(20), background(rest), ALPHA).look(own[:3], rest[:, :3])
+
+
+# -- the pool's own errors of prediction ------------------------------------------------------------
+
+
+class Task:
+    """A pool of 10 candidates and 16 innocents, 20 views; suspects that keep a share of the victim."""
+
+    def __init__(self, seed: int, width: int = 100) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.base = self.rng.normal(size=(20, 2, width))
+        self.nuisance = 0.4 * self.rng.normal(size=(3, *self.base.shape))
+        candidates = [self.innocent(0.1) for _ in range(10)]
+        self.victim = candidates[0]
+        pool = np.stack([*candidates, *(self.innocent() for _ in range(16))])
+        roster = Roster(np.arange(10), np.arange(10, 26), np.zeros((0, 10), dtype=np.int64))
+        self.scorer = LineageScorer(pool, roster)
+        self.background = Background.of(self.scorer)
+
+    def innocent(self, wide: float = 1.0) -> np.ndarray:
+        shift = np.tensordot(self.rng.normal(size=3) * wide, self.nuisance, 1)
+        return (self.base + shift + 0.3 * self.rng.normal(size=self.base.shape)).astype(np.float32)
+
+    def thief(self, keep: float) -> np.ndarray:
+        return (self.innocent() + keep * (self.victim - self.base)).astype(np.float32)
+
+    def stop(self, suspect: np.ndarray, background: Background | None = None) -> Stop:
+        looks = Looks.default(20)
+        stopper = Stopper(looks, background or self.background, ALPHA)
+        for k in looks.views:
+            stop = stopper.look(*self.scorer.scores(suspect, k))
+            if stop is not None:
+                return stop
+        raise AssertionError("the last look must stop")
+
+    def full(self, suspect: np.ndarray) -> str:
+        return decide(self.scorer.assess(suspect), ALPHA * Looks.default(20).spend[-1]).decision
+
+
+def test_errors_of_prediction_shrink_with_views_and_are_those_of_innocents() -> None:
+    task = Task(0)
+    errors = [task.background.errors[k] for k in Looks.default(20).views[:-1]]
+    assert errors == sorted(errors, reverse=True) and errors[-1] > 0
+    of_suspects = []
+    for _ in range(40):
+        suspect = task.innocent()
+        seen, whole = (task.scorer.scores(suspect, k)[0].mean(0) for k in (5, 20))
+        of_suspects.append((seen[0] - seen[1:].mean()) - (whole[0] - whole[1:].mean()))
+    assert np.sqrt(np.mean(np.square(of_suspects))) == pytest.approx(task.background.errors[5], rel=0.5)
+
+
+def test_by_the_pools_errors_innocents_leave_sooner_and_thieves_stay() -> None:
+    views, before, accused, convicted, missed = [], [], 0, 0, 0
+    for seed in range(5):
+        task = Task(seed)
+        blind = replace(task.background, errors={})
+        for _ in range(12):
+            innocent = task.innocent()
+            stop = task.stop(innocent)
+            views.append(stop.views)
+            before.append(task.stop(innocent, blind).views)
+            accused += stop.outcome.decision == "piracy"
+        for keep in np.linspace(0.05, 0.4, 16):
+            thief = task.thief(float(keep))
+            if task.full(thief) == "piracy":
+                convicted += 1
+                missed += task.stop(thief).outcome.decision != "piracy"
+    assert np.mean(views) < 5 and np.mean(views) < 0.7 * np.mean(before)
+    assert accused <= ALPHA * len(views) + 3 * np.sqrt(ALPHA * len(views))
+    assert convicted > 30 and missed <= MISSED * convicted + 3 * np.sqrt(MISSED * convicted)

@@ -241,9 +241,12 @@ class LineageScorer:
                 similarity.append(float(scores[candidate]))
         return np.array(z), np.array(similarity)
 
-    def innocent_scores(self) -> tuple[Array, Array]:
-        """``[n,C]`` scores of the pool's innocents, each left out of its own whitening, and statistics."""
-        scores = self._scores(self._gram, self._others(), self.roster.innocents).mean(1)
+    def innocent_scores(self, views: int | None = None) -> tuple[Array, Array]:
+        """``[n,C]`` scores of the pool's innocents, each left out of its own whitening, and statistics.
+
+        From the first ``views`` views, or from all.
+        """
+        scores = self._scores(self._gram[:views], self._others(), self.roster.innocents).mean(1)
         if not self.roster.has_twins:
             return scores, scores[:, 0]
         return scores, statistics(scores)

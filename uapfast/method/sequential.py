@@ -4,15 +4,17 @@ A suspect is looked at after some of the views, a fixed number of times. Convict
 look ``j`` convicts at ``alpha * w_j``, the ``w_j`` add to 1, so that an innocent suspect is accused at any
 look with probability at most ``alpha``, wherever the looking stops (Bonferroni over looks; a group
 sequential design after Pocock 1977 with unequal shares). A suspect leaves as it stands when the views that
-are left could hardly convict it: views are drawn alike, so the mean score of all of them lies about the
-mean of those seen, and the most favourable end of that prediction must fall short of a conviction. Of
-suspects that the full budget would only just convict, at most a share ``MISSED`` leave so, over all looks;
-of those well above, none. It can cost a detection, never an accusation.
+are left could hardly convict it: what all views say lies about what those seen say, as nearly as it does for
+the pool's innocents (each scored as a suspect is, by the first k views and by all), and the most favourable
+end of that prediction must fall short of a conviction. Of suspects that the full budget would only just
+convict, at most a share ``MISSED`` leave so, over all looks; of those well above, none. It can cost a
+detection, never an accusation.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -79,18 +81,26 @@ class Background:
         typical: usual spread of an innocent's twin scores (0 without twins).
         statistics: ``[n]`` of the innocents, the suspect side's.
         twins: whether the candidate side can be tested.
+        errors: views k -> by how much (root mean square, innocents) the first k views miss what all views say
+            of the score that decides; where it is not known, a suspect's own views have to show it.
     """
 
     typical: float
     statistics: Array
     twins: bool
+    errors: Mapping[int, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, scorer: LineageScorer) -> Background:
-        """From a pool; costs one scoring of each of its innocents, so make it once."""
+    def of(cls, scorer: LineageScorer, looks: Sequence[int] = LOOKS) -> Background:
+        """From a pool; costs a scoring of each of its innocents for every look, so make it once."""
         scores, found = scorer.innocent_scores()
-        twins = scorer.roster.has_twins
-        return cls(typical_spread(scores) if twins else 0.0, found, twins)
+        twins, total = scorer.roster.has_twins, scorer.pool.shape[1]
+        errors = {}
+        for k in looks:
+            if k < total:
+                missed = _deciding(scorer.innocent_scores(k)[0], twins) - _deciding(scores, twins)
+                errors[k] = float(np.sqrt(np.square(missed).mean()))
+        return cls(typical_spread(scores) if twins else 0.0, found, twins, errors)
 
     def needed(self, alpha: float, twins: int) -> float:
         """The score (with twins, above their mean) that a conviction by all views takes, at the least."""
@@ -147,14 +157,27 @@ class Stopper:
 
     def _futile(self, own: Array, rest: Array) -> bool:
         """Whether even favourable views to come would fall short of a conviction."""
-        k, total = len(own), self.looks.views[-1]
-        if k < 2:
-            return False
-        models = np.concatenate([own[None], rest])
-        value = models[..., 0] - models[..., 1:].mean(-1) if self.background.twins else models[..., 0]
-        variance = value.var(axis=1, ddof=1)
-        spread = float(np.sqrt(max(variance[0], variance.mean())))
+        k, twins = len(own), self.background.twins
         error = MISSED / max(1, len(self.looks.views) - 1)
-        quantile = upper_t(error, len(models) * (k - 1))
-        best = float(value[0].mean()) + quantile * spread * float(np.sqrt(1.0 / k - 1.0 / total))
+        if k in self.background.errors:
+            margin = upper_t(error, len(self.background.statistics)) * self.background.errors[k]
+        elif k < 2:
+            return False
+        else:
+            margin = self._own_margin(own, rest, error)
+        best = float(_deciding(own.mean(0)[None], twins)[0]) + margin
         return best < self.background.needed(self.alpha * self.looks.spend[-1], own.shape[1] - 1)
+
+    def _own_margin(self, own: Array, rest: Array, error: float) -> float:
+        """As far as views of the suspect, or of innocents, differ from each other."""
+        k, total = len(own), self.looks.views[-1]
+        models = np.concatenate([own[None], rest])
+        variance = _deciding(models, self.background.twins).var(axis=1, ddof=1)
+        spread = float(np.sqrt(max(variance[0], variance.mean())))
+        return upper_t(error, len(models) * (k - 1)) * spread * float(np.sqrt(1.0 / k - 1.0 / total))
+
+
+def _deciding(scores: Array, twins: bool) -> Array:
+    """The score that decides, of ``[...,C]``: the victim's above the mean of its twins', or alone."""
+    out: Array = scores[..., 0] - scores[..., 1:].mean(-1) if twins else scores[..., 0]
+    return out
