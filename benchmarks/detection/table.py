@@ -282,7 +282,7 @@ The paper's encoder with its view-level t-test at "99.99 %" accuses {paper}.
 
 ## Early stopping
 
-Looks after 2, 5, 10 and all views (`uapfast/method/sequential.py`).
+Looks after 1, 2, 5, 10 and all views (`uapfast/method/sequential.py`).
 
 {stopping}
 """

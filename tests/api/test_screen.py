@@ -87,7 +87,7 @@ def test_stopping_early_asks_less_and_decides_the_same(world, tmp_path):
     assert a.queries_used < 0.9 * a.queries_full and b.queries_used == b.queries_full == a.queries_full
     early_rows, full_rows = table(early), table(full)
     used = {row["views_used"] for row in early_rows.values()}
-    assert used <= {2, 5, 10, 20} and len(used) > 1
+    assert used <= {1, 2, 5, 10, 20} and len(used) > 1
     for key, row in early_rows.items():
         if full_rows[key]["decision"] in ("piracy", "independent"):
             other = {"piracy": "independent", "independent": "piracy"}[full_rows[key]["decision"]]

@@ -81,7 +81,7 @@ def test_without_twins_the_suspect_side_decides_when_to_stop() -> None:
     rng = np.random.default_rng(1)
     rest = rng.normal(size=(12, 20, 1)) * 0.02 + 0.05 * rng.normal(size=(12, 1, 1))
     pool = Background(0.0, rest[..., 0].mean(1), False)
-    looks = Looks.default(20)
+    looks = Looks((2, 20), (0.3, 0.7))
     low = Stopper(looks, pool, ALPHA).look(rest[0, :2] - 1.0, rest[1:, :2])
     assert low is not None
     assert low.outcome.decision == "independent"
@@ -92,8 +92,8 @@ def test_without_twins_the_suspect_side_decides_when_to_stop() -> None:
 
 
 def test_looks_fit_any_number_of_views() -> None:
-    assert Looks.default(20).views == (2, 5, 10, 20)
-    assert Looks.default(5).views == (2, 5)
+    assert Looks.default(20).views == (1, 2, 5, 10, 20)
+    assert Looks.default(5).views == (1, 2, 5)
     assert Looks.default(1).views == (1,)
     assert sum(Looks.default(5).spend) == pytest.approx(1.0)
 
@@ -108,7 +108,7 @@ def test_bad_looks_are_refused(views: tuple[int, ...], spend: tuple[float, ...])
 
 def test_a_look_at_the_wrong_time_is_refused() -> None:
     own, rest = draws(1)[0]
-    with pytest.raises(InputError, match="2 views, got 3"):
+    with pytest.raises(InputError, match="1 views, got 3"):
         Stopper(Looks.default(20), background(rest), ALPHA).look(own[:3], rest[:, :3])
 
 

@@ -25,8 +25,8 @@ from uapfast.method.lineage import LineageScorer
 from uapfast.method.standing import assessment, typical_spread
 from uapfast.method.whitening import Array
 
-LOOKS = (2, 5, 10)  # and all
-SPEND = (0.05, 0.1, 0.15, 0.7)
+LOOKS = (1, 2, 5, 10)  # and all
+SPEND = (0.05, 0.05, 0.1, 0.1, 0.7)
 MISSED = 0.05
 LOW_SPREAD = 0.87  # of the usual spread of twin scores, moderated: the least of 19 in 20 suspects
 
