@@ -62,7 +62,7 @@ def overhead(world: World, folder: Path, count: int) -> dict[str, Any]:
         suspect = Suspect(str(path), arch)
         found = read_checkpoint(suspect, slot, skeletons.shapes)
         with skeletons.borrow(suspect) as skeleton:
-            skeleton.load(found.tensors, path)
+            skeleton.load(found.tensors, path, found.fits, found.flat)
 
     def plain(path: Path) -> None:
         module = resolve_arch(arch)()

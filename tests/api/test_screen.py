@@ -519,3 +519,36 @@ def test_state_hash_is_what_a_module_has(world):
     module = uapfast.models.checkpoint.load_model(suspect.arch, suspect.path).module
     assert module is not None and loaded(suspect, skeletons).sha256 == tensors_sha256(module)
     assert replace(suspect, name="x").network == suspect.network
+
+
+@pytest.mark.parametrize("kind", [Tied, Stateful, Scribbler])
+def test_all_weights_in_one_copy_are_those_of_one_by_one(tmp_path, kind):
+    (tmp_path / "net.py").write_text(f"from {__name__} import {kind.__name__}\n")
+    sys.modules.setdefault(__name__, sys.modules[kind.__module__])
+    arch, slot, skeletons = f"{tmp_path / 'net.py'}:{kind.__name__}", Slot(), Skeletons()
+    for seed, dtype in enumerate((torch.float32, torch.float32, torch.float16, torch.float32)):
+        torch.manual_seed(seed)
+        state = {k: v.clone().contiguous() for k, v in kind().state_dict().items()}
+        state = {k: v.to(dtype) if v.dtype == torch.float32 else v for k, v in state.items()}
+        path = tmp_path / f"{seed}.safetensors"
+        save_file(state, path)
+        suspect = Suspect(str(path), arch)
+        found = read_checkpoint(suspect, slot, skeletons.shapes)
+        assert (found.flat is None) == (dtype == torch.float16)
+        module = kind()
+        module.load_state_dict({k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()})
+        with skeletons.borrow(suspect) as skeleton:
+            assert found.fits is skeleton.shapes
+            skeleton.load(found.tensors, path, found.fits, found.flat)
+            for name, tensor in module.state_dict().items():
+                assert torch.equal(skeleton.module.state_dict()[name], tensor), (seed, name)
+
+
+def test_what_lay_between_weights_before_is_no_nan_of_the_next(world, tmp_path):
+    slot, skeletons = Slot(), Skeletons()
+    state = load_file(world.suspect("honest-2").path)
+    nan = {k: v * torch.nan if v.is_floating_point() else v for k, v in state.items()}
+    save_file(nan, tmp_path / "nan.safetensors")
+    for path, arch in ((tmp_path / "nan.safetensors", RESIDUAL), (Path(world.suspects[0].path), MLP)):
+        found = read_checkpoint(Suspect(str(path), arch), slot, skeletons.shapes)
+    assert found.flat is not None and bool(torch.isfinite(found.flat).all())

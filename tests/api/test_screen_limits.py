@@ -21,7 +21,7 @@ from uapfast.errors import InputError, TimeLimitError
 from uapfast.screening import pipeline, run
 from uapfast.screening.engines import holds, late
 from uapfast.screening.plan import Suspect
-from uapfast.screening.reader import Slot, read_checkpoint
+from uapfast.screening.reader import Shapes, Slot, read_checkpoint
 from uapfast.screening.skeletons import Skeletons
 from uapfast.screening.watch import Room, Watch
 
@@ -245,7 +245,7 @@ def test_large_weights_wait_for_room_and_give_it_back(tmp_path):
     room.take(3, 1000)  # whoever is alone in it gets what it needs
     save_file({"w": torch.zeros(1000)}, tmp_path / "w.safetensors")
     slot = Slot(room=Room(watch, slots=4, most=8000))
-    shapes = {"w": (1000,)}
+    shapes = Shapes({"w": (1000,)})
     for _ in range(2):
         read_checkpoint(Suspect(str(tmp_path / "w.safetensors"), MLP), slot, lambda _: shapes)
         assert slot.size >= 4000

@@ -67,6 +67,26 @@ def alias(module: nn.Module, targets: Mapping[str, Tensor]) -> bool:
     return all(t.data_ptr() in own and not t.is_complex() for t in targets.values())
 
 
+def _places(flat: Tensor, targets: Mapping[str, Tensor]) -> dict[str, int]:
+    """Where targets begin in ``flat``, in bytes; those that lie in it."""
+    low, high = flat.data_ptr(), flat.data_ptr() + 4 * flat.numel()
+    inside = {name: t.data_ptr() - low for name, t in targets.items() if low <= t.data_ptr() < high}
+    return {name: place for name, place in inside.items() if targets[name].numel()}
+
+
+def own_places(flat: Tensor, targets: Mapping[str, Tensor]) -> dict[str, int]:
+    """Where targets begin in ``flat``, in bytes; those that share their place with no other."""
+    found = _places(flat, targets)
+    count = Counter(found.values())
+    return {name: place for name, place in found.items() if count[place] == 1}
+
+
+def some_outside(flat: Tensor, targets: Mapping[str, Tensor]) -> bool:
+    """Whether there are floating-point weights outside ``flat``."""
+    inside = _places(flat, targets)
+    return any(t.is_floating_point() and t.numel() > 0 and n not in inside for n, t in targets.items())
+
+
 def size_of(module: nn.Module) -> int:
     """Bytes of parameters and buffers."""
     return sum(t.numel() * t.element_size() for t in everything(module))
@@ -88,4 +108,15 @@ def check_size(size: int, arch: str) -> int:
     return size
 
 
-__all__ = ["MOST_BYTES", "alias", "check_size", "everything", "flatten", "plain", "size_of", "size_unbuilt"]
+__all__ = [
+    "MOST_BYTES",
+    "alias",
+    "check_size",
+    "everything",
+    "flatten",
+    "own_places",
+    "plain",
+    "size_of",
+    "size_unbuilt",
+    "some_outside",
+]

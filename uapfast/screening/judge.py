@@ -181,11 +181,11 @@ def judge(panel: Panel, skeletons: Skeletons, suspect: Suspect, loaded: Loaded) 
     """
     with skeletons.borrow(suspect) as skeleton:
         start = time.perf_counter()
-        skeleton.load(loaded.tensors, suspect.shown)
+        skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)
         spent = {"seconds_read": loaded.seconds, "seconds_load": time.perf_counter() - start}
         cases, forward = _ask(panel, skeleton, suspect)
         if not skeleton.settled():
-            skeleton.load(loaded.tensors, suspect.shown)
+            skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)
             cases, forward = _ask(panel, skeleton, suspect)
     spent["seconds_forward"] = forward
     return [case.row(panel, loaded.sha256, **spent) for case in cases]

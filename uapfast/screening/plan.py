@@ -56,7 +56,7 @@ class Suspect:
         if self.output not in OUTPUTS:
             raise InputError("screen", "output of a suspect", "one of " + ", ".join(OUTPUTS), self.output)
         object.__setattr__(self, "path", os.fspath(self.path))
-        object.__setattr__(self, "name", printable(self.name or Path(self.path).name))
+        object.__setattr__(self, "name", printable(self.name or os.path.basename(self.path.rstrip("/"))))
 
     @property
     def shown(self) -> str:
@@ -104,6 +104,8 @@ def _network(arch: str, base: str | None, *preprocessing: object) -> str:
 
 def printable(text: str) -> str:
     """``text`` without what no table can hold: lone surrogates and control characters are escaped."""
+    if text.isprintable():
+        return text
     safe = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in safe)
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,8 +18,22 @@ from uapfast.safeload.header import Header
 from uapfast.screening.plan import Suspect
 from uapfast.screening.watch import Room
 
+DEFAULT = Limits()
 ALIGN = 64  # bytes; what torch's own allocator gives
-Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Shapes(dict[str, tuple[int, ...]]):
+    """Names and shapes of an architecture's weights.
+
+    Attributes:
+        places: where some of them begin in one tensor of all float32 weights, bytes.
+        flat: size of that tensor, bytes.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        super().__init__(shapes)
+        self.places: Mapping[str, int] = {}
+        self.flat = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +46,15 @@ class Layout:
         tensors: the same memory as tensors, by name.
         hashed: what the SHA-256 is over, in its order.
         fits: names and shapes of an architecture that these were found to be.
+        flat: the tensors of ``fits.places`` at their places, float32; None if one has another type.
     """
 
     header: Header
     buffers: list[memoryview]
     tensors: dict[str, Tensor]
     hashed: list[bytes | memoryview]
-    fits: Shapes | None = None
+    fits: Shapes
+    flat: Tensor | None
 
 
 class Slot:
@@ -89,12 +105,16 @@ class Slot:
             if was.header is header or list(was.header.tensors.items()) == list(header.tensors.items()):
                 return was
         check_fit(shapes, {name: info.shape for name, info in header.tensors.items()}, path)
-        self._layout = replace(self._place(header), fits=shapes)
+        self._layout = self._place(header, shapes)
         return self._layout
 
-    def _place(self, header: Header) -> Layout:
-        places, end = [], 0
+    def _place(self, header: Header, shapes: Shapes) -> Layout:
+        places, end = [], math.ceil(shapes.flat / ALIGN) * ALIGN
+        whole = all(header.tensors[name].dtype == "F32" for name in shapes.places)
         for info in header.tensors.values():
+            if whole and info.name in shapes.places:
+                places.append(shapes.places[info.name])
+                continue
             places.append(end)
             end += math.ceil(info.nbytes / ALIGN) * ALIGN
         if len(self._buffer) < end:
@@ -111,7 +131,16 @@ class Slot:
         for name in sorted(tensors):
             hashed.append(f"{name}:{tensors[name].dtype}:{tuple(tensors[name].shape)}".encode())
             hashed.append(buffers[name])
-        return Layout(header, list(buffers.values()), tensors, hashed)
+        flat = self._buffer[: shapes.flat]
+        flat.zero_()  # between the tensors as well: what was there may be NaN
+        return Layout(
+            header,
+            list(buffers.values()),
+            tensors,
+            hashed,
+            shapes,
+            flat.view(torch.float32) if whole else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -122,11 +151,15 @@ class Loaded:
         tensors: by name, in the order of the file; views of a :class:`Slot`, not to be written to.
         sha256: of names, dtypes, shapes and bytes, as :func:`uapfast.models.model.tensors_sha256`.
         seconds: that reading and hashing took.
+        fits: names and shapes of an architecture that it was found to have.
+        flat: see :class:`Layout`.
     """
 
     tensors: dict[str, Tensor]
     sha256: str
     seconds: float
+    fits: Shapes | None = None
+    flat: Tensor | None = None
 
 
 def read_checkpoint(
@@ -147,13 +180,13 @@ def read_checkpoint(
         ModelError: unreadable, or tensors that are not the architecture's.
     """
     start = time.perf_counter()
-    with open_checkpoint(suspect.path, limits or Limits(), slot.last) as found:
+    with open_checkpoint(suspect.path, limits or DEFAULT, slot.last) as found:
         layout = slot.lay_out(found.header, shapes_of(suspect), suspect.shown)
         found.read_all_into(layout.buffers)
     digest = hashlib.sha256()
     for part in layout.hashed:
         digest.update(part)
-    return Loaded(layout.tensors, digest.hexdigest(), time.perf_counter() - start)
+    return Loaded(layout.tensors, digest.hexdigest(), time.perf_counter() - start, layout.fits, layout.flat)
 
 
 __all__ = ["Layout", "Loaded", "Slot", "read_checkpoint"]

@@ -24,12 +24,22 @@ from uapfast.models.answers import as_tensor
 from uapfast.models.checkpoint import check_fit, fill
 from uapfast.models.model import frozen
 from uapfast.models.registry import arch_file, resolve_arch
-from uapfast.screening.inplace import alias, check_size, everything, flatten, plain, size_of, size_unbuilt
+from uapfast.screening.batches import BATCH, batch_size, batches
+from uapfast.screening.inplace import (
+    alias,
+    check_size,
+    everything,
+    flatten,
+    own_places,
+    plain,
+    size_of,
+    size_unbuilt,
+    some_outside,
+)
 from uapfast.screening.plan import Suspect
 from uapfast.screening.reader import Shapes
 from uapfast.screening.watch import Watch
 
-BATCH = 256  # queries a forward, at most
 IDLE, IDLE_BYTES = 8, 4 << 30  # skeletons kept without work, and their weights together
 POLL = 0.2  # seconds after which who waits for a builder looks whether that one was given up
 KNOWN = 1024  # architectures whose shapes are remembered
@@ -68,7 +78,7 @@ class Skeleton:
         odd = [name for name, tensor in state.items() if not isinstance(tensor, Tensor)]
         if odd:
             raise ModelError("screen", "arch", f"a network whose state is tensors ({suspect.arch})", odd[0])
-        self.shapes: Shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        self.shapes = Shapes({name: tuple(tensor.shape) for name, tensor in state.items()})
         self._flat = torch.empty(0)
         self._targets: dict[str, Tensor] = {}
         self.in_place = plain(self._inner)
@@ -76,7 +86,9 @@ class Skeleton:
             self._flat = flatten(self._inner, self.device)
             self._targets = dict(self._inner.state_dict())
             self.in_place = alias(self._inner, self._targets)
-        self._loose = self._some_outside()
+            self.shapes.places, self.shapes.flat = own_places(self._flat, self._targets), 4 * len(self._flat)
+        self._loose = some_outside(self._flat, self._targets)
+        self._single = [name for name in state if name not in self.shapes.places]
         self._spare: nn.Module | None = None
         self._settled = False
 
@@ -86,12 +98,20 @@ class Skeleton:
         inner: nn.Module = self.module.inner if self._wrapped else self.module  # type: ignore[assignment]
         return inner
 
-    def load(self, tensors: Mapping[str, Tensor], path: object) -> None:
+    def load(
+        self,
+        tensors: Mapping[str, Tensor],
+        path: object,
+        fits: Shapes | None = None,
+        flat: Tensor | None = None,
+    ) -> None:
         """Take a suspect's weights.
 
         Args:
             tensors: on the CPU; they are copied.
             path: named in errors.
+            fits: names and shapes that they were checked against; not again, if they are ``shapes`` itself.
+            flat: those of ``fits.places``, each at its place, float32.
 
         Raises:
             ModelError: names or shapes that differ.
@@ -102,8 +122,14 @@ class Skeleton:
         if not self.in_place:
             fill(self._inner, tensors, path)
         else:
-            check_fit(self.shapes, {name: tuple(t.shape) for name, t in tensors.items()}, path)
-            torch._foreach_copy_([self._targets[name] for name in tensors], list(tensors.values()))
+            names: Iterable[str] = tensors
+            if fits is not self.shapes:
+                check_fit(self.shapes, {name: tuple(t.shape) for name, t in tensors.items()}, path)
+            elif flat is not None:
+                self._flat.copy_(flat)
+                names = self._single
+            if names:
+                torch._foreach_copy_([self._targets[n] for n in names], [tensors[n] for n in names])
             self._check_finite(tensors, path)
         if not self._settled and self._spare is None:
             self._spare = copy.deepcopy(self.module)
@@ -116,14 +142,6 @@ class Skeleton:
         for name in tensors:
             if not bool(torch.isfinite(self._targets[name]).all()):
                 raise SuspectError("load", f"weights {name}", "finite", f"NaN or infinity ({path})")
-
-    def _some_outside(self) -> bool:
-        """Whether there are floating-point weights outside ``_flat``."""
-        low, high = self._flat.data_ptr(), self._flat.data_ptr() + 4 * self._flat.numel()
-        return any(
-            t.is_floating_point() and t.numel() > 0 and not low <= t.data_ptr() < high
-            for t in self._targets.values()
-        )
 
     def settled(self) -> bool:
         """Whether the network is as it was loaded, asked after its first answers.
@@ -176,27 +194,6 @@ class Skeleton:
         if answers.ndim == 0 or len(answers) != len(x):
             raise SuspectError(name, "answers", f"{len(x)} rows, one a query", list(answers.shape))
         return answers
-
-
-def batch_size(count: int) -> int:
-    """The fixed batch of ``count`` queries: as few batches as ``BATCH`` allows, all of one size."""
-    return -(-count // max(1, -(-count // BATCH)))
-
-
-def batches(parts: Iterable[Tensor], size: int) -> Iterator[tuple[Tensor, int]]:
-    """Rows of all parts in new tensors of ``size`` rows, the last padded, with how many rows count."""
-    held: list[Tensor] = []
-    room = size
-    for part in parts:
-        while len(part):
-            held.append(part[:room])
-            part, room = part[room:], room - len(held[-1])
-            if not room:
-                yield torch.cat(held), size
-                held, room = [], size
-    if held:
-        filler = held[0][:1]
-        yield torch.cat([*held, filler.expand(room, *filler.shape[1:])]), size - room
 
 
 class Skeletons:
@@ -286,7 +283,9 @@ class Skeletons:
             if threading.current_thread() in self._forsaken:
                 return
             self._idle[suspect.network, id(skeleton)] = skeleton
-            self._shapes.setdefault(suspect.network, skeleton.shapes)
+            known = self._shapes.setdefault(suspect.network, skeleton.shapes)
+            if known == skeleton.shapes and known.places == skeleton.shapes.places:
+                skeleton.shapes = known
             while len(self._idle) > IDLE or (len(self._idle) > 1 and self._idle_bytes() > IDLE_BYTES):
                 self._idle.popitem(last=False)
             while len(self._shapes) > KNOWN:
