@@ -145,7 +145,7 @@ anew, decided by the product's own decision (both sides, first rank). The settin
 
 ## Stopped at the look that suits an accuser best
 
-Looks after 1, 2, 5, 10 and all of 20 views, each with its share of the level (`uapfast/method/sequential.py`).
+Looks after 1, 2, 5, 10 and all of 20 views, each with a share of the level (`uapfast/method/sequential.py`).
 
 {stopped}
 

@@ -28,6 +28,7 @@ from uapfast.method.whitening import Array
 LOOKS = (1, 2, 5, 10)  # and all
 SPEND = (0.05, 0.05, 0.1, 0.1, 0.7)
 MISSED = 0.05
+LEAST_UNCLEAR = 5  # views before a suspect leaves as inconclusive: one in twenty innocents looks so at first
 LOW_SPREAD = 0.87  # of the usual spread of twin scores, moderated: the least of 19 in 20 suspects
 
 
@@ -149,7 +150,8 @@ class Stopper:
         if outcome.rank in (None, 1):  # else this look could not convict, and its p must not later
             self._p = p
         if not last and outcome.decision != "piracy":
-            if not self._futile(own, rest):
+            unclear = outcome.decision == "inconclusive" and due < LEAST_UNCLEAR
+            if unclear or not self._futile(own, rest):
                 return None
             why = f"stopped after {due} of {self.looks.views[-1]} views: those left could hardly convict it"
             outcome = replace(outcome, reasons=(*outcome.reasons, why))

@@ -125,23 +125,26 @@ class Checkpoint:
             InputError: an unfitting buffer, or a closed checkpoint.
             CorruptFileError: as :meth:`read_into`.
         """
-        views = [_bytes_of(b, t) for b, t in zip(buffers, self.tensors.values(), strict=True)]
-        filled = [(name, view) for name, view in zip(self.tensors, views, strict=True) if view.nbytes]
+        filled = []
+        for (name, info), buffer in zip(self.header.tensors.items(), buffers, strict=True):
+            view = _bytes_of(buffer, info)
+            if info.nbytes:
+                filled.append((name, view))
         for first in range(0, len(filled), VECTOR):
-            some = filled[first : first + VECTOR]
-            self._read_run(some)
+            self._read_run(filled[first : first + VECTOR])
         for name, view in filled:
-            if self.tensors[name].dtype == "BOOL":
+            if self.header.tensors[name].dtype == "BOOL":
                 self._check_bools(name, view)
 
     def _read_run(self, run: list[tuple[str, memoryview]]) -> None:
         """Tensors that follow each other in the file: at once, or one by one where that falls short."""
-        handle, begin = self._open(run[0][0]), self.header.begins[run[0][0]]
+        handle, begin, last = self._open(run[0][0]), self.header.begins[run[0][0]], run[-1][0]
+        end = self.header.begins[last] + self.header.tensors[last].nbytes
         try:
             got = os.preadv(handle, [view for _, view in run], begin)
         except OSError:
             got = 0
-        if got != sum(view.nbytes for _, view in run):
+        if got != end - begin:
             for name, view in run:
                 self._read(self.tensors[name], view, self.header.begins[name])
 
@@ -208,10 +211,12 @@ class Checkpoint:
 
 
 def _bytes_of(buffer: memoryview | np.ndarray[Any, Any], info: TensorInfo) -> memoryview:
-    view = memoryview(cast(Any, buffer))
+    view = buffer if type(buffer) is memoryview else memoryview(cast(Any, buffer))
     if view.readonly or not view.c_contiguous or view.nbytes != info.nbytes:
         got = f"{view.nbytes} bytes{', read-only' * view.readonly}{', strided' * (not view.c_contiguous)}"
         raise InputError("read_into", "buffer", f"writable, contiguous, of {info.nbytes} bytes", got)
+    if view.format == "B" and view.ndim == 1:
+        return view
     return view.cast("B") if view.nbytes else memoryview(bytearray())
 
 
