@@ -57,6 +57,28 @@ def test_rows_come_back_as_they_were(tmp_path):
         assert [n.position for n in store.numbers("r1")] == [0, 1, 2]
 
 
+def test_no_query_reads_or_sorts_all_rows_for_one_suspect(tmp_path):
+    """What costs a scan for each suspect is quadratic in the end; a sort holds what should stream."""
+    some, asked = suspects(4), set()
+    with open_store(tmp_path / "s") as store:
+        store.set_plan(some)
+        store._db.set_trace_callback(asked.add)
+        store.add([(some[0], "-", rows(some[0]))])
+        list(store.pending()), list(store.numbers("r1")), list(store.rows("r2"))
+        assert store.same_tensors(some[0], "0.pt") is not None and store.same_tensors(some[0], "x") is None
+        store._db.set_trace_callback(None)
+        selects = [q for q in asked if q.startswith("SELECT")]
+        plans = {q: store._db.execute(f"EXPLAIN QUERY PLAN {q}").fetchall() for q in selects}
+    assert len(selects) >= 6
+    for query, plan in plans.items():
+        said = "; ".join(step[3] for step in plan)
+        assert "B-TREE" not in said and "SCAN rows" not in said, (query, said)
+        if "sha256 =" in query:
+            assert "by_content (sha256=? AND network=? AND reference=? AND settings=?)" in said
+        elif "rows" in query:
+            assert "rows USING PRIMARY KEY (reference=? AND suspect=? AND settings=?)" in said, (query, said)
+
+
 def test_only_what_is_missing_is_pending(tmp_path):
     some = suspects(600)  # more than one page
     with open_store(tmp_path / "s") as store:

@@ -19,7 +19,7 @@ from uapfast.screening.population import Population, compare_with_pool, finished
 from uapfast.screening.rows import COLUMNS, SCHEMA_VERSION, About, Row
 from uapfast.screening.store import Store
 
-BATCH = 2048
+BATCH = 512  # rows in memory; more would show beside the rest of a screen
 TYPES = {"string": pa.string(), "float64": pa.float64(), "int64": pa.int64(), "bool": pa.bool_()} | {
     "list<string>": pa.list_(pa.string())
 }

@@ -180,8 +180,9 @@ class Store:
 
     def same_tensors(self, suspect: Suspect, sha256: str) -> list[Row] | None:
         """Rows of a suspect with the same tensors and network, one a reference; or None."""
-        query = (
-            "SELECT row FROM rows WHERE sha256 = ? AND network = ? AND reference = ? AND settings = ? LIMIT 1"
+        query = (  # by itself SQLite takes the primary key, and reads every row of the reference
+            "SELECT row FROM rows INDEXED BY by_content "
+            "WHERE sha256 = ? AND network = ? AND reference = ? AND settings = ? LIMIT 1"
         )
         with self._typed():
             found = []
@@ -195,7 +196,11 @@ class Store:
             return found
 
     # -- what came of it -------------------------------------------------------------------------
-    _JOIN = "FROM plan JOIN rows ON rows.suspect = plan.suspect AND rows.reference = ? AND rows.settings = ?"
+    # CROSS: the plan outside, in its order; the other way round all rows would have to be sorted
+    _JOIN = (
+        "FROM plan CROSS JOIN rows "
+        "ON rows.suspect = plan.suspect AND rows.reference = ? AND rows.settings = ?"
+    )
 
     def counts(self) -> tuple[int, int]:
         """Suspects in the plan, and how many of them have all their rows."""
