@@ -90,6 +90,14 @@ class StorageError(UapfastError, OSError):
     """A result could not be written; nothing half-written is left behind."""
 
 
+class ClusterError(UapfastError, ConnectionError):
+    """A cluster cannot be reached, starts no worker, or lacks files or versions that this machine has."""
+
+
+class WorkerLostError(UapfastError, RuntimeError):
+    """A suspect's worker died, and another one that had nothing else died of it too."""
+
+
 class NativeUnavailable(UapfastError, RuntimeError):
     """A compiled backend was asked for by name and is not there. Raised at call, never at import."""
 

@@ -88,6 +88,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "avx2": _level("avx2"),
     "avx512": _level("avx512"),
     "art": _module("art"),
+    "ray": _module("ray"),
     "timm": _module("timm"),
     "torchvision": _module("torchvision"),
 }

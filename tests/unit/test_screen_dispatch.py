@@ -1,0 +1,314 @@
+"""Sharing out and losing workers, with a scripted crew: no Ray, no processes, no waiting."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from uapfast.errors import ClusterError, WorkerLostError
+from uapfast.screening.dispatch import BACKLOG, DEATHS, MOST, SLOTS, Board, Errand, Orders, Reply, Told
+from uapfast.screening.engines import AGAIN, Done
+from uapfast.screening.plan import Suspect
+from uapfast.screening.rows import Row
+from uapfast.screening.shift import Hello, Lost, News, Patience, Shift
+
+VERSIONS = json.dumps({"uapfast": "1", "torch": "2"})
+
+
+def row(suspect: Suspect, sha256: str | None, **fields: object) -> Row:
+    values = {"decision": "independent", "alpha": 0.01, "settings": "", "versions": "", "queries_full": 1}
+    own = {"reference": "r", "reference_sha256": "r", "name": suspect.name, "path": suspect.shown}
+    return Row(**{**values, **own, "arch": suspect.arch, "sha256": sha256, **fields})  # type: ignore[arg-type]
+
+
+def failed(suspect: Suspect, error: BaseException, sha256: str | None) -> list[Row]:
+    told = {"error_class": type(error).__name__, "error_message": str(error), "decision": "invalid"}
+    return [row(suspect, sha256, **told)]
+
+
+@dataclass
+class Fake:
+    """A worker: as far ahead of what it has told as a real one may be."""
+
+    errands: deque[Errand] = field(default_factory=deque)
+    read: dict[int, Errand] = field(default_factory=dict)
+    ask: deque[int] = field(default_factory=deque)
+
+
+class Scripted:
+    """A crew in one thread. Suspects whose name starts with ``kill`` kill, ``hang`` hang, ``bad`` fail;
+    the part of a name behind ``=`` is its hash."""
+
+    def __init__(self, seed: int = 0, mortality: float = 0.0) -> None:
+        self.random, self.mortality, self.now, self.count = random.Random(seed), mortality, 0.0, 0
+        self.workers: dict[int, Fake] = {}
+        self.news: deque[tuple[int, News]] = deque()
+        self.orders: dict[int, Orders] = {}
+        self.asked: Counter[str] = Counter()
+        self.deaths = self.most = 0
+        self.versions, self.start_fails = VERSIONS, 0
+
+    def clock(self) -> float:
+        return self.now
+
+    def hire(self) -> int:
+        self.count += 1
+        if self.start_fails:
+            self.start_fails -= 1
+            self.news.append((self.count, Lost("no module named uapfast")))
+        else:
+            self.workers[self.count] = Fake()
+            self.news.append((self.count, Hello("here", 1, self.versions)))
+        return self.count
+
+    def send(self, worker: int, orders: Orders) -> None:
+        assert worker not in self.orders and worker in self.workers
+        self.orders[worker] = orders
+
+    def fire(self, worker: int) -> None:
+        self.workers.pop(worker, None)
+        self.orders.pop(worker, None)
+        self.news = deque(n for n in self.news if n[0] != worker)
+
+    def wait(self, seconds: float) -> list[tuple[int, News]]:
+        self.now += 0.1
+        if not self.news and self.orders:
+            worker = self.random.choice(list(self.orders))
+            news = self.work(worker, self.workers[worker], self.orders.pop(worker))
+            self.news.append((worker, news))
+            if isinstance(news, Lost):
+                self.deaths += 1
+                del self.workers[worker]
+        return [self.news.popleft()] if self.news else []
+
+    def work(self, worker: int, fake: Fake, orders: Orders) -> News:
+        fake.errands.extend(orders.errands)
+        fake.ask.extend(orders.ask)
+        for number in orders.drop:
+            del fake.read[number]
+        self.most = max(self.most, len(fake.errands) + len(fake.read))
+        told: list[Told] = []
+        for _ in range(self.random.randint(1, 2 * BACKLOG)):
+            # so many steps at most may be unheard, in any order of reading and asking
+            if len(told) == BACKLOG or not (step := self.step(fake)):
+                break
+            if step == "kill":
+                return Lost("killed")
+            if step == "hang":
+                return Reply(tuple(told), ((self.hung(fake), 1e6),))
+            assert isinstance(step, Told)
+            told.append(step)
+        if self.random.random() < self.mortality:
+            return Lost("power")  # with everything that was not heard
+        return Reply(tuple(told))
+
+    def hung(self, fake: Fake) -> int:
+        return next(n for n, e in fake.read.items() if e.suspect.name.startswith("hang"))
+
+    def step(self, fake: Fake) -> Told | str | None:
+        can_read = fake.errands and len(fake.read) < SLOTS
+        if can_read and (not fake.ask or self.random.random() < 0.5):
+            errand = fake.errands.popleft()
+            fake.read[errand.number] = errand
+            if errand.suspect.name.startswith("killreader"):
+                return "kill"
+            return Told(errand.number, errand.suspect.name.partition("=")[2] or errand.suspect.name, 0.5)
+        if not fake.ask:
+            return None
+        name = fake.read[fake.ask[0]].suspect.name
+        if name.startswith(("kill", "hang")):
+            return name[:4]
+        errand = fake.read.pop(fake.ask.popleft())
+        self.asked[name] += 1
+        sha256 = name.partition("=")[2] or name
+        error = {"error_class": "X"} if name.startswith("bad") else {}
+        return Told(errand.number, sha256, 0.5, (row(errand.suspect, sha256, **error),))
+
+
+def suspects(names: list[str], taken: list[int] | None = None) -> Iterator[tuple[Suspect, str]]:
+    for number, name in enumerate(names):
+        if taken is not None:
+            taken[0] = number + 1
+        yield Suspect(name, "uapfast:x", name), f"stamp {name}"
+
+
+def play(names: list[str], crew: Scripted, workers: int = 3, known=None, **patience) -> list[Done]:
+    stored: dict[tuple[str, str], list[Row]] = {}
+    known = known or (lambda suspect, sha256: stored.get((suspect.network, sha256)))
+    board = Board(suspects(names), known, failed, crew.clock)
+    shift = Shift(crew, board, workers, VERSIONS, Patience(**patience), crew.clock)
+    done = []
+    for one in shift.run():
+        done.append(one)
+        if one.rows[0].sha256 and not one.rows[0].error_class:
+            stored[one.suspect.network, one.rows[0].sha256] = list(one.rows)
+    assert sorted(d.suspect.name for d in done) == sorted(names)
+    assert board.over
+    return done
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_suspect_once_whatever_dies(seed):
+    rng = random.Random(seed)
+    kinds = ["kill", "killreader", "hang", "bad", "good"]
+    names = []
+    for i in range(rng.choice([1, 5, 60, 400])):
+        kind = rng.choices(kinds, [1, 1, 1, 10, 200])[0]
+        twin = f"={kind}{rng.randint(0, 9)}" if kind in ("bad", "good") and rng.random() < 0.4 else ""
+        names.append(f"{kind}{i}{twin}")
+    crew = Scripted(seed, mortality=rng.choice([0.0, 0.02]))
+    for done in play(names, crew, rng.randint(1, 4), suspect=1e5):
+        (one,) = done.rows
+        name = done.suspect.name
+        if name.startswith("kill"):
+            assert one.error_class == "WorkerLostError" and done.stamp == AGAIN
+        elif name.startswith("hang"):
+            # with workers that die of other things as well, it may be taken for a killer
+            assert one.error_class in ("SuspectError", "WorkerLostError") and done.stamp == AGAIN
+        elif done.stamp == AGAIN:
+            assert one.error_class == "WorkerLostError" and crew.mortality > 0
+        else:
+            assert one.name == name and done.stamp == f"stamp {name}"
+            assert one.error_class == ("X" if name.startswith("bad") else None)
+
+
+def test_identical_tensors_are_asked_once_whoever_reads_them():
+    names = [f"good{i}={i % 7}" for i in range(300)]
+    crew = Scripted(3)
+    done = play(names, crew)
+    assert sum(crew.asked.values()) == 7
+    originals = {d.rows[0].sha256: d.suspect.name for d in done if d.rows[0].same_as is None}
+    assert len(originals) == 7
+    for d in done:
+        (one,) = d.rows
+        assert one.name == d.suspect.name and one.path == d.suspect.shown
+        if one.same_as is not None:
+            assert one.same_as == originals[one.sha256] and one.seconds_read == 0.5
+
+
+def test_a_failed_original_hands_its_error_to_nobody():
+    names = [f"bad{i}=same" for i in range(20)]
+    crew = Scripted(1)
+    done = play(names, crew)
+    assert crew.asked == Counter(names) and all(d.rows[0].name == d.suspect.name for d in done)
+
+
+def test_what_is_known_is_not_asked():
+    names = [f"good{i}" for i in range(50)]
+    crew = Scripted(1)
+
+    def known(suspect: Suspect, sha256: str) -> list[Row] | None:
+        return [replace(row(suspect, sha256), name="old")] if int(sha256[4:]) % 2 else None
+
+    done = play(names, crew, known=known)
+    assert set(crew.asked) == set(names[::2])
+    assert all((d.rows[0].same_as == "old") == (d.suspect.name not in names[::2]) for d in done)
+
+
+def test_a_killer_costs_few_workers_and_nobody_else_a_row():
+    names = [*(f"good{i}" for i in range(30)), "kill", *(f"late{i}" for i in range(300))]
+    crew = Scripted(2)
+    done = {d.suspect.name: d for d in play(names, crew)}
+    assert crew.deaths <= 1 + DEATHS
+    assert [n for n, d in done.items() if d.rows[0].error_class] == ["kill"]
+    assert "must be a suspect that leaves its worker alive" in str(done["kill"].rows[0].error_message)
+
+
+def test_suspects_are_taken_as_they_are_needed():
+    taken = [0]
+    now = [0.0]
+    names = [f"good{i}" for i in range(5000)]
+    board = Board(suspects(names, taken), lambda s, h: None, failed, lambda: now[0])
+    board.join(1)
+    orders = board.orders(1)
+    assert orders is not None and len(orders.errands) == SLOTS == taken[0]
+    assert board.orders(1) == Orders()
+    heard, numbers = 0, deque(e.number for e in orders.errands)
+    for _ in range(1000):  # a quick worker is given more ahead, up to a bound
+        now[0] += 0.001
+        number = numbers.popleft()
+        list(board.hear(1, [Told(number, f"{number}", 0.0)]))
+        orders = board.orders(1)
+        assert orders is not None and orders.ask == (number,)
+        numbers.extend(e.number for e in orders.errands)
+        heard += len(list(board.hear(1, [Told(number, f"{number}", 0.0, (row(Suspect("x", "y"), "z"),))])))
+        numbers.extend(e.number for e in board.orders(1).errands)  # type: ignore[union-attr]
+        assert taken[0] - heard <= MOST
+    assert heard == 1000 and taken[0] - heard == MOST
+
+
+def test_nothing_to_do_starts_nobody():
+    crew = Scripted()
+    assert play([], crew) == [] and crew.count == 0
+    play(["good1", "good2"], crew, workers=10)
+    assert crew.count == 2
+
+
+def test_workers_that_cannot_start_end_the_run_with_the_reason():
+    crew = Scripted()
+    crew.start_fails = 10**9
+    with pytest.raises(ClusterError, match="no module named uapfast"):
+        play(["good1", "good2"], crew, workers=2)
+    assert crew.count < 20
+    crew = Scripted()
+    crew.start_fails = 3
+    play(["good1", "good2"], crew, workers=2)
+
+
+def test_no_room_in_the_cluster_is_told_after_a_while():
+    class Full(Scripted):
+        def hire(self) -> int:
+            self.count += 1
+            return self.count
+
+    with pytest.raises(ClusterError, match="room for one worker at least, got none in 5 seconds"):
+        play(["good1"], Full(), start=5.0)
+
+
+def test_other_versions_are_refused_but_another_build_is_not():
+    crew = Scripted()
+    crew.versions = json.dumps({"uapfast": "1", "torch": "2+cu130"})
+    play(["good1"], crew)
+    crew.versions = json.dumps({"uapfast": "1", "torch": "3"})
+    with pytest.raises(ClusterError, match='versions must be .*"torch": "2".* got .*"torch": "3".* on here'):
+        play(["good1"], crew)
+
+
+def test_a_silent_worker_is_replaced():
+    class Mute(Scripted):
+        def work(self, worker: int, fake: Fake, orders: Orders) -> News:
+            news = super().work(worker, fake, orders)
+            if worker == 1:  # takes orders, says nothing
+                self.orders[worker] = Orders()
+                self.news.append((0, Reply(())))
+                return Reply(())
+            return news
+
+        def wait(self, seconds: float) -> list[tuple[int, News]]:
+            if 1 in self.orders:
+                self.now += 0.1
+                held = self.orders.pop(1)
+                found = super().wait(seconds)
+                if 1 in self.workers:
+                    self.orders[1] = held
+                return found
+            return super().wait(seconds)
+
+    crew = Mute()
+    play([f"good{i}" for i in range(40)], crew, workers=2, silent=3.0)
+    assert 1 not in crew.workers and crew.count >= 3
+
+
+def test_a_lone_suspect_is_given_up_with_a_typed_error():
+    board = Board(suspects(["x"]), lambda s, h: None, failed)
+    for death in range(DEATHS):
+        board.join(death)
+        assert board.orders(death) is not None and not board.over
+        done = list(board.lost(death, "signal 9"))
+    assert done[0].rows[0].error_class == WorkerLostError.__name__ and board.over
+    assert "signal 9" in str(done[0].rows[0].error_message)

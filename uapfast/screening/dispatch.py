@@ -1,0 +1,269 @@
+"""Sharing suspects out among workers in other processes, any of which may die. Knows nothing of Ray.
+
+A worker reads a suspect, tells the hash of its tensors, and waits to hear whether to ask it: identical
+tensors are asked once, whichever workers read them. Results come with every reply. Of a dead worker's
+suspects, those that it may have begun are asked again one at a time, so that one that kills whoever asks
+it is found out after a few deaths and becomes a row; the others go back as they were.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from uapfast.errors import WorkerLostError
+from uapfast.screening.engines import AGAIN, Done
+from uapfast.screening.plan import Suspect
+from uapfast.screening.rows import Row
+
+SLOTS = 3  # checkpoints in a worker's memory: one asked, one read ahead, one between
+BACKLOG = 16  # messages that a worker keeps before it waits to be heard
+MOST = 256  # suspects that a worker is given ahead, at most
+AHEAD = 2.0  # seconds of work that it is given ahead: what a dead worker costs, and the wait at the end
+DEATHS = 2  # of workers that had one suspect alone, until it is a row
+
+Known = Callable[[Suspect, str], "list[Row] | None"]
+Failed = Callable[[Suspect, BaseException, "str | None"], "list[Row]"]
+
+
+class Errand(NamedTuple):
+    """One suspect as it is sent; ``stamp`` is that of its file where the run was started."""
+
+    number: int
+    suspect: Suspect
+    stamp: str
+
+
+class Orders(NamedTuple):
+    """What a worker is told: suspects to read, and which of those it has read to ask or to drop."""
+
+    errands: tuple[Errand, ...] = ()
+    ask: tuple[int, ...] = ()
+    drop: tuple[int, ...] = ()
+
+
+class Told(NamedTuple):
+    """What a worker says of one suspect: read (no rows yet, it waits for orders), or at its end."""
+
+    number: int
+    sha256: str | None
+    seconds: float
+    rows: tuple[Row, ...] | None = None
+    again: bool = False
+
+
+class Reply(NamedTuple):
+    """A worker's answer to orders: news, and the suspects under way with the seconds they have taken."""
+
+    told: tuple[Told, ...]
+    at: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One suspect that has no rows yet.
+
+    Attributes:
+        errand: who.
+        alone: sent to a worker that has nothing else, since it may have killed one.
+        deaths: of workers that had nothing else.
+        own: asked even if another has its tensors (the other failed, and errors name their file).
+        key: network and tensors, while it is asked for all that have these.
+        seconds: that reading took.
+        sha256: of its tensors, once read.
+    """
+
+    errand: Errand
+    alone: bool = False
+    deaths: int = 0
+    own: bool = False
+    key: tuple[str, str] | None = None
+    seconds: float = 0.0
+    sha256: str | None = None
+
+
+@dataclass
+class Hand:
+    """What the board knows of a worker: suspects out, in the order of sending, and orders to come."""
+
+    since: float
+    done: int = 0
+    out: dict[int, Ticket] = field(default_factory=dict)
+    ask: list[int] = field(default_factory=list)
+    drop: list[int] = field(default_factory=list)
+
+
+class Board:
+    """Who is asked by whom. For one thread.
+
+    Args:
+        suspects: with stamps; taken as workers need them.
+        known: see :class:`uapfast.screening.engines.Engine`.
+        failed: rows of a suspect that cannot be asked.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        suspects: Iterator[tuple[Suspect, str]],
+        known: Known,
+        failed: Failed,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._suspects, self._known, self._failed, self._clock = suspects, known, failed, clock
+        self._more, self._count = True, 0
+        self._ready: deque[Ticket] = deque()
+        self._alone: deque[Ticket] = deque()
+        self._hands: dict[int, Hand] = {}
+        self._asked: dict[tuple[str, str], list[Ticket]] = {}  # who waits for the same tensors
+
+    @property
+    def over(self) -> bool:
+        """Whether every suspect has its rows, as far as the list was taken."""
+        waiting = self._more or self._ready or self._alone
+        return not waiting and not any(hand.out for hand in self._hands.values())
+
+    def peek(self, count: int) -> int:
+        """Take up to ``count`` suspects from the list; returns how many there are to begin with."""
+        while len(self._ready) < count and (ticket := self._new()) is not None:
+            self._ready.append(ticket)
+        return len(self._ready)
+
+    def _new(self) -> Ticket | None:
+        found = next(self._suspects, None) if self._more else None
+        if found is None:
+            self._more = False
+            return None
+        self._count += 1
+        return Ticket(Errand(self._count, *found))
+
+    # -- to a worker -------------------------------------------------------------------------------
+    def join(self, worker: int) -> None:
+        """A worker is there."""
+        self._hands[worker] = Hand(self._clock())
+
+    def orders(self, worker: int) -> Orders | None:
+        """What to tell it now; None if there is nothing to be told and nothing to be heard."""
+        hand = self._hands[worker]
+        fresh = self._share(hand)
+        hand.out.update((ticket.errand.number, ticket) for ticket in fresh)
+        found = Orders(tuple(t.errand for t in fresh), tuple(hand.ask), tuple(hand.drop))
+        hand.ask, hand.drop = [], []
+        return found if hand.out or found.drop else None
+
+    def _share(self, hand: Hand) -> list[Ticket]:
+        if self._alone:  # all workers run dry meanwhile; that is two seconds
+            return [] if hand.out else [self._alone.popleft()]
+        if any(ticket.alone for ticket in hand.out.values()):
+            return []
+        rate = hand.done / max(self._clock() - hand.since, 1e-3)
+        fresh: list[Ticket] = []
+        while len(hand.out) + len(fresh) < min(max(SLOTS, int(rate * AHEAD)), MOST):
+            ticket = self._ready.popleft() if self._ready else self._new()
+            if ticket is None:
+                break
+            fresh.append(ticket)
+        return fresh
+
+    # -- from a worker -----------------------------------------------------------------------------
+    def hear(self, worker: int, told: Sequence[Told]) -> Iterator[Done]:
+        """Take a worker's news; yields suspects that have their rows."""
+        hand = self._hands[worker]
+        for news in told:
+            ticket = hand.out[news.number]
+            ticket.sha256, ticket.seconds = news.sha256, news.seconds
+            if news.rows is None:
+                yield from self._was_read(hand, ticket)
+                continue
+            del hand.out[news.number]
+            hand.done += 1
+            yield from self._end(ticket, news.rows, news.again)
+
+    def _was_read(self, hand: Hand, ticket: Ticket) -> Iterator[Done]:
+        assert ticket.sha256 is not None
+        number, suspect = ticket.errand.number, ticket.errand.suspect
+        key = (suspect.network, ticket.sha256)
+        if not ticket.own:
+            waiting, rows = self._asked.get(key), None
+            if waiting is not None:
+                waiting.append(ticket)
+            else:
+                rows = self._known(suspect, ticket.sha256)
+            if waiting is not None or rows:
+                del hand.out[number]
+                hand.drop.append(number)
+                hand.done += 1
+                if rows:
+                    yield self._adopt(ticket, rows)
+                return
+            self._asked[key] = []
+            ticket.key = key
+        hand.ask.append(number)
+
+    def _end(self, ticket: Ticket, rows: Sequence[Row], again: bool) -> Iterator[Done]:
+        waiting = self._release(ticket)
+        yield Done(ticket.errand.suspect, AGAIN if again else ticket.errand.stamp, tuple(rows))
+        for other in waiting:
+            if any(row.error_class for row in rows):
+                other.own = True
+                self._ready.append(other)
+            else:
+                yield self._adopt(other, rows)
+
+    def _release(self, ticket: Ticket) -> list[Ticket]:
+        """Those that wait for this one's answers."""
+        if ticket.key is None:
+            return []
+        waiting, ticket.key = self._asked.pop(ticket.key), None
+        return waiting
+
+    @staticmethod
+    def _adopt(ticket: Ticket, rows: Sequence[Row]) -> Done:
+        suspect = ticket.errand.suspect
+        moved = (row.moved_to(suspect.name, suspect.shown, seconds_read=ticket.seconds) for row in rows)
+        return Done(suspect, ticket.errand.stamp, tuple(moved))
+
+    # -- without a worker --------------------------------------------------------------------------
+    def expire(self, worker: int, number: int, error: BaseException) -> Iterator[Done]:
+        """A suspect is given up while its worker still has it; the worker has to be replaced."""
+        yield from self._give_up(self._hands[worker].out.pop(number), error)
+
+    def lost(self, worker: int, why: str = "", blame: bool = True) -> Iterator[Done]:
+        """A worker is gone; yields suspects that are given up.
+
+        Args:
+            worker: which.
+            why: for messages.
+            blame: it may have died of a suspect.
+        """
+        hand = self._hands.pop(worker, None)
+        left = list(hand.out.values()) if hand else []
+        for place, ticket in enumerate(left):
+            self._ready.extend(self._release(ticket))
+            # a worker begins in the order of sending, and tells ends before it keeps too many of them
+            begun = blame and place < SLOTS + BACKLOG
+            if begun and len(left) == 1:
+                ticket.deaths += 1
+            if ticket.deaths >= DEATHS:
+                yield from self._give_up(ticket, WorkerLostError(_lost(ticket, why)))
+            elif begun or ticket.alone:
+                ticket.alone = True
+                self._alone.append(ticket)
+            else:
+                self._ready.append(ticket)
+
+    def _give_up(self, ticket: Ticket, error: BaseException) -> Iterator[Done]:
+        # of the machine, perhaps (its memory, a node): a resumed run tries again
+        yield from self._end(ticket, self._failed(ticket.errand.suspect, error, ticket.sha256), True)
+
+
+def _lost(ticket: Ticket, why: str) -> str:
+    suspect = ticket.errand.suspect
+    got = f"{ticket.deaths} workers that died of it alone"
+    return f"screen: {suspect.name} must be a suspect that leaves its worker alive, got {got} ({why})"
+
+
+__all__ = ["BACKLOG", "SLOTS", "Board", "Errand", "Orders", "Reply", "Told"]

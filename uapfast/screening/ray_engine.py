@@ -1,0 +1,234 @@
+"""The engine of a Ray cluster (docs/cluster.md): one actor is one worker of :mod:`uapfast.screening.remote`.
+
+Paths go to the actors and rows come back; references are put into the object store once. ``Shift`` and
+``Board`` decide everything; what is here starts actors, calls them, and hears them die.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from uapfast.errors import ClusterError, InputError
+from uapfast.screening.dispatch import Board, Orders
+from uapfast.screening.engines import Done
+from uapfast.screening.judge import failed_rows
+from uapfast.screening.panel import Panel
+from uapfast.screening.pipeline import workers_of
+from uapfast.screening.plan import Suspect
+from uapfast.screening.remote import Worker, pack
+from uapfast.screening.rows import Row, one_line
+from uapfast.screening.shift import Lost, News, Patience, Shift
+
+CONNECT = 10.0  # seconds for an address to answer
+A_GPU = 2  # workers of one GPU, as locally
+# what a gRPC server answers to this is a SETTINGS frame, type 4
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
+
+
+def run(
+    panel: Panel,
+    suspects: Iterator[tuple[Suspect, str]],
+    known: Callable[[Suspect, str], list[Row] | None],
+    address: str | None = None,
+    patience: Patience | None = None,
+) -> Generator[Done, None, None]:
+    """Ask every suspect on a cluster; see :class:`uapfast.screening.engines.Engine`.
+
+    Args:
+        panel: references and settings.
+        suspects: with stamps.
+        known: rows of the same network and tensors.
+        address: of a running cluster (``HOST:PORT``, ``auto``); None starts one on this machine. A Ray that
+            this process is connected to already is used as it is.
+        patience: how long is waited for a worker and a suspect.
+
+    Yields:
+        One ``Done`` a suspect.
+
+    Raises:
+        ClusterError: the cluster cannot be reached, or starts no worker.
+    """
+    board = Board(suspects, known, lambda s, error, sha256: failed_rows(panel, s, error, sha256))
+    if not board.peek(1):
+        return
+    with connected(panel, address) as share:
+        crew = Actors(panel, share)
+        try:
+            yield from Shift(crew, board, share.workers, panel.versions, patience).run()
+        finally:
+            crew.stop()
+
+
+# -- the cluster -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What workers get.
+
+    Attributes:
+        workers: how many.
+        threads: of torch each, and CPUs that Ray reserves.
+        gpu: share of a GPU that Ray reserves; 0 for networks on the CPU.
+    """
+
+    workers: int
+    threads: int
+    gpu: float
+
+    @classmethod
+    def of(cls, panel: Panel, resources: dict[str, float] | None) -> Share:
+        """From what the cluster has; None for one that is to be started here.
+
+        Raises:
+            ClusterError: nothing to count workers by.
+        """
+        cuda, wanted = panel.settings.device != "cpu", panel.settings.workers
+        here = torch.get_num_threads()
+        if resources is None:
+            workers = workers_of(panel)
+            return cls(workers, max(1, here // workers), 1 / workers if cuda else 0.0)
+        cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+        workers = wanted or (A_GPU * gpus if cuda else cpus)
+        if not workers:
+            what = "GPU" if cuda else "CPU"
+            raise ClusterError(f"screen: --workers must be given for a cluster without a {what}, got none")
+        threads = max(1, min(here // workers, cpus // workers))
+        # so many to a GPU that all of them find one
+        return cls(workers, threads, 1 / -(-workers // max(1, gpus)) if cuda else 0.0)
+
+
+@contextlib.contextmanager
+def connected(panel: Panel, address: str | None) -> Iterator[Share]:
+    """Ray, started or connected to if it is not yet; left as it was found."""
+    import ray
+
+    if address is not None:
+        _check_address(address)
+    if ray.is_initialized():
+        yield Share.of(panel, ray.cluster_resources())
+        return
+    if address is None:
+        share = Share.of(panel, None)
+        _init(ray, address="local", num_cpus=share.workers * share.threads, include_dashboard=False)
+    else:
+        _init(ray, address=address)
+    try:
+        yield share if address is None else Share.of(panel, ray.cluster_resources())
+    finally:
+        ray.shutdown()
+
+
+def _init(ray: Any, address: str, **more: Any) -> None:
+    silent = "RAY_USAGE_STATS_ENABLED" not in os.environ
+    if silent:
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read by the processes that are started
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **more)
+    except (OSError, ValueError, RuntimeError, ImportError) as exc:
+        what = "the local cluster" if address == "local" else f"address {address}"
+        raise ClusterError(f"screen: {what} must be a Ray cluster that works, got {one_line(exc)}") from exc
+    finally:
+        if silent:
+            del os.environ["RAY_USAGE_STATS_ENABLED"]
+
+
+def _check_address(address: str) -> None:
+    """Whether a gRPC server answers there; Ray itself would try for minutes and then end the process."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError("screen", "address", "HOST:PORT, ray://HOST:PORT or auto", repr(address))
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT) as line:
+            line.settimeout(CONNECT)
+            line.sendall(HTTP2)
+            said = line.recv(9)
+    except (OSError, OverflowError) as exc:
+        raise ClusterError(f"screen: address must be of a Ray cluster, got {address} ({exc})") from exc
+    if len(said) < 4 or said[3] != 4:
+        raise ClusterError(f"screen: address must be of a Ray cluster, got another service at {address}")
+
+
+# -- its actors ------------------------------------------------------------------------------------------
+
+
+class Actors:
+    """The crew: :class:`uapfast.screening.shift.Crew` of Ray actors.
+
+    Args:
+        panel: is put into the object store.
+        share: of the cluster for each.
+    """
+
+    def __init__(self, panel: Panel, share: Share) -> None:
+        import ray
+
+        self._ray = ray
+        self._panel = ray.put(pack(panel))
+        self._actor = ray.remote(
+            num_cpus=share.threads, num_gpus=share.gpu, max_restarts=0, scheduling_strategy="SPREAD"
+        )(Worker)
+        device = "cuda" if panel.settings.device != "cpu" else "cpu"  # Ray shows an actor its GPU alone
+        self._given = (device, share.threads, os.getcwd(), socket.gethostname())
+        self._actors: dict[int, Any] = {}
+        self._calls: dict[Any, int] = {}
+        self._count = 0
+
+    def hire(self) -> int:
+        """Ask for one more actor; it says hello once there is room and it is up."""
+        self._count += 1
+        actor = self._actors[self._count] = self._actor.remote(self._panel, *self._given)
+        self._calls[actor.hello.remote()] = self._count
+        return self._count
+
+    def send(self, worker: int, orders: Orders) -> None:
+        """Call it."""
+        self._calls[self._actors[worker].exchange.remote(orders)] = worker
+
+    def wait(self, seconds: float) -> list[tuple[int, News]]:
+        """All calls that have ended."""
+        calls = list(self._calls)
+        ended, _ = self._ray.wait(calls, num_returns=1, timeout=seconds) if calls else ([], calls)
+        if ended:  # what else has ended meanwhile
+            ended, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
+        found: list[tuple[int, News]] = []
+        for call in ended:
+            worker = self._calls.pop(call)
+            try:
+                found.append((worker, self._ray.get(call)))
+            except self._ray.exceptions.RayError as exc:
+                found.append((worker, Lost(_why(exc))))
+        return found
+
+    def fire(self, worker: int) -> None:
+        """Kill it; a call that it has not answered is forgotten."""
+        self._calls = {call: who for call, who in self._calls.items() if who != worker}
+        actor = self._actors.pop(worker, None)
+        if actor is not None:
+            with contextlib.suppress(self._ray.exceptions.RayError, ValueError):
+                self._ray.kill(actor, no_restart=True)
+
+    def stop(self) -> None:
+        """Kill all of them."""
+        for worker in list(self._actors):
+            self.fire(worker)
+
+
+def _why(error: BaseException) -> str:
+    """The end of what Ray says, which names the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return one_line(RuntimeError(" ".join(lines[-2:]))) or type(error).__name__
+
+
+__all__ = ["Actors", "Share", "connected", "run"]
