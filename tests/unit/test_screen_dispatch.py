@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from uapfast.errors import ClusterError, WorkerLostError
+from uapfast.screening import dispatch
 from uapfast.screening.dispatch import BACKLOG, DEATHS, MOST, SLOTS, Board, Errand, Orders, Reply, Told
 from uapfast.screening.engines import AGAIN, Done
 from uapfast.screening.plan import Suspect
@@ -312,3 +313,20 @@ def test_a_lone_suspect_is_given_up_with_a_typed_error():
         done = list(board.lost(death, "signal 9"))
     assert done[0].rows[0].error_class == WorkerLostError.__name__ and board.over
     assert "signal 9" in str(done[0].rows[0].error_message)
+
+
+def test_copies_that_wait_for_a_slow_original_do_not_pile_up(monkeypatch):
+    monkeypatch.setattr(dispatch, "PARKED", 20)
+    taken, stored = [0], []
+    names = [f"good{i}=same" for i in range(2000)]
+    board = Board(suspects(names, taken), lambda s, h: stored or None, failed)
+    board.join(1), board.join(2)
+    first, *_ = board.orders(1).errands  # type: ignore[union-attr]
+    assert not list(board.hear(1, [Told(first.number, "same", 0.0)])) and board.orders(1).ask == (1,)
+    for _ in range(50):
+        orders = board.orders(2) or Orders()
+        assert not list(board.hear(2, [Told(e.number, "same", 0.0) for e in orders.errands]))
+    assert 20 <= taken[0] <= 20 + MOST + SLOTS and board.orders(2) is None
+    stored.append(row(Suspect("old", "x"), "same"))
+    heard = list(board.hear(1, [Told(first.number, "same", 0.0, (stored[0],))]))
+    assert 20 <= len(heard) <= 20 + MOST + SLOTS and board.orders(2) is not None

@@ -97,8 +97,12 @@ def numbers(text: str | None, argument: str) -> tuple[float, ...] | None:
     return values
 
 
-def device(name: str) -> str:
-    """Resolve ``auto`` and check that the device is there; raises ``InputError``."""
+def device(name: str, here: bool = True) -> str:
+    """Resolve ``auto`` and check the device, and that it is there if it has to be ``here``.
+
+    Raises:
+        InputError: there is none of that name.
+    """
     import torch
 
     if name == "auto":
@@ -107,8 +111,10 @@ def device(name: str) -> str:
         found = torch.device(name)
     except RuntimeError:
         raise InputError("uapfast", "--device", "auto, cpu, cuda or cuda:N", repr(name)) from None
-    if found.type == "cuda" and not (
-        torch.cuda.is_available() and (found.index or 0) < torch.cuda.device_count()
+    if (
+        found.type == "cuda"
+        and here
+        and not (torch.cuda.is_available() and (found.index or 0) < torch.cuda.device_count())
     ):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         raise InputError(

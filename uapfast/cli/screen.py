@@ -73,8 +73,8 @@ def screen(
             suspects = from_folder(str(folder), str(arch), mean=means, std=stds)
         screening = run(
             references, suspects, arch=arch, out=out, resume=resume, alpha=alpha, fdr=fdr, queries=queries,
-            engine=engine, address=address, workers=workers, device=o.device(device), timeout=timeout,
-            progress=progress,
+            engine=engine, address=address, workers=workers, device=o.device(device, here=engine == "local"),
+            timeout=timeout, progress=progress,
         )  # fmt: skip
         summary = screening.finish()
         print(*screen_lines(summary.to_dict()), f"wrote {out}", sep="\n", file=stdout, flush=True)

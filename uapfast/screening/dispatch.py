@@ -23,6 +23,7 @@ SLOTS = 3  # checkpoints in a worker's memory: one asked, one read ahead, one be
 BACKLOG = 16  # messages that a worker keeps before it waits to be heard
 MOST = 256  # suspects that a worker is given ahead, at most
 AHEAD = 2.0  # seconds of work that it is given ahead: what a dead worker costs, and the wait at the end
+PARKED = 4096  # suspects that wait for the answers to the same tensors, at most
 DEATHS = 2  # of workers that had one suspect alone, until it is a row
 
 Known = Callable[[Suspect, str], "list[Row] | None"]
@@ -158,6 +159,8 @@ class Board:
         if self._alone:  # all workers run dry meanwhile; that is two seconds
             return [] if hand.out else [self._alone.popleft()]
         if any(ticket.alone for ticket in hand.out.values()):
+            return []
+        if sum(map(len, self._asked.values())) >= PARKED:
             return []
         rate = hand.done / max(self._clock() - hand.since, 1e-3)
         fresh: list[Ticket] = []

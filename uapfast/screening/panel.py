@@ -164,8 +164,13 @@ class Panel:
     versions: str
 
     @classmethod
-    def of(cls, references: Mapping[str, Reference], settings: Settings) -> Panel:
+    def of(cls, references: Mapping[str, Reference], settings: Settings, place: str | None = None) -> Panel:
         """Prepare references (by name); queries become resident if they fit ``RESIDENT``.
+
+        Args:
+            references: by name.
+            settings: of the screen.
+            place: device on which queries are kept, if not that of the settings.
 
         Raises:
             InputError: none, the same twice, or a budget below one view.
@@ -181,7 +186,7 @@ class Panel:
         size = sum(a.queries * 4 * a.reference.points[0].numel() for a in asked)
         if size <= RESIDENT:
             for one in asked:
-                one.keep(settings.device)
+                one.keep(place or settings.device)
         return cls(asked, settings, json.dumps(versions()))
 
     @property

@@ -53,8 +53,11 @@ def run(
         One ``Done`` a suspect.
 
     Raises:
+        InputError: a device or an address of another form.
         ClusterError: the cluster cannot be reached, or starts no worker.
     """
+    if panel.settings.device not in ("cpu", "cuda"):
+        raise InputError("screen", "device", "cpu or cuda with engine ray", repr(panel.settings.device))
     board = Board(suspects, known, lambda s, error, sha256: failed_rows(panel, s, error, sha256))
     if not board.peek(1):
         return
@@ -90,7 +93,7 @@ class Share:
         Raises:
             ClusterError: nothing to count workers by.
         """
-        cuda, wanted = panel.settings.device != "cpu", panel.settings.workers
+        cuda, wanted = panel.settings.device == "cuda", panel.settings.workers
         here = torch.get_num_threads()
         if resources is None:
             workers = workers_of(panel)
@@ -132,7 +135,7 @@ def _init(ray: Any, address: str, **more: Any) -> None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read by the processes that are started
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **more)
-    except (OSError, ValueError, RuntimeError, ImportError) as exc:
+    except Exception as exc:  # which kinds Ray raises depends on its version
         what = "the local cluster" if address == "local" else f"address {address}"
         raise ClusterError(f"screen: {what} must be a Ray cluster that works, got {one_line(exc)}") from exc
     finally:
@@ -144,9 +147,14 @@ def _check_address(address: str) -> None:
     """Whether a gRPC server answers there; Ray itself would try for minutes and then end the process."""
     if address == "auto":
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise InputError("screen", "address", "HOST:PORT, ray://HOST:PORT or auto", repr(address))
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        raise InputError(
+            "screen",
+            "address",
+            "HOST:PORT of its head, or auto (and this machine one of its nodes)",
+            repr(address),
+        )
     if os.environ.get("RAY_USE_TLS", "0") != "0":
         return
     try:
@@ -179,8 +187,8 @@ class Actors:
         self._actor = ray.remote(
             num_cpus=share.threads, num_gpus=share.gpu, max_restarts=0, scheduling_strategy="SPREAD"
         )(Worker)
-        device = "cuda" if panel.settings.device != "cpu" else "cpu"  # Ray shows an actor its GPU alone
-        self._given = (device, share.threads, os.getcwd(), socket.gethostname())
+        # on a GPU that is "cuda" for all: Ray shows an actor its own alone
+        self._given = (panel.settings.device, share.threads, os.getcwd(), socket.gethostname())
         self._actors: dict[int, Any] = {}
         self._calls: dict[Any, int] = {}
         self._count = 0

@@ -79,6 +79,7 @@ def screen(
         ManifestError: a bad manifest.
         ReferenceFileError: a reference that cannot be read.
         MissingDependency: an engine that needs an extra.
+        ClusterError: while it runs, if the cluster cannot be reached or used (``ray``).
         StorageError: store or table cannot be written, or another process uses the store.
         TimeLimitError: while it runs, if too many suspects never end. What is finished is kept.
     """
@@ -89,7 +90,8 @@ def screen(
     if out is not None:
         require_writable(out)
     run = _Run(
-        Panel.of(_references(references), settings),
+        # a cluster's device need not be here
+        Panel.of(_references(references), settings, None if engine == "local" else "cpu"),
         _engine(engine),
         address,
         Path(out) if out is not None else None,
