@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ from uapfast.screening.rows import Row, one_line
 from uapfast.screening.shift import Lost, News, Patience, Shift
 
 CONNECT = 10.0  # seconds for an address to answer
+HEAD_CHECK, HEAD_GONE = 5.0, 30.0  # seconds between looks at the head, and without it; Ray exits after 60
 A_GPU = 2  # workers of one GPU, as locally
 # what a gRPC server answers to this is a SETTINGS frame, type 4
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
@@ -192,6 +194,7 @@ class Actors:
         self._actors: dict[int, Any] = {}
         self._calls: dict[Any, int] = {}
         self._count = 0
+        self._head = _Head(str(ray.get_runtime_context().gcs_address))
 
     def hire(self) -> int:
         """Ask for one more actor; it says hello once there is room and it is up."""
@@ -205,7 +208,8 @@ class Actors:
         self._calls[self._actors[worker].exchange.remote(orders)] = worker
 
     def wait(self, seconds: float) -> list[tuple[int, News]]:
-        """All calls that have ended."""
+        """All calls that have ended; raises ``ClusterError`` if the head is gone."""
+        self._head.look()
         calls = list(self._calls)
         ended, _ = self._ray.wait(calls, num_returns=1, timeout=seconds) if calls else ([], calls)
         if ended:  # what else has ended meanwhile
@@ -229,8 +233,30 @@ class Actors:
 
     def stop(self) -> None:
         """Kill all of them."""
-        for worker in list(self._actors):
+        for worker in list(self._actors) if not self._head.gone else ():
             self.fire(worker)
+
+
+class _Head:
+    """Looks whether the head of the cluster is there: without it Ray would end this process."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._place = host.strip("[]"), int(port)
+        self._looked = self._seen = time.monotonic()
+        self.gone = False
+
+    def look(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < HEAD_CHECK:
+            return
+        self._looked = now
+        with contextlib.suppress(OSError), socket.create_connection(self._place, 2.0):
+            self._seen = now
+        if now - self._seen > HEAD_GONE:
+            self.gone = True
+            place = ":".join(map(str, self._place))
+            raise ClusterError(f"screen: the cluster's head must be there, got no answer from {place}")
 
 
 def _why(error: BaseException) -> str:
