@@ -19,8 +19,9 @@ from tests.api.screen_world import MLP, World
 from tests.api.test_screen import bad_suspects, bare, table
 from uapfast.errors import ClusterError, InputError, MissingDependency
 from uapfast.screening import engines, ray_engine
+from uapfast.screening.errands import Hello
 from uapfast.screening.plan import Suspect
-from uapfast.screening.shift import Hello, Patience, Shift
+from uapfast.screening.shift import Patience, Shift
 
 pytestmark = [pytest.mark.needs("ray"), pytest.mark.slow]
 # a network of its own file, as a user names it on the call
@@ -147,7 +148,7 @@ def test_who_kills_or_never_ends_is_one_row_with_an_error(world, tmp_path, clust
     run = uapfast.screen(world.references["first"], suspects, out=out, workers=2, engine="ray")
     assert run.finish().decisions["invalid"] == 2
     errors = {name: row["error_class"] for (_, name), row in table(out).items()}
-    assert errors == {str(n): None for n in range(8)} | {"1": "WorkerLostError", "5": "SuspectError"}
+    assert errors == {str(n): None for n in range(8)} | {"1": "WorkerLostError", "5": "TimeLimitError"}
     assert 4 <= len(seen) <= 8
 
 

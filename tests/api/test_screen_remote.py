@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from tests.api.screen_world import CNN, MLP, World
 from uapfast.errors import ClusterError, InputError
 from uapfast.screening import ray_engine
-from uapfast.screening.dispatch import BACKLOG, SLOTS, Board, Errand, Orders
+from uapfast.screening.dispatch import Board
+from uapfast.screening.errands import BACKLOG, SLOTS, Errand, News, Orders
 from uapfast.screening.judge import failed_rows
 from uapfast.screening.panel import Panel, Settings
 from uapfast.screening.pipeline import run as run_local
@@ -24,7 +25,7 @@ from uapfast.screening.plan import Suspect
 from uapfast.screening.ray_engine import Share
 from uapfast.screening.remote import Packed, Worker, pack, unpack
 from uapfast.screening.rows import SECONDS, Row
-from uapfast.screening.shift import News, Shift
+from uapfast.screening.shift import Shift
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -12,11 +13,12 @@ import pytest
 
 from uapfast.errors import ClusterError, WorkerLostError
 from uapfast.screening import dispatch
-from uapfast.screening.dispatch import BACKLOG, DEATHS, MOST, SLOTS, Board, Errand, Orders, Reply, Told
-from uapfast.screening.engines import AGAIN, Done
+from uapfast.screening.dispatch import DEATHS, KILLERS, MOST, Board
+from uapfast.screening.engines import AGAIN, Done, holds
+from uapfast.screening.errands import BACKLOG, SLOTS, Busy, Errand, Hello, Lost, News, Orders, Reply, Told
 from uapfast.screening.plan import Suspect
 from uapfast.screening.rows import Row
-from uapfast.screening.shift import Hello, Lost, News, Patience, Shift
+from uapfast.screening.shift import Patience, Shift
 
 VERSIONS = json.dumps({"uapfast": "1", "torch": "2"})
 
@@ -42,8 +44,8 @@ class Fake:
 
 
 class Scripted:
-    """A crew in one thread. Suspects whose name starts with ``kill`` kill, ``hang`` hang, ``bad`` fail;
-    the part of a name behind ``=`` is its hash."""
+    """A crew in one thread. Suspects whose name starts with ``kill`` kill, ``hang`` hang, ``build`` are never
+    built, ``bad`` fail; the part of a name behind ``=`` is its hash, and its letters its network."""
 
     def __init__(self, seed: int = 0, mortality: float = 0.0) -> None:
         self.random, self.mortality, self.now, self.count = random.Random(seed), mortality, 0.0, 0
@@ -101,15 +103,17 @@ class Scripted:
             if step == "kill":
                 return Lost("killed")
             if step == "hang":
-                return Reply(tuple(told), ((self.hung(fake), 1e6),))
+                self.deaths += 1
+                return Reply(tuple(told), (self.hung(fake),))
             assert isinstance(step, Told)
             told.append(step)
         if self.random.random() < self.mortality:
             return Lost("power")  # with everything that was not heard
         return Reply(tuple(told))
 
-    def hung(self, fake: Fake) -> int:
-        return next(n for n, e in fake.read.items() if e.suspect.name.startswith("hang"))
+    def hung(self, fake: Fake) -> Busy:
+        found = next(e for e in fake.read.values() if e.suspect.name.startswith(("hang", "build")))
+        return Busy(found.number, 1e6, found.suspect.name.startswith("build"))
 
     def step(self, fake: Fake) -> Told | str | None:
         can_read = fake.errands and len(fake.read) < SLOTS
@@ -118,6 +122,8 @@ class Scripted:
             fake.read[errand.number] = errand
             if errand.suspect.name.startswith("killreader"):
                 return "kill"
+            if errand.suspect.name.startswith("build"):
+                return "hang"
             return Told(errand.number, errand.suspect.name.partition("=")[2] or errand.suspect.name, 0.5)
         if not fake.ask:
             return None
@@ -135,7 +141,7 @@ def suspects(names: list[str], taken: list[int] | None = None) -> Iterator[tuple
     for number, name in enumerate(names):
         if taken is not None:
             taken[0] = number + 1
-        yield Suspect(name, "uapfast:x", name), f"stamp {name}"
+        yield Suspect(name, f"uapfast:{re.findall('[a-z]+', name)[0]}", name), f"stamp {name}"
 
 
 def play(names: list[str], crew: Scripted, workers: int = 3, known=None, **patience) -> list[Done]:
@@ -156,10 +162,10 @@ def play(names: list[str], crew: Scripted, workers: int = 3, known=None, **patie
 @pytest.mark.parametrize("seed", range(30))
 def test_every_suspect_once_whatever_dies(seed):
     rng = random.Random(seed)
-    kinds = ["kill", "killreader", "hang", "bad", "good"]
+    kinds = ["kill", "killreader", "hang", "build", "bad", "good"]
     names = []
     for i in range(rng.choice([1, 5, 60, 400])):
-        kind = rng.choices(kinds, [1, 1, 1, 10, 200])[0]
+        kind = rng.choices(kinds, [1, 1, 1, 1, 10, 200])[0]
         twin = f"={kind}{rng.randint(0, 9)}" if kind in ("bad", "good") and rng.random() < 0.4 else ""
         names.append(f"{kind}{i}{twin}")
     crew = Scripted(seed, mortality=rng.choice([0.0, 0.02]))
@@ -168,9 +174,11 @@ def test_every_suspect_once_whatever_dies(seed):
         name = done.suspect.name
         if name.startswith("kill"):
             assert one.error_class == "WorkerLostError" and done.stamp == AGAIN
-        elif name.startswith("hang"):
+        elif name.startswith(("hang", "build")):
             # with workers that die of other things as well, it may be taken for a killer
-            assert one.error_class in ("SuspectError", "WorkerLostError") and done.stamp == AGAIN
+            assert one.error_class == "TimeLimitError" or crew.mortality > 0
+            assert not holds(done.stamp, f"stamp {name}", 2e5)  # with more time it is tried again
+            assert holds(done.stamp, f"stamp {name}", 1e5) == (one.error_class == "TimeLimitError")
         elif done.stamp == AGAIN:
             assert one.error_class == "WorkerLostError" and crew.mortality > 0
         else:
@@ -330,3 +338,27 @@ def test_copies_that_wait_for_a_slow_original_do_not_pile_up(monkeypatch):
     stored.append(row(Suspect("old", "x"), "same"))
     heard = list(board.hear(1, [Told(first.number, "same", 0.0, (stored[0],))]))
     assert 20 <= len(heard) <= 20 + MOST + SLOTS and board.orders(2) is not None
+
+
+@pytest.mark.parametrize("kind", ["hang", "kill"])
+def test_copies_of_what_never_ends_or_kills_are_not_tried(kind):
+    names = [*(f"{kind}{i}=same" for i in range(200)), *(f"good{i}" for i in range(50))]
+    crew = Scripted(5)
+    done = {d.suspect.name: d.rows[0] for d in play(names, crew)}
+    error = {"hang": "TimeLimitError", "kill": "WorkerLostError"}[kind]
+    assert {r.error_class for n, r in done.items() if n.startswith(kind)} == {error}
+    assert {r.error_class for n, r in done.items() if n.startswith("good")} == {None}
+    assert crew.deaths <= 3 * (1 + DEATHS) and done[f"{kind}7=same"].sha256 == "same"
+
+
+@pytest.mark.parametrize("kind", ["build", "killreader"])
+def test_a_network_that_cannot_be_built_costs_few_workers(kind):
+    names = [*(f"{kind}{i}" for i in range(2000)), *(f"good{i}" for i in range(50))]
+    crew = Scripted(5)
+    done = {d.suspect.name: d for d in play(names, crew)}
+    error = {"build": "TimeLimitError", "killreader": "WorkerLostError"}[kind]
+    assert Counter(d.rows[0].error_class for d in done.values()) == {error: 2000, None: 50}
+    assert crew.deaths <= 3 * (1 + DEATHS) * KILLERS
+    if kind == "build":
+        assert "must be built within" in str(done["build1999"].rows[0].error_message)
+        assert holds(done["build1999"].stamp, "stamp build1999", 1.0)

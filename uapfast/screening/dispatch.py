@@ -3,64 +3,44 @@
 A worker reads a suspect, tells the hash of its tensors, and waits to hear whether to ask it: identical
 tensors are asked once, whichever workers read them. Results come with every reply. Of a dead worker's
 suspects, those that it may have begun are asked again one at a time, so that one that kills whoever asks
-it is found out after a few deaths and becomes a row; the others go back as they were.
+it is found out after a few deaths and becomes a row; the others go back as they were. Copies of one that
+kills or never ends are not asked.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from uapfast.errors import WorkerLostError
-from uapfast.screening.engines import AGAIN, Done
+from uapfast.errors import TimeLimitError, UapfastError, WorkerLostError
+from uapfast.screening.engines import AGAIN, Done, late
+from uapfast.screening.errands import BACKLOG, SLOTS, Busy, Errand, Orders, Told
 from uapfast.screening.plan import Suspect
 from uapfast.screening.rows import Row
 
-SLOTS = 3  # checkpoints in a worker's memory: one asked, one read ahead, one between
-BACKLOG = 16  # messages that a worker keeps before it waits to be heard
 MOST = 256  # suspects that a worker is given ahead, at most
 AHEAD = 2.0  # seconds of work that it is given ahead: what a dead worker costs, and the wait at the end
 PARKED = 4096  # suspects that wait for the answers to the same tensors, at most
 DEATHS = 2  # of workers that had one suspect alone, until it is a row
+KILLERS = 2  # suspects of one network that killed before they were read, until it is the network
+PAGE = 256  # suspects of such networks that become rows at a time
 
 Known = Callable[[Suspect, str], "list[Row] | None"]
 Failed = Callable[[Suspect, BaseException, "str | None"], "list[Row]"]
 
 
-class Errand(NamedTuple):
-    """One suspect as it is sent; ``stamp`` is that of its file where the run was started."""
+class Fault(NamedTuple):
+    """Why a suspect is given up; ``seconds`` were too few, if not None."""
 
-    number: int
-    suspect: Suspect
-    stamp: str
+    error: UapfastError
+    seconds: float | None = None
 
-
-class Orders(NamedTuple):
-    """What a worker is told: suspects to read, and which of those it has read to ask or to drop."""
-
-    errands: tuple[Errand, ...] = ()
-    ask: tuple[int, ...] = ()
-    drop: tuple[int, ...] = ()
-
-
-class Told(NamedTuple):
-    """What a worker says of one suspect: read (no rows yet, it waits for orders), or at its end."""
-
-    number: int
-    sha256: str | None
-    seconds: float
-    rows: tuple[Row, ...] | None = None
-    again: bool = False
-
-
-class Reply(NamedTuple):
-    """A worker's answer to orders: news, and the suspects under way with the seconds they have taken."""
-
-    told: tuple[Told, ...]
-    at: tuple[tuple[int, float], ...] = ()
+    def stamp(self, own: str) -> str:
+        """For the store: a resumed run tries again, but not with as little time as it had."""
+        return AGAIN if self.seconds is None else late(own, self.seconds)
 
 
 @dataclass(eq=False)
@@ -120,11 +100,15 @@ class Board:
         self._alone: deque[Ticket] = deque()
         self._hands: dict[int, Hand] = {}
         self._asked: dict[tuple[str, str], list[Ticket]] = {}  # who waits for the same tensors
+        self._tensors: dict[tuple[str, str], Fault] = {}  # that are not to be asked again
+        self._networks: dict[str, Fault] = {}  # that are not to be built again
+        self._killers: Counter[str] = Counter()
+        self._doomed: list[Ticket] = []
 
     @property
     def over(self) -> bool:
         """Whether every suspect has its rows, as far as the list was taken."""
-        waiting = self._more or self._ready or self._alone
+        waiting = self._more or self._ready or self._alone or self._doomed
         return not waiting and not any(hand.out for hand in self._hands.values())
 
     def peek(self, count: int) -> int:
@@ -156,20 +140,38 @@ class Board:
         return found if hand.out or found.drop else None
 
     def _share(self, hand: Hand) -> list[Ticket]:
-        if self._alone:  # all workers run dry meanwhile; that is two seconds
-            return [] if hand.out else [self._alone.popleft()]
+        while self._alone:  # all workers run dry meanwhile; that is two seconds
+            if hand.out:
+                return []
+            ticket = self._alone.popleft()
+            if not self._is_doomed(ticket):
+                return [ticket]
         if any(ticket.alone for ticket in hand.out.values()):
             return []
         if sum(map(len, self._asked.values())) >= PARKED:
             return []
         rate = hand.done / max(self._clock() - hand.since, 1e-3)
         fresh: list[Ticket] = []
-        while len(hand.out) + len(fresh) < min(max(SLOTS, int(rate * AHEAD)), MOST):
-            ticket = self._ready.popleft() if self._ready else self._new()
-            if ticket is None:
+        room = min(max(SLOTS, int(rate * AHEAD)), MOST) - len(hand.out)
+        while len(fresh) < room and len(self._doomed) < PAGE:
+            found = self._ready.popleft() if self._ready else self._new()
+            if found is None:
                 break
-            fresh.append(ticket)
+            if not self._is_doomed(found):
+                fresh.append(found)
         return fresh
+
+    def _is_doomed(self, ticket: Ticket) -> bool:
+        doomed = ticket.errand.suspect.network in self._networks
+        if doomed:
+            self._doomed.append(ticket)
+        return doomed
+
+    def settle(self) -> Iterator[Done]:
+        """Suspects that have their rows without being sent."""
+        doomed, self._doomed = self._doomed, []
+        for ticket in doomed:
+            yield from self._give_up(ticket, self._networks[ticket.errand.suspect.network])
 
     # -- from a worker -----------------------------------------------------------------------------
     def hear(self, worker: int, told: Sequence[Told]) -> Iterator[Done]:
@@ -189,6 +191,11 @@ class Board:
         assert ticket.sha256 is not None
         number, suspect = ticket.errand.number, ticket.errand.suspect
         key = (suspect.network, ticket.sha256)
+        if (fault := self._tensors.get(key)) is not None:
+            del hand.out[number]
+            hand.drop.append(number)
+            yield from self._give_up(ticket, fault)
+            return
         if not ticket.own:
             waiting, rows = self._asked.get(key), None
             if waiting is not None:
@@ -230,9 +237,15 @@ class Board:
         return Done(suspect, ticket.errand.stamp, tuple(moved))
 
     # -- without a worker --------------------------------------------------------------------------
-    def expire(self, worker: int, number: int, error: BaseException) -> Iterator[Done]:
-        """A suspect is given up while its worker still has it; the worker has to be replaced."""
-        yield from self._give_up(self._hands[worker].out.pop(number), error)
+    def expire(self, worker: int, busy: Busy, limit: float) -> Iterator[Done]:
+        """A suspect is given up while its worker is at it; the worker has to be replaced."""
+        ticket = self._hands[worker].out.pop(busy.number)
+        suspect = ticket.errand.suspect
+        what = "built" if busy.building else "asked" if ticket.sha256 else "read"
+        fault = Fault(TimeLimitError("screen", suspect.name, f"{what} within {limit:g} s", "no end"), limit)
+        if busy.building:
+            self._networks[suspect.network] = fault
+        yield from self._give_up(ticket, fault)
 
     def lost(self, worker: int, why: str = "", blame: bool = True) -> Iterator[Done]:
         """A worker is gone; yields suspects that are given up.
@@ -251,16 +264,31 @@ class Board:
             if begun and len(left) == 1:
                 ticket.deaths += 1
             if ticket.deaths >= DEATHS:
-                yield from self._give_up(ticket, WorkerLostError(_lost(ticket, why)))
+                yield from self._killed(ticket, Fault(WorkerLostError(_lost(ticket, why))))
             elif begun or ticket.alone:
                 ticket.alone = True
-                self._alone.append(ticket)
+                # who is under suspicion first: its copies wait for what comes of it
+                (self._alone.appendleft if ticket.deaths else self._alone.append)(ticket)
             else:
                 self._ready.append(ticket)
 
-    def _give_up(self, ticket: Ticket, error: BaseException) -> Iterator[Done]:
-        # of the machine, perhaps (its memory, a node): a resumed run tries again
-        yield from self._end(ticket, self._failed(ticket.errand.suspect, error, ticket.sha256), True)
+    def _killed(self, ticket: Ticket, fault: Fault) -> Iterator[Done]:
+        network = ticket.errand.suspect.network
+        if ticket.sha256 is None:
+            self._killers[network] += 1
+            if self._killers[network] >= KILLERS:
+                self._networks[network] = fault
+        yield from self._give_up(ticket, fault)
+
+    def _give_up(self, ticket: Ticket, fault: Fault) -> Iterator[Done]:
+        """Rows with an error, for whoever waits for the same tensors as well."""
+        suspect, waiting = ticket.errand.suspect, self._release(ticket)
+        if ticket.sha256 is not None:
+            self._tensors[suspect.network, ticket.sha256] = fault
+        rows = self._failed(suspect, fault.error, ticket.sha256)
+        yield Done(suspect, fault.stamp(ticket.errand.stamp), tuple(rows))
+        for other in waiting:
+            yield from self._give_up(other, fault)
 
 
 def _lost(ticket: Ticket, why: str) -> str:
@@ -269,4 +297,4 @@ def _lost(ticket: Ticket, why: str) -> str:
     return f"screen: {suspect.name} must be a suspect that leaves its worker alive, got {got} ({why})"
 
 
-__all__ = ["BACKLOG", "SLOTS", "Board", "Errand", "Orders", "Reply", "Told"]
+__all__ = ["Board", "Fault"]

@@ -17,15 +17,16 @@ from typing import Any
 import torch
 
 from uapfast.errors import ClusterError, InputError
-from uapfast.screening.dispatch import Board, Orders
+from uapfast.screening.dispatch import Board
 from uapfast.screening.engines import Done
+from uapfast.screening.errands import Lost, News, Orders
 from uapfast.screening.judge import failed_rows
 from uapfast.screening.panel import Panel
 from uapfast.screening.pipeline import workers_of
 from uapfast.screening.plan import Suspect
 from uapfast.screening.remote import Worker, pack
 from uapfast.screening.rows import Row, one_line
-from uapfast.screening.shift import Lost, News, Patience, Shift
+from uapfast.screening.shift import Patience, Shift
 
 CONNECT = 10.0  # seconds for an address to answer
 HEAD_CHECK, HEAD_GONE = 5.0, 30.0  # seconds between looks at the head, and without it; Ray exits after 60
@@ -49,7 +50,7 @@ def run(
         known: rows of the same network and tensors.
         address: of a running cluster (``HOST:PORT``, ``auto``); None starts one on this machine. A Ray that
             this process is connected to already is used as it is.
-        patience: how long is waited for a worker and a suspect.
+        patience: how long is waited; for a suspect as long as the settings say by default.
 
     Yields:
         One ``Done`` a suspect.
@@ -63,6 +64,7 @@ def run(
     board = Board(suspects, known, lambda s, error, sha256: failed_rows(panel, s, error, sha256))
     if not board.peek(1):
         return
+    patience = patience or Patience(suspect=panel.settings.timeout)
     with connected(panel, address) as share:
         crew = Actors(panel, share)
         try:

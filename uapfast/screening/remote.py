@@ -29,12 +29,12 @@ from uapfast.errors import ClusterError
 from uapfast.method.fingerprint import QueryPlan
 from uapfast.models.registry import arch_file
 from uapfast.reference import Reference
-from uapfast.screening.dispatch import BACKLOG, SLOTS, Errand, Orders, Reply, Told
+from uapfast.screening.errands import BACKLOG, SLOTS, Busy, Errand, Hello, Orders, Reply, Told
 from uapfast.screening.judge import failed_rows, judge
 from uapfast.screening.panel import Asked, Panel, Settings
 from uapfast.screening.pipeline import TRANSIENT
-from uapfast.screening.reader import Loaded, Slot, read_checkpoint
-from uapfast.screening.shift import Hello
+from uapfast.screening.plan import Suspect
+from uapfast.screening.reader import Loaded, Shapes, Slot, read_checkpoint
 from uapfast.screening.skeletons import Skeletons
 
 POLL, LINGER = 5.0, 0.05  # seconds until a worker replies: with nothing to tell, with little
@@ -143,6 +143,7 @@ class Worker:
         self._mine: set[int] = set()  # sent, and not yet told the end of
         self._held: dict[int, Held] = {}
         self._at: dict[int, float] = {}
+        self._building: set[int] = set()
         for work in (self._reads, self._asks):
             threading.Thread(target=work, daemon=True).start()
 
@@ -168,7 +169,9 @@ class Worker:
             told, self._told = tuple(self._told), []
             self._changed.notify_all()
             now = time.monotonic()
-            return Reply(told, tuple((number, now - since) for number, since in self._at.items()))
+            return Reply(
+                told, tuple(Busy(n, now - since, n in self._building) for n, since in self._at.items())
+            )
 
     def _patience(self, end: float) -> float:
         """Seconds that news may still be waited for."""
@@ -196,9 +199,17 @@ class Worker:
             self._try(held, self._ask)
 
     def _read(self, held: Held) -> Told:
-        suspect = held.errand.suspect
-        loaded = held.loaded = read_checkpoint(suspect, held.slot, self._skeletons.shapes)
-        return Told(held.errand.number, loaded.sha256, loaded.seconds)
+        number = held.errand.number
+
+        def shapes(suspect: Suspect) -> Shapes:
+            self._building.add(number)
+            try:
+                return self._skeletons.shapes(suspect)
+            finally:
+                self._building.discard(number)
+
+        loaded = held.loaded = read_checkpoint(held.errand.suspect, held.slot, shapes)
+        return Told(number, loaded.sha256, loaded.seconds)
 
     def _ask(self, held: Held) -> Told:
         assert held.loaded is not None

@@ -7,30 +7,15 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from uapfast.errors import ClusterError, SuspectError
-from uapfast.screening.dispatch import Board, Orders, Reply
+from uapfast.config import TIMEOUT
+from uapfast.errors import ClusterError
+from uapfast.screening.dispatch import Board
 from uapfast.screening.engines import Done
+from uapfast.screening.errands import Hello, Lost, News, Orders, Reply
 
 log = logging.getLogger(__name__)
-
-
-class Hello(NamedTuple):
-    """A worker is ready: on which machine, as which process, with which versions (JSON)."""
-
-    host: str
-    process: int
-    versions: str
-
-
-class Lost(NamedTuple):
-    """A worker is gone, and why, in one line."""
-
-    why: str
-
-
-News = Hello | Reply | Lost
 
 
 class Crew(Protocol):
@@ -62,7 +47,7 @@ class Patience:
 
     start: float = 900.0
     silent: float = 90.0
-    suspect: float = 600.0
+    suspect: float = TIMEOUT
     fails: int = 3
 
 
@@ -108,6 +93,7 @@ class Shift:
                     yield from self._heed(worker, news)
             yield from self._silence()
             self._send()
+            yield from self._board.settle()
             self._still_hope()
 
     def _hire(self) -> None:
@@ -139,12 +125,12 @@ class Shift:
     def _endless(self, worker: int, reply: Reply) -> Iterator[Done]:
         """Give up suspects that take too long; a thread cannot be stopped, so the worker goes as well."""
         told = {t.number for t in reply.told}
-        late = [n for n, seconds in reply.at if seconds > self._patience.suspect and n not in told]
-        for number in late:
-            rule = f"read and asked within {self._patience.suspect:g} seconds each"
-            yield from self._board.expire(worker, number, SuspectError("screen", "suspect", rule, "no end"))
+        limit = self._patience.suspect
+        late = [busy for busy in reply.at if busy.seconds > limit and busy.number not in told]
+        for busy in late:
+            yield from self._board.expire(worker, busy, limit)
         if late:
-            yield from self._lose(worker, "endless", blame=False)
+            yield from self._lose(worker, "a suspect without end", blame=False)
 
     def _lose(self, worker: int, why: str, blame: bool = True) -> Iterator[Done]:
         log.info("screen: worker %d is lost: %s", worker, why)
@@ -191,4 +177,4 @@ def _numbers(versions: str) -> dict[str, str]:
     return {name: version.partition("+")[0] for name, version in json.loads(versions).items()}
 
 
-__all__ = ["Crew", "Hello", "Lost", "News", "Patience", "Shift"]
+__all__ = ["Crew", "Patience", "Shift"]
