@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.api.screen_world import CNN, MLP, World
 from uapfast.errors import ClusterError, InputError
-from uapfast.screening import ray_engine
+from uapfast.screening import ray_engine, remote
 from uapfast.screening.dispatch import Board
 from uapfast.screening.errands import BACKLOG, SLOTS, Errand, News, Orders
 from uapfast.screening.judge import failed_rows
@@ -196,3 +196,19 @@ def test_one_gpu_of_several_cannot_be_named(world):
     with pytest.raises(InputError, match="device must be cpu or cuda with engine ray"):
         panel = Panel.of(world.references, Settings(0.01, device="cuda:1"), "cpu")
         list(ray_engine.run(panel, iter([]), lambda s, h: None))
+
+
+def test_what_is_under_way_is_told_with_its_time(world, tmp_path, make, monkeypatch):
+    monkeypatch.setattr(remote, "POLL", 0.3)
+    (tmp_path / "net.py").write_text("import time\ndef net():\n    time.sleep(1.0)\n    raise RuntimeError\n")
+    panel = Panel.of({"first": world.references["first"]}, Settings(0.01))
+    worker = make(pack(panel))
+    path = world.suspect("honest-0").path
+    reply = worker.exchange(Orders((Errand(7, Suspect(path, f"{tmp_path / 'net.py'}:net"), "x"),)))
+    ((number, seconds, building),) = reply.at
+    assert number == 7 and 0.2 < seconds < 1.0 and building and not reply.told
+    told = reply.told
+    while not told:
+        reply = worker.exchange(Orders())
+        told = reply.told
+    assert told[0].rows is not None and not reply.at

@@ -36,6 +36,7 @@ from uapfast.screening.pipeline import TRANSIENT
 from uapfast.screening.plan import Suspect
 from uapfast.screening.reader import Loaded, Shapes, Slot, read_checkpoint
 from uapfast.screening.skeletons import Skeletons
+from uapfast.screening.watch import Watch
 
 POLL, LINGER = 5.0, 0.05  # seconds until a worker replies: with nothing to tell, with little
 log = logging.getLogger(__name__)
@@ -131,7 +132,8 @@ class Worker:
             os.chdir(folder)
         torch.set_num_threads(threads)
         self._limits = threadpool_limits(1, user_api="blas")  # as long as this process lives
-        self._panel, self._skeletons = unpack(packed, device), Skeletons(device)
+        self._watch = Watch()
+        self._panel, self._skeletons = unpack(packed, device), Skeletons(device, self._watch)
         self._to_read: queue.SimpleQueue[Errand] = queue.SimpleQueue()
         self._to_ask: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
@@ -142,7 +144,7 @@ class Worker:
         self._first = 0.0  # when the oldest news came
         self._mine: set[int] = set()  # sent, and not yet told the end of
         self._held: dict[int, Held] = {}
-        self._at: dict[int, float] = {}
+        self._at: dict[int, threading.Thread] = {}
         self._building: set[int] = set()
         for work in (self._reads, self._asks):
             threading.Thread(target=work, daemon=True).start()
@@ -169,9 +171,9 @@ class Worker:
             told, self._told = tuple(self._told), []
             self._changed.notify_all()
             now = time.monotonic()
-            return Reply(
-                told, tuple(Busy(n, now - since, n in self._building) for n, since in self._at.items())
-            )
+            since = self._watch.since  # infinite for who waits
+            at = (Busy(n, now - since(thread), n in self._building) for n, thread in self._at.items())
+            return Reply(told, tuple(at))
 
     def _patience(self, end: float) -> float:
         """Seconds that news may still be waited for."""
@@ -218,7 +220,9 @@ class Worker:
 
     def _try(self, held: Held, step: Callable[[Held], Told]) -> None:
         number = held.errand.number
-        self._at[number] = time.monotonic()
+        self._watch.begin()
+        with self._changed:
+            self._at[number] = threading.current_thread()
         try:
             told = step(held)
         except BaseException as exc:  # a factory may even call sys.exit; the worker goes on
