@@ -17,7 +17,7 @@ PACKAGE = ROOT / "uapfast"
 MAX_FILE, MAX_FUNCTION = 300, 60
 
 LEAVES = {"errors", "config", "types", "files", "_version"}
-BELOW_OPS = LEAVES | {"_native", "kernels"}
+BELOW_OPS = LEAVES | {"_native", "kernels", "streams"}
 BELOW_METHOD = BELOW_OPS | {"ops"}
 BELOW_POOL = BELOW_METHOD | {"method", "models", "data", "safeload"}
 BELOW_REFERENCE = BELOW_POOL | {"pool"}
@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "safeload": {"errors", "types", "files"},
     "_native": LEAVES,
+    "streams": LEAVES,
     "kernels": LEAVES,
     "ops": BELOW_OPS,
     "models": BELOW_METHOD | {"safeload"},

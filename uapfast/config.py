@@ -11,6 +11,8 @@ from uapfast.errors import InputError
 
 Norm = Literal["linf", "l2"]
 UapMethod = Literal["deepfool", "margin", "contrastive"]
+UapForm = Literal["auto", "loop", "alone", "streams", "stacked"]
+Precision = Literal["float32", "bf16"]
 EncoderName = Literal["lineage", "paper"]
 Selection = Literal["disagree", "kmeans"]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from uapfast.config import GenerateConfig
-from uapfast.method.uap import universal_perturbation
+from uapfast.method.uap import complain, universal_perturbation
 from uapfast.reference import Record
 from uapfast.types import UniversalPerturbation
 from uapfast.verbs.entries import Entry, candidates_of
@@ -20,9 +21,15 @@ SPARED = 4  # other candidates, and innocents, that a contrastive UAP spares
 def make_uaps(
     models: list[Entry], images: Tensor, config: GenerateConfig, step: Callable[[str], None]
 ) -> tuple[Tensor, list[dict[str, Any]]]:
-    """One UAP per candidate, ``[P,C,H,W]``, and what is to be reported of each."""
+    """One UAP per candidate, ``[P,C,H,W]``, and what is to be reported of each.
+
+    On a GPU those of the margin method are made in one call, so that candidates can share steps.
+    """
+    candidates = candidates_of(models, config)
+    if config.uap == "margin" and all(model.device.type == "cuda" for _, model in candidates):
+        return _at_once(candidates, images, config, step)
     found, reports = [], []
-    for record, model in candidates_of(models, config):
+    for record, model in candidates:
         step(f"UAP of {record.name}")
         extra: dict[str, Any] = {}
         if config.uap == "contrastive":
@@ -43,6 +50,37 @@ def make_uaps(
         found.append(u.v.detach().to("cpu", torch.float32))
         reports.append(_uap_row(record.name, u))
     return torch.stack(found), reports
+
+
+def _at_once(
+    candidates: list[Entry], images: Tensor, config: GenerateConfig, step: Callable[[str], None]
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    u = universal_perturbation(
+        models=[model for _, model in candidates],
+        images=images,
+        eps=config.eps,
+        norm=config.norm,
+        method=config.uap,
+        fooling=config.fooling,
+        wire_safe=config.wire_safe,
+        seed=config.seed,
+    )
+    reports = []
+    for place, (record, _) in enumerate(candidates):
+        step(f"UAP of {record.name}")
+        reports.append(_uap_row(record.name, _one_of(u, place)))
+        if record.relation == "victim":
+            complain(reports[-1]["fooling_rate"], config.min_fooling, config.strict)
+    return u.v.detach().to("cpu", torch.float32), reports
+
+
+def _one_of(u: UniversalPerturbation, place: int) -> UniversalPerturbation:
+    """One model's part of a batch; of the samples asked an equal share."""
+    own = {
+        name: getattr(u, name)[place] for name in ("v", "fooling_rate", "random_sign_rate", "size", "passes")
+    }
+    shares = {name: getattr(u, name) // len(u.v) for name in ("forwards", "backwards")}
+    return replace(u, **own, **shares)
 
 
 def _contrast(models: list[Entry], candidate: Record) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from uapfast.config import Norm, UapMethod
+from uapfast.config import Norm, Precision, UapForm, UapMethod
 from uapfast.errors import FoolingRateError, FoolingRateWarning, ModelError
 from uapfast.method.uap.checks import Arguments, check_arguments, modules_of, to_images
 from uapfast.method.uap.common import (
@@ -28,10 +28,12 @@ from uapfast.method.uap.common import (
 from uapfast.method.uap.contrastive import ContrastSettings, run_contrastive
 from uapfast.method.uap.deepfool import DeepFoolSettings, run_deepfool
 from uapfast.method.uap.margin import MarginSettings, run_margin
-from uapfast.method.uap.stopping import Run, check_classes, make_runs
+from uapfast.method.uap.resident import Job
+from uapfast.method.uap.stopping import check_classes, make_runs
+from uapfast.method.uap.together import form_of, make_together
 from uapfast.types import UniversalPerturbation
 
-__all__ = ["universal_perturbation"]
+__all__ = ["complain", "universal_perturbation"]
 
 BATCH: dict[str, int] = {"deepfool": 32, "margin": 64, "contrastive": 64}
 PASSES: dict[str, int] = {"deepfool": 10, "margin": 20}
@@ -72,6 +74,9 @@ def universal_perturbation(
     count: int = 1,
     seed: int = 0,
     device: str | torch.device | None = None,
+    form: UapForm = "auto",
+    graph: bool = True,
+    precision: Precision = "float32",
 ) -> UniversalPerturbation:
     """Make a universal perturbation of a model, or a batch of them.
 
@@ -105,6 +110,14 @@ def universal_perturbation(
         count: perturbations per model, made with the seeds ``seed``, ``seed + 1``, ...
         seed: decides split, order and signs; the same seed, model and images give the same v.
         device: moves a copy of the models there; None: where the model is.
+        form: ``margin``: how steps are made. ``loop``: from the host, model after model. The others keep
+            everything on the device: ``alone`` model after model, ``streams`` side by side, ``stacked`` the
+            weights of models of one architecture as one network's. ``auto``: ``loop`` on a CPU; on a GPU by
+            size and kind of the networks (never by the clock, which would not repeat).
+        graph: record a step that is on the device as a CUDA graph; where that cannot be, it runs as it is.
+        precision: ``margin``, of the networks in steps that are on the device: ``float32`` (convolutions in
+            TF32 if torch is set so, its default) or ``bf16`` (autocast). v and the reported rates are
+            float32 in any case.
 
     Returns:
         ``v`` float32 ``[C,H,W]`` on the model's device, and plain numbers; with ``models`` or ``count``
@@ -117,17 +130,17 @@ def universal_perturbation(
     batched = models is not None or count != 1
     asked = Arguments(
         eps, norm, method, fooling, min_fooling, max_passes, batch_size, holdout, wire_safe, top_k, overshoot,
-        target, count, seed, models is not None, move is not None, spare is not None,
+        target, count, seed, models is not None, move is not None, spare is not None, form, graph, precision,
     )  # fmt: skip
     check_arguments(asked)
     x = to_images(images)
     victims, movers, spared = modules_of(model, models, move, spare, method)
     victims, movers, spared = ([_placed(m, device) for m in part] for part in (victims, movers, spared))
-    counter = Counter()
     with frozen([*victims, *movers, *spared]):
-        made = _made_of([Victim(m, x, counter) for m in victims], movers, spared, asked)
-    _complain(made, min_fooling, strict)
-    return _result(made, batched, asked, counter)
+        jobs = _jobs(victims, x, asked)
+        made = _made_of(jobs, movers, spared, asked)
+    complain(min(m.rate for m in made), min_fooling, strict)
+    return _result(made, batched, asked, _total(jobs))
 
 
 def _placed(module: nn.Module, device: str | torch.device | None) -> nn.Module:
@@ -136,55 +149,81 @@ def _placed(module: nn.Module, device: str | torch.device | None) -> nn.Module:
     return copy.deepcopy(module).to(device)
 
 
+def _jobs(modules: list[nn.Module], x: Tensor, a: Arguments) -> list[tuple[Job, int]]:
+    """The models with their images and seeds, and how many classes each has; images once a device."""
+    placed: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+    jobs = []
+    for module in modules:
+        counter = Counter()
+        query = Query(module, counter)
+        key = query.device, query.dtype
+        placed[key] = placed[key] if key in placed else x.to(*key)
+        victim = Victim(module, placed[key], counter)
+        runs = make_runs(victim, [a.seed + i for i in range(a.count)], a.holdout, a.fooling)
+        jobs.append((Job(victim, runs), check_classes(victim, runs[0])))
+    return jobs
+
+
 def _made_of(
-    victims: list[Victim], move: list[nn.Module], spare: list[nn.Module], a: Arguments
+    jobs: list[tuple[Job, int]], move: list[nn.Module], spare: list[nn.Module], a: Arguments
 ) -> list[_Made]:
     """All perturbations, model by model."""
-    seeds = [a.seed + i for i in range(a.count)]
-    runs = [make_runs(victim, seeds, a.holdout, a.fooling) for victim in victims]
-    classes = [check_classes(victim, run[0]) for victim, run in zip(victims, runs, strict=True)]
     # On the grid only whole steps count: the ball of the work is the one of the result.
     eps = grid_eps(a.eps) if a.wire_safe and a.norm == "linf" else a.eps
-    batch = min(a.batch_size or BATCH[a.method], len(runs[0][0].train))
+    form = form_of([job for job, _ in jobs], a)
+    first = jobs[0][0].runs[0]
+    batch = min(a.batch_size or BATCH[a.method], len(first.train))
     if a.method == "deepfool":
         passes = a.max_passes or PASSES["deepfool"]
         settings = DeepFoolSettings(eps, a.norm, passes, batch, a.top_k, a.overshoot)
-        found = run_deepfool(victims, runs, classes, settings)
+        victims, runs = [job.victim for job, _ in jobs], [job.runs for job, _ in jobs]
+        found = run_deepfool(victims, runs, [k for _, k in jobs], settings)
+    elif form == "loop":
+        found = [_make(job, move, spare, eps, batch, k, a) for job, k in jobs]
     else:
-        each = zip(victims, runs, classes, strict=True)
-        found = [_make(victim, move, spare, mine, eps, batch, k, a) for victim, mine, k in each]
-    parts = zip(victims, runs, found, strict=True)
-    return [made for victim, mine, v in parts for made in _report(victim, mine, v, a)]
+        found = make_together([job for job, _ in jobs], _margin(eps, batch, a), form, a)
+    return [m for (job, _), v in zip(jobs, found, strict=True) for m in _report(job, v, a)]
 
 
-def _report(victim: Victim, runs: list[Run], v: Tensor, a: Arguments) -> list[_Made]:
+def _report(job: Job, v: Tensor, a: Arguments) -> list[_Made]:
     """What ``v`` ``[P,C,H,W]`` of one model comes to."""
+    victim = job.victim
     if a.wire_safe:
         v = to_grid(v, a.eps, a.norm)
     if not bool(torch.isfinite(v).all()):
         raise ModelError(WHERE, "model", "one with finite gradients", "NaN or Inf in the perturbation")
     made = []
-    for run, row, size in zip(runs, v, sizes(v, a.norm), strict=True):
+    for run, row, size in zip(job.runs, v, sizes(v, a.norm), strict=True):
         rate = run.rate
-        if rate is None or rate < a.fooling or a.wire_safe:  # a check that failed may have seen only a part
+        # a check that failed may have seen only a part
+        if rate is None or rate < a.fooling or a.wire_safe or a.precision != "float32":
             rate = victim.fooling_rate(run.held, row)
         noise = victim.random_sign_rate(run.held, size, a.norm, run.seed)
         made.append(_Made(row.to(torch.float32), rate, noise, size, run.passes))
     return made
 
 
+def _margin(eps: float, batch: int, a: Arguments) -> MarginSettings:
+    return MarginSettings(eps, a.norm, a.max_passes or PASSES["margin"], batch)
+
+
+def _total(jobs: list[tuple[Job, int]]) -> Counter:
+    counters = [job.victim.query.counter for job, _ in jobs]
+    return Counter(sum(c.forwards for c in counters), sum(c.backwards for c in counters))
+
+
 def _make(
-    victim: Victim,
+    job: Job,
     move: list[nn.Module],
     spare: list[nn.Module],
-    runs: list[Run],
     eps: float,
     batch: int,
     classes: int,
     a: Arguments,
 ) -> Tensor:
+    victim, runs = job.victim, job.runs
     if a.method == "margin":
-        return run_margin(victim, runs, MarginSettings(eps, a.norm, a.max_passes or PASSES["margin"], batch))
+        return run_margin(victim, runs, _margin(eps, batch, a))
     targets = a.targets(classes)
     steps_a_pass = -(-len(runs[0].train) // batch)
     passes = a.max_passes or -(-CONTRAST_STEPS // steps_a_pass)
@@ -199,8 +238,8 @@ def _make(
     return run_contrastive(victim, movers, spared, runs, settings)
 
 
-def _complain(made: list[_Made], min_fooling: float, strict: bool) -> None:
-    low = min(m.rate for m in made)
+def complain(low: float, min_fooling: float, strict: bool) -> None:
+    """Raise (``strict``) or warn if the least fooling rate is below ``min_fooling``."""
     if low >= min_fooling:
         return
     if strict:

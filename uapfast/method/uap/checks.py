@@ -41,6 +41,9 @@ class Arguments:
     has_models: bool
     has_move: bool
     has_spare: bool
+    form: str
+    graph: bool
+    precision: str
 
     def targets(self, classes: int) -> tuple[int | None, ...]:
         """One target class or None per perturbation; raises ``InputError`` for a class that is not there."""
@@ -83,6 +86,13 @@ def check_arguments(a: Arguments) -> None:
     for name in ("max_passes", "batch_size"):
         value = getattr(a, name)
         need(value is None or (_is_whole(value) and value >= 1), name, "None or a whole number >= 1")
+    forms = ("auto", "loop", "alone", "streams", "stacked")
+    need(a.form in forms, "form", "one of " + ", ".join(forms))
+    need(a.precision in ("float32", "bf16"), "precision", "float32 or bf16")
+    if a.method != "margin":
+        need(a.form in ("auto", "loop"), "form", "auto or loop unless method is margin")
+    if a.method != "margin" or a.form == "loop":
+        need(a.precision == "float32", "precision", "float32 unless method is margin and form is not loop")
     if a.wire_safe:
         need(grid_eps(a.eps) > 0, "eps", "at least 1/255 with wire_safe")
     if a.method == "contrastive":

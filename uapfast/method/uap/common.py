@@ -135,7 +135,7 @@ class Victim:
         for part in torch.split(index, EVALUATION_BATCH // 2):
             hits += int(self.fooled(part, v).sum())
             seen += len(part)
-            if least is not None and hits / seen < least - 2 / math.sqrt(seen):
+            if least is not None and out_of_reach(hits, seen, least):
                 break
         return hits / seen
 
@@ -146,10 +146,16 @@ class Victim:
         """
         shape = (len(index), *self.images.shape[1:])
         generator = torch.Generator().manual_seed(mix(seed, -1))
-        signs = torch.randint(0, 2, shape, generator=generator).mul_(2).sub_(1)
+        # one byte each: a thousand large images of int64 signs would be gigabytes, and go to the device
+        signs = torch.randint(0, 2, shape, generator=generator, dtype=torch.int8).mul_(2).sub_(1)
         height = size if norm == "linf" else size / math.sqrt(math.prod(shape[1:]))
-        noise = (signs * height).to(self.images)
+        noise = (signs.to(self.images.device) * height).to(self.images)
         return float(self.fooled(index, noise).double().mean())
+
+
+def out_of_reach(hits: int, seen: int, least: float) -> bool:
+    """Whether ``least`` is hardly to be expected after ``hits`` of ``seen`` (four standard errors)."""
+    return hits / seen < least - 2 / math.sqrt(seen)
 
 
 def mix(seed: int, stream: int) -> int:

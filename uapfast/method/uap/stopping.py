@@ -36,11 +36,16 @@ class Run:
 
     def batch(self, size: int) -> Tensor:
         """The next ``size`` indices in the seeded order; at most to the end of the pass."""
-        number, place = divmod(self.seen, len(self.train))
+        place = self.seen % len(self.train)
+        return self.order()[place : place + size]
+
+    def order(self) -> Tensor:
+        """The indices of the pass under way in the seeded order, int64 ``[len(train)]``."""
+        number = self.seen // len(self.train)
         if self._order is None or self._order[0] != number:
             order = visit_order(self.seed, number, len(self.train))
             self._order = number, self.train[order.to(self.train.device)]
-        return self._order[1][place : place + size]
+        return self._order[1]
 
     def saw(self, count: int, fooled: int) -> None:
         """Record that of the ``count`` samples just visited ``fooled`` were fooled beforehand."""
@@ -54,18 +59,25 @@ class Run:
         """Whether the last sample of a pass was just seen."""
         return self.seen % len(self.train) == 0
 
+    def rested(self, more: int = 0) -> bool:
+        """Whether the last check is long enough ago, ``more`` samples from now, for another one."""
+        return self.seen + more - self.checked_at >= min(len(self.held), len(self.train))
+
     def due(self) -> bool:
         """Whether the held-out points should be asked: the training rate nears the goal, not too often."""
-        if self.seen - self.checked_at < min(len(self.held), len(self.train)):
+        if not self.rested():
             return False
         count = sum(c for c, _ in self.recent)
         return sum(f for _, f in self.recent) / count >= self.goal - MARGIN
 
     def check(self, victim: Victim, v: Tensor) -> bool:
         """Ask the held-out points; True if the goal is reached."""
-        self.checked_at = self.seen
-        self.rate = victim.fooling_rate(self.held, v, least=self.goal)
-        return self.rate >= self.goal
+        return self.checked(victim.fooling_rate(self.held, v, least=self.goal))
+
+    def checked(self, rate: float) -> bool:
+        """Take the answer of the held-out points; True if the goal is reached."""
+        self.checked_at, self.rate = self.seen, rate
+        return rate >= self.goal
 
 
 def make_runs(victim: Victim, seeds: Sequence[int], holdout: float, goal: float) -> list[Run]:
