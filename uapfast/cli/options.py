@@ -62,6 +62,9 @@ Weights = Annotated[
 ]
 Data = Annotated[str, typer.Option("--data", metavar="DATA", help=f"The owner's data: {DATA}.")]
 Manifest = Annotated[Path, typer.Option("--pool", metavar="MANIFEST", help="The pool's manifest.csv.")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="Of the networks: float32, or bf16 (faster on a GPU).")
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Mean = Annotated[
     str | None, typer.Option("--mean", metavar="M[,M...]", help="Subtracted from 0..1 images, per channel.")

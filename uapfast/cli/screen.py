@@ -11,7 +11,7 @@ from uapfast.cli import options as o
 from uapfast.cli.base import app
 from uapfast.cli.shell import Reporter, only_result_on_stdout
 from uapfast.cli.show import screen_lines
-from uapfast.config import TIMEOUT
+from uapfast.config import TIMEOUT, check
 
 
 @app.command()
@@ -51,14 +51,13 @@ def screen(
     mean: o.Mean = None,
     std: o.Std = None,
     device: o.Device = "auto",
+    precision: o.Precision = "float32",
     debug: o.Debug = False,
 ) -> int:
     """Screen checkpoints that nobody vouches for; a stopped run goes on where it was.
 
     Exit code: 1 if any row is piracy, else 3 if any is inconclusive, 4 if any is invalid, else 0; 2 error.
     """
-    from uapfast.config import check
-
     given = [str(p) for p in (manifest, folder) if p is not None]
     check(len(given) == 1, "screen", "--manifest and --dir", "one of them", " and ".join(given) or "neither")
     check(folder is None or arch is not None, "screen", "--arch", "given with --dir", "none")
@@ -74,7 +73,7 @@ def screen(
         screening = run(
             references, suspects, arch=arch, out=out, resume=resume, alpha=alpha, fdr=fdr, queries=queries,
             engine=engine, address=address, workers=workers, device=o.device(device, here=engine == "local"),
-            timeout=timeout, progress=progress,
+            timeout=timeout, precision=precision, progress=progress,  # type: ignore[arg-type]
         )  # fmt: skip
         summary = screening.finish()
         print(*screen_lines(summary.to_dict()), f"wrote {out}", sep="\n", file=stdout, flush=True)

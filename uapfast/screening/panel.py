@@ -35,6 +35,7 @@ class Settings:
         early: stop as soon as the answers settle it (:mod:`uapfast.method.sequential`).
         device: where networks run.
         workers: suspects asked at a time, or None for one a core.
+        precision: of the networks, ``float32`` or ``bf16``.
         timeout: seconds that reading a suspect, or asking it, may take; may be infinite.
     """
 
@@ -43,6 +44,7 @@ class Settings:
     early: bool = True
     device: str = "cpu"
     workers: int | None = None
+    precision: str = "float32"
     timeout: float = TIMEOUT
 
 
@@ -145,6 +147,7 @@ class Asked:
                 "looks": list(self.looks.views),
                 "spend": list(self.looks.spend),
                 "device": self.settings.device,
+                "precision": self.settings.precision,
             }
         )
 
@@ -197,6 +200,8 @@ class Panel:
     def keys(self) -> dict[str, str]:
         """Hash of what a row depends on besides reference and suspect, by the reference's SHA-256."""
         own = {"alpha": self.settings.alpha, "uapfast": json.loads(self.versions)["uapfast"]}
+        if self.settings.precision != "float32":
+            own["precision"] = self.settings.precision
         looks = {a.reference.sha256: [a.looks.views, a.looks.spend] for a in self.asked}
         return {sha256: _hash(own | {"looks": look}) for sha256, look in looks.items()}
 

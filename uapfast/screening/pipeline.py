@@ -29,9 +29,10 @@ from uapfast.config import GIVEN_UP
 from uapfast.errors import SandboxError, TimeLimitError
 from uapfast.screening.engines import AGAIN, Done, late
 from uapfast.screening.judge import failed_rows, judge
+from uapfast.screening.lanes import lanes_of
 from uapfast.screening.panel import Panel
 from uapfast.screening.plan import Suspect
-from uapfast.screening.reader import Slot, read_checkpoint
+from uapfast.screening.reader import Slot
 from uapfast.screening.rows import Row
 from uapfast.screening.skeletons import Skeletons
 from uapfast.screening.under_way import Item
@@ -75,9 +76,9 @@ class _Line:
 
     def __init__(self, panel: Panel, workers: int) -> None:
         self.panel, self.limit = panel, panel.settings.timeout
-        self.watch = Watch()
-        self.skeletons = Skeletons(panel.settings.device, self.watch)
-        self.depth = PER_WORKER * workers
+        self.watch, self.lanes = Watch(), lanes_of(panel.settings)
+        self.skeletons = Skeletons(panel.settings.device, self.watch, self.lanes.skeleton)
+        self.depth = PER_WORKER * workers + self.lanes.readers - 1
         self.room = Room(self.watch, self.depth)
         self.to_read: Source = queue.SimpleQueue()
         self.to_judge: Source = queue.SimpleQueue()
@@ -89,12 +90,13 @@ class _Line:
         self.lock = threading.Lock()
         self.threads: dict[threading.Thread, tuple[Source, Step]] = {}
         self.lost: list[threading.Thread] = []
-        self._start(self.to_read, self._read)
+        for _ in range(self.lanes.readers):
+            self._start(self.to_read, self._read)
         for _ in range(workers):
             self._start(self.to_judge, self._judge)
 
     def _slot(self) -> Slot:
-        return Slot(self.panel.settings.device != "cpu", self.room)
+        return self.lanes.slot(self.room)
 
     def _start(self, source: Source, step: Step) -> None:
         thread = threading.Thread(target=self._work, args=(source, step), daemon=True, name=NAME)
@@ -140,7 +142,7 @@ class _Line:
         if item.suspect.network in self.hung:
             self._late(item, self.hung[item.suspect.network])
             return
-        item.loaded = read_checkpoint(item.suspect, item.slot, self.skeletons.shapes)
+        item.loaded = self.lanes.read(item.suspect, item.slot, self.skeletons.shapes)
 
     def _judge(self, item: Item) -> None:
         assert item.loaded is not None

@@ -13,7 +13,7 @@ import math
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -37,11 +37,13 @@ from uapfast.screening.inplace import (
     some_outside,
 )
 from uapfast.screening.plan import Suspect
+from uapfast.screening.precision import ask
 from uapfast.screening.reader import Shapes
 from uapfast.screening.watch import Watch
 
 IDLE, IDLE_BYTES = 8, 4 << 30  # skeletons kept without work, and their weights together
 POLL = 0.2  # seconds after which who waits for a builder looks whether that one was given up
+Build = Callable[[Suspect], "Skeleton"]
 KNOWN = 1024  # architectures whose shapes are remembered
 
 
@@ -50,7 +52,7 @@ class Skeleton:
 
     Args:
         suspect: says architecture and preprocessing; its weights are not read.
-        device: where it runs.
+        device, precision: where it runs and how (:mod:`uapfast.screening.precision`).
 
     Attributes:
         shapes: names and shapes of the weights that it takes.
@@ -64,8 +66,8 @@ class Skeleton:
         MissingDependency: timm or torchvision is needed.
     """
 
-    def __init__(self, suspect: Suspect, device: str = "cpu") -> None:
-        self.device = torch.device(device)
+    def __init__(self, suspect: Suspect, device: str = "cpu", precision: str = "float32") -> None:
+        self.device, self.precision = torch.device(device), precision
         base = Path(suspect.base) if suspect.base else None
         factory = resolve_arch(suspect.arch, base=base)
         if arch_file(suspect.arch, base=base) is None:  # a manifest may name it: look before it is built
@@ -183,8 +185,7 @@ class Skeleton:
 
     def _batch(self, x: Tensor, name: str) -> Tensor:
         try:
-            with torch.no_grad():
-                out = self.module(x.to(self.device))
+            out = ask(self.module, x.to(self.device), self.precision)
         except (InputError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as exc:  # a suspect may fail in any way; the caller gets one typed error
@@ -200,12 +201,13 @@ class Skeletons:
     """Skeletons of every architecture that is met, lent to one thread at a time.
 
     Args:
-        device: where they run.
+        device: where they run, unless ``build`` knows.
         watch: is told when a thread waits for another one's building.
+        build: makes one; a plain one by default.
     """
 
-    def __init__(self, device: str = "cpu", watch: Watch | None = None) -> None:
-        self._device, self._watch = device, watch or Watch()
+    def __init__(self, device: str = "cpu", watch: Watch | None = None, build: Build | None = None) -> None:
+        self._build, self._watch = build or (lambda suspect: Skeleton(suspect, device)), watch or Watch()
         self._idle: OrderedDict[tuple[str, int], Skeleton] = OrderedDict()
         self._shapes: OrderedDict[str, Shapes] = OrderedDict()
         self._lock, self._building = threading.Lock(), threading.Lock()
@@ -227,7 +229,7 @@ class Skeletons:
         skeleton = self._take(suspect)
         if skeleton is None:
             with self._alone(suspect):  # a user's factory need not be safe in several threads
-                skeleton = Skeleton(suspect, self._device)
+                skeleton = self._build(suspect)
         try:
             yield skeleton
         except UapfastError:  # about the suspect; the next one's weights replace its
