@@ -4,9 +4,11 @@
 #   benchmarks/gpu.sh [--rehearse] [OUTPUT_FOLDER]        default: benchmarks/results
 #
 # --rehearse takes every step but the device's: it builds, runs the same tests (those of the device are
-# skipped) and runs each benchmark once on the CPU. PYTHON names the interpreter (default python3); it
-# must have torch, pytest, pytest-benchmark, pybind11, cmake and ninja. A step that fails does not stop
-# the next; the exit code is the number of failed steps.
+# skipped) and runs each benchmark once on the CPU, the pipelines at tiny sizes. PYTHON names the interpreter
+# (default python3); it must have torch, numpy, scipy, scikit-learn (with threadpoolctl), pyarrow, safetensors,
+# pytest, pytest-benchmark, hypothesis, pybind11, cmake and ninja; typer, rich, matplotlib, jinja2 and other
+# plugins of pytest are not needed. A step that fails does not stop the next; the exit code is the number of
+# failed steps. ONLY="build tests" takes the steps named.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,6 +23,7 @@ if [ $rehearse -eq 1 ]; then budget=7200; fi  # how long a rehearsal takes says 
 step() {  # step NAME SECONDS COMMAND...: its log goes to NAME.log, its last lines to the screen
   local name=$1 limit=$2 begin=$SECONDS code left=$((budget - SECONDS))
   shift 2
+  case " ${ONLY:-$name} " in *" $name "*) ;; *) return ;; esac
   if [ $rehearse -eq 1 ]; then limit=$((limit * 10)); fi
   if [ $left -lt $limit ]; then limit=$left; fi
   if [ $limit -lt 5 ]; then
@@ -40,7 +43,10 @@ if [ $rehearse -eq 1 ]; then
 else
   cuda=ON device=cuda required=cuda,triton,cuda-extension timing=(--benchmark-only)
 fi
+# for tests that start pytest as well: --strict-config would refuse the setting of a plugin that is not here
+export PYTEST_ADDOPTS="${PYTEST_ADDOPTS:-} -o addopts= --import-mode=importlib"
 run=("$python" -m pytest -q -p no:cacheprovider)
+if [ $rehearse -eq 1 ]; then tiny=(--tiny --seconds 3600); else tiny=(); fi
 json() { if [ $rehearse -eq 0 ]; then echo "--benchmark-json=$out/$1.json"; fi; }
 
 step build 200 env UAPFAST_CUDA=$cuda "$python" -m pip install --quiet --no-build-isolation --no-deps --no-index -e .
@@ -50,12 +56,16 @@ step tests 200 env UAPFAST_REQUIRE=$required "${run[@]}" tests/gpu tests/ops tes
 ops=(ceilings project_lp deepfool_step build_queries fingerprint_rows similarity_moments)
 step benchmarks 240 "${run[@]}" "--device=$device" "${timing[@]}" $(json gpu) \
   $(printf "benchmarks/bench_%s.py " "${ops[@]}")
+step generate 110 "$python" -m benchmarks.gpu_generate --device $device --out "$out" --seconds 70 ${tiny[@]+"${tiny[@]}"}
+step screen 100 "$python" -m benchmarks.gpu_screen --device $device --out "$out" --seconds 50 ${tiny[@]+"${tiny[@]}"}
+cat "$out/gpu_generate.md" "$out/gpu_screen.md" 2>/dev/null
 if [ $rehearse -eq 0 ]; then
   step table 30 bash -c "'$python' benchmarks/table.py '$out/gpu.json' >'$out/gpu.md'"
   cat "$out/gpu.md" 2>/dev/null
 fi
 step parity 90 "$python" -m benchmarks.parity --device $device --out "$out/parity.json"
-if [ $rehearse -eq 0 ] && command -v compute-sanitizer >/dev/null; then
+if [ -n "${ONLY:-}" ]; then :
+elif [ $rehearse -eq 0 ] && command -v compute-sanitizer >/dev/null; then
   small="only_its_target or cuda and (paper or float64 or cannot or nan_and or ties or every_run)"
   for tool in memcheck racecheck; do
     step "$tool" 90 compute-sanitizer --tool $tool --error-exitcode 9 --target-processes all \

@@ -1,0 +1,125 @@
+"""UAPs on a GPU: a large network alone, and a victim with its twins together, in every form of the step.
+
+    python -m benchmarks.gpu_generate --device cuda --out benchmarks/results [--tiny]
+
+The large network has the layers of ResNet-50 at 224 px, trained from a seed for some steps on textures that
+are made from seeds (``benchmarks/networks.py``); 2,000 other textures, a ball of 10/255 (linf), a fooling
+rate of 0.8 on held-out images to be reached. The small ones are 13 networks of one architecture with other
+seeds, as a victim and twelve twins. Every time is taken twice: "first time" includes what is made once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import networks
+from benchmarks.pipelines import Report, Row, timed
+from uapfast import universal_perturbation
+from uapfast.models.registry import resolve_arch
+from uapfast.types import UniversalPerturbation
+
+EPS, GOAL = 10 / 255, 0.8
+CANDIDATES = 13
+LARGE: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("steps from the host", {"form": "loop"}),
+    ("steps on the device", {"form": "alone", "graph": False}),
+    ("recorded steps", {"form": "alone"}),
+    ("recorded steps, bf16", {"form": "alone", "precision": "bf16"}),
+)
+SMALL: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("one by one, from the host", {"form": "loop"}),
+    ("one by one, recorded", {"form": "alone"}),
+    ("streams, recorded", {"form": "streams"}),
+    ("stacked, recorded", {"form": "stacked"}),
+    ("what auto takes", {"form": "auto"}),
+)
+
+
+def mean(value: float | Sequence[float]) -> float:
+    return float(torch.tensor(value, dtype=torch.float64).mean())
+
+
+def measured(name: str, work: Any, device: str) -> tuple[Row, UniversalPerturbation]:
+    first = timed(work, device)[1]
+    made, seconds = timed(work, device)
+    row: Row = {"steps": name, "seconds": seconds, "first time": first}
+    row |= {"fooling": mean(made.fooling_rate), "random signs": mean(made.random_sign_rate)}
+    row |= {"passes": mean(made.passes), "forward": made.forwards, "backward": made.backwards}
+    return row, made
+
+
+def large(report: Report, device: str, tiny: bool) -> list[Row]:
+    make = networks.resnet50_tiny if tiny else networks.resnet50
+    side, count, steps = (32, 64, 25) if tiny else (224, 2_000, 150)
+    model, right = networks.trained(make, side, 0, device, steps, 16 if tiny else 64)
+    images, _ = networks.textures(count, side, 99, device)
+    forward = networks.operations(model, images[:1])
+    report.facts(
+        **{
+            "large network": f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
+            f"{forward / 1e9:.2f} GFLOP a forward, {right:.3f} right on textures",
+            "images": f"{count} of {side} px",
+        }
+    )
+    rows: list[Row] = []
+    for name, how in LARGE:
+        work = partial(universal_perturbation, model, images, eps=EPS, fooling=GOAL, seed=0, **how)
+        row, made = measured(name, work, device)
+        row["TFLOP/s"] = forward * (made.forwards + made.backwards) / row["seconds"] / 1e12
+        rows.append(row)
+        print(row, flush=True)
+    reached = [r["seconds"] for r in rows if r["fooling"] >= GOAL]
+    said = f"{min(reached):.2f} s" if reached else "no form reached the rate"
+    report.facts(**{"large, aim 5 s at a fooling rate of 0.8": said})
+    return rows
+
+
+def candidates(arch: str, side: int, count: int, device: str, steps: int) -> list[nn.Module]:
+    return [networks.trained(resolve_arch(arch), side, s, device, steps)[0] for s in range(count)]
+
+
+def small(kind: str, device: str, tiny: bool) -> list[Row]:
+    side, count, steps = (16, 48, 25) if tiny else (32, 1_000, 40)
+    arch = f"uapfast:{kind}?channels=3&size={side}"
+    models = candidates(arch, side, 2 if tiny else CANDIDATES, device, steps)
+    images, _ = networks.textures(count, side, 98, device)
+    rows: list[Row] = []
+    base: Tensor | None = None
+    for name, how in SMALL:
+        given = {"eps": 0.1, "fooling": 0.95, "max_passes": 2 if tiny else 5, "seed": 0} | how
+        row, made = measured(
+            name, partial(universal_perturbation, models=models, images=images, **given), device
+        )
+        base = made.v if base is None else base
+        row["largest difference of v"] = float((made.v - base).abs().max())
+        rows.append(row)
+        row["times faster"] = rows[0]["seconds"] / row["seconds"]
+        print(row, flush=True)
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--seconds", type=float, default=90.0, help="no part is begun after so many")
+    parser.add_argument("--tiny", action="store_true", help="sizes of a rehearsal")
+    given = parser.parse_args()
+    report = Report("UAPs", given.out, "gpu_generate", given.seconds, given.device)
+    report.part("large", lambda: large(report, given.device, given.tiny))
+    for kind in ("resnet-small", "cnn-small", "mlp-small"):
+        report.part(kind, partial(small, kind, given.device, given.tiny))
+    print(report.markdown())
+    return min(report.failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

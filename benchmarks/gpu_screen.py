@@ -1,0 +1,194 @@
+"""Screening on a GPU: checkpoints a second, against a plain loop on the same device in the same run.
+
+    python -m benchmarks.gpu_screen --device cuda --out benchmarks/results [--tiny]
+
+Checkpoints of ResNet-18 at 32 px and of a small CNN, written just before, so that they are in the page cache;
+one reference each with 512 pairs of queries (x and x + t v), all of them asked of everybody (``early=False``)
+unless the row says otherwise. "per second" is the rate after the first quarter, "with the start" that of all.
+The plain loop builds the network, ``torch.load``s, ``load_state_dict``s, verifies, one checkpoint after the
+other, once before it is timed. Twins and innocents are trained for a moment on textures only
+(``benchmarks/networks.py``): how well they tell thieves from others is no subject here, that both ways say
+the same is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import uapfast
+from benchmarks import networks
+from benchmarks.pipelines import Report, Row, timed
+from uapfast.models.registry import resolve_arch
+from uapfast.screening.plan import from_folder
+
+HERE = Path(__file__).with_name("networks.py")
+ALPHA = 1e-3
+
+
+class Case(NamedTuple):
+    """A population to be screened: how many files, and of how many the plain loop takes its time."""
+
+    name: str
+    arch: str
+    files: int
+    plain: int
+    steps: int
+    aim: int  # checkpoints a second
+
+
+def cases(tiny: bool) -> list[Case]:
+    small = "uapfast:cnn-small?channels=3&size=32"
+    if tiny:
+        return [
+            Case("ResNet-18", f"{HERE}:resnet18_tiny", 6, 3, 25, 100),
+            Case("small CNN", small, 12, 4, 25, 500),
+        ]
+    return [
+        Case("ResNet-18", f"{HERE}:resnet18", 160, 24, 60, 100),
+        Case("small CNN", small, 2_000, 100, 60, 500),
+    ]
+
+
+def reference_of(case: Case, device: str, tiny: bool) -> tuple[uapfast.Reference, dict[str, Tensor]]:
+    """A reference of 512 pairs, and the victim's weights."""
+    make = resolve_arch(case.arch)
+    twins, others = (2, 6) if tiny else (5, 10)
+    victim, *pool = (networks.trained(make, 32, s, device, case.steps)[0] for s in range(1 + twins))
+    kinds = ("resnet", "vgg", "cnn")
+    honest = [
+        networks.trained(
+            resolve_arch(f"uapfast:{kinds[s % 3]}-small?channels=3&size=32"), 32, 50 + s, device, case.steps
+        )[0]
+        for s in range(others)
+    ]
+    images, labels = networks.textures(1_536 if not tiny else 200, 32, 97, device)
+    views = 16 if not tiny else 4
+    config = uapfast.GenerateConfig(points=32, views=views, uap_images=256, min_fooling=0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        models = uapfast.Pool.from_models(twins=pool, homologous=honest, device=device)
+        made = uapfast.generate(victim, images.cpu(), labels.cpu(), pool=models, config=config, device=device)
+    return made, {k: v.detach().cpu() for k, v in victim.state_dict().items()}
+
+
+def populate(folder: Path, case: Case, base: dict[str, Tensor]) -> None:
+    """Files that differ in their weights and in nothing that a verdict sees; some as pickles as well."""
+    (folder / "pt").mkdir(parents=True)
+    (folder / "st").mkdir()
+    for i in range(case.files):
+        state = {k: v * (1 + 1e-6 * i) if v.is_floating_point() else v for k, v in base.items()}
+        save_file(state, folder / "st" / f"{i:05d}.safetensors")
+        if i < case.plain:
+            torch.save(state, folder / "pt" / f"{i:05d}.pt")
+
+
+def plain_loop(case: Case, folder: Path, reference: uapfast.Reference, device: str) -> dict[str, str]:
+    found = {}
+    for path in sorted((folder / "pt").glob("*.pt")):
+        module = resolve_arch(case.arch)()
+        module.load_state_dict(torch.load(path, weights_only=True))
+        found[path.stem] = uapfast.verify(reference, module.eval(), alpha=ALPHA, device=device).decision
+    return found
+
+
+def screened(
+    case: Case, folder: Path, reference: uapfast.Reference, device: str, **how: Any
+) -> tuple[dict[str, str], Row]:
+    """Decisions by file; the rate after the first quarter, and mean milliseconds of what rows tell."""
+    suspects = from_folder(folder / "st", case.arch)
+    stamps: list[float] = []
+
+    def seen(done: int, total: int, what: str) -> None:
+        if done:
+            stamps.append(time.perf_counter())
+
+    with uapfast.screen(
+        reference, suspects, alpha=ALPHA, fdr=1.0, device=device, progress=seen, **how
+    ) as screening:
+        rows = list(screening)
+    kinds = ("read", "load", "forward", "score")
+    spent = {f"ms {k}": 1e3 * sum(getattr(r, f"seconds_{k}") or 0 for r in rows) / len(rows) for k in kinds}
+    begin = len(stamps) // 4  # networks are built and graphs recorded before
+    steady = (len(stamps) - 1 - begin) / (stamps[-1] - stamps[begin])
+    return {Path(r.name).stem: r.decision for r in rows}, {"steady": steady} | spent
+
+
+def ways(tiny: bool) -> list[tuple[str, dict[str, Any]]]:
+    some = [1, 2] if tiny else [2, 4, 8]
+    return [
+        *((f"float32, {w} workers", {"early": False, "workers": w}) for w in some),
+        *((f"bf16, {w} workers", {"early": False, "workers": w, "precision": "bf16"}) for w in some[1:]),
+        ("float32, early stopping", {"early": True, "workers": some[-1]}),
+        ("bf16, early stopping", {"early": True, "workers": some[-1], "precision": "bf16"}),
+    ]
+
+
+def measure(report: Report, case: Case, device: str, tiny: bool) -> list[Row]:
+    reference, base = reference_of(case, device, tiny)
+    plan = reference.plan
+    sample = torch.zeros(1, 3, 32, 32, device=device)
+    flops = networks.operations(resolve_arch(case.arch)().to(device).eval(), sample)
+    size = sum(v.nbytes for v in base.values()) / 1e6
+    report.facts(**{case.name: f"{size:.1f} MB, {flops / 1e9:.3f} GFLOP a query, {plan.queries} queries"})
+    folder = Path(tempfile.mkdtemp(prefix="gpu-screen-"))
+    try:
+        populate(folder, case, base)
+        plainly = partial(plain_loop, case, folder, reference, device)
+        plainly()  # what is made once is not the loop's
+        want, seconds = timed(plainly, device)
+        rate = len(want) / seconds
+        rows: list[Row] = [{"way": "plain loop", "per second": rate, "times faster": 1.0}]
+        for name, how in ways(tiny):
+            rows.append(
+                _row(name, partial(screened, case, folder, reference, device, **how), want, rate, device)
+            )
+            rows[-1]["TFLOP/s"] = (
+                flops * plan.queries * rows[-1]["per second"] / 1e12 if not how["early"] else None
+            )
+            print(rows[-1], flush=True)
+        best = max(rows[1:], key=lambda r: r["per second"] if not r["way"].endswith("stopping") else 0.0)
+        told = f"{best['per second']:.0f} and {best['times faster']:.1f} ({best['way']})"
+        report.facts(**{f"{case.name}, aim {case.aim} a second and 10 times the plain loop": told})
+        return rows
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _row(name: str, work: Callable[[], Any], want: dict[str, str], rate: float, device: str) -> Row:
+    (found, spent), seconds = timed(work, device)
+    steady = spent.pop("steady")
+    row: Row = {"way": name, "per second": steady, "with the start": len(found) / seconds}
+    row["times faster"] = steady / rate
+    row["other decisions"] = sum(found[k] != v for k, v in want.items())
+    return row | spent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--seconds", type=float, default=60.0, help="no part is begun after so many")
+    parser.add_argument("--tiny", action="store_true", help="sizes of a rehearsal")
+    given = parser.parse_args()
+    report = Report("Screening", given.out, "gpu_screen", given.seconds, given.device)
+    for case in cases(given.tiny):
+        report.part(case.name, partial(measure, report, case, given.device, given.tiny))
+    print(report.markdown())
+    return min(report.failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
