@@ -56,6 +56,7 @@ step tests 200 env UAPFAST_REQUIRE=$required "${run[@]}" tests/gpu tests/ops tes
 ops=(ceilings project_lp deepfool_step build_queries fingerprint_rows similarity_moments)
 step benchmarks 240 "${run[@]}" "--device=$device" "${timing[@]}" $(json gpu) \
   $(printf "benchmarks/bench_%s.py " "${ops[@]}")
+step parity 90 "$python" -m benchmarks.parity --device $device --out "$out/parity.json"
 step generate 110 "$python" -m benchmarks.gpu_generate --device $device --out "$out" --seconds 70 ${tiny[@]+"${tiny[@]}"}
 step screen 100 "$python" -m benchmarks.gpu_screen --device $device --out "$out" --seconds 50 ${tiny[@]+"${tiny[@]}"}
 cat "$out/gpu_generate.md" "$out/gpu_screen.md" 2>/dev/null
@@ -63,7 +64,6 @@ if [ $rehearse -eq 0 ]; then
   step table 30 bash -c "'$python' benchmarks/table.py '$out/gpu.json' >'$out/gpu.md'"
   cat "$out/gpu.md" 2>/dev/null
 fi
-step parity 90 "$python" -m benchmarks.parity --device $device --out "$out/parity.json"
 if [ -n "${ONLY:-}" ]; then :
 elif [ $rehearse -eq 0 ] && command -v compute-sanitizer >/dev/null; then
   small="only_its_target or cuda and (paper or float64 or cannot or nan_and or ties or every_run)"
