@@ -1,6 +1,6 @@
 """A worker of a cluster: reads, tells hashes, asks what it is told to, in threads of its own process.
 
-The steps are those of the local engine (``read_checkpoint``, ``judge``) on the same queries, batches and
+The steps are those of the local engine (its lanes, ``judge``) on the same queries, batches and
 threads, so results on the same kind of CPU are the same bit for bit. Knows nothing of Ray.
 """
 
@@ -15,7 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,11 @@ from uapfast.models.registry import arch_file
 from uapfast.reference import Reference
 from uapfast.screening.errands import BACKLOG, SLOTS, Busy, Errand, Hello, Orders, Reply, Told
 from uapfast.screening.judge import failed_rows, judge
+from uapfast.screening.lanes import lanes_of
 from uapfast.screening.panel import Asked, Panel, Settings
 from uapfast.screening.pipeline import TRANSIENT
 from uapfast.screening.plan import Suspect
-from uapfast.screening.reader import Loaded, Shapes, Slot, read_checkpoint
+from uapfast.screening.reader import Loaded, Shapes, Slot
 from uapfast.screening.skeletons import Skeletons
 from uapfast.screening.watch import Watch
 
@@ -133,12 +134,14 @@ class Worker:
         torch.set_num_threads(threads)
         self._limits = threadpool_limits(1, user_api="blas")  # as long as this process lives
         self._watch = Watch()
-        self._panel, self._skeletons = unpack(packed, device), Skeletons(device, self._watch)
+        self._panel = unpack(packed, device)
+        self._lanes = lanes_of(replace(packed.settings, device=device))
+        self._skeletons = Skeletons(device, self._watch, self._lanes.skeleton)
         self._to_read: queue.SimpleQueue[Errand] = queue.SimpleQueue()
         self._to_ask: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for _ in range(SLOTS):
-            self._slots.put(Slot(pinned=device != "cpu"))
+            self._slots.put(self._lanes.slot())
         self._changed = threading.Condition()
         self._told: list[Told] = []
         self._first = 0.0  # when the oldest news came
@@ -210,7 +213,7 @@ class Worker:
             finally:
                 self._building.discard(number)
 
-        loaded = held.loaded = read_checkpoint(held.errand.suspect, held.slot, shapes)
+        loaded = held.loaded = self._lanes.read(held.errand.suspect, held.slot, shapes)
         return Told(number, loaded.sha256, loaded.seconds)
 
     def _ask(self, held: Held) -> Told:
