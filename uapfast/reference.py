@@ -19,8 +19,9 @@ from torch import Tensor
 
 from uapfast.method import decision
 from uapfast.method.encoder import PaperScorer, make_network
-from uapfast.method.fingerprint import QueryPlan, features
+from uapfast.method.fingerprint import QueryPlan, features, paper_features
 from uapfast.method.lineage import LineageScorer, Roster
+from uapfast.method.scaling import Scaling
 from uapfast.reference_file import FORMAT, Record, bad, digest, make_roster, read, write
 
 Scorer = LineageScorer | PaperScorer
@@ -99,22 +100,34 @@ class Reference:
         scorer: Scorer = self._cached(f"scorer:{labels_only}", lambda: self._make_scorer(labels_only))
         return scorer
 
-    def pool_features(self, labels_only: bool) -> NDArray[np.float32]:
-        """Features of the pool's models ``[M,V,B,F]`` (lineage) in one of the two access modes."""
-        answers = self.answers
+    def pool_features(self, labels_only: bool, views: int | None = None) -> NDArray[np.float32]:
+        """Features of the pool's models ``[M,V,B,F]`` (lineage) in an access mode, of the first ``views``."""
+        answers = self.answers[:, :views]
         if labels_only:
-            answers = torch.nn.functional.one_hot(self.labels, answers.shape[-1]).to(torch.float32)
-        out: NDArray[np.float32] = (
-            features(answers) if self.encoder == "lineage" else _flat(answers)
-        ).numpy()
-        return out
+            answers = torch.nn.functional.one_hot(self.labels[:, :views], answers.shape[-1]).to(torch.float32)
+        return np.stack([self.suspect_features(one, labels_only) for one in answers])
 
-    def suspect_features(self, reduced: Tensor) -> NDArray[np.float32]:
-        """Features of one suspect from its reduced probabilities ``[V,B,n,R]``."""
-        out: NDArray[np.float32] = (
-            features(reduced) if self.encoder == "lineage" else _flat(reduced)
-        ).numpy()
-        return out
+    def suspect_features(self, reduced: Tensor, labels_only: bool, first: int = 0) -> NDArray[np.float32]:
+        """Features ``[k,B,F]`` of one suspect from its reduced probabilities ``[k,B,n,R]``.
+
+        Args:
+            reduced: answers to k views, one-hot with ``labels_only``.
+            labels_only: the suspect answers with labels; there is no confidence to scale.
+            first: number of the first of these views.
+        """
+        if self.encoder != "lineage":
+            flat: NDArray[np.float32] = paper_features(reduced).numpy()
+            return flat
+        if labels_only:
+            roots: NDArray[np.float32] = features(reduced).numpy()
+            return roots
+        return self._scaling.features(reduced.numpy(), first)
+
+    @property
+    def _scaling(self) -> Scaling:
+        rows = self._rows("victim", "twin")
+        scaling: Scaling = self._cached("scaling", lambda: Scaling.of(self.answers[rows].numpy()))
+        return scaling
 
     def _make_scorer(self, labels_only: bool) -> Scorer:
         pool = self.pool_features(labels_only)
@@ -241,11 +254,6 @@ class Reference:
             if key not in self._cache:
                 self._cache[key] = make()
             return self._cache[key]
-
-
-def _flat(answers: Tensor) -> Tensor:
-    """The paper's fingerprint: concat over points of [softmax f(x), softmax f(x+v)], ``[...,V,B*n*R]``."""
-    return answers.transpose(-2, -3).flatten(-3)
 
 
 def load(path: str | os.PathLike[str]) -> Reference:

@@ -111,7 +111,7 @@ def judge_variant(place: Place, victim: str, variant: str) -> list[Row]:
             shown = answers
             if part == "labels":
                 shown = ACCESS["labels"](answers.flatten(0, -2)).reshape(answers.shape)
-            found = reference.suspect_features(reduce_classes(shown, reference.keep))
+            found = reference.suspect_features(reduce_classes(shown, reference.keep), part == "labels")
             blocks = PARTS.get(part, slice(None))
             outcome = decide(scorer.assess(found[:, blocks]), LEVELS[2])
             rows.append(

@@ -95,7 +95,7 @@ def judge(place: Place, arch: str, name: str) -> list[Row]:
 
 
 def _trained_row(reference: Reference, trained: TrainedScorer, answers: Tensor) -> Row:
-    features = reference.suspect_features(reduce_classes(answers, reference.keep))
+    features = reference.suspect_features(reduce_classes(answers, reference.keep), False)
     outcome = decide(trained.scorer.assess(trained.weigh(features)), LEVELS[2])
     return {"z": outcome.z, "p": outcome.p, "decision": outcome.decision, "rank": outcome.rank}
 
@@ -115,7 +115,7 @@ def _row(reference: Reference, shown: Tensor, access: str) -> Row:
     """One verdict; for the lineage encoder also the p-values with each twin as the victim."""
     labels = access == "labels"
     scorer = reference.scorer(labels)
-    features = reference.suspect_features(reduce_classes(shown, reference.keep))
+    features = reference.suspect_features(reduce_classes(shown, reference.keep), labels)
     if not isinstance(scorer, LineageScorer):
         found = scorer.assess(features)
         outcome = decide(found, LEVELS[2])

@@ -42,7 +42,7 @@ def scores(place: Place, judge: str, arch: str) -> NDArray[np.float64]:
             place.size.spec(arch), place.out / arch / "pool/models" / f"{twin.name}.safetensors"
         )
         answers = ask(model, reference.plan, reference.classes)[0]
-        found = scorer.scores(reference.suspect_features(reduce_classes(answers, reference.keep)))
+        found = scorer.scores(reference.suspect_features(reduce_classes(answers, reference.keep), False))
         places = range(found[0].shape[1])
         out.append([decide(assessment(*found, place=c), LEVELS[2]).z for c in places])
     return np.array(out)

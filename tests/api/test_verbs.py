@@ -244,9 +244,9 @@ def test_another_format_version_is_named(reference, tmp_path):
     path = tmp_path / "v.uapref"
     reference.save(path)
     blob = path.read_bytes()
-    assert blob.count(b'\\"format\\": 1') == 1
-    path.write_bytes(blob.replace(b'\\"format\\": 1', b'\\"format\\": 9'))
-    with pytest.raises(ReferenceFileError, match="version 1 .* got version 9"):
+    assert blob.count(b'\\"format\\": 2') == 1
+    path.write_bytes(blob.replace(b'\\"format\\": 2', b'\\"format\\": 9'))
+    with pytest.raises(ReferenceFileError, match="version 2 .* got version 9"):
         uapfast.load(path)
 
 

@@ -134,9 +134,14 @@ def only_labels(answers: Tensor) -> Tensor:
 
 
 def features(reduced: Tensor) -> Tensor:
-    """Feature rows: float32 ``[...,V,B,n*R]`` from reduced probabilities ``[...,V,B,n,R]``.
+    """Feature rows of answers with labels only: float32 ``[...,V,B,n*R]`` from ``[...,V,B,n,R]``.
 
-    Square roots of probabilities (Hellinger): a softmax output becomes a point of a sphere, small
-    probabilities count without the blow-up of a logarithm, and rounding to two digits does little.
+    Square roots (Hellinger), which leave one-hot rows as they are. Answers with probabilities go through
+    :mod:`uapfast.method.scaling`.
     """
     return reduced.clamp(min=0.0).sqrt().flatten(-2)
+
+
+def paper_features(reduced: Tensor) -> Tensor:
+    """The paper's fingerprint: concat over points of [softmax f(x), softmax f(x+v)], ``[...,V,B*n*R]``."""
+    return reduced.transpose(-2, -3).flatten(-3)

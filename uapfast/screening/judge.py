@@ -111,7 +111,8 @@ class Case:
 
     def _look(self, reduced: Tensor, stage: int) -> None:
         reference, self.views = self.asked.reference, self.asked.looks.views[stage]
-        features = reference.suspect_features(reduced)
+        first = self.asked.stage(stage).start
+        features = reference.suspect_features(reduced, self.kind == "labels", first)
         if reference.encoder != "lineage":  # asked in one stage
             self._paper(features)
             return

@@ -119,8 +119,8 @@ class Asked:
             return self._modes[labels_only]
 
     def _make_mode(self, labels_only: bool) -> Mode:
-        pool = self.reference.pool_features(labels_only)
-        scorer = LineageScorer(pool[:, : self.views], self.reference.roster())
+        pool = self.reference.pool_features(labels_only, self.views)
+        scorer = LineageScorer(pool, self.reference.roster())
         early = len(self.looks.views) > 1
         return Mode(scorer, Background.of(scorer) if early else None)
 

@@ -33,7 +33,7 @@ def ask_suspect(
 def reduced_features(reference: Reference, answers: Tensor, kind: Kind) -> Any:
     """The suspect's feature rows, as :meth:`Reference.scorer` takes them."""
     shown = only_labels(answers) if kind == "labels" else answers
-    return reference.suspect_features(reduce_classes(shown, reference.keep))
+    return reference.suspect_features(reduce_classes(shown, reference.keep), kind == "labels")
 
 
 def encode(reference: Reference, suspect: Any, *, output: str = "auto", device: str = "cpu") -> Tensor:

@@ -1,0 +1,103 @@
+"""Answers brought to one confidence and one class balance before they become features."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from uapfast.method.scaling import CLIP, EDGES, Scaling, confidence, rescale
+from uapfast.method.sequential import LOOKS
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    out = np.exp(logits - logits.max(-1, keepdims=True))
+    return out / out.sum(-1, keepdims=True)
+
+
+def pool(seed: int = 0, models: int = 5, views: int = 3, blocks: int = 2, n: int = 40, k: int = 6):
+    """Models that share an answer and differ by noise: logits ``[M,V,B,n,K]``."""
+    rng = np.random.default_rng(seed)
+    shared = 3.0 * rng.standard_normal((views, blocks, n, k))
+    return shared + rng.standard_normal((models, *shared.shape))
+
+
+def test_confidence_and_frequencies_are_those_asked_for():
+    p = softmax(pool()[0])
+    target = np.full(p.shape[:2], 0.6)
+    prior = np.tile(softmax(np.linspace(0, 1, 6)), (*p.shape[:2], 1))
+    q = rescale(p, target, prior)
+    assert np.allclose(q.sum(-1), 1)
+    assert np.abs(confidence(q) - 0.6).max() < 2e-3
+    assert np.abs(q.mean(-2) - prior).max() < 5e-3
+
+
+def test_another_temperature_and_other_preferences_give_the_same_features():
+    logits = pool()
+    scaling = Scaling.of(softmax(logits).astype(np.float32))
+    bent = 2.5 * logits[1] + np.linspace(-1, 1, 6)
+    plain, other = (scaling.features(softmax(x).astype(np.float32)) for x in (logits[1], bent))
+    unscaled = np.abs(np.sqrt(softmax(logits[1])) - np.sqrt(softmax(bent))).mean()
+    assert np.abs(plain - other).mean() < 0.05 * unscaled
+
+
+def test_what_is_asked_between_two_looks_does_not_depend_on_what_follows():
+    p = softmax(pool(views=12)).astype(np.float32)
+    scaling = Scaling.of(p)
+    bounds = [0, *LOOKS, 12]
+    parts = [scaling.features(p[2, a:b], first=a) for a, b in pairwise(bounds)]
+    assert np.array_equal(scaling.features(p[2]), np.concatenate(parts))
+
+
+def test_every_look_is_an_edge():
+    assert set(LOOKS) <= set(EDGES)
+
+
+def test_candidates_are_treated_alike():
+    p = softmax(pool()).astype(np.float32)
+    one, other = Scaling.of(p), Scaling.of(p[[3, 0, 4, 1, 2]])
+    assert np.abs(one.features(p[0]) - other.features(p[0])).max() < 1e-6
+
+
+def test_a_plainly_wrong_point_counts_no_more_than_a_bound():
+    p = softmax(pool()).astype(np.float32)
+    found = Scaling.of(p).features(p[0, ..., ::-1].copy())
+    lengths = np.linalg.norm(found.reshape(3, 2, 40, 6), axis=-1)
+    assert lengths.max() < 1
+    assert lengths.max() > 1 / np.sqrt(1 + CLIP**2) - 0.2  # as long as such a residual gets
+
+
+@pytest.mark.parametrize("kind", ["flat", "one-hot", "one class", "two digits"])
+def test_answers_without_spread_or_with_zeros_stay_finite(kind):
+    p = softmax(pool()).astype(np.float32)
+    scaling = Scaling.of(p)
+    bad = {
+        "flat": np.full_like(p[0], 1 / 6),
+        "one-hot": np.eye(6, dtype=np.float32)[p[0].argmax(-1)],
+        "one class": np.broadcast_to(np.eye(6, dtype=np.float32)[2], p[0].shape).copy(),
+        "two digits": p[0].round(2),
+    }[kind]
+    assert np.isfinite(scaling.features(bad)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    hnp.arrays(np.float64, (2, 7, 4), elements=st.floats(0, 1, width=32)),
+    st.floats(0.3, 0.95),
+)
+def test_any_answers_become_probabilities(p, target):
+    q = rescale(p, np.full(2, target), np.full((2, 4), 0.25))
+    assert np.isfinite(q).all() and (q >= 0).all()
+    assert np.allclose(q.sum(-1), 1)
+
+
+def test_a_small_change_of_answers_changes_features_little():
+    p = softmax(pool())
+    scaling = Scaling.of(p.astype(np.float32))
+    moved = softmax(np.log(p[1]) + 1e-4 * np.random.default_rng(1).standard_normal(p[1].shape))
+    before, after = (scaling.features(x.astype(np.float32)) for x in (p[1], moved))
+    assert np.abs(before - after).max() < 2e-3

@@ -1,0 +1,136 @@
+"""From answers to features: what is left once confidence and class frequencies are set aside.
+
+How sure a model is on the whole, and which classes it prefers, says how it was trained (epochs, data, loss,
+normalisation) and little of whom it descends from; yet both bend every answer, in a way that no projection
+of residuals undoes. So the answers of every model, suspect or pool, are first brought to the same mean
+confidence and the same class frequencies, in each block of each group of views, by one temperature and one
+bias a class (bias-corrected temperature scaling: Alexandari et al., ICML 2020; fitted to these two figures, not
+to labels). A feature is the difference of root probabilities from the candidates' mean, softly clipped point
+by point: a suspect that is plainly wrong somewhere says nothing more about its descent there.
+
+The two targets and the mean are those of the candidates, each counted alike, and a model's features depend on
+its own answers and on them alone: what makes both sides of the decision exact stays (docs/verdicts.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Array = NDArray[np.float64]
+
+# Views between these are fitted together: one view has few points to know a bias for every class by, and what
+# is asked between two looks (method/sequential.py) must not depend on whether more will be asked.
+EDGES = (1, 2, 5, 10)
+CLIP = 0.3  # length of a point's residual of root probabilities from which it counts hardly more
+STEPS = 6  # alternations of temperature and bias
+LEAST = 1e-30  # probability: its logarithm is finite
+RANGE = (0.05, 20.0)  # inverse temperatures; answers without any spread would take an infinite one
+BIAS = 5.0
+
+
+def _softmax(logits: Array) -> Array:
+    out: Array = np.exp(logits - logits.max(-1, keepdims=True))
+    out /= out.sum(-1, keepdims=True)
+    return out
+
+
+def confidence(p: Array) -> Array:
+    """Mean largest probability of the points ``[...,n,R]``: ``[...]``."""
+    out: Array = p.max(-1).mean(-1)
+    return out
+
+
+def rescale(p: Array, target: Array, prior: Array) -> Array:
+    """Probabilities brought to a mean confidence and to class frequencies.
+
+    Args:
+        p: ``[...,n,R]`` probabilities.
+        target: ``[...]`` mean largest probability wanted.
+        prior: ``[...,R]`` mean probability of each class wanted; positive.
+
+    Returns:
+        ``[...,n,R]``: softmax(t log p + b) with t and b of each leading index; where no t in ``RANGE``
+        reaches the target (answers without spread), the nearest.
+    """
+    logs = np.log(np.maximum(p, LEAST))
+    count, classes = p.shape[-2:]
+    t, b = np.ones((*p.shape[:-2], 1, 1)), np.zeros((*p.shape[:-2], 1, classes))
+    q = p
+    for step in range(STEPS):
+        for turn in range(2):
+            if step or turn:
+                q = _softmax(t * logs + b)
+            top = q.argmax(-1)[..., None]
+            high = np.take_along_axis(q, top, -1)
+            away = np.take_along_axis(logs, top, -1) - (q * logs).sum(-1, keepdims=True)
+            slope = t * (high * away).mean(-2, keepdims=True)  # of the mean confidence in log t
+            missing = target[..., None, None] - high.mean(-2, keepdims=True)
+            t = np.clip(t * np.exp(np.clip(missing / np.maximum(slope, 1e-9), -0.7, 0.7)), *RANGE)
+        mean = _softmax(t * logs + b).mean(-2, keepdims=True)
+        # one uniform point is added on both sides: a step of few points stays short
+        b = b + np.log((count * prior[..., None, :] + 1 / classes) / (count * mean + 1 / classes))
+        b = np.clip(b - b.mean(-1, keepdims=True), -BIAS, BIAS)
+    return _softmax(t * logs + b)
+
+
+def groups(first: int, count: int) -> list[slice]:
+    """Views ``first .. first + count - 1`` cut at ``EDGES``, counted from ``first``."""
+    cuts = [e - first for e in EDGES if first < e < first + count]
+    return [slice(a, b) for a, b in pairwise([0, *cuts, count])]
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """What every model's answers are brought to, and what residuals are taken from.
+
+    Attributes:
+        target: ``[V,B]`` mean confidence.
+        prior: ``[V,B,R]`` class frequencies.
+        origin: ``[V,B,n,R]`` the candidates' mean root probability, rescaled.
+    """
+
+    target: Array
+    prior: Array
+    origin: Array
+
+    @classmethod
+    def of(cls, candidates: Floats) -> Scaling:
+        """From the answers of the candidates ``[C,V,B,n,R]``."""
+        p = candidates.astype(np.float64)
+        target = confidence(p).mean(0)
+        prior = np.maximum(p.mean((0, -2)), 1e-4)
+        prior /= prior.sum(-1, keepdims=True)
+        bare = cls(target, prior, np.zeros(p.shape[1:]))
+        return cls(target, prior, np.mean([bare.roots(one, 0) for one in p], axis=0))
+
+    def roots(self, answers: Array, first: int) -> Array:
+        """Rescaled root probabilities, as :meth:`features` takes them and of the same shape."""
+        out = np.empty_like(answers)
+        for part in groups(first, len(answers)):
+            views, blocks, count, classes = answers[part].shape
+            where = slice(first + part.start, first + part.stop)
+            joined = answers[part].swapaxes(0, 1).reshape(blocks, views * count, classes)
+            found = rescale(joined, self.target[where].mean(0), self.prior[where].mean(0))
+            out[part] = found.reshape(blocks, views, count, classes).swapaxes(0, 1)
+        return np.sqrt(out)
+
+    def features(self, answers: Floats, first: int = 0) -> Floats:
+        """Feature rows float32 ``[k,B,n*R]`` of one model's probabilities ``[k,B,n,R]``.
+
+        Args:
+            answers: to the queries of k views. Between two edges the views are fitted together, so that
+                models can be compared only if asked the same ones.
+            first: number of the first of them; 0 or one of ``EDGES``.
+        """
+        residual = self.roots(answers.astype(np.float64), first) - self.origin[first : first + len(answers)]
+        length = np.sqrt(np.square(residual).sum(-1, keepdims=True) + CLIP**2)
+        out: Floats = (residual / length).reshape(*answers.shape[:2], -1).astype(np.float32)
+        return out
+
+
+__all__ = ["EDGES", "Scaling", "rescale"]
