@@ -1,6 +1,6 @@
-"""What each part adds: UAPs by norm, eps and algorithm; fewer queries; parts of the pool held out.
+"""What each part adds: features; UAPs by norm, eps and algorithm; fewer queries; parts of the pool held out.
 
-    python -m benchmarks.detection.ablate --zoo DIR [--jobs 2]
+    python -m benchmarks.detection.ablate --zoo DIR [--jobs 2] [--victims ARCH ...] [--only PREFIX ...]
 
 Writes ``benchmarks/results/detection_ablation[_KIND].{json,md}``. Same zoo, same suspects as ``run``; each
 victim and variant is kept in the zoo's folder, so that a second run goes on where the first stopped.
@@ -23,16 +23,19 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from benchmarks.detection.access import ACCESS
+from benchmarks.detection.features import Judge
+from benchmarks.detection.features import judges as by_features
 from benchmarks.detection.judge import LEVELS, Row, make_reference, suspects, truth
 from benchmarks.detection.make import Place
 from benchmarks.detection.measures import auc
-from benchmarks.detection.plan import GROUPS
+from benchmarks.detection.plan import GROUPS, Item
 from benchmarks.detection.table import ATTACKS, INNOCENT, head, line
 from benchmarks.detection.zoo import open_zoo
 from uapfast.files import write_text
-from uapfast.method.decision import decide
+from uapfast.method.decision import Assessment, decide
 from uapfast.method.fingerprint import ask, reduce_classes
 from uapfast.method.lineage import LineageScorer, Roster
 from uapfast.reference import Reference
@@ -55,7 +58,10 @@ BUDGETS: dict[str, dict[str, Any]] = {
     "2000": {"points": 100, "views": 10},
     "4000": {},
 }
+TWINS = (3, 6, 12)  # and all
 VARIANTS: dict[str, dict[str, Any]] = {
+    "features": {},
+    "twins": {},
     **{f"uap: {name}": given for name, given in UAPS.items()},
     **{f"queries: {name}": given for name, given in BUDGETS.items()},
     "held out": {},
@@ -71,11 +77,41 @@ def without(reference: Reference, archs: dict[str, str], arch: str) -> Roster:
     return Roster(roster.candidates, innocents, np.array(kinds, dtype=np.int64).reshape(len(kinds), -1))
 
 
+def fewer_twins(roster: Roster, twins: int) -> Roster:
+    """The roster with the first twins alone, and their surrogates."""
+    kept = slice(0, twins + 1)
+    return Roster(roster.candidates[kept], roster.innocents, roster.surrogates[:, kept])
+
+
+def _judges(place: Place, victim: str, variant: str, reference: Reference) -> dict[str, Judge]:
+    """Part -> a function from a suspect's item and answers ``[V,B,n,K]`` to its assessment, or None."""
+    if variant == "features":
+        return by_features(reference)
+    scorers = _scorers(place, victim, variant, reference)
+    return {part: partial(_by_part, scorer, part, reference) for part, scorer in scorers.items()}
+
+
+def _by_part(
+    scorer: LineageScorer, part: str, reference: Reference, item: Item, answers: Tensor
+) -> Assessment | None:
+    if part.startswith("architecture ") and not part.endswith(item.arch):
+        return None  # held out for the suspects of that architecture
+    if part == "labels":
+        answers = ACCESS["labels"](answers.flatten(0, -2)).reshape(answers.shape)
+    found = reference.suspect_features(reduce_classes(answers, reference.keep), part == "labels")
+    return scorer.assess(found[:, PARTS.get(part, slice(None))])
+
+
 def _scorers(place: Place, victim: str, variant: str, reference: Reference) -> dict[str, LineageScorer]:
     """The ways in which one reference is used: by blocks of the ray, or by parts of its pool."""
     pool, roster = reference.pool_features(False), reference.roster()
     if variant.startswith("uap: "):
         return {part: LineageScorer(pool[:, :, b], roster) for part, b in PARTS.items()}
+    if variant == "twins":
+        return {
+            f"{m} twins": LineageScorer(pool, fewer_twins(roster, m))
+            for m in (*TWINS, len(roster.candidates) - 1)
+        }
     if variant.startswith("queries: "):
         return {
             "probabilities": reference.scorer(False),  # type: ignore[dict-item]
@@ -101,19 +137,15 @@ PARTS = {"x and x + v": [0, 1], "x + v only": [1], "x only": [0]}
 def judge_variant(place: Place, victim: str, variant: str) -> list[Row]:
     """Every suspect by one variant of one victim's reference."""
     reference = make_reference(place, victim, VARIANTS[variant], f"ablation {variant}")
-    scorers = _scorers(place, victim, variant, reference)
+    judges = _judges(place, victim, variant, reference)
     rows = []
     for item, model in suspects(place):
         answers = ask(model, reference.plan, reference.classes)[0]
-        for part, scorer in scorers.items():
-            if part.startswith("architecture ") and not part.endswith(item.arch):
-                continue  # held out for the suspects of that architecture
-            shown = answers
-            if part == "labels":
-                shown = ACCESS["labels"](answers.flatten(0, -2)).reshape(answers.shape)
-            found = reference.suspect_features(reduce_classes(shown, reference.keep), part == "labels")
-            blocks = PARTS.get(part, slice(None))
-            outcome = decide(scorer.assess(found[:, blocks]), LEVELS[2])
+        for part, assess in judges.items():
+            found = assess(item, answers)
+            if found is None:
+                continue
+            outcome = decide(found, LEVELS[2])
             rows.append(
                 {
                     "victim": victim,
@@ -170,6 +202,18 @@ def _held_out(rows: list[Row]) -> list[Row]:
     ]
 
 
+def _who(rows: list[Row]) -> str:
+    """Which victims and how many suspects the tables are of."""
+    names = [
+        f"{len({r['suspect'] for r in rows if r['victim'] == v})} suspects of {v}" for v in _victims(rows)
+    ]
+    return "Judged: " + ", ".join(names) + "."
+
+
+def _victims(rows: list[Row]) -> list[str]:
+    return list(dict.fromkeys(r["victim"] for r in rows))
+
+
 def main() -> None:
     """Judge and write."""
     parser = argparse.ArgumentParser(
@@ -177,9 +221,14 @@ def main() -> None:
     )
     parser.add_argument("--zoo", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument(
+        "--victims", nargs="+", help="only these; suspects that are not made yet are left out"
+    )
+    parser.add_argument("--only", nargs="+", default=[""], help="variants whose names start so")
     args = parser.parse_args()
     place, kind = open_zoo(args.zoo), json.loads((args.zoo / "zoo.json").read_text())["kind"]
-    pairs = [(arch, name) for name in VARIANTS for arch in place.size.epochs]
+    victims = [a for a in place.size.epochs if args.victims is None or a in args.victims]
+    pairs = [(arch, name) for name in VARIANTS for arch in victims if name.startswith(tuple(args.only))]
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, spawn, torch.set_num_threads, (1,)) as workers:
         found = workers.map(partial(_task, place), pairs)
@@ -188,6 +237,9 @@ def main() -> None:
     suffix = "" if kind == "full" else f"_{kind}"
     content = TEXT.format(
         kind=kind,
+        who=_who(rows),
+        features=table(rows, "features"),
+        twins=table(rows, "twins"),
         uaps=table(rows, "uap: "),
         budgets=table(rows, "queries: "),
         held_out=table(_held_out(rows), "held out"),
@@ -201,7 +253,20 @@ TEXT = """# Detection: what each part adds
 
 Made by `python -m benchmarks.detection.ablate --zoo DIR` (zoo: {kind}; `detection.md` describes it). AUC of
 each attack against all innocents, all victims pooled; the share of piracy models and the number of
-innocents at p <= 0.001 and first rank.
+innocents at p <= 0.001 and first rank. {who}
+
+## Features
+
+Of the same answers: root probabilities as they are; their residuals softly clipped point by point; brought to
+one confidence and one class balance; both, the default (`uapfast/method/scaling.py`).
+
+{features}
+
+## Twins
+
+The first m twins with their surrogates alone; points and UAPs as all twins chose them.
+
+{twins}
 
 ## UAPs: norm, eps, algorithm
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.detection.access import ACCESS
 from benchmarks.detection.baselines import ENTRIES, Baseline, Entry, Setting, standardise
 from benchmarks.detection.baselines.base import Answer, pool_scores
-from benchmarks.detection.judge import Row, suspects, truth
+from benchmarks.detection.judge import Row, require_complete, suspects, truth
 from benchmarks.detection.make import Place
 from benchmarks.detection.measures import Floats
 from benchmarks.detection.table import by_score
@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
     place = open_zoo(args.zoo)
+    require_complete(place)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, spawn, torch.set_num_threads, (1,)) as workers:
         found = workers.map(partial(_task, place), place.size.epochs)

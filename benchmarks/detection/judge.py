@@ -65,9 +65,20 @@ def make_reference(place: Place, arch: str, settings: dict[str, Any], name: str)
 
 
 def suspects(place: Place) -> Iterator[tuple[Item, Model]]:
-    """Every suspect, loaded one at a time."""
+    """Every suspect that is made, loaded one at a time."""
     for item in all_items(place.size):
-        yield item, load_model(place.size.spec(item.arch), place.suspect_path(item.name))
+        if place.suspect_path(item.name).with_suffix(".json").exists():
+            yield item, load_model(place.size.spec(item.arch), place.suspect_path(item.name))
+
+
+def require_complete(place: Place) -> None:
+    """A table of all suspects needs all of them; raises ``SystemExit``."""
+    every = all_items(place.size)
+    made = sum(place.suspect_path(item.name).with_suffix(".json").exists() for item in every)
+    if made < len(every):
+        raise SystemExit(
+            f"{place.out} has {made} of {len(every)} suspects: run benchmarks.detection.zoo again"
+        )
 
 
 def truth(item: Item, arch: str) -> str:

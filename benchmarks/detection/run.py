@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.detection.compare import kept_rows
-from benchmarks.detection.judge import OURS, Row, judge
+from benchmarks.detection.judge import OURS, Row, judge, require_complete
 from benchmarks.detection.make import Place
 from benchmarks.detection.table import plots, text
 from benchmarks.detection.zoo import open_zoo
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
     place, kind = open_zoo(args.zoo), json.loads((args.zoo / "zoo.json").read_text())["kind"]
+    require_complete(place)
     pairs = [(arch, name) for name in OURS for arch in place.size.epochs]
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, spawn, torch.set_num_threads, (1,)) as workers:

@@ -4,9 +4,9 @@ How sure a model is on the whole, and which classes it prefers, says how it was 
 normalisation) and little of whom it descends from; yet both bend every answer, in a way that no projection
 of residuals undoes. So the answers of every model, suspect or pool, are first brought to the same mean
 confidence and the same class frequencies, in each block of each group of views, by one temperature and one
-bias a class (bias-corrected temperature scaling: Alexandari et al., ICML 2020; fitted to these two figures, not
-to labels). A feature is the difference of root probabilities from the candidates' mean, softly clipped point
-by point: a suspect that is plainly wrong somewhere says nothing more about its descent there.
+bias a class (bias-corrected temperature scaling: Alexandari et al., ICML 2020; fitted to these two figures,
+not to labels). A feature is the difference of root probabilities from the candidates' mean, softly clipped
+point by point: a suspect that is plainly wrong somewhere says nothing more about its descent there.
 
 The two targets and the mean are those of the candidates, each counted alike, and a model's features depend on
 its own answers and on them alone: what makes both sides of the decision exact stays (docs/verdicts.md).
