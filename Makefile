@@ -25,10 +25,10 @@ $(VENV)/.core: $(BIN)/python $(SOURCES)
 	$(PIP) install --quiet -c $(CONSTRAINTS) -e .
 	@touch $@
 
-# The same with the tools that lint, type-check and test.
-$(VENV)/.dev: $(VENV)/.core
+# The same with the tools that lint, type-check and test; one build serves both.
+$(VENV)/.dev: $(BIN)/python $(SOURCES)
 	$(PIP) install --quiet -c $(CONSTRAINTS) -e '.[dev]'
-	@touch $@
+	@touch $(VENV)/.core $@
 
 demo: $(VENV)/.core  ## train, fingerprint and verify on scikit-learn's digits; report in $(OUT)
 	$(BIN)/uapfast demo --out $(OUT)

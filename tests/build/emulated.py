@@ -21,7 +21,7 @@ NORM_CODES = {1.0: 1, 2.0: 2, math.inf: 0}
 
 
 def build(place: Path, *flags: str) -> Path:
-    """The kernels as a shared library of the host; not optimised, since waiting at barriers takes the time."""
+    """The kernels as a shared library of the host; not optimised: waiting at barriers takes the time."""
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
         pytest.skip("no C++ compiler")
@@ -57,7 +57,12 @@ def address(tensor: torch.Tensor) -> ctypes.c_void_p:
 
 
 def project_lp(
-    library: ctypes.CDLL, x: torch.Tensor, eps: float, p: float, device: Device, out: torch.Tensor | None = None
+    library: ctypes.CDLL,
+    x: torch.Tensor,
+    eps: float,
+    p: float,
+    device: Device,
+    out: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, tuple[int, int, bool]]:
     """The result, and cluster size, threads and whether the row is held in shared memory."""
     if out is None:
@@ -88,7 +93,7 @@ def deepfool_step(
     blocks: int = 0,
     step: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[int, bool, bool]]:
-    """Step and nearest classes, and chunks of a row, whether rows are aligned, whether one block did a sample."""
+    """Step and nearest classes; chunks of a row, whether rows are aligned, whether a block did a sample."""
     batch, classes, size = grads.shape
     if step is None:
         step = torch.full((batch, size), math.inf, dtype=grads.dtype)

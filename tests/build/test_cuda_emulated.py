@@ -143,10 +143,17 @@ def test_same_bits_for_any_layout_batch_and_grid(library: ctypes.CDLL, device: D
     want, _ = emulate(library, x, 0.5, p, device)
     for pad in (0, 1, 3, 4):
         source = testing.Canary(torch.randn(rows, size + pad))
-        target = testing.Canary(torch.full((rows, size + pad), 7.0), margin=65)  # misaligns float32 by 4 bytes
+        target = testing.Canary(
+            torch.full((rows, size + pad), 7.0), margin=65
+        )  # misaligns float32 by 4 bytes
         source.tensor[:, :size] = x
         got, _ = emulate(
-            library, source.tensor[:, :size], 0.5, p, Device(**{**vars(device), "blocks": 2}), target.tensor[:, :size]
+            library,
+            source.tensor[:, :size],
+            0.5,
+            p,
+            Device(**{**vars(device), "blocks": 2}),
+            target.tensor[:, :size],
         )
         assert torch.equal(got, want) and source.intact() and target.intact()
         assert (target.tensor[:, size:] == 7).all() and torch.equal(source.tensor[:, :size], x)
@@ -167,7 +174,8 @@ def test_the_bound_is_that_of_the_reference(library: ctypes.CDLL, dtype: torch.d
 RACES = """
 import ctypes, sys
 library = ctypes.CDLL(sys.argv[1])
-long, fill = ctypes.c_int64, lambda n: (ctypes.c_float * n)(*[((i * 7919) % 1000 - 500) / 250 for i in range(n)])
+long = ctypes.c_int64
+fill = lambda n: (ctypes.c_float * n)(*[(i * 7919 % 1000 - 500) / 250 for i in range(n)])
 for norm in (1, 2, 0):
     for rows, size, shared in ((3, 133, 200000), (2, 1025, 1000)):
         library.emulate_project_lp(

@@ -21,12 +21,16 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return load(tmp_path_factory.mktemp("emulated"))
 
 
-def inputs(batch: int, classes: int, size: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
+def inputs(
+    batch: int, classes: int, size: int, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, ...]:
     logits, grads = torch.randn(batch, classes).to(dtype), torch.randn(batch, classes, size).to(dtype)
     return logits, grads, torch.randint(0, classes, (batch,))
 
 
-def check(got: tuple[torch.Tensor, torch.Tensor], case: tuple[torch.Tensor, ...], p: float, tight: float) -> None:
+def check(
+    got: tuple[torch.Tensor, torch.Tensor], case: tuple[torch.Tensor, ...], p: float, tight: float
+) -> None:
     logits, grads, labels = case
     want, nearest = reference(logits.double(), grads.double(), labels, p)
     assert torch.equal(got[1], nearest)
@@ -37,8 +41,12 @@ def check(got: tuple[torch.Tensor, torch.Tensor], case: tuple[torch.Tensor, ...]
 
 @every_norm
 @every_way
-@pytest.mark.parametrize("shape", [(3, 2, 1), (2, 5, 17), (3, 10, 64), (2, 9, 1025), (1, 67, 130), (2, 3, 4500)])
-def test_matches_the_reference(library: ctypes.CDLL, shape: tuple[int, int, int], p: float, fused: int) -> None:
+@pytest.mark.parametrize(
+    "shape", [(3, 2, 1), (2, 5, 17), (3, 10, 64), (2, 9, 1025), (1, 67, 130), (2, 3, 4500)]
+)
+def test_matches_the_reference(
+    library: ctypes.CDLL, shape: tuple[int, int, int], p: float, fused: int
+) -> None:
     case = inputs(*shape)
     step, nearest, (chunks, aligned, one) = deepfool_step(library, *case, p, fused=fused)
     assert one == bool(fused) and aligned == (shape[2] % 4 == 0) and chunks == (2 if shape[2] > 4096 else 1)

@@ -1,4 +1,4 @@
-"""Launches of every Triton kernel, in the forms that the compiler tells apart, and what they need of a device."""
+"""Launches of every Triton kernel, in the forms that the compiler tells apart, and what they need."""
 
 from __future__ import annotations
 
@@ -72,7 +72,11 @@ def moments(
 
 
 CASES = {
-    **{f"build_queries {d} {last}": queries(d, last=last) for d in (torch.float32, torch.bfloat16) for last in (0, 1)},
+    **{
+        f"build_queries {d} {last}": queries(d, last=last)
+        for d in (torch.float32, torch.bfloat16)
+        for last in (0, 1)
+    },
     "build_queries half every": queries(torch.float16, assigned=False),
     "build_queries float images": queries(torch.float32, kind=torch.float32),
     "build_queries one grey pixel": queries(torch.float32, shape=(1, 1, 1, 1)),
