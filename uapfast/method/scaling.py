@@ -33,10 +33,14 @@ RANGE = (0.05, 20.0)  # inverse temperatures; answers without any spread would t
 BIAS = 5.0
 
 
-def _softmax(logits: Array) -> Array:
-    out: Array = np.exp(logits - logits.max(-1, keepdims=True))
-    out /= out.sum(-1, keepdims=True)
-    return out
+def _exponentials(logits: Array) -> tuple[Array, Array]:
+    """exp(logits - largest) of ``[...,R,n]``, made in place, and their sums ``[...,1,n]``.
+
+    One over a sum is the largest softmax. Classes come before points: reductions over them are then fast.
+    """
+    logits -= logits.max(-2, keepdims=True)
+    np.exp(logits, out=logits)
+    return logits, logits.sum(-2, keepdims=True)
 
 
 def confidence(p: Array) -> Array:
@@ -57,25 +61,28 @@ def rescale(p: Array, target: Array, prior: Array) -> Array:
         ``[...,n,R]``: softmax(t log p + b) with t and b of each leading index; where no t in ``RANGE``
         reaches the target (answers without spread), the nearest.
     """
-    logs = np.log(np.maximum(p, LEAST))
-    count, classes = p.shape[-2:]
-    t, b = np.ones((*p.shape[:-2], 1, 1)), np.zeros((*p.shape[:-2], 1, classes))
-    q = p
-    for step in range(STEPS):
-        for turn in range(2):
-            if step or turn:
-                q = _softmax(t * logs + b)
-            top = q.argmax(-1)[..., None]
-            high = np.take_along_axis(q, top, -1)
-            away = np.take_along_axis(logs, top, -1) - (q * logs).sum(-1, keepdims=True)
-            slope = t * (high * away).mean(-2, keepdims=True)  # of the mean confidence in log t
-            missing = target[..., None, None] - high.mean(-2, keepdims=True)
+    logs = np.log(np.maximum(np.ascontiguousarray(p.swapaxes(-1, -2)), LEAST))
+    classes, count = logs.shape[-2:]
+    wanted, prior = target[..., None, None], prior[..., None]
+    t, b = np.ones((*logs.shape[:-2], 1, 1)), np.zeros((*logs.shape[:-2], classes, 1))
+    for _ in range(STEPS):
+        for _ in range(2):
+            bent = t * logs + b
+            top = np.take_along_axis(logs, bent.argmax(-2)[..., None, :], -2)
+            e, total = _exponentials(bent)
+            high = 1.0 / total
+            away = top - (e * logs).sum(-2, keepdims=True) * high
+            slope = t * (high * away).mean(-1, keepdims=True)  # of the mean confidence in log t
+            missing = wanted - high.mean(-1, keepdims=True)
             t = np.clip(t * np.exp(np.clip(missing / np.maximum(slope, 1e-9), -0.7, 0.7)), *RANGE)
-        mean = _softmax(t * logs + b).mean(-2, keepdims=True)
+        e, total = _exponentials(t * logs + b)
+        mean = (e / total).mean(-1, keepdims=True)
         # one uniform point is added on both sides: a step of few points stays short
-        b = b + np.log((count * prior[..., None, :] + 1 / classes) / (count * mean + 1 / classes))
-        b = np.clip(b - b.mean(-1, keepdims=True), -BIAS, BIAS)
-    return _softmax(t * logs + b)
+        b = b + np.log((count * prior + 1 / classes) / (count * mean + 1 / classes))
+        b = np.clip(b - b.mean(-2, keepdims=True), -BIAS, BIAS)
+    e, total = _exponentials(t * logs + b)
+    e /= total
+    return np.ascontiguousarray(e.swapaxes(-1, -2))
 
 
 def groups(first: int, count: int) -> list[slice]:
