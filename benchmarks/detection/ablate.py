@@ -277,7 +277,8 @@ queries.
 
 ## Queries
 
-Points asked at x and x + 0.2 v, as by default: a point is two queries.
+Points asked at x and x + 0.2 v, as by default: a point is two queries. Where a data set has few held-out
+images, views have fewer points than named (`judge.make_reference`).
 
 {budgets}
 
