@@ -184,6 +184,8 @@ def _cells(rows: list[Row]) -> Iterator[str]:
 
 def table(rows: list[Row], prefix: str) -> str:
     """AUC by attack of each variant and part whose name starts with ``prefix``."""
+    if not any(r["variant"].startswith(prefix) for r in rows):
+        return "Not run."
     short = [GROUPS[g].replace("extraction, ", "").split(" (")[0] for g in ATTACKS]
     lines = head("variant", "part", "overall", *short, "convicted at 0.001", "innocents accused")
     keys = dict.fromkeys((r["variant"], r["part"]) for r in rows if r["variant"].startswith(prefix))
@@ -204,14 +206,17 @@ def _held_out(rows: list[Row]) -> list[Row]:
 
 def _who(rows: list[Row]) -> str:
     """Which victims and how many suspects the tables are of."""
-    names = [
-        f"{len({r['suspect'] for r in rows if r['victim'] == v})} suspects of {v}" for v in _victims(rows)
-    ]
-    return "Judged: " + ", ".join(names) + "."
+    judged: dict[str, set[str]] = {}
+    for row in rows:
+        judged.setdefault(row["victim"], set()).add(row["suspect"])
+    return "Judged: " + ", ".join(f"{len(names)} suspects of {v}" for v, names in judged.items()) + "."
 
 
-def _victims(rows: list[Row]) -> list[str]:
-    return list(dict.fromkeys(r["victim"] for r in rows))
+def _command(args: argparse.Namespace) -> str:
+    """What was asked for, without where it lies."""
+    given = {"--victims": args.victims or [], "--only": [name for name in args.only if name]}
+    options = [" ".join([option, *values]) for option, values in given.items() if values]
+    return " ".join(["python -m benchmarks.detection.ablate --zoo DIR", *options])
 
 
 def main() -> None:
@@ -237,6 +242,7 @@ def main() -> None:
     suffix = "" if kind == "full" else f"_{kind}"
     content = TEXT.format(
         kind=kind,
+        command=_command(args),
         who=_who(rows),
         features=table(rows, "features"),
         twins=table(rows, "twins"),
@@ -251,7 +257,7 @@ def main() -> None:
 
 TEXT = """# Detection: what each part adds
 
-Made by `python -m benchmarks.detection.ablate --zoo DIR` (zoo: {kind}; `detection.md` describes it). AUC of
+Made by `{command}` (zoo: {kind}; `detection.md` describes it). AUC of
 each attack against all innocents, all victims pooled; the share of piracy models and the number of
 innocents at p <= 0.001 and first rank. {who}
 
