@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 from uapfast.method import decision
@@ -180,10 +179,10 @@ class Reference:
         """The z above which a suspect with the pool's innocents unchanged is convicted."""
         statistic = self.calibration()["innocent_statistic"]
         if not self._by_twins:
-            return float(stats.t.isf(alpha, len(statistic) - 1))
+            return decision.upper_t(alpha, len(statistic) - 1)
         twins = len(self.candidates) - 1
         freedom = decision.joint_freedom(twins, len(statistic))
-        return max(float(stats.t.isf(alpha, twins - 1)), decision.critical(statistic, alpha, freedom))
+        return max(decision.upper_t(alpha, twins - 1), decision.critical(statistic, alpha, freedom))
 
     def power(self, alpha: float) -> float | None:
         """Share of the pool's own surrogates above :meth:`threshold_z`; None without surrogates."""

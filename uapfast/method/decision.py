@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+from scipy import special, stats
 
 from uapfast.types import Decision
 
@@ -101,14 +101,13 @@ def view_level_p(suspect: Array, innocents: Array) -> float | None:
     if suspect.size < 2 or innocents.size < 2:
         return None
     rest = innocents.ravel()
-    parts = [float(x.var(ddof=1)) / x.size for x in (suspect, rest)]
-    error = float(np.sqrt(sum(parts)))
-    difference = float(suspect.mean()) - float(rest.mean())
-    if error == 0.0:
-        return None if difference == 0.0 else float(difference < 0.0)
-    freedom = sum(parts) ** 2 / sum(v**2 / (x.size - 1) for v, x in zip(parts, (suspect, rest), strict=True))
-    p = float(special.stdtr(freedom, -difference / error))
-    return p if np.isfinite(p) else None
+    p = stats.ttest_ind_from_stats(
+        *(suspect.mean(), suspect.std(ddof=1), suspect.size),
+        *(rest.mean(), rest.std(ddof=1), rest.size),
+        equal_var=False,
+        alternative="greater",
+    ).pvalue
+    return float(p) if np.isfinite(p) else None
 
 
 @dataclass(frozen=True)
