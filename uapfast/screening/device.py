@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uapfast.models.checkpoint import check_fit
 from uapfast.screening.plan import Suspect
 from uapfast.screening.precision import ask
 from uapfast.screening.reader import Shapes
@@ -124,12 +123,7 @@ class DeviceSkeleton(Skeleton):
     def _take_in_place(
         self, tensors: Mapping[str, Tensor], path: object, fits: Shapes | None, flat: Tensor | None
     ) -> None:
-        names: Iterable[str] = tensors
-        if fits is not self.shapes:
-            check_fit(self.shapes, {name: tuple(t.shape) for name, t in tensors.items()}, path)
-            flat = None
-        elif flat is not None:
-            names = self._single
+        names, flat = self.shapes.to_copy(tensors, path, fits, flat)
         alike: dict[bool, tuple[list[Tensor], list[Tensor]]] = {True: ([], []), False: ([], [])}
         for name in names:
             target, tensor = self._targets[name], tensors[name]

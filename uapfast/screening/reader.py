@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,12 +28,23 @@ class Shapes(dict[str, tuple[int, ...]]):
     Attributes:
         places: where some of them begin in one tensor of all float32 weights, bytes.
         flat: size of that tensor, bytes.
+        apart: those without a place in it.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         super().__init__(shapes)
         self.places: Mapping[str, int] = {}
         self.flat = 0
+        self.apart = list(shapes)
+
+    def to_copy(
+        self, tensors: Mapping[str, Tensor], path: object, fits: Shapes | None, flat: Tensor | None
+    ) -> tuple[Iterable[str], Tensor | None]:
+        """Names to be copied one by one, and what is copied at once; checked unless they fitted already."""
+        if fits is not self:
+            check_fit(self, {name: tuple(t.shape) for name, t in tensors.items()}, path)
+            return tensors, None
+        return (tensors, None) if flat is None else (self.apart, flat)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from uapfast.errors import InputError, ModelError, SuspectError, UapfastError
 from uapfast.models.answers import as_tensor
-from uapfast.models.checkpoint import check_fit, fill
+from uapfast.models.checkpoint import fill
 from uapfast.models.model import frozen
 from uapfast.models.registry import arch_file, resolve_arch
 from uapfast.screening.batches import BATCH, batch_size, batches
@@ -90,7 +90,7 @@ class Skeleton:
             self.in_place = alias(self._inner, self._targets)
             self.shapes.places, self.shapes.flat = own_places(self._flat, self._targets), 4 * len(self._flat)
         self._loose = some_outside(self._flat, self._targets)
-        self._single = [name for name in state if name not in self.shapes.places]
+        self.shapes.apart = [name for name in state if name not in self.shapes.places]
         self._spare: nn.Module | None = None
         self._settled = False
 
@@ -124,12 +124,9 @@ class Skeleton:
         if not self.in_place:
             fill(self._inner, tensors, path)
         else:
-            names: Iterable[str] = tensors
-            if fits is not self.shapes:
-                check_fit(self.shapes, {name: tuple(t.shape) for name, t in tensors.items()}, path)
-            elif flat is not None:
+            names, flat = self.shapes.to_copy(tensors, path, fits, flat)
+            if flat is not None:
                 self._flat.copy_(flat)
-                names = self._single
             if names:
                 torch._foreach_copy_([self._targets[n] for n in names], [tensors[n] for n in names])
             self._check_finite(tensors, path)
