@@ -10,18 +10,16 @@ seeds, as a victim and its twins. Every time is taken twice: "first time" includ
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks import networks
-from benchmarks.pipelines import Report, Row, timed
+from benchmarks.pipelines import Report, Row, arguments, timed
 from uapfast import universal_perturbation
 from uapfast.models.registry import resolve_arch
 from uapfast.types import UniversalPerturbation
@@ -107,12 +105,7 @@ def small(kind: str, device: str, tiny: bool) -> list[Row]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--seconds", type=float, default=90.0, help="no part is begun after so many")
-    parser.add_argument("--tiny", action="store_true", help="sizes of a rehearsal")
-    given = parser.parse_args()
+    given = arguments(__doc__, 90.0)
     report = Report("UAPs", given.out, "gpu_generate", given.seconds, given.device)
     report.part("large", lambda: large(report, given.device, given.tiny))
     for kind in ("resnet-small", "mlp-small"):

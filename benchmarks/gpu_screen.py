@@ -13,7 +13,6 @@ the same is.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from torch import Tensor
 
 import uapfast
 from benchmarks import networks
-from benchmarks.pipelines import Report, Row, timed
+from benchmarks.pipelines import Report, Row, arguments, timed
 from uapfast.models.registry import resolve_arch
 from uapfast.screening.plan import from_folder
 
@@ -177,12 +176,7 @@ def _row(name: str, work: Callable[[], Any], want: dict[str, str], rate: float, 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--seconds", type=float, default=60.0, help="no part is begun after so many")
-    parser.add_argument("--tiny", action="store_true", help="sizes of a rehearsal")
-    given = parser.parse_args()
+    given = arguments(__doc__, 60.0)
     report = Report("Screening", given.out, "gpu_screen", given.seconds, given.device)
     for case in cases(given.tiny):
         report.part(case.name, partial(measure, report, case, given.device, given.tiny))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -107,6 +108,16 @@ class Report:
             lines += [f"## {name}", "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
             lines += [f"| {' | '.join(shown(row.get(h)) for h in heads)} |" for row in rows] + [""]
         return "\n".join(lines)
+
+
+def arguments(doc: str, seconds: float) -> argparse.Namespace:
+    """The command line: ``device``, ``out``, ``seconds`` and ``tiny``."""
+    parser = argparse.ArgumentParser(description=doc.split("\n", 1)[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--seconds", type=float, default=seconds, help="no part is begun after so many")
+    parser.add_argument("--tiny", action="store_true", help="sizes of a rehearsal")
+    return parser.parse_args()
 
 
 def shown(value: Any) -> str:

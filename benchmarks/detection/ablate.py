@@ -215,8 +215,8 @@ def _who(rows: list[Row]) -> str:
 def _command(args: argparse.Namespace) -> str:
     """What was asked for, without where it lies."""
     given = {"--victims": args.victims or [], "--only": [name for name in args.only if name]}
-    options = [" ".join([option, *values]) for option, values in given.items() if values]
-    return " ".join(["python -m benchmarks.detection.ablate --zoo DIR", *options])
+    options = [" ".join([" " + option, *values]) for option, values in given.items() if values]
+    return "python -m benchmarks.detection.ablate --zoo DIR" + "".join(options)
 
 
 def main() -> None:
@@ -226,9 +226,7 @@ def main() -> None:
     )
     parser.add_argument("--zoo", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument(
-        "--victims", nargs="+", help="only these; suspects that are not made yet are left out"
-    )
+    parser.add_argument("--victims", nargs="+", help="only these; with the suspects that are made")
     parser.add_argument("--only", nargs="+", default=[""], help="variants whose names start so")
     args = parser.parse_args()
     place, kind = open_zoo(args.zoo), json.loads((args.zoo / "zoo.json").read_text())["kind"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,17 +22,8 @@ from uapfast.method.uap.resident import Job, run_resident
 from uapfast.method.uap.stopping import make_runs
 from uapfast.streams.cuda import Cuda
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("exact")]
 FORMS = ["alone", "streams", "stacked"]
-
-
-@pytest.fixture(autouse=True)
-def exact() -> Iterator[None]:
-    """Float32 that is float32, algorithms that repeat themselves: the order of work is what is compared."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
-    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
-    yield
-    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = before
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,15 +14,9 @@ from uapfast.ops._registry import OPS
 from uapfast.ops.deepfool_step import reference as step_reference
 from uapfast.ops.project_lp import reference as project_reference
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("poison")]
 SINGLE = [torch.float32, torch.float16, torch.bfloat16]
 MEAN, STD = [0.1, 0.2, 0.3], [0.3, 0.4, 0.5]
-
-
-@pytest.fixture(autouse=True)
-def poison() -> Iterator[None]:
-    with testing.poisoned_outputs():
-        yield
 
 
 def case(op: str, device: str = "cuda") -> tuple[Any, ...]:

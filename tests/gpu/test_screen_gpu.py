@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,20 +32,12 @@ from uapfast.screening.plan import Suspect
 from uapfast.screening.skeletons import Skeleton
 from uapfast.streams.cuda import Cuda, CudaStream
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("exact")]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return make_world(tmp_path_factory.mktemp("screen"))
-
-
-@pytest.fixture(autouse=True)
-def exact() -> Iterator[None]:
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
-    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
-    yield
-    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = before
 
 
 # -- the ring and the skeletons -----------------------------------------------------------------------

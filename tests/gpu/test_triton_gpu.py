@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,13 +14,7 @@ from uapfast import testing
 from uapfast.ops._registry import OPS
 from uapfast.ops.similarity_moments import reference
 
-pytestmark = [pytest.mark.gpu, pytest.mark.needs("triton")]
-
-
-@pytest.fixture(autouse=True)
-def poison() -> Iterator[None]:
-    with testing.poisoned_outputs():
-        yield
+pytestmark = [pytest.mark.gpu, pytest.mark.needs("triton"), pytest.mark.usefixtures("poison")]
 
 
 def unit(*shape: int, spread: float = 1.0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
