@@ -69,7 +69,7 @@ SIZES = {
         tune=5_000,
         twins=16,
         surrogates=2,
-        homologous=16,
+        homologous=40,
         innocents=60,
     ),
     "small": Size(
@@ -82,7 +82,7 @@ SIZES = {
         tune=2_500,
         twins=8,
         surrogates=2,
-        homologous=12,
+        homologous=40,
         innocents=24,
     ),
     "digits": Size(
@@ -96,7 +96,7 @@ SIZES = {
         tune=150,
         twins=16,
         surrogates=2,
-        homologous=16,
+        homologous=40,
         innocents=60,
         side=8,
     ),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from uapfast.method.decision import compare, decide
-from uapfast.method.lineage import LineageScorer, Roster, _origin, cosines, templates
+from uapfast.method.lineage import LineageScorer, Roster, cosines, templates
 from uapfast.method.standing import assessment, statistics, typical_spread
 from uapfast.method.whitening import center, join_blocks, whiten
 
@@ -70,6 +70,41 @@ def test_gram_space_whitening_equals_explicit_whitening():
     np.testing.assert_allclose(white.parts(left, right), parts, rtol=1e-9, atol=1e-9)
 
 
+def test_whitening_frees_the_way_from_the_innocents_to_the_candidates():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(9, 3, 1, 10)).astype(np.float32)
+    fit, base = np.arange(4, 9), np.repeat([0.25, 0.0], [4, 5])
+    white = whiten(gram(x)[:, 0], fit, shrink=0.2, base=base)
+    rows = x.reshape(9, 30).astype(np.float64)
+    rows = rows - rows[fit].mean(0)
+    covariance = rows[fit].T @ rows[fit] / len(fit)
+    ridge = 0.2 * np.trace(covariance)
+    inverse = np.linalg.inv(covariance + ridge * np.eye(30)) * ridge
+    way = base @ rows
+    inverse -= np.outer(inverse @ way, way @ inverse) / (way @ inverse @ way)
+    np.testing.assert_allclose(white.metric, rows @ inverse @ rows.T, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(white.metric @ base, 0.0, atol=1e-9)  # the candidates' mean is the innocents'
+    left, right = np.eye(9)[:2] - np.eye(9)[2], np.eye(9)[3] - np.eye(9)[5]
+    moved = (left @ rows @ inverse).reshape(2, 3, 10)
+    parts = np.einsum("cvf,vf->vc", moved, (right @ rows).reshape(3, 10))
+    np.testing.assert_allclose(white.parts(left, right), parts, rtol=1e-9, atol=1e-9)
+
+
+def test_what_every_other_model_shares_says_little(monkeypatch):
+    """Innocents and suspects as a whole may lie to any side of the candidates."""
+    world, scorer, victim = build(9, kinds=1)
+    side = 0.5 * (victim - scorer.pool[scorer.roster.candidates].mean(0))
+    pool = scorer.pool.copy()
+    pool[scorer.roster.innocents] += side
+    moved = LineageScorer(pool, scorer.roster)
+    honest = [world.innocent() + side for _ in range(20)]
+    z = [decide(moved.assess(h), 0.01).z for h in honest]
+    monkeypatch.setattr(LineageScorer, "_base", lambda self, origin: None)
+    drawn = [decide(moved.assess(h), 0.01).z for h in honest]
+    assert np.mean(drawn) > 2.0
+    assert np.mean(z) < 0.5 * np.mean(drawn)
+
+
 def test_join_blocks_gives_every_block_the_same_say():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(8, 2, 2, 20)).astype(np.float32)
@@ -117,10 +152,10 @@ def test_embeddings_reproduce_the_deciding_cosines():
 def one_by_one(scorer: LineageScorer, suspect: np.ndarray, views: int) -> tuple[np.ndarray, np.ndarray]:
     """Scores with one whitening after another: what ``rounds`` has to reproduce."""
     full, roster = scorer._extend(suspect, views), scorer.roster
-    origin, row = _origin(roster, full.shape[-1]), full.shape[-1] - 1
+    row = full.shape[-1] - 1
 
     def score(fit: np.ndarray, model: int) -> np.ndarray:
-        white = whiten(join_blocks(full, fit), fit)
+        white, origin = scorer._fit(full, fit)
         return cosines(white, templates(white.metric, roster, origin), origin, model)
 
     others = [np.append(roster.innocents[roster.innocents != i], row) for i in roster.innocents]

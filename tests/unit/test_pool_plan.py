@@ -71,6 +71,16 @@ def test_innocents_vary() -> None:
     assert len({(j.arch, j.share, j.epochs, j.rate) for j in plan}) >= 12
 
 
+def test_the_default_pool_knows_models_that_know_little() -> None:
+    shares = Counter(
+        j.share for j in make_plan(ARCH, PoolConfig(), OTHERS, False) if j.relation == "homologous"
+    )
+    assert set(shares) == {1.0, 0.5, 0.25, 0.1}
+    assert shares[0.25] + shares[0.1] >= 12
+    kinds = {j.arch for j in make_plan(ARCH, PoolConfig(), OTHERS, False) if j.share <= 0.25}
+    assert kinds == {ARCH, *OTHERS}
+
+
 def test_seeds_of_neighbouring_pools_do_not_meet() -> None:
     names = [f"twin-{i:02d}" for i in range(50)]
     seeds = [job_seed(base, name) for base in range(50) for name in names]

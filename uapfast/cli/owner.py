@@ -93,7 +93,7 @@ def pool(
     ] = None,
     twins: Annotated[int, typer.Option("--twins", help="Twins of the victim.")] = 8,
     surrogates: Annotated[int, typer.Option("--surrogates", help="Surrogates of every candidate.")] = 2,
-    homologous: Annotated[int, typer.Option("--homologous", help="Honestly trained models.")] = 16,
+    homologous: Annotated[int, typer.Option("--homologous", help="Honestly trained models.")] = 40,
     epochs: Annotated[int, typer.Option("--epochs", help="Epochs of the default recipe.")] = 5,
     jobs: Annotated[int, typer.Option("--jobs", help="Models trained at the same time.")] = 1,
     seed: o.Seed = 0,

@@ -46,7 +46,7 @@ class Scale:
 
     twins: int = 12
     surrogates: int = 2
-    homologous: int = 20
+    homologous: int = 40
     epochs: int = 12
     points: int = 50
     views: int = 20

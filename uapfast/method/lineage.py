@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from uapfast.method.decision import Assessment, compare
 from uapfast.method.rounds import score_rounds
 from uapfast.method.standing import assessment, statistics, typical_spread
-from uapfast.method.whitening import Array, Index, Whitening, join_blocks, whiten
+from uapfast.method.whitening import ROUNDING, Array, Index, Whitening, join_blocks, whiten
 
-SURROGATE_WEIGHT = 0.5  # of the surrogates' residuals beside the candidate's own; docs/method.md
+SURROGATE_WEIGHT = 0.25  # of the surrogates' residuals beside the candidate's own; docs/method.md
 RAY = (0.0, 0.2)  # the t of the queries x + t*v; docs/method.md, section 4
-ROUNDING = 1e-10  # share of the largest squared length below which a residual is taken as none
 
 
 @dataclass(frozen=True)
@@ -146,13 +145,18 @@ class LineageScorer:
         return full
 
     def _fit(self, full: Array, fit: Index) -> tuple[Whitening, Array]:
-        return whiten(join_blocks(full, fit), fit), _origin(self.roster, full.shape[-1])
+        origin = _origin(self.roster, full.shape[-1])
+        return whiten(join_blocks(full, fit), fit, base=self._base(origin)), origin
+
+    def _base(self, origin: Array) -> Array | None:
+        """What whitening is told of the origin: without twins that is the innocents' mean itself."""
+        return origin if self.roster.has_twins else None
 
     def _scores(self, full: Array, fits: Index, rows: Index) -> Array:
         """Cosines ``[S,V,C]`` of models with all candidates, each with a whitening of its own."""
         origin = _origin(self.roster, full.shape[-1])
         parts = template_parts(full.shape[-1], self.roster, origin)
-        return score_rounds(full, fits, rows, origin, parts, ROUNDING)
+        return score_rounds(full, fits, rows, origin, parts, self._base(origin))
 
     def _others(self) -> Index:
         """``[n,n-1]``: the innocents without each of them in turn."""

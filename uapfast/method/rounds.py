@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from uapfast.method.whitening import SHRINK, Array, Index
+from uapfast.method.whitening import ROUNDING, SHRINK, Array, Index
 
 TINY = float(np.finfo(np.float64).tiny)
 USABLE = 1e-10  # share of the largest eigenvalue below which a direction is rounding
@@ -29,8 +29,8 @@ def block_weights(total: Array, fits: Index) -> Array:
     return np.where(spread > 0, 1.0 / np.where(spread > 0, spread, 1.0), 1.0).T
 
 
-def _whiten(gram: Array, fits: Index) -> tuple[Array, Array, Array]:
-    """Metric ``[S,N,N]``, axes and pull ``[S,N,n]`` of each round, as ``Whitening`` has them."""
+def _whiten(gram: Array, fits: Index, base: Array | None) -> tuple[Array, Array, Array]:
+    """Metric ``[S,N,N]``, axes and pull ``[S,N,n+1]`` of each round, as ``whiten`` makes them."""
     rounds, count = np.arange(len(fits))[:, None], fits.shape[1]
     mean = gram[rounds, :, fits].mean(1)  # symmetric: rows serve as columns
     grand = np.take_along_axis(mean, fits, axis=1).mean(1)
@@ -40,28 +40,42 @@ def _whiten(gram: Array, fits: Index) -> tuple[Array, Array, Array]:
     variance = np.where(usable, values, 0.0) / count
     ridge = SHRINK * variance.sum(-1, keepdims=True)
     removed = variance / np.maximum(variance + ridge, TINY)
-    axes = np.zeros((*gram.shape[:2], count))
+    axes = np.zeros((*gram.shape[:2], count + 1))
     scaled = vectors / np.sqrt(np.where(usable, values, 1.0))[:, None, :]
-    axes[rounds, fits] = np.where(usable[:, None, :], scaled, 0.0)
+    axes[rounds, fits, :-1] = np.where(usable[:, None, :], scaled, 0.0)
     along = centered @ axes
-    pull = along * removed[:, None, :]
-    return centered - pull @ along.swapaxes(1, 2), axes, pull
+    pull = along * np.pad(removed, ((0, 0), (0, 1)))[:, None, :]
+    metric = centered - pull @ along.swapaxes(1, 2)
+    if base is not None:
+        free = np.tile(base, (len(fits), 1))
+        free[rounds, fits] -= 1.0 / count
+        row = (metric @ free[..., None])[..., 0]
+        length = lengths((free * row).sum(-1), metric)[:, None]
+        axes[..., -1] = (free - ((free[:, None] @ pull) @ axes.swapaxes(1, 2))[:, 0]) / length
+        pull[..., -1] = row / length
+        metric = metric - pull[..., -1:] * pull[:, None, :, -1]
+    return metric, axes, pull
 
 
-def lengths(square: Array, metric: Array, rounding: float) -> Array:
+def lengths(square: Array, metric: Array) -> Array:
     """Square roots of squared lengths ``[S,...]``; infinite where rounding is all that is left of them."""
     largest = np.diagonal(metric, axis1=1, axis2=2).max(1).reshape(-1, *[1] * (square.ndim - 1))
-    return np.sqrt(np.where(square > rounding * largest, square, np.inf))
+    return np.sqrt(np.where(square > ROUNDING * largest, square, np.inf))
 
 
-def _unit(rows: Array, metric: Array, rounding: float) -> Array:
+def _unit(rows: Array, metric: Array) -> Array:
     square = ((rows @ metric) * rows).sum(-1)
-    out: Array = rows / lengths(square, metric, rounding)[..., None]
+    out: Array = rows / lengths(square, metric)[..., None]
     return out
 
 
 def score_rounds(
-    full: Array, fits: Index, rows: Index, origin: Array, parts: list[tuple[float, Array]], rounding: float
+    full: Array,
+    fits: Index,
+    rows: Index,
+    origin: Array,
+    parts: list[tuple[float, Array]],
+    base: Array | None,
 ) -> Array:
     """Cosines with every candidate by views: ``[S,V,C]``, whose means over views are the cosines.
 
@@ -71,17 +85,17 @@ def score_rounds(
         rows: ``[S]`` the model that each round scores.
         origin: ``[N]`` coefficients of the point that residuals are taken from.
         parts: weight and coefficients ``[C,N]`` of what a template is made of.
-        rounding: share of the largest squared length below which a residual is taken as none.
+        base: as :func:`uapfast.method.whitening.whiten` takes it.
     """
     total = full.sum(0)
     weight = block_weights(total, fits)
-    metric, axes, pull = _whiten(np.tensordot(weight, total, 1), fits)
-    template = sum((w * _unit(part, metric, rounding) for w, part in parts), np.zeros(()))
-    template = _unit(template, metric, rounding)
+    metric, axes, pull = _whiten(np.tensordot(weight, total, 1), fits, base)
+    template = sum((w * _unit(part, metric) for w, part in parts), np.zeros(()))
+    template = _unit(template, metric)
     residual = np.tile(-origin, (len(rows), 1))
     residual[np.arange(len(rows)), rows] += 1.0
     square = (residual[:, None, :] @ metric @ residual[:, :, None])[:, 0, 0]
-    length = lengths(square, metric, rounding)
+    length = lengths(square, metric)
     seen = (full @ residual.T * weight.T[:, None, :]).sum(1)  # [V,N,S]
     moved = template - (template @ pull) @ axes.swapaxes(1, 2)
     out: Array = seen.transpose(2, 0, 1) @ moved.swapaxes(1, 2)

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 # Views between these are fitted together: one view has few points to know a bias for every class by, and what
 # is asked between two looks (method/sequential.py) must not depend on whether more will be asked.
 EDGES = (1, 2, 5, 10)
-CLIP = 0.3  # length of a point's residual of root probabilities from which it counts hardly more
+CLIP = 0.6  # length of a point's residual of root probabilities from which it counts hardly more
 STEPS = 6  # alternations of temperature and bias
 LEAST = 1e-30  # probability: its logarithm is finite
 RANGE = (0.05, 20.0)  # inverse temperatures; answers without any spread would take an infinite one

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-SHRINK = 0.03  # share of the innocents' total variance added to every direction; docs/method.md
+ROUNDING = 1e-10  # share of the largest squared length below which a length is taken as none
+SHRINK = 0.003  # share of the innocents' total variance added to every direction; docs/method.md
 
 
 def center(gram: Array, fit: Index) -> Array:
@@ -48,13 +49,13 @@ class Whitening:
     """Inner products after whitening, of models given as coefficients over the N models.
 
     The metric is the inverse of ``cov(fit) + shrink * trace(cov(fit)) * I``, up to a constant that
-    every cosine cancels. A hard projection is the limit of ``shrink`` to 0.
+    every cosine cancels, without the direction ``free``. A hard projection is the limit of ``shrink`` to 0.
 
     Attributes:
         views: ``[V,N,N]`` inner products of the raw features in each view.
         metric: ``[N,N]`` whitened inner products over all views.
-        axes: ``[N,n]`` coefficients of the directions in which the innocents vary.
-        pull: ``[N,n]`` inner products with the directions, times how much of each is removed.
+        axes: ``[N,n+1]`` coefficients of the directions in which the innocents vary, ``free`` the last.
+        pull: ``[N,n+1]`` inner products with the directions, times how much of each is removed.
     """
 
     views: Array
@@ -73,13 +74,18 @@ class Whitening:
         return out
 
 
-def whiten(gram: Array, fit: Index, shrink: float = SHRINK) -> Whitening:
-    """Remove the variation of the models in ``fit``.
+def whiten(gram: Array, fit: Index, shrink: float = SHRINK, base: Array | None = None) -> Whitening:
+    """Remove the variation of the models in ``fit``, and the way from their mean to ``base``.
+
+    Innocent models as a whole lie to one side of the candidates, whose recipe none of them shares. That side
+    lies closer to some candidates than to others, and a suspect would be taken for their descendant by being
+    anybody else.
 
     Args:
         gram: ``[V,N,N]`` inner products of the raw features, view by view.
         fit: indices of the models (innocents) whose variation is to be removed; at least 2.
         shrink: see ``SHRINK``.
+        base: ``[N]`` coefficients, adding to 1, of the point that residuals are taken from.
     """
     centered = center(gram.sum(0), fit)
     values, vectors = np.linalg.eigh(centered[np.ix_(fit, fit)])
@@ -87,7 +93,18 @@ def whiten(gram: Array, fit: Index, shrink: float = SHRINK) -> Whitening:
     variance = np.where(usable, values, 0.0) / len(fit)
     ridge = shrink * variance.sum()
     removed = variance / np.maximum(variance + ridge, np.finfo(np.float64).tiny)
-    axes = np.zeros((len(centered), len(fit)))
-    axes[fit] = np.where(usable, vectors / np.sqrt(np.where(usable, values, 1.0)), 0.0)
+    axes = np.zeros((len(centered), len(fit) + 1))
+    axes[fit, :-1] = np.where(usable, vectors / np.sqrt(np.where(usable, values, 1.0)), 0.0)
     along = centered @ axes
-    return Whitening(gram, centered - (along * removed) @ along.T, axes, along * removed)
+    pull = along * np.append(removed, 0.0)
+    metric = centered - pull @ along.T
+    if base is not None:
+        free = base.copy()
+        free[fit] -= 1.0 / len(fit)
+        row = metric @ free
+        square = float(free @ row)
+        if square > ROUNDING * np.diagonal(metric).max():
+            axes[:, -1] = (free - (free @ pull) @ axes.T) / np.sqrt(square)
+            pull[:, -1] = row / np.sqrt(square)
+            metric = metric - np.outer(pull[:, -1], pull[:, -1])
+    return Whitening(gram, metric, axes, pull)

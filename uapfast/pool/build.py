@@ -47,7 +47,7 @@ def build_pool(
     recipe: str | None = None,
     twins: int = 8,
     surrogates: int = 2,
-    homologous: int = 16,
+    homologous: int = 40,
     epochs: int = 5,
     seed: int = 0,
     other_archs: Sequence[str] = (),
