@@ -9,7 +9,6 @@ victim and variant is kept in the zoo's folder, so that a second run goes on whe
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import multiprocessing
 from collections.abc import Iterator
@@ -33,17 +32,18 @@ from benchmarks.detection.make import Place
 from benchmarks.detection.measures import auc
 from benchmarks.detection.plan import GROUPS, Item
 from benchmarks.detection.table import ATTACKS, INNOCENT, head, line
+from benchmarks.detection.variants import PARTS, scorers
 from benchmarks.detection.zoo import open_zoo
 from uapfast.files import write_text
 from uapfast.method.decision import Assessment, decide
 from uapfast.method.fingerprint import ask, reduce_classes
-from uapfast.method.lineage import LineageScorer, Roster
+from uapfast.method.lineage import LineageScorer
 from uapfast.reference import Reference
 
 RESULTS = Path(__file__).parents[1] / "results"
 BOTH, NEAR = (0.0, 1.0), (0.0, 0.2)
 UAPS: dict[str, dict[str, Any]] = {
-    "margin, Linf 0.1, v / 5": {"ray": NEAR},
+    "margin, Linf 0.1, v / 5": {},
     "deepfool, Linf 0.1, v / 5": {"uap": "deepfool", "ray": NEAR},
     "contrastive, Linf 0.1, v / 5": {"uap": "contrastive", "ray": NEAR},
     "margin, L2 2, v / 5": {"eps": 2.0, "norm": "l2", "ray": NEAR},
@@ -57,38 +57,24 @@ BUDGETS: dict[str, dict[str, Any]] = {
     "200, x + 0.2 v only": {"points": 200, "views": 1, "ray": (0.2,)},
     "2000": {"points": 100, "views": 10},
     "4000": {},
+    "4000, x only": {"points": 200, "ray": (0.0,)},
 }
-TWINS = (3, 6, 12)  # and all
 VARIANTS: dict[str, dict[str, Any]] = {
     "features": {},
     "twins": {},
+    "innocents": {},
     **{f"uap: {name}": given for name, given in UAPS.items()},
     **{f"queries: {name}": given for name, given in BUDGETS.items()},
     "held out": {},
 }
 
 
-def without(reference: Reference, archs: dict[str, str], arch: str) -> Roster:
-    """The roster without any model of one architecture but the candidates."""
-    roster = reference.roster()
-    names = [r.name for r in reference.records]
-    innocents = np.array([i for i in roster.innocents if archs[names[i]] != arch])
-    kinds = [k for k in roster.surrogates if archs[names[k[0]]] != arch]
-    return Roster(roster.candidates, innocents, np.array(kinds, dtype=np.int64).reshape(len(kinds), -1))
-
-
-def fewer_twins(roster: Roster, twins: int) -> Roster:
-    """The roster with the first twins alone, and their surrogates."""
-    kept = slice(0, twins + 1)
-    return Roster(roster.candidates[kept], roster.innocents, roster.surrogates[:, kept])
-
-
 def _judges(place: Place, victim: str, variant: str, reference: Reference) -> dict[str, Judge]:
     """Part -> a function from a suspect's item and answers ``[V,B,n,K]`` to its assessment, or None."""
     if variant == "features":
         return by_features(reference)
-    scorers = _scorers(place, victim, variant, reference)
-    return {part: partial(_by_part, scorer, part, reference) for part, scorer in scorers.items()}
+    found = scorers(place, victim, variant, reference)
+    return {part: partial(_by_part, scorer, part, reference) for part, scorer in found.items()}
 
 
 def _by_part(
@@ -102,41 +88,10 @@ def _by_part(
     return scorer.assess(found[:, PARTS.get(part, slice(None))])
 
 
-def _scorers(place: Place, victim: str, variant: str, reference: Reference) -> dict[str, LineageScorer]:
-    """The ways in which one reference is used: by blocks of the ray, or by parts of its pool."""
-    pool, roster = reference.pool_features(False), reference.roster()
-    if variant.startswith("uap: "):
-        return {part: LineageScorer(pool[:, :, b], roster) for part, b in PARTS.items()}
-    if variant == "twins":
-        return {
-            f"{m} twins": LineageScorer(pool, fewer_twins(roster, m))
-            for m in (*TWINS, len(roster.candidates) - 1)
-        }
-    if variant.startswith("queries: "):
-        return {
-            "probabilities": reference.scorer(False),  # type: ignore[dict-item]
-            "labels": reference.scorer(True),  # type: ignore[dict-item]
-        }
-    with (place.out / victim / "pool" / "manifest.csv").open(newline="") as file:
-        archs = {r["name"]: r["arch"].removeprefix("uapfast:").split("?")[0] for r in csv.DictReader(file)}
-    out = {
-        f"architecture {arch}": LineageScorer(pool, without(reference, archs, arch))
-        for arch in sorted(set(archs.values()))
-    }
-    for k, row in enumerate(roster.surrogates):
-        kind = reference.records[row[0]].kind.split("-", 1)[1]
-        left = Roster(roster.candidates, roster.innocents, np.delete(roster.surrogates, k, axis=0))
-        out[f"surrogates {kind}"] = LineageScorer(pool, left)
-    none = Roster(roster.candidates, roster.innocents, roster.surrogates[:0])
-    return out | {"all surrogates": LineageScorer(pool, none), "nothing": LineageScorer(pool, roster)}
-
-
-PARTS = {"x and x + v": [0, 1], "x + v only": [1], "x only": [0]}
-
-
 def judge_variant(place: Place, victim: str, variant: str) -> list[Row]:
     """Every suspect by one variant of one victim's reference."""
-    reference = make_reference(place, victim, VARIANTS[variant], f"ablation {variant}")
+    given = VARIANTS[variant]
+    reference = make_reference(place, victim, given, f"ablation {variant}" if given else "ours")
     judges = _judges(place, victim, variant, reference)
     rows = []
     for item, model in suspects(place):
@@ -244,6 +199,7 @@ def main() -> None:
         who=_who(rows),
         features=table(rows, "features"),
         twins=table(rows, "twins"),
+        innocents=table(rows, "innocents"),
         uaps=table(rows, "uap: "),
         budgets=table(rows, "queries: "),
         held_out=table(_held_out(rows), "held out"),
@@ -271,6 +227,14 @@ one confidence and one class balance; both, the default (`uapfast/method/scaling
 The first m twins with their surrogates alone; points and UAPs as all twins chose them.
 
 {twins}
+
+## Innocents
+
+Of the 40 homologous models of a pool the first 16; all 20 trained on half of the owner's images or more;
+all. `the way to them kept`: whitening without its last step, which takes out the direction from the
+innocents' mean to the candidates' (`uapfast/method/whitening.py`).
+
+{innocents}
 
 ## UAPs: norm, eps, algorithm
 

@@ -22,7 +22,8 @@ from rich.progress import track
 from benchmarks.detection.compare import kept_rows
 from benchmarks.detection.judge import OURS, Row, judge, require_complete
 from benchmarks.detection.make import Place
-from benchmarks.detection.table import plots, text
+from benchmarks.detection.plots import plots
+from benchmarks.detection.table import text
 from benchmarks.detection.zoo import open_zoo
 from uapfast.files import write_text
 

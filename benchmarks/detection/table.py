@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_curve
 
 from benchmarks.detection.access import ACCESS
 from benchmarks.detection.judge import LEVELS, OURS, Row
@@ -66,6 +62,34 @@ def by_attack(rows: list[Row]) -> list[str]:
                 f"{said.count('piracy')} ({said.count('piracy') / len(said):.0%})",
                 said.count("inconclusive"),
                 f"{min(agreement):.2f}-{max(agreement):.2f}",
+            )
+        )
+    return lines
+
+
+def by_victim(rows: list[Row]) -> list[str]:
+    """AUC and convictions before each victim; the paper's headline among them."""
+    shown = ("soft", "hard", "laundered")
+    lines = head(
+        "victim", "AUC overall", *(GROUPS[g].replace("extraction, ", "") for g in shown),
+        "convicted at 0.001", "innocents", "same architecture, soft labels: p < 1e-4",
+    )  # fmt: skip
+    every = pick(rows)
+    for victim in [*dict.fromkeys(r["victim"] for r in every), "all"]:
+        own = [r for r in every if victim in (r["victim"], "all")]
+        innocents = [r for r in own if r["truth"] in INNOCENT]
+        thieves = [r for r in own if r["truth"] in ATTACKS]
+        groups = [thieves, *([r for r in thieves if r["truth"] == g] for g in shown)]
+        headline = [r["rank"] == 1 and r["p"] < 1e-4 for r in groups[1] if r["arch"] == r["victim"]]
+        lines.append(
+            line(
+                victim,
+                *(f"{auc(z(part), z(innocents)):.3f}" for part in groups),
+                *(
+                    f"{sum(r['decision'] == 'piracy' for r in part)} of {len(part)}"
+                    for part in (thieves, innocents)
+                ),
+                f"{sum(headline)} of {len(headline)}",
             )
         )
     return lines
@@ -197,6 +221,7 @@ def text(rows: list[Row], command: str, size: Size, accuracy: dict[str, float]) 
         innocents=parts["innocent"],
         others=parts["other lineage"],
         by_attack="\n".join(by_attack(rows)),
+        by_victim="\n".join(by_victim(rows)),
         by_score="\n".join(by_score(rows)),
         by_access="\n".join(by_access(rows)),
         by_views="\n".join(by_views(rows, min(100, _heldout(size) // 60))),
@@ -208,38 +233,6 @@ def text(rows: list[Row], command: str, size: Size, accuracy: dict[str, float]) 
 
 def _heldout(size: Size) -> int:
     return 10_000 if size.side == 28 else 896
-
-
-def plots(rows: list[Row], path: Path) -> None:
-    """ROC by attack, z of every suspect by attack, z of students against agreement."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    own = pick(rows)
-    innocents = z([r for r in own if r["truth"] in INNOCENT])
-    figure, (roc, dots, agreement) = plt.subplots(1, 3, figsize=(16, 5), layout="constrained")
-    for i, group in enumerate([*INNOCENT, *ATTACKS]):
-        kept = [r for r in own if r["truth"] == group]
-        if group not in INNOCENT:
-            truth = np.r_[np.ones(len(kept)), np.zeros(len(innocents))]
-            fpr, rate, _ = roc_curve(truth, np.r_[z(kept), innocents])
-            roc.plot(fpr, rate, label=group)
-        jitter = np.random.default_rng(i).uniform(-0.3, 0.3, len(kept))
-        dots.plot(i + jitter, z(kept), ".", alpha=0.6)
-    students = [r for r in own if r["truth"] in ("soft", "hard", "ood", "jacobian")]
-    for group in ("soft", "hard", "ood", "jacobian"):
-        part = [r for r in students if r["truth"] == group]
-        agreement.plot([r["agreement"] for r in part], z(part), "o", alpha=0.7, label=group)
-    roc.set(xlabel="innocents accused", ylabel="piracy models found", title="ROC by attack")
-    roc.legend(fontsize=8)
-    ticks = [*INNOCENT, *ATTACKS]
-    dots.set_xticks(range(len(ticks)), ticks, rotation=40, ha="right")
-    dots.set(ylabel="z", title="score of every suspect")
-    dots.set_yscale("symlog", linthresh=math.pi)
-    agreement.set(xlabel="agreement with the victim", ylabel="z", title="students")
-    agreement.legend(fontsize=8)
-    figure.savefig(path, dpi=70)
-    plt.close(figure)
 
 
 TEXT = """# Detection
@@ -254,6 +247,10 @@ models (AUC), Wilson (shares).
 ## By attack, score `ours`
 
 {by_attack}
+
+## By victim, score `ours`
+
+{by_victim}
 
 ## By score: AUC
 

@@ -22,7 +22,7 @@ from uapfast.method.rounds import score_rounds
 from uapfast.method.standing import assessment, statistics, typical_spread
 from uapfast.method.whitening import ROUNDING, Array, Index, Whitening, join_blocks, whiten
 
-SURROGATE_WEIGHT = 0.25  # of the surrogates' residuals beside the candidate's own; docs/method.md
+SURROGATE_WEIGHT = 0.5  # of the surrogates' residuals beside the candidate's own; docs/method.md
 RAY = (0.0, 0.2)  # the t of the queries x + t*v; docs/method.md, section 4
 
 

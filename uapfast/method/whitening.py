@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 ROUNDING = 1e-10  # share of the largest squared length below which a length is taken as none
-SHRINK = 0.003  # share of the innocents' total variance added to every direction; docs/method.md
+SHRINK = 0.01  # share of the innocents' total variance added to every direction; docs/method.md
 
 
 def center(gram: Array, fit: Index) -> Array:
