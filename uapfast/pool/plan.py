@@ -70,7 +70,7 @@ class Job:
         kind: what models are compared as; the same for every candidate.
         arch: SPEC as the caller wrote it.
         how: ``train`` on true labels, ``soft`` or ``hard`` labels of the candidate, ``finetune`` of it.
-        share: of the owner's images, drawn by ``seed``.
+        share: of the owner's images, drawn by ``seed`` (homologous models: ``train.LEAST_IMAGES`` at least).
         epochs: of the default recipe.
         rate: factor of its learning rate.
         owners_recipe: whether the owner's recipe trains it.

@@ -24,6 +24,7 @@ from uapfast.pool.plan import Job
 from uapfast.pool.recipe import LEARNING_RATE, default_recipe, load_recipe
 
 FINETUNE_RATE = 0.1  # of the default learning rate
+LEAST_IMAGES = 1_000  # of a homologous model, or half of what there is: it should know its task, if little
 MEASURED_ON = 2_000  # images for the accuracies in pool.json
 
 
@@ -121,7 +122,8 @@ def _source(job: Job, context: Context) -> nn.Module | None:
 def _train(job: Job, context: Context) -> tuple[nn.Module, nn.Module | None]:
     data, source = context.data, _source(job, context)
     generator = torch.Generator().manual_seed(job.seed)
-    count = max(2, round(job.share * len(data)))
+    least = min(LEAST_IMAGES, len(data) // 2) if job.relation == "homologous" else 2
+    count = max(2, least, round(job.share * len(data)))
     rows = torch.randperm(len(data), generator=generator)[:count].sort().values
     x, labels = data.x(rows), data.labels[rows]
     model = fresh_model(job.arch, job.seed)
