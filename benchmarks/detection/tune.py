@@ -1,0 +1,174 @@
+"""What settings of the lineage encoder are chosen on: students of twins, which no table holds.
+
+    python -m benchmarks.detection.tune --zoo DIR [--jobs 2] [--victims ARCH ...]
+
+Three weak students of every twin (few images; another architecture; one epoch on labels), made as the zoo
+makes its own. Each is judged with its twin in the victim's place; the other places are the innocents.
+Writes ``benchmarks/results/detection_tune.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import product
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.detection.judge import LEVELS, reference_of
+from benchmarks.detection.make import Place, extract
+from benchmarks.detection.measures import auc
+from benchmarks.detection.plan import ALL_ARCHS, Item
+from benchmarks.detection.table import head, line
+from benchmarks.detection.variants import WayKept
+from benchmarks.detection.zoo import open_zoo
+from uapfast.files import make_folder, write_text
+from uapfast.method import rounds, scaling
+from uapfast.method.decision import decide
+from uapfast.method.fingerprint import ask, reduce_classes
+from uapfast.method.lineage import LineageScorer, Roster
+from uapfast.method.scaling import Scaling
+from uapfast.method.standing import assessment
+from uapfast.models.checkpoint import load_model, save_weights
+from uapfast.pool.plan import job_seed
+from uapfast.reference import Reference
+
+RESULTS = Path(__file__).parents[1] / "results"
+Floats = NDArray[np.float32]
+KINDS = ("few images", "another architecture", "one epoch of labels")
+
+
+def students(place: Place, victim: str) -> Iterator[tuple[int, str, Item]]:
+    """Of every twin: its number, the kind, and the student's plan."""
+    few, middle, many = place.size.budgets
+    other = ALL_ARCHS[(ALL_ARCHS.index(victim) + 1) % len(ALL_ARCHS)]
+    plans = (
+        (victim, {"labels": "soft", "images": few, "epochs": place.size.student}),
+        (other, {"labels": "soft", "images": middle, "epochs": place.size.student}),
+        (victim, {"labels": "hard", "images": many, "epochs": 1}),
+    )
+    for twin, (kind, (arch, settings)) in product(range(place.size.twins), zip(KINDS, plans, strict=True)):
+        name = f"{victim}-twin-{twin:02d}-{KINDS.index(kind)}"
+        yield twin, kind, Item(name, "soft", victim, arch, "extract", settings, job_seed(3, name))
+
+
+def train(place: Place, task: tuple[str, int, Item]) -> None:
+    """Make one student, if it is not there."""
+    victim, twin, item = task
+    path = place.out / "tune" / f"{item.name}.safetensors"
+    if not path.exists():
+        weights = place.out / victim / "pool" / "models" / f"twin-{twin:02d}.safetensors"
+        source = load_model(place.size.spec(victim), weights).module
+        assert source is not None
+        save_weights(extract(place, source, item), path)
+
+
+def answers(place: Place, victim: str, reference: Reference) -> list[tuple[int, str, Floats]]:
+    """Twin, kind and answers ``[V,B,n,R]`` of every student."""
+    out = []
+    for twin, kind, item in students(place, victim):
+        model = load_model(place.size.spec(item.arch), place.out / "tune" / f"{item.name}.safetensors")
+        asked = ask(model, reference.plan, reference.classes)[0]
+        out.append((twin, kind, reduce_classes(asked, reference.keep).numpy()))
+    return out
+
+
+Setting = dict[str, float | str]
+DEFAULT: Setting = {"shrink": 0.01, "clip": 0.6, "innocents": "all", "way": "free"}
+SETTINGS: dict[str, Setting] = {
+    "default": {},
+    **{f"shrinkage {s:g}": {"shrink": s} for s in (0.001, 0.003, 0.03, 0.1)},
+    **{f"clip {c:g}": {"clip": c} for c in (0.1, 0.3, 1.0, 5.0)},
+    "the way kept": {"way": "kept"},
+    "first 16 innocents": {"innocents": "first"},
+    "first 16 innocents, the way kept": {"innocents": "first", "way": "kept"},
+}
+
+
+def judge(
+    reference: Reference, found: list[tuple[int, str, Floats]], given: Setting
+) -> Iterator[tuple[str, float]]:
+    """z of every student with its own twin (its kind), and with everybody else's (``""``)."""
+    setting = DEFAULT | given
+    scorer_of: Callable[..., LineageScorer] = WayKept if setting["way"] == "kept" else LineageScorer
+    pool, roster = reference.answers.numpy(), reference.roster()
+    if setting["innocents"] == "first":
+        roster = Roster(roster.candidates, roster.innocents[:16], roster.surrogates)
+    with (
+        mock.patch.object(scaling, "CLIP", setting["clip"]),
+        mock.patch.object(rounds, "SHRINK", setting["shrink"]),
+    ):
+        way = Scaling.of(pool[roster.candidates])
+        scorer = scorer_of(np.stack([way.features(one) for one in pool]), roster)
+        for twin, kind, given_answers in found:
+            scores = scorer.scores(way.features(given_answers))
+            for place in range(len(roster.candidates)):
+                z = decide(assessment(*scores, place=place), LEVELS[2]).z
+                yield (kind if place == twin + 1 else ""), z
+
+
+def rows(place: Place, victim: str) -> list[str]:
+    """The table's rows of one victim."""
+    reference = reference_of(place, victim, "ours")
+    found, lines = answers(place, victim, reference), []
+    for name, given in SETTINGS.items():
+        z: dict[str, list[float]] = {kind: [] for kind in (*KINDS, "")}
+        for kind, value in judge(reference, found, given):
+            z[kind].append(value)
+        honest = np.array(z[""])
+        cells = [f"{auc(np.array(z[k]), honest):.3f} / {np.median(z[k]):.2f}" for k in KINDS]
+        every = np.concatenate([z[k] for k in KINDS])
+        lines.append(line(victim, name, f"{auc(every, honest):.3f}", *cells, f"{honest.std():.2f}"))
+    return lines
+
+
+def main() -> None:
+    """Train, judge and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--zoo", type=Path, required=True)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--victims", nargs="+")
+    args = parser.parse_args()
+    place, console = open_zoo(args.zoo), Console(stderr=True)
+    victims = [a for a in place.size.epochs if args.victims is None or a in args.victims]
+    make_folder(place.out / "tune")
+    todo = [(victim, twin, item) for victim in victims for twin, _, item in students(place, victim)]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, spawn, torch.set_num_threads, (1,)) as workers:
+        for _ in track(
+            workers.map(partial(train, place), todo), "students", total=len(todo), console=console
+        ):
+            pass
+        parts = list(workers.map(partial(rows, place), victims))
+    table = head(
+        "victim", "setting", "AUC, all", *(f"{k}: AUC / median z" for k in KINDS), "spread of honest z"
+    )
+    options = " --victims " + " ".join(args.victims) if args.victims else ""
+    content = TEXT.format(options=options, table="\n".join([*table, *sum(parts, [])]))
+    write_text(RESULTS / "detection_tune.md", content)
+    console.print(content)
+
+
+TEXT = """# Detection: what its settings were chosen on
+
+Made by `python -m benchmarks.detection.tune --zoo DIR{options}`. Weak students of the pool's twins,
+three of each, none of which stands in `detection.md`; each judged with its twin in the victim's place,
+against itself in everybody else's. Otherwise as by default: shrinkage 0.01, clip 0.6, 40 innocents in
+the pool, the way from their mean to the candidates' taken out.
+
+{table}
+"""
+
+if __name__ == "__main__":
+    main()
