@@ -6,6 +6,7 @@ import csv
 import json
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.detection.make import Place
 from uapfast.method.lineage import LineageScorer, Roster
@@ -48,7 +49,7 @@ def _innocents(place: Place, victim: str, reference: Reference) -> dict[str, Lin
         for i in roster.innocents
     ]
 
-    def by(innocents: object) -> Roster:
+    def by(innocents: slice | NDArray[np.bool_]) -> Roster:
         return Roster(roster.candidates, roster.innocents[innocents], roster.surrogates)
 
     return {

@@ -1,7 +1,7 @@
 """Leave-one-out scoring, all rounds at once.
 
 Every innocent is scored with a whitening of its own (:mod:`uapfast.method.lineage`), so one suspect takes
-some twenty small eigendecompositions. Here they go through numpy together; what ``whiten``, ``templates`` and
+some forty small linear systems. Here they go through numpy together; what ``whiten``, ``templates`` and
 ``cosines`` say one by one is the truth that the tests hold this against.
 """
 
@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from uapfast.method.whitening import ROUNDING, SHRINK, Array, Index
-
-TINY = float(np.finfo(np.float64).tiny)
-USABLE = 1e-10  # share of the largest eigenvalue below which a direction is rounding
+from uapfast.method.whitening import ROUNDING, SHRINK, TINY, Array, Index
 
 
 def block_weights(total: Array, fits: Index) -> Array:
@@ -35,17 +32,13 @@ def _whiten(gram: Array, fits: Index, base: Array | None) -> tuple[Array, Array,
     mean = gram[rounds, :, fits].mean(1)  # symmetric: rows serve as columns
     grand = np.take_along_axis(mean, fits, axis=1).mean(1)
     centered = gram - mean[:, :, None] - mean[:, None, :] + grand[:, None, None]
-    values, vectors = np.linalg.eigh(centered[rounds[:, :, None], fits[:, :, None], fits[:, None, :]])
-    usable = values > USABLE * np.maximum(values[:, -1:], TINY)
-    variance = np.where(usable, values, 0.0) / count
-    ridge = SHRINK * variance.sum(-1, keepdims=True)
-    removed = variance / np.maximum(variance + ridge, TINY)
-    axes = np.zeros((*gram.shape[:2], count + 1))
-    scaled = vectors / np.sqrt(np.where(usable, values, 1.0))[:, None, :]
-    axes[rounds, fits, :-1] = np.where(usable[:, None, :], scaled, 0.0)
-    along = centered @ axes
-    pull = along * np.pad(removed, ((0, 0), (0, 1)))[:, None, :]
-    metric = centered - pull @ along.swapaxes(1, 2)
+    inside = centered[rounds, fits]  # [S,n,N]
+    inner = np.take_along_axis(inside, fits[:, None, :], axis=2)
+    ridge = np.maximum(SHRINK * np.trace(inner, axis1=1, axis2=2), TINY)[:, None, None]
+    axes, pull = np.zeros((2, *gram.shape[:2], count + 1))
+    axes[rounds, fits, np.arange(count)] = 1.0
+    pull[..., :-1] = np.linalg.solve(inner + ridge * np.eye(count), inside).swapaxes(1, 2)
+    metric = centered - pull[..., :-1] @ inside
     if base is not None:
         free = np.tile(base, (len(fits), 1))
         free[rounds, fits] -= 1.0 / count

@@ -5,7 +5,7 @@ Speaker verification removes such directions before it compares (nuisance attrib
 within-class whitening). Features are long (thousands) and models few (dozens), so everything is
 done on Gram matrices of N models: a model is a row of inner products, and whitening maps one Gram
 matrix to another. Directions are estimated over all views together (a single view has too few
-points to know them), at the cost of one eigendecomposition of the innocents' Gram matrix.
+points to know them), at the cost of one linear system in the innocents.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
+TINY = float(np.finfo(np.float64).tiny)
 ROUNDING = 1e-10  # share of the largest squared length below which a length is taken as none
 SHRINK = 0.01  # share of the innocents' total variance added to every direction; docs/method.md
 
@@ -54,8 +55,8 @@ class Whitening:
     Attributes:
         views: ``[V,N,N]`` inner products of the raw features in each view.
         metric: ``[N,N]`` whitened inner products over all views.
-        axes: ``[N,n+1]`` coefficients of the directions in which the innocents vary, ``free`` the last.
-        pull: ``[N,n+1]`` inner products with the directions, times how much of each is removed.
+        axes: ``[N,n+1]`` coefficients of what is taken out: the innocents, then the direction ``free``.
+        pull: ``[N,n+1]`` how much of each is taken out of every model.
     """
 
     views: Array
@@ -88,16 +89,12 @@ def whiten(gram: Array, fit: Index, shrink: float = SHRINK, base: Array | None =
         base: ``[N]`` coefficients, adding to 1, of the point that residuals are taken from.
     """
     centered = center(gram.sum(0), fit)
-    values, vectors = np.linalg.eigh(centered[np.ix_(fit, fit)])
-    usable = values > 1e-10 * max(float(values[-1]), float(np.finfo(np.float64).tiny))
-    variance = np.where(usable, values, 0.0) / len(fit)
-    ridge = shrink * variance.sum()
-    removed = variance / np.maximum(variance + ridge, np.finfo(np.float64).tiny)
-    axes = np.zeros((len(centered), len(fit) + 1))
-    axes[fit, :-1] = np.where(usable, vectors / np.sqrt(np.where(usable, values, 1.0)), 0.0)
-    along = centered @ axes
-    pull = along * np.append(removed, 0.0)
-    metric = centered - pull @ along.T
+    inner = centered[np.ix_(fit, fit)]
+    ridge = max(shrink * float(np.trace(inner)), TINY)
+    axes, pull = np.zeros((2, len(centered), len(fit) + 1))
+    axes[fit, np.arange(len(fit))] = 1.0
+    pull[:, :-1] = np.linalg.solve(inner + ridge * np.eye(len(fit)), centered[fit]).T
+    metric = centered - pull[:, :-1] @ centered[fit]
     if base is not None:
         free = base.copy()
         free[fit] -= 1.0 / len(fit)
