@@ -177,6 +177,6 @@ def test_by_the_pools_errors_innocents_leave_sooner_and_thieves_stay() -> None:
             if task.full(thief) == "piracy":
                 convicted += 1
                 missed += task.stop(thief).outcome.decision != "piracy"
-    assert np.mean(views) < 5 and np.mean(views) < 0.7 * np.mean(before)
+    assert np.mean(views) < 6 and np.mean(views) < 0.7 * np.mean(before)
     assert accused <= ALPHA * len(views) + 3 * np.sqrt(ALPHA * len(views))
     assert convicted > 30 and missed <= MISSED * convicted + 3 * np.sqrt(MISSED * convicted)
