@@ -278,6 +278,20 @@ def test_degenerate_suspects_give_cosines(what: str) -> None:
     assert decide(scorer.assess(suspect), 0.05).decision in ("independent", "inconclusive")
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-7])
+def test_innocents_that_answer_alike_give_cosines(noise: float) -> None:
+    """As by labels of few points: what rounding leaves of their variation is no direction."""
+    world, scorer, victim = build(4, kinds=1)
+    pool, innocents = scorer.pool.copy(), scorer.roster.innocents
+    pool[innocents] = pool[innocents[0]] + noise * world.rng.normal(size=pool[innocents].shape)
+    alike = LineageScorer(pool.astype(np.float32), scorer.roster)
+    for suspect in (victim, world.copy(victim, 0.7), world.innocent(), pool[innocents[0]]):
+        for rows in alike.scores(suspect):
+            assert np.isfinite(rows).all()
+            assert np.abs(rows.mean(-2)).max() <= 1.0 + 1e-9
+    assert decide(alike.assess(world.innocent()), 0.05).decision != "piracy"
+
+
 def test_statistics_are_those_of_each_model_compared_alone():
     scores = np.random.default_rng(0).normal(size=(7, 5))
     expected = [

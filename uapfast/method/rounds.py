@@ -34,7 +34,8 @@ def _whiten(gram: Array, fits: Index, base: Array | None) -> tuple[Array, Array,
     centered = gram - mean[:, :, None] - mean[:, None, :] + grand[:, None, None]
     inside = centered[rounds, fits]  # [S,n,N]
     inner = np.take_along_axis(inside, fits[:, None, :], axis=2)
-    ridge = np.maximum(SHRINK * np.trace(inner, axis1=1, axis2=2), TINY)[:, None, None]
+    least = np.maximum(ROUNDING * np.diagonal(centered, axis1=1, axis2=2).max(1), TINY)
+    ridge = np.maximum(SHRINK * np.trace(inner, axis1=1, axis2=2), least)[:, None, None]
     axes, pull = np.zeros((2, *gram.shape[:2], count + 1))
     axes[rounds, fits, np.arange(count)] = 1.0
     pull[..., :-1] = np.linalg.solve(inner + ridge * np.eye(count), inside).swapaxes(1, 2)

@@ -90,7 +90,7 @@ def whiten(gram: Array, fit: Index, shrink: float = SHRINK, base: Array | None =
     """
     centered = center(gram.sum(0), fit)
     inner = centered[np.ix_(fit, fit)]
-    ridge = max(shrink * float(np.trace(inner)), TINY)
+    ridge = max(shrink * float(np.trace(inner)), ROUNDING * float(np.diagonal(centered).max()), TINY)
     axes, pull = np.zeros((2, len(centered), len(fit) + 1))
     axes[fit, np.arange(len(fit))] = 1.0
     pull[:, :-1] = np.linalg.solve(inner + ridge * np.eye(len(fit)), centered[fit]).T
