@@ -29,6 +29,7 @@ from uapfast.errors import (
     StorageError,
 )
 from uapfast.models.model import Model
+from uapfast.reference_file import FORMAT
 
 SMALL = uapfast.GenerateConfig(points=40, views=10, uap_images=200, eps=0.2, min_fooling=0.1, seed=0)
 
@@ -243,10 +244,10 @@ def test_any_bytes_give_a_typed_error(tmp_path, blob):
 def test_another_format_version_is_named(reference, tmp_path):
     path = tmp_path / "v.uapref"
     reference.save(path)
-    blob = path.read_bytes()
-    assert blob.count(b'\\"format\\": 2') == 1
-    path.write_bytes(blob.replace(b'\\"format\\": 2', b'\\"format\\": 9'))
-    with pytest.raises(ReferenceFileError, match="version 2 .* got version 9"):
+    blob, said = path.read_bytes(), b'\\"format\\": %d'
+    assert blob.count(said % FORMAT) == 1
+    path.write_bytes(blob.replace(said % FORMAT, said % 9))
+    with pytest.raises(ReferenceFileError, match=f"version {FORMAT} .* got version 9"):
         uapfast.load(path)
 
 
