@@ -29,10 +29,10 @@ from benchmarks.detection.make import Place, extract
 from benchmarks.detection.measures import auc
 from benchmarks.detection.plan import ALL_ARCHS, Item
 from benchmarks.detection.table import head, line
-from benchmarks.detection.variants import WayKept
+from benchmarks.detection.variants import FEW, WayKept
 from benchmarks.detection.zoo import open_zoo
 from uapfast.files import make_folder, write_text
-from uapfast.method import rounds, scaling
+from uapfast.method import rounds, scaling, whitening
 from uapfast.method.decision import decide
 from uapfast.method.fingerprint import ask, reduce_classes
 from uapfast.method.lineage import LineageScorer, Roster
@@ -83,14 +83,14 @@ def answers(place: Place, victim: str, reference: Reference) -> list[tuple[int, 
 
 
 Setting = dict[str, float | str]
-DEFAULT: Setting = {"shrink": 0.01, "clip": 0.6, "innocents": "all", "way": "free"}
+DEFAULT: Setting = {"shrink": whitening.SHRINK, "clip": scaling.CLIP, "innocents": "all", "way": "free"}
 SETTINGS: dict[str, Setting] = {
     "default": {},
     **{f"shrinkage {s:g}": {"shrink": s} for s in (0.001, 0.003, 0.03, 0.1)},
     **{f"clip {c:g}": {"clip": c} for c in (0.1, 0.3, 1.0, 5.0)},
     "the way kept": {"way": "kept"},
-    "first 16 innocents": {"innocents": "first"},
-    "first 16 innocents, the way kept": {"innocents": "first", "way": "kept"},
+    f"first {FEW} innocents": {"innocents": "first"},
+    f"first {FEW} innocents, the way kept": {"innocents": "first", "way": "kept"},
 }
 
 
@@ -102,7 +102,7 @@ def judge(
     scorer_of: Callable[..., LineageScorer] = WayKept if setting["way"] == "kept" else LineageScorer
     pool, roster = reference.answers.numpy(), reference.roster()
     if setting["innocents"] == "first":
-        roster = Roster(roster.candidates, roster.innocents[:16], roster.surrogates)
+        roster = Roster(roster.candidates, roster.innocents[:FEW], roster.surrogates)
     with (
         mock.patch.object(scaling, "CLIP", setting["clip"]),
         mock.patch.object(rounds, "SHRINK", setting["shrink"]),
@@ -155,7 +155,7 @@ def main() -> None:
         "victim", "setting", "AUC, all", *(f"{k}: AUC / median z" for k in KINDS), "spread of honest z"
     )
     options = " --victims " + " ".join(args.victims) if args.victims else ""
-    content = TEXT.format(options=options, table="\n".join([*table, *sum(parts, [])]))
+    content = TEXT.format(options=options, **DEFAULT, table="\n".join([*table, *sum(parts, [])]))
     write_text(RESULTS / "detection_tune.md", content)
     console.print(content)
 
@@ -164,8 +164,8 @@ TEXT = """# Detection: what its settings were chosen on
 
 Made by `python -m benchmarks.detection.tune --zoo DIR{options}`. Weak students of the pool's twins,
 three of each, none of which stands in `detection.md`; each judged with its twin in the victim's place,
-against itself in everybody else's. Otherwise as by default: shrinkage 0.01, clip 0.6, 40 innocents in
-the pool, the way from their mean to the candidates' taken out.
+against itself in everybody else's. Otherwise as by default: shrinkage {shrink:g}, clip {clip:g}, 40 innocents
+in the pool, the way from their mean to the candidates' taken out.
 
 {table}
 """
