@@ -25,7 +25,8 @@ def start(driver: str, seconds: float, plain: bool, folder: Path) -> tuple[subpr
     (place / "corpus").mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", f"tests.security.{driver}", "--seconds", str(seconds)]
     command += ["--plain"] * plain + [str(place / "corpus")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     with open(place / "log", "wb") as log:  # libFuzzer writes findings where it runs
         process = subprocess.Popen(
             command, cwd=place, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
