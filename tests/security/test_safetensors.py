@@ -169,7 +169,12 @@ BAD: dict[str, tuple[type[WeightsFileError], str, bytes]] = {
     "unknown key": (CorruptFileError, "exactly dtype", blob_of({"a": {**F4, "x": 1}}, b"\0" * 4)),
     "bool as a size": (CorruptFileError, "not sizes", blob_of({"a": {**F4, "shape": [True]}}, b"\0" * 4)),
     "float as a size": (CorruptFileError, "not sizes", blob_of({"a": {**F4, "shape": [1.0]}}, b"\0" * 4)),
-    "negative size": (CorruptFileError, "not sizes", blob_of({"a": {**F4, "shape": [-1]}}, b"\0" * 4)),
+    "negative size": (CorruptFileError, "not negative", blob_of({"a": {**F4, "shape": [-1]}}, b"\0" * 4)),
+    "minus nothing": (
+        CorruptFileError,
+        "not negative",
+        blob_of(b'{"a":{"dtype":"F32","shape":[-0],"data_offsets":[0,0]}}'),
+    ),
     "huge integer": (
         CorruptFileError, "no JSON", blob_of(b'{"a":{"dtype":"F32","shape":[' + b"9" * 5000 + b"]}}")),
     "zero hides 2^40": (

@@ -63,6 +63,12 @@ def _no_constant(name: str) -> None:
     raise _corrupt(f"{name} in the header")
 
 
+def _integer(text: str) -> int:
+    if text.startswith("-"):  # -0 would pass for 0; the format's own parser refuses it
+        raise _corrupt(f"the number {shown(text)} in the header, where sizes are not negative")
+    return int(text)
+
+
 def parse(raw: bytes, data_bytes: int, limits: Limits) -> Header:
     """Check a header against the bytes that follow it.
 
@@ -79,7 +85,9 @@ def parse(raw: bytes, data_bytes: int, limits: Limits) -> Header:
     if raw.count(b'"data_offsets"') > limits.tensors:  # before the parser spends its time
         raise _many(raw.count(b'"data_offsets"'), limits)
     try:
-        table = json.loads(raw.decode("utf-8"), object_pairs_hook=_pairs, parse_constant=_no_constant)
+        table = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_pairs, parse_constant=_no_constant, parse_int=_integer
+        )
     except (ValueError, RecursionError) as exc:
         raise _corrupt(f"a header that is no JSON ({type(exc).__name__}: {shown(exc)})") from exc
     metadata = table.pop("__metadata__", {})
