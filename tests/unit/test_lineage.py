@@ -8,7 +8,7 @@ import pytest
 from uapfast.method.decision import compare, decide
 from uapfast.method.lineage import LineageScorer, Roster, cosines, templates
 from uapfast.method.standing import assessment, statistics, typical_spread
-from uapfast.method.whitening import center, join_blocks, whiten
+from uapfast.method.whitening import whiten
 
 V, B, F = 3, 2, 150
 
@@ -105,16 +105,19 @@ def test_what_every_other_model_shares_says_little(monkeypatch):
     assert np.mean(z) < 0.5 * np.mean(drawn)
 
 
-def test_join_blocks_gives_every_block_the_same_say():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(8, 2, 2, 20)).astype(np.float32)
-    x[:, :, 1] *= 100
-    joined = join_blocks(gram(x), np.arange(8))
-    spread = [np.trace(center(gram(x)[:, b].sum(0), np.arange(8))) for b in (0, 1)]
-    assert spread[1] > 1000 * spread[0]
-    alone = [gram(x)[:, b] / spread[b] for b in (0, 1)]
-    np.testing.assert_allclose(joined, alone[0] + alone[1], rtol=1e-6)
-    np.testing.assert_array_equal(join_blocks(gram(x[:, :, :1]), np.arange(8)), gram(x)[:, 0])
+def test_every_block_has_the_same_say_among_the_candidates():
+    world, scorer, victim = build(0)
+    pool = scorer.pool.copy()
+    pool[:, :, 1] *= 100
+    suspect = world.copy(victim, 0.6)
+    moved = suspect.copy()
+    moved[:, 1] *= 100
+    for got, want in zip(
+        LineageScorer(pool, scorer.roster).scores(moved), scorer.scores(suspect), strict=True
+    ):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    rows = scorer._rows(scorer.pool[scorer.roster.candidates]).reshape(8, V, B, F)
+    np.testing.assert_allclose(rows.var(0).sum((0, 2)), 1.0)
 
 
 @pytest.mark.parametrize("keep", [1.0, 0.7])
@@ -238,7 +241,8 @@ def test_without_twins_the_suspect_side_works_alone():
 
 def test_early_views_give_the_scores_of_a_smaller_plan():
     world, scorer, victim = build(8)
-    suspect = world.copy(victim, 0.8)
+    scorer = LineageScorer(scorer.pool[:, :, :1], scorer.roster)  # one block: no scale of all views
+    suspect = world.copy(victim, 0.8)[:, :1]
     small = LineageScorer(scorer.pool[:, :2], scorer.roster)
     assert scorer.assess(suspect, views=2).statistic == pytest.approx(small.assess(suspect[:2]).statistic)
 

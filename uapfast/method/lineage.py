@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from uapfast.method.decision import Assessment, compare
 from uapfast.method.rounds import score_rounds
 from uapfast.method.standing import assessment, statistics, typical_spread
-from uapfast.method.whitening import ROUNDING, Array, Index, Whitening, join_blocks, whiten
+from uapfast.method.whitening import ROUNDING, Array, Index, Whitening, whiten
 
 SURROGATE_WEIGHT = 0.5  # of the surrogates' residuals beside the candidate's own; docs/method.md
-RAY = (0.0, 0.2)  # the t of the queries x + t*v; docs/method.md, section 4
 
 
 @dataclass(frozen=True)
@@ -124,44 +123,55 @@ class LineageScorer:
     roster: Roster
 
     @cached_property
+    def _scale(self) -> Array:
+        """What features are multiplied by, ``[B,1]``: each block has the same say among the candidates.
+
+        Else the block whose answers vary most (a large v) would drown the others. Candidates alone set it,
+        so that a suspect stays exchangeable with the innocents; without twins every block counts as it is.
+        """
+        blocks = self.pool.shape[2]
+        if blocks == 1 or not self.roster.has_twins:
+            return np.ones((blocks, 1))
+        spread = self.pool[self.roster.candidates].astype(np.float64).var(axis=0).sum((0, 2))
+        return np.where(spread > 0, 1.0 / np.sqrt(np.where(spread > 0, spread, 1.0)), 1.0)[:, None]
+
+    def _rows(self, features: NDArray[np.float32]) -> Array:
+        """Features ``[...,V,B,F]`` in float64, scaled, blocks joined: ``[...,V,B*F]``."""
+        scaled = features.astype(np.float64) * self._scale
+        return scaled.reshape(*scaled.shape[:-2], -1)
+
+    @cached_property
     def _wide(self) -> Array:
-        """The pool's features ``[V,B,M,F]`` in float64."""
-        return np.ascontiguousarray(self.pool.transpose(1, 2, 0, 3), dtype=np.float64)
+        """The pool's features ``[V,M,B*F]``."""
+        return np.ascontiguousarray(self._rows(self.pool).swapaxes(0, 1))
 
     @cached_property
     def _gram(self) -> Array:
         return self._wide @ self._wide.swapaxes(-1, -2)
 
     def _extend(self, suspect: NDArray[np.float32], views: int | None = None) -> Array:
-        """Gram matrices of the pool with the suspect as the last row: ``[V,B,M+1,M+1]``."""
-        own = suspect[:views].astype(np.float64)
-        inside, count = self._gram[: len(own)], len(self.pool)
-        full = np.empty((*inside.shape[:2], count + 1, count + 1))
-        full[..., :count, :count] = inside
-        full[..., :count, count] = full[..., count, :count] = (self._wide[: len(own)] @ own[..., None])[
-            ..., 0
-        ]
-        full[..., count, count] = np.square(own).sum(-1)
+        """Gram matrices of the pool with the suspect as the last row: ``[V,M+1,M+1]``."""
+        own = self._rows(suspect[:views])
+        count = len(self.pool)
+        full = np.empty((len(own), count + 1, count + 1))
+        full[:, :count, :count] = self._gram[: len(own)]
+        full[:, :count, count] = full[:, count, :count] = (self._wide[: len(own)] @ own[..., None])[..., 0]
+        full[:, count, count] = np.square(own).sum(-1)
         return full
 
     def _fit(self, full: Array, fit: Index) -> tuple[Whitening, Array]:
         origin = _origin(self.roster, full.shape[-1])
-        return whiten(join_blocks(full, fit), fit, base=self._base(origin)), origin
+        return whiten(full, fit, base=self._base(origin)), origin
 
     def _base(self, origin: Array) -> Array | None:
         """What whitening is told of the origin: without twins that is the innocents' mean itself."""
         return origin if self.roster.has_twins else None
 
-    def _scores(self, full: Array, fits: Index, rows: Index) -> Array:
-        """Cosines ``[S,V,C]`` of models with all candidates, each with a whitening of its own."""
+    def _scores(self, full: Array, everybody: Index) -> Array:
+        """Cosines ``[S,V,C]`` of models with all candidates, each with a whitening by all the others."""
         origin = _origin(self.roster, full.shape[-1])
         parts = template_parts(full.shape[-1], self.roster, origin)
-        return score_rounds(full, fits, rows, origin, parts, self._base(origin))
-
-    def _others(self) -> Index:
-        """``[n,n-1]``: the innocents without each of them in turn."""
-        innocents = self.roster.innocents
-        return np.stack([innocents[innocents != i] for i in innocents])
+        return score_rounds(full, everybody, origin, parts, self._base(origin))
 
     def scores(self, suspect: NDArray[np.float32], views: int | None = None) -> tuple[Array, Array]:
         """Cosines with every candidate, of a suspect ``[V,B,F]`` and of the pool's innocents, by views.
@@ -177,10 +187,8 @@ class LineageScorer:
             over views are the cosines; what one view adds need not lie in -1..1.
         """
         full = self._extend(suspect, views)
-        row, innocents = full.shape[-1] - 1, self.roster.innocents
-        beside = np.pad(self._others(), ((0, 0), (0, 1)), constant_values=row)
-        found = self._scores(full, np.vstack([innocents, beside]), np.append(row, innocents))
-        return found[0], found[1:]
+        found = self._scores(full, np.append(self.roster.innocents, full.shape[-1] - 1))
+        return found[-1], found[:-1]
 
     def assess(self, suspect: NDArray[np.float32], views: int | None = None) -> Assessment:
         """What :meth:`scores` say of one suspect ``[V,B,F]``, from its first ``views`` views."""
@@ -250,10 +258,10 @@ class LineageScorer:
 
         From the first ``views`` views, or from all.
         """
-        scores = self._scores(self._gram[:views], self._others(), self.roster.innocents).mean(1)
+        scores = self._scores(self._gram[:views], self.roster.innocents).mean(1)
         if not self.roster.has_twins:
             return scores, scores[:, 0]
         return scores, statistics(scores)
 
 
-__all__ = ["RAY", "LineageScorer", "Roster"]
+__all__ = ["LineageScorer", "Roster"]

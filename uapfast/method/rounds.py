@@ -1,99 +1,166 @@
 """Leave-one-out scoring, all rounds at once.
 
-Every innocent is scored with a whitening of its own (:mod:`uapfast.method.lineage`), so one suspect takes
-some forty small linear systems. Here they go through numpy together; what ``whiten``, ``templates`` and
+Every model of a set, a suspect and the pool's innocents, is scored with a whitening fitted on all the
+others (:mod:`uapfast.method.lineage`). The covariances of these rounds differ from that of the whole set by
+one model each: one eigendecomposition serves them all, and the model left out is a change of rank one
+(Sherman and Morrison 1950), as is the direction that is taken out. What ``whiten``, ``templates`` and
 ``cosines`` say one by one is the truth that the tests hold this against.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from uapfast.method.whitening import ROUNDING, SHRINK, TINY, Array, Index
+from uapfast.method.whitening import ROUNDING, SHRINK, TINY, Array, Index, center
 
 
-def block_weights(total: Array, fits: Index) -> Array:
-    """What each block counts in each round, ``[S,B]``: one over the variance of the models in ``fits``.
+@dataclass(frozen=True)
+class _Rounds:
+    """The metric of every round: ``inner - along.T @ diag(shares[s]) @ along``, and changes of rank one.
 
-    Args:
-        total: ``[B,N,N]`` inner products, views added.
-        fits: ``[S,n]`` rows that each round fits on.
+    Rows are coefficients over the N models that add to 0.
+
+    Attributes:
+        inner: ``[N,N]`` inner products about the mean of the set.
+        along: ``[n,N]`` the models along the principal directions of the set, times their lengths.
+        back: ``[N,n]`` coefficients of those directions, over their lengths.
+        shares: ``[S,n]`` of each direction that a round takes out.
+        signs: ``[S]`` factors, one for each change of rank one.
+        changes: ``[S,N]`` inner products of each change with the models.
+        moved: ``[S,N]`` coefficients of the vector of each change.
     """
-    if len(total) == 1:  # cosines cancel the scale
-        return np.ones((len(fits), 1))
-    inside = total[:, fits[:, :, None], fits[:, None, :]]
-    spread = np.trace(inside, axis1=-2, axis2=-1) - inside.sum((-2, -1)) / fits.shape[1]
-    return np.where(spread > 0, 1.0 / np.where(spread > 0, spread, 1.0), 1.0).T
+
+    inner: Array
+    along: Array
+    back: Array
+    shares: Array
+    signs: tuple[Array, ...] = ()
+    changes: tuple[Array, ...] = ()
+    moved: tuple[Array, ...] = ()
+
+    def with_change(self, sign: Array, rows: Array) -> _Rounds:
+        """With ``sign[s]`` times the square of the direction ``rows[s]`` (as the metric sees it) added."""
+        return _Rounds(
+            self.inner,
+            self.along,
+            self.back,
+            self.shares,
+            (*self.signs, sign),
+            (*self.changes, self.products(rows)),
+            (*self.moved, self.vectors(rows)),
+        )
+
+    def products(self, rows: Array) -> Array:
+        """Inner products ``[S,N]`` of one row a round, ``[S,N]``, with all models."""
+        out: Array = rows @ self.inner - (rows @ self.along.T * self.shares) @ self.along
+        for sign, change in zip(self.signs, self.changes, strict=True):
+            out += (sign * (change * rows).sum(-1))[:, None] * change
+        return out
+
+    def vectors(self, rows: Array) -> Array:
+        """Coefficients ``[S,N]`` of one whitened row a round, ``[S,N]``."""
+        out: Array = rows - (rows @ self.along.T * self.shares) @ self.back.T
+        for sign, change, moved in zip(self.signs, self.changes, self.moved, strict=True):
+            out += (sign * (change * rows).sum(-1))[:, None] * moved
+        return out
+
+    def squares(self) -> Array:
+        """Squared lengths ``[S,N]`` of all models."""
+        out: Array = np.diagonal(self.inner) - self.shares @ np.square(self.along)
+        for sign, change in zip(self.signs, self.changes, strict=True):
+            out += sign[:, None] * np.square(change)
+        return out
+
+    def blocks(self, parts: Array) -> Array:
+        """Inner products ``[S,C,P,P]`` of the parts ``[P,C,N]`` of each template with each other."""
+        along = parts @ self.along.T  # [P,C,n]
+        pairs = along[:, None] * along[None]
+        inner = np.einsum("pcn,qcn->cpq", parts @ self.inner, parts)
+        out: Array = inner - np.einsum("pqcn,sn->scpq", pairs, self.shares, optimize=True)
+        for sign, change in zip(self.signs, self.changes, strict=True):
+            shadow = np.tensordot(change, parts, (1, 2)).swapaxes(1, 2)  # [S,C,P]
+            out += sign[:, None, None, None] * shadow[..., None] * shadow[..., None, :]
+        return out
+
+    def templates(self, weights: Array, parts: Array) -> Array:
+        """Whitened coefficients ``[S,C,N]`` of ``weights`` ``[S,C,P]`` of the parts ``[P,C,N]``."""
+        out: Array = np.einsum("scp,pcn->scn", weights, parts, optimize=True)
+        along = np.einsum("scp,pcn->scn", weights, parts @ self.along.T, optimize=True)
+        pulls = [
+            sign[:, None] * (out @ change[..., None])[..., 0]
+            for sign, change in zip(self.signs, self.changes, strict=True)
+        ]
+        out -= (along * self.shares[:, None]) @ self.back.T
+        for pull, moved in zip(pulls, self.moved, strict=True):
+            out += pull[..., None] * moved[:, None]
+        return out
 
 
-def _whiten(gram: Array, fits: Index, base: Array | None) -> tuple[Array, Array, Array]:
-    """Metric ``[S,N,N]``, axes and pull ``[S,N,n+1]`` of each round, as ``whiten`` makes them."""
-    rounds, count = np.arange(len(fits))[:, None], fits.shape[1]
-    mean = gram[rounds, :, fits].mean(1)  # symmetric: rows serve as columns
-    grand = np.take_along_axis(mean, fits, axis=1).mean(1)
-    centered = gram - mean[:, :, None] - mean[:, None, :] + grand[:, None, None]
-    inside = centered[rounds, fits]  # [S,n,N]
-    inner = np.take_along_axis(inside, fits[:, None, :], axis=2)
-    least = np.maximum(ROUNDING * np.diagonal(centered, axis1=1, axis2=2).max(1), TINY)
-    ridge = np.maximum(SHRINK * np.trace(inner, axis1=1, axis2=2), least)[:, None, None]
-    axes, pull = np.zeros((2, *gram.shape[:2], count + 1))
-    axes[rounds, fits, np.arange(count)] = 1.0
-    pull[..., :-1] = np.linalg.solve(inner + ridge * np.eye(count), inside).swapaxes(1, 2)
-    metric = centered - pull[..., :-1] @ inside
-    if base is not None:
-        free = np.tile(base, (len(fits), 1))
-        free[rounds, fits] -= 1.0 / count
-        row = (metric @ free[..., None])[..., 0]
-        length = lengths((free * row).sum(-1), metric)[:, None]
-        axes[..., -1] = (free - ((free[:, None] @ pull) @ axes.swapaxes(1, 2))[:, 0]) / length
-        pull[..., -1] = row / length
-        metric = metric - pull[..., -1:] * pull[:, None, :, -1]
-    return metric, axes, pull
+def _leave_one_out(inner: Array, everybody: Index) -> _Rounds:
+    """Whitening by all of ``everybody`` but one; ``inner`` ``[N,N]`` is about the mean of all of them."""
+    count = len(everybody)
+    values, vectors = np.linalg.eigh(inner[np.ix_(everybody, everybody)])
+    factor = count / (count - 1)  # without one model the mean moves as well
+    squares = np.diagonal(inner)[everybody]
+    least = max(ROUNDING * np.diagonal(inner).max(), TINY)
+    ridge = np.maximum(SHRINK * (values.sum() - factor * squares), least)
+    shares = 1.0 / (np.maximum(values, 0.0) + ridge[:, None])
+    along = vectors.T @ inner[everybody]
+    back = np.zeros((len(inner), count))
+    back[everybody] = vectors
+    # products and vectors of the model left out, and what the set without it leaves of 1: sums of what the
+    # ridge keeps, free of cancellation
+    own = vectors * shares * ridge[:, None]
+    moved = np.zeros((count, len(inner)))
+    moved[:, everybody] = own @ vectors.T - 1.0 / count
+    left = factor * ((own * vectors).sum(1) - 1.0 / count)
+    left = np.maximum(left, ridge / (ridge + factor * squares))  # its least value, rounding aside
+    return _Rounds(inner, along, back, shares, (factor / ridge / left,), (own @ along,), (moved,))
 
 
-def lengths(square: Array, metric: Array) -> Array:
-    """Square roots of squared lengths ``[S,...]``; infinite where rounding is all that is left of them."""
-    largest = np.diagonal(metric, axis1=1, axis2=2).max(1).reshape(-1, *[1] * (square.ndim - 1))
-    return np.sqrt(np.where(square > ROUNDING * largest, square, np.inf))
-
-
-def _unit(rows: Array, metric: Array) -> Array:
-    square = ((rows @ metric) * rows).sum(-1)
-    out: Array = rows / lengths(square, metric)[..., None]
-    return out
+def _safe(square: Array, largest: Array) -> Array:
+    """Square roots; infinite where rounding is all that is left. ``largest`` ``[S]`` says of what."""
+    least = ROUNDING * largest.reshape(-1, *[1] * (square.ndim - 1))
+    return np.sqrt(np.where(square > least, square, np.inf))
 
 
 def score_rounds(
-    full: Array,
-    fits: Index,
-    rows: Index,
+    views: Array,
+    everybody: Index,
     origin: Array,
     parts: list[tuple[float, Array]],
-    base: Array | None,
+    way: Array | None,
 ) -> Array:
-    """Cosines with every candidate by views: ``[S,V,C]``, whose means over views are the cosines.
+    """Cosines of each model with every candidate by views: ``[S,V,C]``, whose means are the cosines.
 
     Args:
-        full: ``[V,B,N,N]`` inner products of all models in each view and block.
-        fits: ``[S,n]`` rows whose variation each round removes.
-        rows: ``[S]`` the model that each round scores.
+        views: ``[V,N,N]`` inner products of all models in each view.
+        everybody: ``[S]`` models; each is scored with a whitening by all the others.
         origin: ``[N]`` coefficients of the point that residuals are taken from.
         parts: weight and coefficients ``[C,N]`` of what a template is made of.
-        base: as :func:`uapfast.method.whitening.whiten` takes it.
+        way: ``[N]`` coefficients, adding to 1, of the point whose direction from the others' mean is taken
+            out; None takes none.
     """
-    total = full.sum(0)
-    weight = block_weights(total, fits)
-    metric, axes, pull = _whiten(np.tensordot(weight, total, 1), fits, base)
-    template = sum((w * _unit(part, metric) for w, part in parts), np.zeros(()))
-    template = _unit(template, metric)
-    residual = np.tile(-origin, (len(rows), 1))
-    residual[np.arange(len(rows)), rows] += 1.0
-    square = (residual[:, None, :] @ metric @ residual[:, :, None])[:, 0, 0]
-    length = lengths(square, metric)
-    seen = (full @ residual.T * weight.T[:, None, :]).sum(1)  # [V,N,S]
-    moved = template - (template @ pull) @ axes.swapaxes(1, 2)
-    out: Array = seen.transpose(2, 0, 1) @ moved.swapaxes(1, 2)
-    return out * (len(full) / length)[:, None, None]
+    count, every = len(everybody), np.eye(views.shape[-1])
+    views, mean = center(views, everybody), every[everybody].mean(0)
+    own = every[everybody] - mean
+    rounds = _leave_one_out(views.sum(0), everybody)
+    if way is not None:
+        rows = way - mean + own / (count - 1)  # from the mean of the others
+        square = (rounds.products(rows) * rows).sum(-1)
+        rounds = rounds.with_change(-1.0 / _safe(square, rounds.squares().max(1)) ** 2, rows)
+    largest = rounds.squares().max(1)
+    pieces = np.stack([rows for _, rows in parts])
+    pairs = rounds.blocks(pieces)
+    weights = np.array([w for w, _ in parts]) / _safe(np.einsum("scpp->scp", pairs), largest)
+    weights /= _safe(np.einsum("scp,scpq,scq->sc", weights, pairs, weights), largest)[..., None]
+    residual = every[everybody] - origin
+    length = _safe((rounds.products(residual) * residual).sum(-1), largest)
+    seen = (views @ residual.T).transpose(2, 0, 1)  # [S,V,N]
+    found: Array = seen @ rounds.templates(weights, pieces).swapaxes(1, 2)
+    return found * (len(views) / length)[:, None, None]
 
 
 __all__ = ["score_rounds"]

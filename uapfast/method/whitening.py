@@ -31,20 +31,6 @@ def center(gram: Array, fit: Index) -> Array:
     return out
 
 
-def join_blocks(gram: Array, fit: Index) -> Array:
-    """Sum Gram matrices ``[V,B,N,N]`` over blocks, each scaled to unit innocent variance: ``[V,N,N]``.
-
-    Without this the block whose answers vary most (a large v) would drown the others. Scales are
-    those of all views together.
-    """
-    if gram.shape[1] == 1:  # cosines cancel the scale
-        return gram[:, 0]
-    spread = np.trace(center(gram.sum(0), fit)[:, fit][..., fit], axis1=-2, axis2=-1)
-    weight = np.where(spread > 0, 1.0 / np.where(spread > 0, spread, 1.0), 1.0)
-    joined: Array = (gram * weight[:, None, None]).sum(1)
-    return joined
-
-
 @dataclass(frozen=True)
 class Whitening:
     """Inner products after whitening, of models given as coefficients over the N models.
