@@ -18,7 +18,7 @@ from torch import Tensor
 
 from uapfast.method import decision
 from uapfast.method.encoder import PaperScorer, make_network
-from uapfast.method.fingerprint import QueryPlan, features, paper_features
+from uapfast.method.fingerprint import QueryPlan, paper_features
 from uapfast.method.lineage import LineageScorer, Roster
 from uapfast.method.scaling import Scaling
 from uapfast.reference_file import FORMAT, Record, bad, digest, make_roster, read, write
@@ -100,11 +100,13 @@ class Reference:
         return scorer
 
     def pool_features(self, labels_only: bool, views: int | None = None) -> NDArray[np.float32]:
-        """Features of the pool's models ``[M,V,B,F]`` (lineage) in an access mode, of the first ``views``."""
-        answers = self.answers[:, :views]
+        """Features of the pool's models ``[M,V,B,F]``; with labels only, innocents (lineage) seen by them."""
+        shown, hard = self.answers[:, :views], np.zeros(len(self.answers), dtype=bool)
         if labels_only:
-            answers = torch.nn.functional.one_hot(self.labels[:, :views], answers.shape[-1]).to(torch.float32)
-        return np.stack([self.suspect_features(one, labels_only) for one in answers])
+            hard[self.innocents if self.encoder == "lineage" else slice(None)] = True
+            labels = torch.nn.functional.one_hot(self.labels[:, :views], shown.shape[-1])
+            shown = torch.where(torch.from_numpy(hard)[(..., *[None] * 4)], labels, shown)
+        return np.stack([self.suspect_features(one, bool(h)) for one, h in zip(shown, hard, strict=True)])
 
     def suspect_features(self, reduced: Tensor, labels_only: bool, first: int = 0) -> NDArray[np.float32]:
         """Features ``[k,B,F]`` of one suspect from its reduced probabilities ``[k,B,n,R]``.
@@ -115,11 +117,9 @@ class Reference:
             first: number of the first of these views.
         """
         if self.encoder != "lineage":
-            flat: NDArray[np.float32] = paper_features(reduced).numpy()
-            return flat
+            return np.asarray(paper_features(reduced))
         if labels_only:
-            roots: NDArray[np.float32] = features(reduced).numpy()
-            return roots
+            return self._scaling.label_features(reduced.numpy(), first)
         return self._scaling.features(reduced.numpy(), first)
 
     @property

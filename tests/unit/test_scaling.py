@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from uapfast.method import scaling as scaling_module
 from uapfast.method.scaling import CLIP, EDGES, Scaling, confidence, rescale
 from uapfast.method.sequential import LOOKS
 
@@ -82,6 +83,17 @@ def test_answers_without_spread_or_with_zeros_stay_finite(kind):
         "two digits": p[0].round(2),
     }[kind]
     assert np.isfinite(scaling.features(bad)).all()
+
+
+def test_small_probabilities_that_digits_cut_off_count_little(monkeypatch):
+    logits = 2.0 * pool()
+    moved = []
+    for floor in (scaling_module.FLOOR, 0.0):
+        monkeypatch.setattr(scaling_module, "FLOOR", floor)
+        scaling = Scaling.of(softmax(logits).astype(np.float32))
+        p = softmax(logits[1]).astype(np.float32)
+        moved.append(np.abs(scaling.features(p.round(2)) - scaling.features(p)).mean())
+    assert moved[0] < 0.8 * moved[1]
 
 
 @settings(max_examples=60, deadline=None)

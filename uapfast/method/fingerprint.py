@@ -133,15 +133,6 @@ def only_labels(answers: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(answers.argmax(-1), answers.shape[-1]).to(torch.float32)
 
 
-def features(reduced: Tensor) -> Tensor:
-    """Feature rows of answers with labels only: float32 ``[...,V,B,n*R]`` from ``[...,V,B,n,R]``.
-
-    Square roots (Hellinger), which leave one-hot rows as they are. Answers with probabilities go through
-    :mod:`uapfast.method.scaling`.
-    """
-    return reduced.clamp(min=0.0).sqrt().flatten(-2)
-
-
 def paper_features(reduced: Tensor) -> Tensor:
     """The paper's fingerprint: concat over points of [softmax f(x), softmax f(x+v)], ``[...,V,B*n*R]``."""
     return reduced.transpose(-2, -3).flatten(-3)

@@ -5,8 +5,8 @@ normalisation) and little of whom it descends from; yet both bend every answer, 
 of residuals undoes. So the answers of every model, suspect or pool, are first brought to the same mean
 confidence and the same class frequencies, in each block of each group of views, by one temperature and one
 bias a class (bias-corrected temperature scaling: Alexandari et al., ICML 2020; fitted to these two figures,
-not to labels). A feature is the difference of root probabilities from the candidates' mean, softly clipped
-point by point: a suspect that is plainly wrong somewhere says nothing more about its descent there.
+not to labels). A feature is the difference of cube roots of probabilities from the candidates' mean, softly
+clipped point by point: a suspect that is plainly wrong somewhere says nothing more about its descent there.
 
 The two targets and the mean are those of the candidates, each counted alike, and a model's features depend on
 its own answers and on them alone: what makes both sides of the decision exact stays (docs/verdicts.md).
@@ -26,9 +26,11 @@ Array = NDArray[np.float64]
 # Views between these are fitted together: one view has few points to know a bias for every class by, and what
 # is asked between two looks (method/sequential.py) must not depend on whether more will be asked.
 EDGES = (1, 2, 5, 10)
-CLIP = 0.6  # length of a point's residual of root probabilities from which it counts hardly more
+ROOT = 3  # of probabilities; docs/method.md
+CLIP = 0.4  # length of a point's residual of cube roots from which it counts hardly more; docs/method.md
 STEPS = 6  # alternations of temperature and bias
 LEAST = 1e-30  # probability: its logarithm is finite
+FLOOR = 1e-3  # share of an even answer, after scaling: less than that, an answer of few digits does not show
 RANGE = (0.05, 20.0)  # inverse temperatures; answers without any spread would take an infinite one
 BIAS = 5.0
 
@@ -98,12 +100,14 @@ class Scaling:
     Attributes:
         target: ``[V,B]`` mean confidence.
         prior: ``[V,B,R]`` class frequencies.
-        origin: ``[V,B,n,R]`` the candidates' mean root probability, rescaled.
+        origin: ``[V,B,n,R]`` the candidates' mean cube root, rescaled.
+        mean: ``[V,B,n,R]`` the candidates' mean probability, as they answer.
     """
 
     target: Array
     prior: Array
     origin: Array
+    mean: Array
 
     @classmethod
     def of(cls, candidates: Floats) -> Scaling:
@@ -112,11 +116,12 @@ class Scaling:
         target = confidence(p).mean(0)
         prior = np.maximum(p.mean((0, -2)), 1e-4)
         prior /= prior.sum(-1, keepdims=True)
-        bare = cls(target, prior, np.zeros(p.shape[1:]))
-        return cls(target, prior, np.mean([bare.roots(one, 0) for one in p], axis=0))
+        mean = p.mean(0)
+        bare = cls(target, prior, np.zeros_like(mean), mean)
+        return cls(target, prior, np.mean([bare.roots(one, 0) for one in p], axis=0), mean)
 
     def roots(self, answers: Array, first: int) -> Array:
-        """Rescaled root probabilities, as :meth:`features` takes them and of the same shape."""
+        """Cube roots of rescaled probabilities, as :meth:`features` takes them and of the same shape."""
         out = np.empty_like(answers)
         for part in groups(first, len(answers)):
             views, blocks, count, classes = answers[part].shape
@@ -124,7 +129,7 @@ class Scaling:
             joined = answers[part].swapaxes(0, 1).reshape(blocks, views * count, classes)
             found = rescale(joined, self.target[where].mean(0), self.prior[where].mean(0))
             out[part] = found.reshape(blocks, views, count, classes).swapaxes(0, 1)
-        return np.sqrt(out)
+        return np.asarray(np.maximum(out, FLOOR / out.shape[-1]) ** (1.0 / ROOT))
 
     def features(self, answers: Floats, first: int = 0) -> Floats:
         """Feature rows float32 ``[k,B,n*R]`` of one model's probabilities ``[k,B,n,R]``.
@@ -137,6 +142,20 @@ class Scaling:
         residual = self.roots(answers.astype(np.float64), first) - self.origin[first : first + len(answers)]
         length = np.sqrt(np.square(residual).sum(-1, keepdims=True) + CLIP**2)
         out: Floats = (residual / length).reshape(*answers.shape[:2], -1).astype(np.float32)
+        return out
+
+    def label_features(self, answers: Floats, first: int = 0) -> Floats:
+        """Feature rows float32 ``[k,B,n*R]`` of one-hot answers ``[k,B,n,R]``: what they add to the mean.
+
+        There is no confidence to scale. They are compared with templates of :meth:`features`: a label agrees
+        with a candidate as far as that candidate finds it likelier than the candidates do on the whole.
+
+        Args:
+            answers: to the queries of k views.
+            first: number of the first of them.
+        """
+        residual = answers - self.mean[first : first + len(answers)]
+        out: Floats = residual.reshape(*answers.shape[:2], -1).astype(np.float32)
         return out
 
 
