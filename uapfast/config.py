@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from uapfast.errors import InputError
@@ -17,6 +17,9 @@ EncoderName = Literal["lineage", "paper"]
 Selection = Literal["disagree", "kmeans"]
 
 
+QUERIES = 4000  # of a reference, unless told; docs/method.md, section 4
+CHOICE = 1.25  # images for every point asked, so that the least disputed can be left out
+RAY = (0.0, 0.2)  # the t of the queries x + t*v where there are fewer images than that
 ALPHA = 1e-3  # level of a conviction on each side, unless told
 TIMEOUT = 300.0  # seconds that reading a suspect, or asking it, may take in a screen, unless told
 GIVEN_UP = "uapfast, given up"  # name of a thread that nobody waits for
@@ -50,10 +53,12 @@ class GenerateConfig:
         eps: radius of the UAP's ball, input units (inputs lie in 0..1); > 0.
         norm: ball of the UAP, ``linf`` or ``l2``.
         uap: algorithm, ``deepfool`` (the paper's), ``margin`` or ``contrastive``.
-        points: query points per view, n.
+        points: query points per view, n; None takes as many as make ``QUERIES`` queries in all, or as many as
+            there are images for.
         views: number of views, V.
-        ray: the t of the queries x + t*v, 0 (the clean point) first; None takes the encoder's own, (0, 0.2)
-            for ``lineage`` and (0, 1) for ``paper``. At most 4.
+        ray: the t of the queries x + t*v, 0 (the clean point) first; at most 4. None takes the encoder's own:
+            (0, 1) for ``paper``; for ``lineage`` clean answers alone where there are images enough for
+            ``QUERIES`` of them, else (0, 0.2) (docs/method.md, section 4).
         encoder: ``lineage`` (docs/method.md) or ``paper`` (Peng et al., CVPR 2022).
         selection: how points are chosen: ``disagree`` or ``kmeans`` (paper); None takes the
             encoder's own (``disagree`` for lineage, ``kmeans`` for paper).
@@ -68,7 +73,7 @@ class GenerateConfig:
     eps: float = 0.1
     norm: Norm = "linf"
     uap: UapMethod = "margin"
-    points: int = 100
+    points: int | None = None
     views: int = 20
     ray: tuple[float, ...] | None = None
     encoder: EncoderName = "lineage"
@@ -86,7 +91,8 @@ class GenerateConfig:
         _number(w, "eps", self.eps, "a finite number > 0", lambda x: x > 0)
         _one_of(w, "norm", self.norm, ("linf", "l2"))
         _one_of(w, "uap", self.uap, ("deepfool", "margin", "contrastive"))
-        _whole(w, "points", self.points, 2)
+        if self.points is not None:
+            _whole(w, "points", self.points, 2)
         _whole(w, "views", self.views, 1)
         if self.ray is not None:
             ray_ok = (
@@ -104,6 +110,17 @@ class GenerateConfig:
         _number(w, "min_fooling", self.min_fooling, "a rate in 0..1", lambda x: 0 <= x <= 1)
         _whole(w, "uap_images", self.uap_images, 8)
         _whole(w, "seed", self.seed, 0)
+
+    def settled(self, images: int) -> GenerateConfig:
+        """With ``points`` and ``ray`` as they are taken where there are so many images."""
+        ray = self.ray
+        if ray is None and self.encoder == "paper":
+            ray = (0.0, 1.0)
+        elif ray is None:
+            ray = (0.0,) if images >= CHOICE * QUERIES else RAY
+        most = int(images / CHOICE) // self.views
+        points = self.points or max(2, min(QUERIES // (self.views * len(ray)), most))
+        return replace(self, points=points, ray=ray)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON types."""

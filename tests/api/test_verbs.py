@@ -404,6 +404,49 @@ def test_bad_settings_are_named(field):
         uapfast.GenerateConfig(**field)
 
 
+@pytest.mark.parametrize(
+    ("given", "images", "points", "ray"),
+    [
+        ({}, 10_000, 200, (0.0,)),
+        ({}, 5_000, 200, (0.0,)),
+        ({}, 4_999, 100, (0.0, 0.2)),
+        ({}, 1_000, 40, (0.0, 0.2)),
+        ({"views": 10}, 10_000, 400, (0.0,)),
+        ({"points": 30}, 10_000, 30, (0.0,)),
+        ({"ray": (0.0, 0.2, 1.0)}, 10_000, 66, (0.0, 0.2, 1.0)),
+        ({"encoder": "paper"}, 10_000, 100, (0.0, 1.0)),
+        ({}, 3, 2, (0.0, 0.2)),
+    ],
+)
+def test_queries_are_as_many_as_images_allow(given, images, points, ray):
+    settled = uapfast.GenerateConfig(**given).settled(images)
+    assert (settled.points, settled.ray) == (points, ray)
+    assert settled.settled(images) == settled
+
+
+def test_clean_answers_alone_need_the_victims_uap_only(world):
+    config = dataclasses.replace(SMALL, ray=(0.0,))
+    with _quiet():
+        ref = uapfast.generate(world["victim"], world["x"], pool=world["pool"], config=config)
+    assert len(ref.uaps) == 1 and [row["model"] for row in ref.settings["uap"]] == ["victim"]
+    assert ref.plan.queries == 400 and ref.settings["config"]["points"] == 40
+    assert uapfast.verify(ref, world["tuned"], alpha=0.05).decision == "piracy"
+    assert all(uapfast.verify(ref, one).decision != "piracy" for one in world["innocents"])
+
+
+def test_labels_are_compared_with_all_that_the_candidates_answer(reference):
+    """Innocents are seen as the suspect is; templates need not be."""
+    full, seen = reference.pool_features(False), reference.pool_features(True)
+    rows = np.array([r.relation == "homologous" for r in reference.records])
+    np.testing.assert_array_equal(seen[~rows], full[~rows])
+    mean = reference.answers[torch.from_numpy(~rows)].mean(0)  # no surrogates here
+    shown = torch.from_numpy(seen[rows]).reshape(-1, *mean.shape) + mean
+    labels = torch.nn.functional.one_hot(reference.labels[torch.from_numpy(rows)], mean.shape[-1])
+    torch.testing.assert_close(shown, labels.float(), atol=1e-5, rtol=0)
+    part = reference.suspect_features(labels[0, 2:5].float(), True, first=2)
+    np.testing.assert_allclose(part, seen[rows][0, 2:5], atol=1e-6)
+
+
 @pytest.mark.parametrize("uap", ["deepfool", "contrastive"])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_every_uap_algorithm_makes_a_reference(world, uap, norm):

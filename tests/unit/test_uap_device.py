@@ -383,7 +383,6 @@ def test_candidates_on_a_gpu_share_one_call(models, monkeypatch):
     entries = [
         (Record(f"m{i}", "victim" if i == 0 else "twin", None, "", ""), Model(models[i])) for i in (0, 1, 3)
     ]
-    monkeypatch.setattr(candidates, "candidates_of", lambda models, config: models)
     config = GenerateConfig(eps=EPS, min_fooling=0.0)
     told: list[str] = []
     want, rows = candidates.make_uaps(entries, images(200), config, told.append)

@@ -62,6 +62,16 @@ Weights = Annotated[
 ]
 Data = Annotated[str, typer.Option("--data", metavar="DATA", help=f"The owner's data: {DATA}.")]
 Manifest = Annotated[Path, typer.Option("--pool", metavar="MANIFEST", help="The pool's manifest.csv.")]
+Points = Annotated[
+    int | None,
+    typer.Option("--points", help="Query points per view; unset, as many as make 4,000 queries in all."),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray", metavar="T[,T...]", help="Points are asked at x + t v; the encoder's own if unset."
+    ),
+]
 Precision = Annotated[
     str, typer.Option("--precision", help="Of the networks: float32, or bf16 (faster on a GPU).")
 ]

@@ -26,12 +26,9 @@ def generate(
     eps: Annotated[float, typer.Option("--eps", help="Radius of the UAP's ball, input units (0..1).")] = 0.1,
     norm: Annotated[o.Norm, typer.Option("--norm", help="Ball of the UAP.")] = o.Norm.linf,
     uap: Annotated[o.Uap, typer.Option("--uap", help="Algorithm of the UAP.")] = o.Uap.margin,
-    points: Annotated[int, typer.Option("--points", help="Query points per view.")] = 100,
+    points: o.Points = None,
     views: Annotated[int, typer.Option("--views", help="Views.")] = 20,
-    ray: Annotated[
-        str | None,
-        typer.Option("--ray", metavar="T[,T...]", help="Points are asked at x + t v."),
-    ] = None,
+    ray: o.Ray = None,
     encoder: Annotated[o.Encoder, typer.Option("--encoder", help="Fingerprint encoder.")] = o.Encoder.lineage,
     selection: Annotated[
         o.Selection | None,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
 
+from uapfast.config import CHOICE
 from uapfast.errors import DataError
 
 Floats = NDArray[np.float32]
@@ -55,9 +56,6 @@ def kmeans_points(outputs: Floats, points: int, views: int, seed: int) -> Index:
     return near
 
 
-SPARE = 1.25  # the most disputed images that are kept, beside those wanted
-
-
 def disagreement(answers: Floats) -> Floats:
     """How much models disagree on each image: ``[N]``, 0 where they all answer alike.
 
@@ -77,7 +75,7 @@ def disagreement(answers: Floats) -> Floats:
 def disagree_points(outputs: Floats, weight: Floats, points: int, views: int, seed: int) -> Index:
     """Views that span the decision regions of the most disputed images: ``[views, points]`` indices.
 
-    Only the images of largest ``weight`` are looked at, ``SPARE`` times as many as are wanted: an answer
+    Only the images of largest ``weight`` are looked at, ``CHOICE`` times as many as are wanted: an answer
     that all models share says nothing about descent (docs/method.md, section 4). Every view takes one
     member of each cluster, drawn with probability in proportion to ``weight`` and never twice; a cluster
     that runs out lends from the nearest images left over. Both arguments are symmetric in the
@@ -95,7 +93,7 @@ def disagree_points(outputs: Floats, weight: Floats, points: int, views: int, se
     """
     _need(len(outputs), points * views, f"{views} views of {points} points")
     _need(len(np.unique(outputs, axis=0)), points, "distinct outputs for one cluster a point")
-    disputed = np.argsort(-weight, kind="stable")[: math.ceil(SPARE * points * views)]
+    disputed = np.argsort(-weight, kind="stable")[: math.ceil(CHOICE * points * views)]
     if len(np.unique(outputs[disputed], axis=0)) < points:
         disputed = np.arange(len(outputs))
     return disputed[_spread(outputs[disputed], weight[disputed], points, views, seed)]

@@ -13,7 +13,7 @@ from uapfast.config import GenerateConfig
 from uapfast.method.uap import complain, universal_perturbation
 from uapfast.reference import Record
 from uapfast.types import UniversalPerturbation
-from uapfast.verbs.entries import Entry, candidates_of
+from uapfast.verbs.entries import Entry, moved_by
 
 SPARED = 4  # other candidates, and innocents, that a contrastive UAP spares
 
@@ -21,11 +21,11 @@ SPARED = 4  # other candidates, and innocents, that a contrastive UAP spares
 def make_uaps(
     models: list[Entry], images: Tensor, config: GenerateConfig, step: Callable[[str], None]
 ) -> tuple[Tensor, list[dict[str, Any]]]:
-    """One UAP per candidate, ``[P,C,H,W]``, and what is to be reported of each.
+    """The UAPs of a reference, ``[P,C,H,W]``, and what is to be reported of each.
 
     On a GPU those of the margin method are made in one call, so that candidates can share steps.
     """
-    candidates = candidates_of(models, config)
+    candidates = moved_by(models, config)
     if config.uap == "margin" and all(model.device.type == "cuda" for _, model in candidates):
         return _at_once(candidates, images, config, step)
     found, reports = [], []

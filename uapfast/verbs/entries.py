@@ -108,9 +108,15 @@ def check_twins(clean: Tensor, models: list[Entry]) -> None:
 
 
 def candidates_of(models: list[Entry], config: GenerateConfig) -> list[Entry]:
-    """Models that contribute a UAP: the victim, and its twins where every candidate is to count alike."""
+    """The victim, and its twins where every candidate is to count alike."""
     own = ("victim", "twin") if config.encoder == "lineage" else ("victim",)
     return [entry for entry in models if entry[0].relation in own]
+
+
+def moved_by(models: list[Entry], config: GenerateConfig) -> list[Entry]:
+    """Models whose UAP is made: every candidate, or the victim alone where v is shown and never asked."""
+    asked = config.ray is None or any(config.ray)
+    return candidates_of(models, config) if asked else models[:1]
 
 
 def records_of(models: list[Entry], config: GenerateConfig) -> tuple[Record, ...]:

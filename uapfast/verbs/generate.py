@@ -24,17 +24,15 @@ from uapfast.method.fingerprint import (
     spread_uaps,
     to_grid,
 )
-from uapfast.method.lineage import RAY
 from uapfast.method.points import disagree_points, disagreement, kmeans_points
 from uapfast.models.model import as_model
 from uapfast.pool.pool import Pool, load_pool
 from uapfast.reference import Record, Reference
 from uapfast.verbs.candidates import make_uaps
-from uapfast.verbs.entries import Entry, candidates_of, check_pool, check_twins, ordered, records_of
+from uapfast.verbs.entries import Entry, candidates_of, check_pool, check_twins, moved_by, ordered, records_of
 
 Progress = Callable[[int, int, str], None]
-CHOICE = 3  # images looked at for every query point wanted, at least
-LOOKED_AT = 6_000  # so many if there are
+LOOKED_AT = 6_000  # images that points are chosen from, at least, if there are so many
 
 
 def generate(
@@ -68,9 +66,10 @@ def generate(
         PoolError: too few models, or copies of the victim among them; the message says what it costs.
         FoolingRateError: with ``config.strict``, a UAP below ``config.min_fooling``.
     """
-    config = config or GenerateConfig()
     report = progress or (lambda done, total, what: None)
     x = check_images("generate", images)
+    config = (config or GenerateConfig()).settled(len(x))
+    assert config.points is not None and config.ray is not None
     if labels is not None:
         _check_labels(labels, len(x))
     pool = pool if isinstance(pool, Pool) else load_pool(pool, device=device)
@@ -81,10 +80,10 @@ def generate(
         )
     models = ordered(white, pool)
     check_pool(models, config)
-    steps = 2 * len(models) + len(candidates_of(models, config))
+    steps = 2 * len(models) + len(moved_by(models, config))
     counter = _Counter(report, steps)
 
-    wanted = max(config.uap_images, CHOICE * config.points * config.views, LOOKED_AT)
+    wanted = max(config.uap_images, 3 * config.points * config.views, LOOKED_AT)
     x = x[_subset(len(x), wanted, config.seed)]
     clean, classes = _clean_answers(models, x, config, counter)
     if config.encoder == "lineage":
@@ -188,6 +187,7 @@ def _clean_answers(
 
 def _select(clean: Tensor, models: list[Entry], config: GenerateConfig) -> np.ndarray[Any, Any]:
     """Indices of query points ``[V,n]``."""
+    assert config.points is not None
     selection = config.selection or ("disagree" if config.encoder == "lineage" else "kmeans")
     if selection == "kmeans":
         outputs = clean[0].clamp(min=1e-12).log().numpy()
@@ -198,14 +198,10 @@ def _select(clean: Tensor, models: list[Entry], config: GenerateConfig) -> np.nd
 
 
 def _plan(points: Tensor, uaps: Tensor, config: GenerateConfig) -> QueryPlan:
-    if config.ray is not None:
-        ray = config.ray
-    else:
-        ray = RAY if config.encoder == "lineage" else (0.0, 1.0)
+    assert config.points is not None and config.ray is not None
     assign = spread_uaps(config.points, config.views, len(uaps), config.seed)
-    return QueryPlan(
-        points, uaps, assign.expand(len(ray), -1).contiguous(), ray, config.views, config.wire_safe
-    )
+    assign = assign.expand(len(config.ray), -1).contiguous()
+    return QueryPlan(points, uaps, assign, config.ray, config.views, config.wire_safe)
 
 
 def _ask_all(models: list[Entry], plan: QueryPlan, classes: int, counter: _Counter) -> Tensor:
