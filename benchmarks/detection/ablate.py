@@ -43,7 +43,7 @@ from uapfast.reference import Reference
 RESULTS = Path(__file__).parents[1] / "results"
 BOTH, NEAR = (0.0, 1.0), (0.0, 0.2)
 UAPS: dict[str, dict[str, Any]] = {
-    "margin, Linf 0.1, v / 5": {},
+    "margin, Linf 0.1, v / 5": {"ray": NEAR},
     "deepfool, Linf 0.1, v / 5": {"uap": "deepfool", "ray": NEAR},
     "contrastive, Linf 0.1, v / 5": {"uap": "contrastive", "ray": NEAR},
     "margin, L2 2, v / 5": {"eps": 2.0, "norm": "l2", "ray": NEAR},
@@ -52,12 +52,13 @@ UAPS: dict[str, dict[str, Any]] = {
     "margin, Linf 0.1": {"eps": 0.1, "ray": BOTH},
 }
 BUDGETS: dict[str, dict[str, Any]] = {
-    "20": {"points": 10, "views": 1},
-    "200": {"points": 100, "views": 1},
-    "200, x + 0.2 v only": {"points": 200, "views": 1, "ray": (0.2,)},
-    "2000": {"points": 100, "views": 10},
-    "4000": {},
-    "4000, x only": {"points": 200, "ray": (0.0,)},
+    "20": {"points": 20, "views": 1, "ray": (0.0,)},
+    "200": {"points": 200, "views": 1, "ray": (0.0,)},
+    "200, x and x + 0.2 v": {"points": 100, "views": 1, "ray": NEAR},
+    "2000": {"points": 200, "views": 10, "ray": (0.0,)},
+    "4000": {"points": 200, "ray": (0.0,)},
+    "4000, x and x + 0.2 v": {"points": 100, "ray": NEAR},
+    "8000": {"points": 400, "ray": (0.0,)},
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "features": {},
@@ -217,8 +218,9 @@ innocents at p <= 0.001 and first rank. {who}
 
 ## Features
 
-Of the same answers: root probabilities as they are; their residuals softly clipped point by point; brought to
-one confidence and one class balance; both, the default (`uapfast/method/scaling.py`).
+Of the same answers: cube roots of probabilities as they are; their residuals softly clipped point by point;
+brought to one confidence and one class balance; both, the default (`uapfast/method/scaling.py`); both with
+square roots.
 
 {features}
 
@@ -245,16 +247,15 @@ queries.
 
 ## Queries
 
-Points asked at x and x + 0.2 v, as by default: a point is two queries. Where a data set has few held-out
-images, views have fewer points than named (`judge.make_reference`).
+Clean points, but where x + 0.2 v is named: then a point is two queries. Where a data set has few held-out
+images, views have fewer points than named (`judge.settled`).
 
 {budgets}
 
 ## Held out of the pool
 
-Points asked at x and x + 0.2 v, as by default: a point is two queries. `each suspect's architecture`: the
-pool holds no homologous model and no surrogate of the architecture of the suspect that is judged (twins
-excepted).
+`each suspect's architecture`: the pool holds no homologous model and no surrogate of the architecture of the
+suspect that is judged (twins excepted).
 
 {held_out}
 """

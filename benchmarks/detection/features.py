@@ -13,7 +13,7 @@ from benchmarks.detection.plan import Item
 from uapfast.method.decision import Assessment
 from uapfast.method.fingerprint import reduce_classes
 from uapfast.method.lineage import LineageScorer
-from uapfast.method.scaling import CLIP, Scaling
+from uapfast.method.scaling import CLIP, ROOT, Scaling
 from uapfast.reference import Reference
 
 Floats = NDArray[np.float32]
@@ -25,21 +25,40 @@ def ways(reference: Reference) -> dict[str, Way]:
     """Features by name, each a function of one model's answers."""
     candidates = reference.answers[[r.relation in ("victim", "twin") for r in reference.records]].numpy()
     scaling = Scaling.of(candidates)
-    plain = np.mean([np.sqrt(one) for one in candidates], axis=0)
+    plain = np.mean([_roots(one) for one in candidates], axis=0)
 
     def scaled(answers: Floats) -> Floats:
         return _rows(scaling.roots(answers.astype(np.float64), 0))
 
     def clipped(answers: Floats) -> Floats:
-        residual = np.sqrt(answers) - plain
-        return _rows(residual / np.sqrt(np.square(residual).sum(-1, keepdims=True) + CLIP**2))
+        return _clipped(_roots(answers) - plain)
 
+    def square_roots(answers: Floats) -> Floats:
+        return _clipped(_squares(scaling, answers) - by_squares)
+
+    by_squares = np.mean([_squares(scaling, one) for one in candidates], axis=0)
     return {
-        "root probabilities": lambda answers: _rows(np.sqrt(answers)),
+        "cube roots": lambda answers: _rows(_roots(answers)),
         "clipped": clipped,
         "scaled": scaled,
         "scaled and clipped": scaling.features,
+        "the same of square roots": square_roots,
     }
+
+
+def _roots(answers: Floats) -> NDArray[np.float64]:
+    out: NDArray[np.float64] = answers.astype(np.float64) ** (1.0 / ROOT)
+    return out
+
+
+def _squares(scaling: Scaling, answers: Floats) -> NDArray[np.float64]:
+    """Square roots of scaled probabilities."""
+    out: NDArray[np.float64] = scaling.roots(answers.astype(np.float64), 0) ** (ROOT / 2)
+    return out
+
+
+def _clipped(residual: NDArray[np.float64]) -> Floats:
+    return _rows(residual / np.sqrt(np.square(residual).sum(-1, keepdims=True) + CLIP**2))
 
 
 def _rows(values: NDArray[np.floating]) -> Floats:

@@ -17,6 +17,7 @@ from benchmarks.detection.access import ACCESS
 from benchmarks.detection.make import Place
 from benchmarks.detection.plan import Item, all_items
 from benchmarks.detection.trained import TrainedScorer
+from uapfast.config import CHOICE
 from uapfast.method.decision import decide, view_level_p
 from uapfast.method.fingerprint import ask, reduce_classes
 from uapfast.method.lineage import LineageScorer
@@ -30,6 +31,7 @@ from uapfast.reference import Reference
 OURS: dict[str, dict[str, Any]] = {
     "ours": {},
     "ours, clean answers only": {"ray": (0.0,)},
+    "ours, x and x + 0.2 v": {"ray": (0.0, 0.2)},
     "ours, x + v only": {"ray": (1.0,)},
     "ours, x + 0.2 v only": {"ray": (0.2,)},
     "paper": {"encoder": "paper"},
@@ -50,18 +52,32 @@ def make_reference(place: Place, arch: str, settings: dict[str, Any], name: str)
 
     A data set with few held-out images gets fewer points a view.
     """
+    config = settled(place, settings)
     slug = "".join(c if c.isalnum() else "-" for c in name)
     path = place.out / arch / f"{slug}.uapref"
     if not path.exists():
         victim = load_model(place.size.spec(arch), place.victim_path(arch), name="victim")
         images = place.data("heldout").x()
-        config = replace(uapfast.GenerateConfig(), **settings)
-        config = replace(config, points=min(config.points, len(images) // (3 * config.views)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", uapfast.errors.UapfastWarning)
             pool = place.out / arch / "pool" / "manifest.csv"
             uapfast.generate(victim, images, pool=pool, config=config).save(path)
     return uapfast.load(path)
+
+
+def settled(place: Place, settings: dict[str, Any]) -> uapfast.GenerateConfig:
+    """The settings of a reference as they are taken on this zoo's held-out images."""
+    images = len(place.data("heldout").x())
+    config = replace(uapfast.GenerateConfig(), **settings).settled(images)
+    assert config.points is not None
+    return replace(config, points=min(config.points, int(images / CHOICE) // config.views))
+
+
+def scores(place: Place) -> list[str]:
+    """Those of ``OURS`` that differ from the default on this zoo, and the default."""
+    default = settled(place, {})
+    same = [n for n in OURS if n not in ("ours", TRAINED) and settled(place, OURS[n]) == default]
+    return [name for name in OURS if name not in same]
 
 
 def suspects(place: Place) -> Iterator[tuple[Item, Model]]:

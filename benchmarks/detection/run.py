@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.detection.compare import kept_rows
-from benchmarks.detection.judge import OURS, Row, judge, require_complete
+from benchmarks.detection.judge import OURS, Row, judge, require_complete, scores, settled
 from benchmarks.detection.make import Place
 from benchmarks.detection.plots import plots
 from benchmarks.detection.table import text
@@ -50,7 +50,7 @@ def main() -> None:
     args = parser.parse_args()
     place, kind = open_zoo(args.zoo), json.loads((args.zoo / "zoo.json").read_text())["kind"]
     require_complete(place)
-    pairs = [(arch, name) for name in OURS for arch in place.size.epochs]
+    pairs = [(arch, name) for name in scores(place) for arch in place.size.epochs]
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, spawn, torch.set_num_threads, (1,)) as workers:
         found = workers.map(partial(_task, place), pairs)
@@ -69,7 +69,7 @@ def main() -> None:
         arch: json.loads(place.victim_path(arch).with_suffix(".json").read_text())["test_accuracy"]
         for arch in place.size.epochs
     }
-    content = text(rows, command, place.size, accuracy)
+    content = text(rows, command, place.size, accuracy, settled(place, {}))
     write_text(RESULTS / f"detection{suffix}.md", content)
     write_text(
         RESULTS / f"detection{suffix}.json",

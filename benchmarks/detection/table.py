@@ -11,6 +11,7 @@ from benchmarks.detection.access import ACCESS
 from benchmarks.detection.judge import LEVELS, OURS, Row
 from benchmarks.detection.measures import auc, auc_interval, share, tpr
 from benchmarks.detection.plan import GROUPS, Size
+from uapfast.config import GenerateConfig
 
 INNOCENT = ("innocent", "other lineage")
 ATTACKS = [g for g in GROUPS if g != "innocent"]
@@ -207,8 +208,11 @@ def paper_level(rows: list[Row]) -> str:
     return f"{accused} of {len(own)} innocents ({rate:.1%}, 95 % {low:.1%}-{high:.1%})"
 
 
-def text(rows: list[Row], command: str, size: Size, accuracy: dict[str, float]) -> str:
-    """The Markdown file."""
+def text(
+    rows: list[Row], command: str, size: Size, accuracy: dict[str, float], default: GenerateConfig
+) -> str:
+    """The Markdown file; ``default`` is how the reference of ``ours`` was made."""
+    assert default.points is not None and default.ray is not None
     parts = {"innocent": 0, "other lineage": 0} | {g: 0 for g in ATTACKS}
     for row in pick(rows):
         parts[row["truth"]] += 1
@@ -224,25 +228,23 @@ def text(rows: list[Row], command: str, size: Size, accuracy: dict[str, float]) 
         by_victim="\n".join(by_victim(rows)),
         by_score="\n".join(by_score(rows)),
         by_access="\n".join(by_access(rows)),
-        by_views="\n".join(by_views(rows, min(100, _heldout(size) // 60))),
+        by_views="\n".join(by_views(rows, default.points)),
+        default=f"{default.points * default.views} points asked at x"
+        + "".join(f" and x + {t:g} v" for t in default.ray if t),
         stopping="\n".join(stopping(rows)),
         levels="\n".join(levels(rows)),
         paper=paper_level(rows),
     )
 
 
-def _heldout(size: Size) -> int:
-    return 10_000 if size.side == 28 else 896
-
-
 TEXT = """# Detection
 
 Made by `{command}`. Victims (test accuracy): {accuracy}.
-Owner's images {size.owner}, thief's {size.thief}, disjoint; query points from held-out images. Each victim
-has {size.twins} twins, {size.surrogates} surrogates of each candidate, {size.homologous} homologous models
-in its pool. No suspect is in a pool. Suspects, all victims pooled: {thieves} piracy models; innocents
-{innocents} (trained on true labels), and {others} that derive from another victim. Intervals: bootstrap over
-models (AUC), Wilson (shares).
+Owner's images {size.owner}, thief's {size.thief}, disjoint; query points from held-out images. `ours` is the
+default: {default}. Each victim has {size.twins} twins, {size.surrogates} surrogates of each
+candidate, {size.homologous} homologous models in its pool. No suspect is in a pool. Suspects, victims pooled:
+{thieves} piracy models; innocents {innocents} (trained on true labels), and {others} that derive from another
+victim. Intervals: bootstrap over models (AUC), Wilson (shares).
 
 ## By attack, score `ours`
 

@@ -83,34 +83,59 @@ def answers(place: Place, victim: str, reference: Reference) -> list[tuple[int, 
 
 
 Setting = dict[str, float | str]
-DEFAULT: Setting = {"shrink": whitening.SHRINK, "clip": scaling.CLIP, "innocents": "all", "way": "free"}
+DEFAULT: Setting = {
+    "shrink": whitening.SHRINK,
+    "root": scaling.ROOT,
+    "clip": scaling.CLIP,
+    "innocents": "all",
+    "way": "free",
+    "access": "probabilities",
+}
 SETTINGS: dict[str, Setting] = {
     "default": {},
     **{f"shrinkage {s:g}": {"shrink": s} for s in (0.001, 0.003, 0.03, 0.1)},
-    **{f"clip {c:g}": {"clip": c} for c in (0.1, 0.3, 1.0, 5.0)},
+    "square roots": {"root": 2},
+    "fourth roots": {"root": 4},
+    **{f"clip {c:g}": {"clip": c} for c in (0.2, 0.6, 1.0, 5.0)},
     "the way kept": {"way": "kept"},
     f"first {FEW} innocents": {"innocents": "first"},
     f"first {FEW} innocents, the way kept": {"innocents": "first", "way": "kept"},
+    "labels": {"access": "labels"},
+    "labels, templates of labels": {"access": "labels alone"},
 }
+
+
+def features_of(reference: Reference, access: str) -> tuple[Floats, Callable[[Floats], Floats]]:
+    """The pool's features, and how a suspect's answers become features."""
+    pool, roster = reference.answers.numpy(), reference.roster()
+    way = Scaling.of(pool[roster.candidates])
+    if access == "probabilities":
+        return np.stack([way.features(one) for one in pool]), way.features
+
+    def labels(answers: Floats) -> Floats:
+        return way.label_features(np.eye(answers.shape[-1], dtype=np.float32)[answers.argmax(-1)])
+
+    seen = range(len(pool)) if access == "labels alone" else roster.innocents
+    return np.stack([(labels if i in seen else way.features)(one) for i, one in enumerate(pool)]), labels
 
 
 def judge(
     reference: Reference, found: list[tuple[int, str, Floats]], given: Setting
 ) -> Iterator[tuple[str, float]]:
     """z of every student with its own twin (its kind), and with everybody else's (``""``)."""
-    setting = DEFAULT | given
+    setting, roster = DEFAULT | given, reference.roster()
     scorer_of: Callable[..., LineageScorer] = WayKept if setting["way"] == "kept" else LineageScorer
-    pool, roster = reference.answers.numpy(), reference.roster()
     if setting["innocents"] == "first":
         roster = Roster(roster.candidates, roster.innocents[:FEW], roster.surrogates)
     with (
         mock.patch.object(scaling, "CLIP", setting["clip"]),
+        mock.patch.object(scaling, "ROOT", setting["root"]),
         mock.patch.object(rounds, "SHRINK", setting["shrink"]),
     ):
-        way = Scaling.of(pool[roster.candidates])
-        scorer = scorer_of(np.stack([way.features(one) for one in pool]), roster)
+        pool, way = features_of(reference, str(setting["access"]))
+        scorer = scorer_of(pool, roster)
         for twin, kind, given_answers in found:
-            scores = scorer.scores(way.features(given_answers))
+            scores = scorer.scores(way(given_answers))
             for place in range(len(roster.candidates)):
                 z = decide(assessment(*scores, place=place), LEVELS[2]).z
                 yield (kind if place == twin + 1 else ""), z
@@ -164,8 +189,10 @@ TEXT = """# Detection: what its settings were chosen on
 
 Made by `python -m benchmarks.detection.tune --zoo DIR{options}`. Weak students of the pool's twins,
 three of each, none of which stands in `detection.md`; each judged with its twin in the victim's place,
-against itself in everybody else's. Otherwise as by default: shrinkage {shrink:g}, clip {clip:g}, 40 innocents
-in the pool, the way from their mean to the candidates' taken out.
+against itself in everybody else's. Otherwise as by default: 4,000 clean points, cube roots, shrinkage
+{shrink:g}, clip {clip:g}, 40 innocents in the pool, the way from their mean to the candidates' taken out.
+`labels`: students and innocents answer with labels, templates are made of the candidates' probabilities;
+`templates of labels`: of their labels.
 
 {table}
 """
