@@ -10,18 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from benchmarks.detection.access import ACCESS
@@ -33,6 +28,7 @@ from benchmarks.detection.measures import auc
 from benchmarks.detection.plan import GROUPS, Item
 from benchmarks.detection.table import ATTACKS, INNOCENT, head, line
 from benchmarks.detection.variants import PARTS, scorers
+from benchmarks.detection.workers import over
 from benchmarks.detection.zoo import open_zoo
 from uapfast.files import write_text
 from uapfast.method.decision import Assessment, decide
@@ -188,11 +184,7 @@ def main() -> None:
     place, kind = open_zoo(args.zoo), json.loads((args.zoo / "zoo.json").read_text())["kind"]
     victims = [a for a in place.size.epochs if args.victims is None or a in args.victims]
     pairs = [(arch, name) for name in VARIANTS for arch in victims if name.startswith(tuple(args.only))]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.jobs, spawn, torch.set_num_threads, (1,)) as workers:
-        found = workers.map(partial(_task, place), pairs)
-        console = Console(stderr=True)
-        rows = [r for part in track(found, "ablation", total=len(pairs), console=console) for r in part]
+    rows = sum(over(partial(_task, place), pairs, args.jobs, "ablation"), [])
     suffix = "" if kind == "full" else f"_{kind}"
     content = TEXT.format(
         kind=kind,

@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from benchmarks.detection.access import ACCESS
@@ -30,6 +26,7 @@ from benchmarks.detection.judge import Row, require_complete, suspects, truth
 from benchmarks.detection.make import Place
 from benchmarks.detection.measures import Floats
 from benchmarks.detection.table import by_score
+from benchmarks.detection.workers import over
 from benchmarks.detection.zoo import open_zoo
 from uapfast.files import write_text
 from uapfast.models.checkpoint import load_model
@@ -129,11 +126,7 @@ def main() -> None:
     args = parser.parse_args()
     place = open_zoo(args.zoo)
     require_complete(place)
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.jobs, spawn, torch.set_num_threads, (1,)) as workers:
-        found = workers.map(partial(_task, place), place.size.epochs)
-        total = len(place.size.epochs)
-        rows = [r for part in track(found, "victims", total=total, console=console) for r in part]
+    rows = sum(over(partial(_task, place), list(place.size.epochs), args.jobs, "victims"), [])
     console.print("\n".join(by_score(rows)), soft_wrap=True, markup=False)
 
 

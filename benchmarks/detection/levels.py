@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.detection.measures import share
+from benchmarks.detection.workers import over
 from uapfast.files import write_text
 from uapfast.method.decision import decide
 from uapfast.method.sequential import Looks
@@ -127,9 +126,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.jobs, spawn) as workers:
-        found = dict(zip(SETTINGS, workers.map(partial(simulate, args.runs), SETTINGS), strict=True))
+    parts = over(partial(simulate, args.runs), list(SETTINGS), args.jobs, "settings")
+    found = dict(zip(SETTINGS, parts, strict=True))
     tables = [table({n: p[:, i] for n, p in found.items()}) for i in range(2)]
     write_text(RESULTS / "levels.md", TEXT.format(runs=args.runs, full=tables[0], stopped=tables[1]))
     counts = {n: {f"{x:g}": (p <= x).sum(0).tolist() for x in LEVELS} for n, p in found.items()}

@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import torch
 from rich.console import Console
-from rich.progress import track
 
 from benchmarks.detection.compare import kept_rows
 from benchmarks.detection.judge import OURS, Row, judge, require_complete, scores, settled
 from benchmarks.detection.make import Place
 from benchmarks.detection.plots import plots
 from benchmarks.detection.table import text
+from benchmarks.detection.workers import over
 from benchmarks.detection.zoo import open_zoo
 from uapfast.files import write_text
 
@@ -51,10 +48,7 @@ def main() -> None:
     place, kind = open_zoo(args.zoo), json.loads((args.zoo / "zoo.json").read_text())["kind"]
     require_complete(place)
     pairs = [(arch, name) for name in scores(place) for arch in place.size.epochs]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.jobs, spawn, torch.set_num_threads, (1,)) as workers:
-        found = workers.map(partial(_task, place), pairs)
-        rows = [r for part in track(found, "victim x score", total=len(pairs), console=console) for r in part]
+    rows = sum(over(partial(_task, place), pairs, args.jobs, "victim x score"), [])
     for row in rows:
         record = json.loads(place.suspect_path(row["suspect"]).with_suffix(".json").read_text())
         row |= {k: record[k] for k in ("test_accuracy", "agreement") if k in record}

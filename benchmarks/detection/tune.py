@@ -10,19 +10,15 @@ Writes ``benchmarks/results/detection_tune.md``.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import product
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 
 from benchmarks.detection.judge import LEVELS, reference_of
 from benchmarks.detection.make import Place, extract
@@ -30,6 +26,7 @@ from benchmarks.detection.measures import auc
 from benchmarks.detection.plan import ALL_ARCHS, Item
 from benchmarks.detection.table import head, line
 from benchmarks.detection.variants import FEW, WayKept
+from benchmarks.detection.workers import over
 from benchmarks.detection.zoo import open_zoo
 from uapfast.files import make_folder, write_text
 from uapfast.method import rounds, scaling, whitening
@@ -169,13 +166,8 @@ def main() -> None:
     victims = [a for a in place.size.epochs if args.victims is None or a in args.victims]
     make_folder(place.out / "tune")
     todo = [(victim, twin, item) for victim in victims for twin, _, item in students(place, victim)]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.jobs, spawn, torch.set_num_threads, (1,)) as workers:
-        for _ in track(
-            workers.map(partial(train, place), todo), "students", total=len(todo), console=console
-        ):
-            pass
-        parts = list(workers.map(partial(rows, place), victims))
+    over(partial(train, place), todo, args.jobs, "students")
+    parts = over(partial(rows, place), victims, args.jobs, "victims")
     table = head(
         "victim", "setting", "AUC, all", *(f"{k}: AUC / median z" for k in KINDS), "spread of honest z"
     )

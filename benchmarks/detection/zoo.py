@@ -12,10 +12,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.detection.make import Place, make_suspect, make_victim
 from benchmarks.detection.plan import SIZES, all_items
+from benchmarks.detection.workers import workers
 from uapfast.data import load_data
 from uapfast.files import make_folder, write_text
 from uapfast.pool.build import build_pool
@@ -78,17 +78,13 @@ def split_data(place: Place) -> None:
 def _run(what: str, make: Callable[[Place, Any], str], place: Place, todo: Sequence[Any], jobs: int) -> None:
     """Make models in processes of one thread each; a failure ends the run after what is under way."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    spawn = multiprocessing.get_context("spawn")
-    with (
-        Progress(*columns, console=console) as bar,
-        ProcessPoolExecutor(jobs, spawn, torch.set_num_threads, (1,)) as workers,
-    ):
+    with Progress(*columns, console=console) as bar, workers(jobs) as pool:
         task = bar.add_task(what, total=len(todo))
         try:
-            for future in as_completed([workers.submit(make, place, item) for item in todo]):
+            for future in as_completed([pool.submit(make, place, item) for item in todo]):
                 bar.update(task, advance=1, description=f"{what}: {future.result()}")
         finally:
-            workers.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def build(place: Place, jobs: int) -> None:
