@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from uapfast.method.decision import Assessment, compare
 from uapfast.method.rounds import score_rounds
 from uapfast.method.standing import assessment, statistics, typical_spread
-from uapfast.method.whitening import ROUNDING, Array, Index, Whitening, whiten
+from uapfast.method.whitening import Array, Index, Whitening, safe_length, whiten
 
 SURROGATE_WEIGHT = 0.5  # of the surrogates' residuals beside the candidate's own; docs/method.md
 
@@ -46,14 +46,9 @@ class Roster:
         return len(self.candidates) >= 3
 
 
-def _safe_length(square: Array, metric: Array) -> Array:
-    """Square roots of squared lengths; infinite where rounding is all that is left of them."""
-    return np.sqrt(np.where(square > ROUNDING * np.diagonal(metric).max(), square, np.inf))
-
-
 def _unit(rows: Array, metric: Array) -> Array:
     """Scale coefficient rows ``[R,N]`` to unit length in ``metric`` ``[N,N]``, or to nothing."""
-    out: Array = rows / _safe_length(((rows @ metric) * rows).sum(-1), metric)[:, None]
+    out: Array = rows / safe_length(((rows @ metric) * rows).sum(-1), np.diagonal(metric).max())[:, None]
     return out
 
 
@@ -105,7 +100,7 @@ def cosines(white: Whitening, template: Array, origin: Array, row: int) -> Array
     """Cosine of model ``row`` with each template, by views: ``[V,C]``, whose mean is the cosine."""
     residual = -origin.copy()
     residual[row] += 1.0
-    length = _safe_length(residual @ white.metric @ residual, white.metric)
+    length = safe_length(residual @ white.metric @ residual, np.diagonal(white.metric).max())
     out: Array = len(white.views) / length * white.parts(template, residual)
     return out
 
@@ -210,7 +205,9 @@ class LineageScorer:
         inside = len(white.views) * white.parts(basis, residual)
         outside = np.sqrt(max(float(square - np.square(inside.mean(0)).sum()), 0.0))
         out = np.concatenate([inside, np.full((len(inside), 1), outside)], axis=-1)
-        unit: NDArray[np.float32] = (out / _safe_length(square, white.metric)).astype(np.float32)
+        unit: NDArray[np.float32] = (out / safe_length(square, np.diagonal(white.metric).max())).astype(
+            np.float32
+        )
         return unit
 
     def templates_embedded(self) -> NDArray[np.float32]:

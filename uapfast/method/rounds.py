@@ -9,11 +9,11 @@ one model each: one eigendecomposition serves them all, and the model left out i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from uapfast.method.whitening import ROUNDING, SHRINK, TINY, Array, Index, center
+from uapfast.method.whitening import ROUNDING, SHRINK, TINY, Array, Index, center, safe_length
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,11 @@ class _Rounds:
 
     def with_change(self, sign: Array, rows: Array) -> _Rounds:
         """With ``sign[s]`` times the square of the direction ``rows[s]`` (as the metric sees it) added."""
-        return _Rounds(
-            self.inner,
-            self.along,
-            self.back,
-            self.shares,
-            (*self.signs, sign),
-            (*self.changes, self.products(rows)),
-            (*self.moved, self.vectors(rows)),
+        return replace(
+            self,
+            signs=(*self.signs, sign),
+            changes=(*self.changes, self.products(rows)),
+            moved=(*self.moved, self.vectors(rows)),
         )
 
     def products(self, rows: Array) -> Array:
@@ -120,12 +117,6 @@ def _leave_one_out(inner: Array, everybody: Index) -> _Rounds:
     return _Rounds(inner, along, back, shares, (factor / ridge / left,), (own @ along,), (moved,))
 
 
-def _safe(square: Array, largest: Array) -> Array:
-    """Square roots; infinite where rounding is all that is left. ``largest`` ``[S]`` says of what."""
-    least = ROUNDING * largest.reshape(-1, *[1] * (square.ndim - 1))
-    return np.sqrt(np.where(square > least, square, np.inf))
-
-
 def score_rounds(
     views: Array,
     everybody: Index,
@@ -150,14 +141,14 @@ def score_rounds(
     if way is not None:
         rows = way - mean + own / (count - 1)  # from the mean of the others
         square = (rounds.products(rows) * rows).sum(-1)
-        rounds = rounds.with_change(-1.0 / _safe(square, rounds.squares().max(1)) ** 2, rows)
-    largest = rounds.squares().max(1)
+        rounds = rounds.with_change(-1.0 / safe_length(square, rounds.squares().max(1)) ** 2, rows)
+    largest = rounds.squares().max(1)[:, None]
     pieces = np.stack([rows for _, rows in parts])
     pairs = rounds.blocks(pieces)
-    weights = np.array([w for w, _ in parts]) / _safe(np.einsum("scpp->scp", pairs), largest)
-    weights /= _safe(np.einsum("scp,scpq,scq->sc", weights, pairs, weights), largest)[..., None]
+    weights = np.array([w for w, _ in parts]) / safe_length(np.einsum("scpp->scp", pairs), largest[..., None])
+    weights /= safe_length(np.einsum("scp,scpq,scq->sc", weights, pairs, weights), largest)[..., None]
     residual = every[everybody] - origin
-    length = _safe((rounds.products(residual) * residual).sum(-1), largest)
+    length = safe_length((rounds.products(residual) * residual).sum(-1), largest[:, 0])
     seen = (views @ residual.T).transpose(2, 0, 1)  # [S,V,N]
     found: Array = seen @ rounds.templates(weights, pieces).swapaxes(1, 2)
     return found * (len(views) / length)[:, None, None]

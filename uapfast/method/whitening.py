@@ -31,6 +31,11 @@ def center(gram: Array, fit: Index) -> Array:
     return out
 
 
+def safe_length(square: Array, largest: Array) -> Array:
+    """Square roots of squared lengths; infinite where rounding is all that is left of the ``largest``."""
+    return np.sqrt(np.where(square > ROUNDING * largest, square, np.inf))
+
+
 @dataclass(frozen=True)
 class Whitening:
     """Inner products after whitening, of models given as coefficients over the N models.
