@@ -52,7 +52,7 @@ class Task:
 
 TASKS = {
     "digits": Task("digits", 8, 800, 8, honest=8, points=40),
-    "fashion": Task("fashion-mnist:train", 28, 6000, 3, points=100),
+    "fashion": Task("fashion-mnist:train", 28, 6000, 3, points=200),
 }
 
 
