@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -167,7 +168,7 @@ def _who(rows: list[Row]) -> str:
 def _command(args: argparse.Namespace) -> str:
     """What was asked for, without where it lies."""
     given = {"--victims": args.victims or [], "--only": [name for name in args.only if name]}
-    options = [" ".join([" " + option, *values]) for option, values in given.items() if values]
+    options = [" " + shlex.join([option, *values]) for option, values in given.items() if values]
     return "python -m benchmarks.detection.ablate --zoo DIR" + "".join(options)
 
 
