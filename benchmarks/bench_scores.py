@@ -24,9 +24,12 @@ def together(scorer: LineageScorer, suspect: NDArray[np.float32]) -> Scores:
     return scorer.scores(suspect)
 
 
-def one_by_one(scorer: LineageScorer, suspect: NDArray[np.float32]) -> Scores:
-    """A whitening, templates and cosines for the suspect, and for each innocent without itself."""
-    full, innocents = scorer._extend(suspect), scorer.roster.innocents
+def one_by_one(scorer: LineageScorer, suspect: NDArray[np.float32], views: int | None = None) -> Scores:
+    """A whitening, templates and cosines for the suspect, and for each innocent without itself.
+
+    The truth of the tests as well.
+    """
+    full, innocents = scorer._extend(suspect, views), scorer.roster.innocents
     row = full.shape[-1] - 1
 
     def score(fit: NDArray[np.int64], model: int) -> NDArray[np.float64]:

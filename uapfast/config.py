@@ -111,6 +111,10 @@ class GenerateConfig:
         _whole(w, "uap_images", self.uap_images, 8)
         _whole(w, "seed", self.seed, 0)
 
+    def most_points(self, images: int) -> int:
+        """Points a view that so many images allow, at least 2."""
+        return max(2, int(images / CHOICE) // self.views)
+
     def settled(self, images: int) -> GenerateConfig:
         """With ``points`` and ``ray`` as they are taken where there are so many images."""
         ray = self.ray
@@ -118,8 +122,7 @@ class GenerateConfig:
             ray = (0.0, 1.0)
         elif ray is None:
             ray = (0.0,) if images >= CHOICE * QUERIES else RAY
-        most = int(images / CHOICE) // self.views
-        points = self.points or max(2, min(QUERIES // (self.views * len(ray)), most))
+        points = self.points or max(2, min(QUERIES // (self.views * len(ray)), self.most_points(images)))
         return replace(self, points=points, ray=ray)
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from benchmarks.detection.access import ACCESS
 from benchmarks.detection.make import Place
 from benchmarks.detection.plan import Item, all_items
 from benchmarks.detection.trained import TrainedScorer
-from uapfast.config import CHOICE
 from uapfast.method.decision import decide, view_level_p
 from uapfast.method.fingerprint import ask, reduce_classes
 from uapfast.method.lineage import LineageScorer
@@ -70,7 +69,7 @@ def settled(place: Place, settings: dict[str, Any]) -> uapfast.GenerateConfig:
     images = len(place.data("heldout").x())
     config = replace(uapfast.GenerateConfig(), **settings).settled(images)
     assert config.points is not None
-    return replace(config, points=min(config.points, int(images / CHOICE) // config.views))
+    return replace(config, points=min(config.points, config.most_points(images)))
 
 
 def scores(place: Place) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.bench_scores import one_by_one
 from uapfast.method.decision import compare, decide
-from uapfast.method.lineage import LineageScorer, Roster, cosines, templates
+from uapfast.method.lineage import LineageScorer, Roster
 from uapfast.method.standing import assessment, statistics, typical_spread
 from uapfast.method.whitening import whiten
 
@@ -150,20 +151,6 @@ def test_embeddings_reproduce_the_deciding_cosines():
     found = scorer.assess(suspect)
     np.testing.assert_allclose((z @ templates.T).mean(0), found.candidates, atol=1e-5)
     np.testing.assert_allclose(z @ templates[0], found.views, atol=1e-5)
-
-
-def one_by_one(scorer: LineageScorer, suspect: np.ndarray, views: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores with one whitening after another: what ``rounds`` has to reproduce."""
-    full, roster = scorer._extend(suspect, views), scorer.roster
-    row = full.shape[-1] - 1
-
-    def score(fit: np.ndarray, model: int) -> np.ndarray:
-        white, origin = scorer._fit(full, fit)
-        return cosines(white, templates(white.metric, roster, origin), origin, model)
-
-    others = [np.append(roster.innocents[roster.innocents != i], row) for i in roster.innocents]
-    rest = [score(fit, int(i)) for fit, i in zip(others, roster.innocents, strict=True)]
-    return score(roster.innocents, row), np.stack(rest)
 
 
 @pytest.mark.parametrize("views", [1, 3])

@@ -32,6 +32,7 @@ from uapfast.verbs.candidates import make_uaps
 from uapfast.verbs.entries import Entry, candidates_of, check_pool, check_twins, moved_by, ordered, records_of
 
 Progress = Callable[[int, int, str], None]
+PER_POINT = 3  # images looked at for every query point wanted, if there are so many
 LOOKED_AT = 6_000  # images that points are chosen from, at least, if there are so many
 
 
@@ -83,7 +84,7 @@ def generate(
     steps = 2 * len(models) + len(moved_by(models, config))
     counter = _Counter(report, steps)
 
-    wanted = max(config.uap_images, 3 * config.points * config.views, LOOKED_AT)
+    wanted = max(config.uap_images, PER_POINT * config.points * config.views, LOOKED_AT)
     x = x[_subset(len(x), wanted, config.seed)]
     clean, classes = _clean_answers(models, x, config, counter)
     if config.encoder == "lineage":
