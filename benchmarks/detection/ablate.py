@@ -2,7 +2,8 @@
 
     python -m benchmarks.detection.ablate --zoo DIR [--jobs 2] [--victims ARCH ...] [--only PREFIX ...]
 
-Writes ``benchmarks/results/detection_ablation[_KIND].{json,md}``. Same zoo, same suspects as ``run``; each
+Writes ``benchmarks/results/detection_ablation[_KIND].{json,md}`` (rows and tables; the rows, megabytes that
+nothing else reads, are not kept in the repository). Same zoo, same suspects as ``run``; each
 victim and variant is kept in the zoo's folder, so that a second run goes on where the first stopped.
 """
 
