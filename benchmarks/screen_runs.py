@@ -62,7 +62,7 @@ def many(world: World, given: argparse.Namespace, place: Path) -> dict[str, Any]
     """Peak memory of many against few; time a checkpoint of many against a tenth of them."""
     found = {}
     for count in (FEW, max(FEW, given.many // 10), given.many):
-        folder = populate(world, place / f"many-{count}", count)
+        folder = populate(world.bases, place / f"many-{count}", count)
         found[count] = run_child(given, folder, place / "table.parquet")
     few, tenth, all_ = found.values() if len(found) == 3 else (found[FEW], found[FEW], found[given.many])
     return {
@@ -112,7 +112,7 @@ def killed(world: World, given: argparse.Namespace, place: Path) -> dict[str, An
     import pyarrow.parquet as pq
 
     torch.set_num_threads(1)  # this process forks
-    folder = populate(world, place / f"killed-{given.killed}", given.killed)
+    folder = populate(world.bases, place / f"killed-{given.killed}", given.killed)
     whole, out = place / "whole.parquet", place / "killed.parquet"
     run_child(given, folder, whole)
     for stale in (out, Path(f"{out}.store")):

@@ -19,6 +19,7 @@ from uapfast.pool import attacks
 from uapfast.pool.recipe import default_recipe
 from uapfast.pool.train import fresh_model
 
+EVERY = 20  # of how many checkpoints one is stolen
 NETWORKS = ("resnet", "vgg", "depthwise", "cnn")
 
 
@@ -58,13 +59,24 @@ TASKS = {
 
 @dataclass(frozen=True)
 class World:
-    """Where everything lies. ``models``: file and SPEC of every base of a population, stolen ones first."""
+    """Where everything lies: the victim's reference, and the bases of populations.
+
+    Attributes:
+        stolen: of the victim's architecture, a residual one, as are those of ``honest``.
+        pooling: honest ones of a VGG-like architecture.
+    """
 
     task: Task
     reference: Path
     victim: Path
     stolen: tuple[Path, ...]
     honest: tuple[Path, ...]
+    pooling: tuple[Path, ...]
+
+    @property
+    def bases(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+        """Stolen and honest checkpoints of the usual population."""
+        return self.stolen, self.honest
 
 
 def make_world(name: str, folder: Path) -> World:
@@ -99,6 +111,8 @@ def make_world(name: str, folder: Path) -> World:
             uapfast.generate(victim, x[own], y[own], pool=made, config=config).save(reference)
     for s in range(task.honest):  # one architecture: files of one size
         train(f"honest-{s}", residual, (own, other)[s % 2], 200 + s)
+    for s in range(4):
+        train(f"vgg-{s}", task.arch("vgg"), (own, other)[s % 2], 300 + s)
     _steal(place, victim, x[other], y[other])
     return World(
         task,
@@ -106,6 +120,7 @@ def make_world(name: str, folder: Path) -> World:
         place / "victim.safetensors",
         tuple(sorted(place.glob("stolen-*.safetensors"))),
         tuple(sorted(place.glob("honest-*.safetensors"))),
+        tuple(sorted(place.glob("vgg-*.safetensors"))),
     )
 
 
@@ -121,21 +136,23 @@ def _steal(place: Path, victim: nn.Module, images: Tensor, labels: Tensor) -> No
             save_weights(make(), path)
 
 
-def populate(world: World, folder: Path, count: int, *, stolen: float = 0.05, pickled: bool = False) -> Path:
-    """``count`` checkpoints, a share of them stolen, no two alike (noise far below what a decision sees).
+def populate(
+    bases: tuple[tuple[Path, ...], tuple[Path, ...]], folder: Path, count: int, *, pickled: bool = False
+) -> Path:
+    """``count`` checkpoints, no two alike (noise far below what a decision sees).
 
-    ``pickled`` writes each as ``torch.save`` does as well (``.pt``), in a folder beside.
+    ``bases`` are stolen and honest ones; every twentieth is stolen, if there are such. ``pickled`` writes
+    each as ``torch.save`` does as well (``.pt``), in a folder beside.
     """
     place = make_folder(folder)
     other = make_folder(folder.with_name(folder.name + "-pt")) if pickled else None
-    bases = [[load_file(p) for p in paths] for paths in (world.stolen, world.honest)]
-    every = round(1 / stolen) if stolen else count + 1
+    stolen, honest = ([load_file(p) for p in paths] for paths in bases)
     for i in range(count):
         path = place / f"{i:06d}.safetensors"
         if path.exists() and (other is None or (other / f"{path.stem}.pt").exists()):
             continue
         generator = torch.Generator().manual_seed(i)
-        some = bases[0] if i % every == every - 1 else bases[1]
+        some = stolen if stolen and i % EVERY == EVERY - 1 else honest
         base = some[i % len(some)]
         state = {
             k: v * (1 + 1e-4 * torch.randn(v.shape, generator=generator)) if v.is_floating_point() else v

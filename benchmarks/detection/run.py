@@ -18,8 +18,8 @@ from rich.console import Console
 from benchmarks.detection.compare import kept_rows
 from benchmarks.detection.judge import OURS, Row, judge, require_complete, scores, settled
 from benchmarks.detection.make import Place
+from benchmarks.detection.page import text
 from benchmarks.detection.plots import plots
-from benchmarks.detection.table import text
 from benchmarks.detection.workers import over
 from benchmarks.detection.zoo import open_zoo
 from uapfast.files import write_text

@@ -1,4 +1,4 @@
-"""The table and the plots of the detection benchmark, from its rows."""
+"""The tables of the detection benchmark, from its rows."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from benchmarks.detection.access import ACCESS
 from benchmarks.detection.judge import LEVELS, OURS, Row
 from benchmarks.detection.measures import auc, auc_interval, share, tpr
-from benchmarks.detection.plan import GROUPS, Size
-from uapfast.config import GenerateConfig
+from benchmarks.detection.plan import GROUPS, Size, all_items
 
 INNOCENT = ("innocent", "other lineage")
 ATTACKS = [g for g in GROUPS if g != "innocent"]
@@ -29,6 +28,11 @@ def pick(rows: list[Row], score: str = "ours", access: str = "probabilities", **
 
 def z(rows: list[Row]) -> Floats:
     return np.array([r["z"] for r in rows], dtype=np.float64)
+
+
+def headline(row: Row) -> bool:
+    """Convicted as the paper claims for every thief: its victim ranks first, p < 1e-4."""
+    return bool(row["rank"] == 1 and row["p"] < 1e-4)
 
 
 def line(*cells: object) -> str:
@@ -81,7 +85,7 @@ def by_victim(rows: list[Row]) -> list[str]:
         innocents = [r for r in own if r["truth"] in INNOCENT]
         thieves = [r for r in own if r["truth"] in ATTACKS]
         groups = [thieves, *([r for r in thieves if r["truth"] == g] for g in shown)]
-        headline = [r["rank"] == 1 and r["p"] < 1e-4 for r in groups[1] if r["arch"] == r["victim"]]
+        certain = [headline(r) for r in groups[1] if r["arch"] == r["victim"]]
         lines.append(
             line(
                 victim,
@@ -90,7 +94,36 @@ def by_victim(rows: list[Row]) -> list[str]:
                     f"{sum(r['decision'] == 'piracy' for r in part)} of {len(part)}"
                     for part in (thieves, innocents)
                 ),
-                f"{sum(headline)} of {len(headline)}",
+                f"{sum(certain)} of {len(certain)}",
+            )
+        )
+    return lines
+
+
+def by_training(rows: list[Row], size: Size) -> list[str]:
+    """The learning curve of students: images that they learned from, passes over them, and what shows."""
+    own, settings = pick(rows), {item.name: item.settings for item in all_items(size)}
+    innocents = z([r for r in own if r["truth"] in INNOCENT])
+    cells: dict[tuple[str, int, int], list[Row]] = {}
+    for row in own:
+        if row["truth"] in ("soft", "hard"):
+            given = settings[row["suspect"]]
+            cells.setdefault((given["labels"], given["images"], given["epochs"]), []).append(row)
+    lines = head(
+        "labels", "images", "passes", "n", "agreement, median", "AUC", "z, median", "convicted at 0.001",
+        "p < 1e-4",
+    )  # fmt: skip
+    for key in sorted(cells, key=lambda k: (k[0] == "hard", k[1] * k[2], k)):
+        kept = cells[key]
+        lines.append(
+            line(
+                *key,
+                len(kept),
+                f"{np.median([r['agreement'] for r in kept]):.2f}",
+                f"{auc(z(kept), innocents):.3f}",
+                f"{np.median(z(kept)):.1f}",
+                sum(r["decision"] == "piracy" for r in kept),
+                sum(map(headline, kept)),
             )
         )
     return lines
@@ -206,82 +239,3 @@ def paper_level(rows: list[Row]) -> str:
     accused = sum(r["p_view"] is not None and r["p_view"] < 1e-4 for r in own)
     rate, low, high = share(accused, len(own))
     return f"{accused} of {len(own)} innocents ({rate:.1%}, 95 % {low:.1%}-{high:.1%})"
-
-
-def text(
-    rows: list[Row], command: str, size: Size, accuracy: dict[str, float], default: GenerateConfig
-) -> str:
-    """The Markdown file; ``default`` is how the reference of ``ours`` was made."""
-    assert default.points is not None and default.ray is not None
-    parts = {"innocent": 0, "other lineage": 0} | {g: 0 for g in ATTACKS}
-    for row in pick(rows):
-        parts[row["truth"]] += 1
-    thieves = sum(parts[g] for g in ATTACKS)
-    return TEXT.format(
-        command=command,
-        accuracy=", ".join(f"{a} {v:.3f}" for a, v in accuracy.items()),
-        size=size,
-        thieves=thieves,
-        innocents=parts["innocent"],
-        others=parts["other lineage"],
-        by_attack="\n".join(by_attack(rows)),
-        by_victim="\n".join(by_victim(rows)),
-        by_score="\n".join(by_score(rows)),
-        by_access="\n".join(by_access(rows)),
-        by_views="\n".join(by_views(rows, default.points)),
-        default=f"{default.points * default.views} points asked at x"
-        + "".join(f" and x + {t:g} v" for t in default.ray if t),
-        stopping="\n".join(stopping(rows)),
-        levels="\n".join(levels(rows)),
-        paper=paper_level(rows),
-    )
-
-
-TEXT = """# Detection
-
-Made by `{command}`. Victims (test accuracy): {accuracy}.
-Owner's images {size.owner}, thief's {size.thief}, disjoint; query points from held-out images. `ours` is the
-default: {default}. Each victim has {size.twins} twins, {size.surrogates} surrogates of each
-candidate, {size.homologous} homologous models in its pool. No suspect is in a pool. Suspects, victims pooled:
-{thieves} piracy models; innocents {innocents} (trained on true labels), and {others} that derive from another
-victim. Intervals: bootstrap over models (AUC), Wilson (shares).
-
-## By attack, score `ours`
-
-{by_attack}
-
-## By victim, score `ours`
-
-{by_victim}
-
-## By score: AUC
-
-{by_score}
-
-Rows that name what they see and how many queries they ask are baselines (`benchmarks/detection/baselines`,
-each with its settings chosen on the victim's pool), standardised by the scores of that pool's twins and
-homologous models so that victims can be pooled.
-
-## Innocents accused, every candidate in the victim's place
-
-A place is one candidate (the victim or a twin) taken as the victim; its pool's other candidates are the
-twins. The shares count (innocent, place) pairs, which share models: the intervals are too narrow.
-
-{levels}
-
-The paper's encoder with its view-level t-test at "99.99 %" accuses {paper}.
-
-## Degraded access
-
-{by_access}
-
-## Number of views
-
-{by_views}
-
-## Early stopping
-
-Looks after 1, 2, 5, 10 and all views (`uapfast/method/sequential.py`).
-
-{stopping}
-"""
