@@ -40,9 +40,9 @@ def _exponentials(logits: Array) -> tuple[Array, Array]:
 
     One over a sum is the largest softmax. Classes come before points: reductions over them are then fast.
     """
-    logits -= logits.max(-2, keepdims=True)
+    logits -= np.maximum.reduce(logits, -2, keepdims=True)
     np.exp(logits, out=logits)
-    return logits, logits.sum(-2, keepdims=True)
+    return logits, np.add.reduce(logits, -2, keepdims=True)
 
 
 def confidence(p: Array) -> Array:
@@ -63,28 +63,41 @@ def rescale(p: Array, target: Array, prior: Array) -> Array:
         ``[...,n,R]``: softmax(t log p + b) with t and b of each leading index; where no t in ``RANGE``
         reaches the target (answers without spread), the nearest.
     """
-    logs = np.log(np.maximum(np.ascontiguousarray(p.swapaxes(-1, -2)), LEAST))
-    classes, count = logs.shape[-2:]
-    wanted, prior = target[..., None, None], prior[..., None]
-    t, b = np.ones((*logs.shape[:-2], 1, 1)), np.zeros((*logs.shape[:-2], classes, 1))
+    shape = (*p.shape[:-2], p.shape[-1], p.shape[-2])
+    logs = np.log(np.maximum(np.ascontiguousarray(p.swapaxes(-1, -2)), LEAST)).reshape(-1, *shape[-2:])
+    lead, classes, count = logs.shape
+    wanted, prior = target.reshape(lead, 1, 1), prior.reshape(lead, classes, 1)
+    t, b = np.ones((lead, 1, 1)), np.zeros((lead, classes, 1))
+    row, column = np.arange(lead)[:, None], np.arange(count)[None]
+    # np.add.reduce, np.maximum and so on: one view is so small that what np.mean and np.clip do besides is dear
     for _ in range(STEPS):
         for _ in range(2):
-            bent = t * logs + b
-            top = np.take_along_axis(logs, bent.argmax(-2)[..., None, :], -2)
+            bent = t * logs
+            bent += b
+            top = logs[row, bent.argmax(-2), column][:, None]
             e, total = _exponentials(bent)
             high = 1.0 / total
-            away = top - (e * logs).sum(-2, keepdims=True) * high
-            slope = t * (high * away).mean(-1, keepdims=True)  # of the mean confidence in log t
-            missing = wanted - high.mean(-1, keepdims=True)
-            t = np.clip(t * np.exp(np.clip(missing / np.maximum(slope, 1e-9), -0.7, 0.7)), *RANGE)
-        e, total = _exponentials(t * logs + b)
-        mean = (e / total).mean(-1, keepdims=True)
+            away = top - np.add.reduce(e * logs, -2, keepdims=True) * high
+            slope = t * (
+                np.add.reduce(high * away, -1, keepdims=True) / count
+            )  # of the mean confidence in log t
+            missing = wanted - np.add.reduce(high, -1, keepdims=True) / count
+            step = np.minimum(np.maximum(missing / np.maximum(slope, 1e-9), -0.7), 0.7)
+            t = np.minimum(np.maximum(t * np.exp(step), RANGE[0]), RANGE[1])
+        bent = t * logs
+        bent += b
+        e, total = _exponentials(bent)
+        e /= total
+        mean = np.add.reduce(e, -1, keepdims=True) / count
         # one uniform point is added on both sides: a step of few points stays short
         b = b + np.log((count * prior + 1 / classes) / (count * mean + 1 / classes))
-        b = np.clip(b - b.mean(-2, keepdims=True), -BIAS, BIAS)
-    e, total = _exponentials(t * logs + b)
+        b -= np.add.reduce(b, -2, keepdims=True) / classes
+        b = np.minimum(np.maximum(b, -BIAS), BIAS)
+    bent = t * logs
+    bent += b
+    e, total = _exponentials(bent)
     e /= total
-    return np.ascontiguousarray(e.swapaxes(-1, -2))
+    return np.ascontiguousarray(e.reshape(shape).swapaxes(-1, -2))
 
 
 def groups(first: int, count: int) -> list[slice]:
