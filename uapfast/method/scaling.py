@@ -69,7 +69,7 @@ def rescale(p: Array, target: Array, prior: Array) -> Array:
     wanted, prior = target.reshape(lead, 1, 1), prior.reshape(lead, classes, 1)
     t, b = np.ones((lead, 1, 1)), np.zeros((lead, classes, 1))
     row, column = np.arange(lead)[:, None], np.arange(count)[None]
-    # np.add.reduce, np.maximum and so on: one view is so small that what np.mean and np.clip do besides is dear
+    # bare ufuncs: one view is so small that what np.mean and np.clip do besides would take as long again
     for _ in range(STEPS):
         for _ in range(2):
             bent = t * logs
