@@ -309,16 +309,6 @@ def _quiet():
         yield
 
 
-@pytest.mark.filterwarnings("ignore::uapfast.errors.PoolWarning")
-@pytest.mark.parametrize("twins, alike", [(7, True), (2, True), (1, False), (0, False)])
-def test_innocents_choose_points_only_where_twins_are_too_few(world, twins, alike):
-    some = [world["homologous"][:7], world["homologous"][7:]]
-    pools = [uapfast.Pool.from_models(twins=world["twins"][:twins], homologous=found) for found in some]
-    config = dataclasses.replace(SMALL, ray=(0.0,))
-    made = [uapfast.generate(world["victim"], world["x"], pool=p, config=config).points for p in pools]
-    assert torch.equal(*made) == alike
-
-
 def test_a_pool_without_twins_still_works_and_says_what_it_costs(world):
     pool = uapfast.Pool.from_models(homologous=world["homologous"])
     with pytest.warns(PoolWarning, match="suspect side decides alone"):

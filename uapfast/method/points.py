@@ -2,8 +2,8 @@
 
 ``kmeans`` is the selection of Peng et al. (CVPR 2022) as the first author's code has it: k-means on
 the victim's outputs, one random member per cluster, views by nearest neighbours in output space.
-``disagree`` clusters the mean output of all candidates and prefers members on which these, models of one
-recipe that are no copies of each other, disagree: an answer that all share says nothing about descent.
+``disagree`` clusters the mean output of all candidates and prefers members on which models that are
+not copies of each other disagree: an answer that all models share says nothing about descent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from uapfast.errors import DataError
 
 Floats = NDArray[np.float32]
 Index = NDArray[np.int64]
-FAINT = 0.02  # probability below which a difference says less
 
 
 def _clusters(outputs: Floats, points: int, seed: int) -> tuple[Index, Floats]:
@@ -60,15 +59,15 @@ def kmeans_points(outputs: Floats, points: int, views: int, seed: int) -> Index:
 def disagreement(answers: Floats) -> Floats:
     """How much models disagree on each image: ``[N]``, 0 where they all answer alike.
 
-    The variance over models of probabilities (over their mean: 0.1 more or less says more beside 0.1 than
-    beside 0.5) and of labels (what is left where a suspect answers with labels), each over its mean over
-    images.
+    The variance over models of root probabilities (what a suspect's probabilities are compared by),
+    and of labels (what is left of them where it answers with labels), each over its mean.
 
     Args:
-        answers: ``[M,N,K]`` probabilities of models that are not copies of each other, each counted alike.
+        answers: ``[M,N,K]`` probabilities of candidates and innocents, each counted alike.
     """
-    labels = np.eye(answers.shape[-1], dtype=np.float32)[answers.argmax(-1)]
-    parts = [(answers.var(axis=0) / (answers.mean(0) + FAINT)).sum(-1), labels.var(axis=0).sum(-1)]
+    labels = answers.argmax(-1)
+    counts = np.stack([(labels == k).mean(0) for k in range(answers.shape[-1])])
+    parts = [np.sqrt(np.clip(answers, 0.0, None)).var(axis=0).sum(-1), 1.0 - np.square(counts).sum(0)]
     out: Floats = np.sum([p / max(float(p.mean()), 1e-12) for p in parts], axis=0).astype(np.float32)
     return out
 

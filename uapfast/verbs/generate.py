@@ -33,7 +33,6 @@ from uapfast.verbs.entries import Entry, candidates_of, check_pool, check_twins,
 
 Progress = Callable[[int, int, str], None]
 PER_POINT = 3  # images looked at for every query point wanted, if there are so many
-MIN_TWINS = 2  # that can be compared with each other
 LOOKED_AT = 6_000  # images that points are chosen from, at least, if there are so many
 
 
@@ -82,12 +81,12 @@ def generate(
         )
     models = ordered(white, pool)
     check_pool(models, config)
-    choosers = _choosers(models, config)
-    counter = _Counter(report, len(choosers) + len(models) + len(moved_by(models, config)))
+    steps = 2 * len(models) + len(moved_by(models, config))
+    counter = _Counter(report, steps)
 
     wanted = max(config.uap_images, PER_POINT * config.points * config.views, LOOKED_AT)
     x = x[_subset(len(x), wanted, config.seed)]
-    clean, classes = _clean_answers(choosers, x, counter)
+    clean, classes = _clean_answers(models, x, config, counter)
     if config.encoder == "lineage":
         check_twins(clean, models)
     chosen = _select(clean, models, config)
@@ -167,20 +166,17 @@ def _of_the_pool(record: Record) -> Iterator[None]:
 
 
 # -- queries ---------------------------------------------------------------------------------------
-def _choosers(models: list[Entry], config: GenerateConfig) -> list[Entry]:
-    """Whose answers say where to ask: the candidates, and the innocents where too few twins are there."""
-    own = candidates_of(models, config)
-    if config.encoder == "paper" or len(own) > MIN_TWINS:
-        return own
-    return own + [entry for entry in models if entry[0].relation == "homologous"]
-
-
-def _clean_answers(choosers: list[Entry], x: Tensor, counter: _Counter) -> tuple[Tensor, int]:
-    """Probabilities ``[M,N,K]`` of the choosers on the owner's images, and K."""
+def _clean_answers(
+    models: list[Entry], x: Tensor, config: GenerateConfig, counter: _Counter
+) -> tuple[Tensor, int]:
+    """Probabilities ``[M,N,K]`` of candidates and innocents on the owner's images, and K."""
     out = []
     classes: int | None = None
-    for record, model in choosers:
+    for record, model in models:
         counter.step(f"answers of {record.name}")
+        wanted = ("victim",) if config.encoder == "paper" else ("victim", "twin", "homologous")
+        if record.relation not in wanted:
+            continue
         with _of_the_pool(record):
             answer = model.answers(x, classes).probabilities()
         classes = answer.shape[1]
