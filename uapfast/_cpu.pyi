@@ -64,6 +64,22 @@ def fingerprint_rows(
     threads: int,
     level: int,
 ) -> None: ...
+def rescale(
+    probabilities: int,
+    target: int,
+    prior: int,
+    out: int,
+    items: int,
+    rows: int,
+    classes: int,
+    steps: int,
+    least: float,
+    low: float,
+    high: float,
+    bias: float,
+    threads: int,
+    level: int,
+) -> None: ...
 def similarity_moments(
     a: int,
     b: int,

@@ -3,6 +3,7 @@
 #include "uapfast/deepfool_step.h"
 #include "uapfast/fingerprint_rows.h"
 #include "uapfast/project_lp.h"
+#include "uapfast/rescale.h"
 #include "uapfast/simd.h"
 #include "uapfast/similarity_moments.h"
 
@@ -93,6 +94,24 @@ void FingerprintRows(std::uintptr_t logits, std::uintptr_t log_probs, std::uintp
   Call([&] { return cpu::FingerprintRows(args, threads, level); });
 }
 
+void Rescale(std::uintptr_t probabilities, std::uintptr_t target, std::uintptr_t prior, std::uintptr_t out,
+             int64_t items, int64_t rows, int64_t classes, int64_t steps, double least, double low, double high,
+             double bias, int threads, int level) {
+  const RescaleArgs args{Pointer<const float>(probabilities),
+                         Pointer<const double>(target),
+                         Pointer<const double>(prior),
+                         Pointer<float>(out),
+                         items,
+                         rows,
+                         classes,
+                         steps,
+                         least,
+                         low,
+                         high,
+                         bias};
+  Call([&] { return cpu::Rescale(args, threads, level); });
+}
+
 void SimilarityMoments(std::uintptr_t a, std::uintptr_t b, std::uintptr_t mean, std::uintptr_t variance,
                        int dtype, int64_t suspects, int64_t candidates, int64_t a_views, int64_t b_views,
                        int64_t size, bool same_views, int threads, int level) {
@@ -127,6 +146,10 @@ PYBIND11_MODULE(_cpu, module) {
   module.def("fingerprint_rows", &bind::FingerprintRows, py::arg("logits"), py::arg("log_probs"),
              py::arg("labels"), py::arg("margins"), py::arg("top_log_probs"), py::arg("top_classes"),
              py::arg("rows"), py::arg("classes"), py::arg("top_k"), py::arg("threads"), py::arg("level"));
+  module.def("rescale", &bind::Rescale, py::arg("probabilities"), py::arg("target"), py::arg("prior"),
+             py::arg("out"), py::arg("items"), py::arg("rows"), py::arg("classes"), py::arg("steps"),
+             py::arg("least"), py::arg("low"), py::arg("high"), py::arg("bias"), py::arg("threads"),
+             py::arg("level"));
   module.def("similarity_moments", &bind::SimilarityMoments, py::arg("a"), py::arg("b"), py::arg("mean"),
              py::arg("variance"), py::arg("dtype"), py::arg("suspects"), py::arg("candidates"),
              py::arg("a_views"), py::arg("b_views"), py::arg("size"), py::arg("same_views"),

@@ -20,6 +20,9 @@ struct Kernels {
   // x: [classes][kRows]. best, second: the largest and the second largest; label: the first of the best;
   // sum: of exp(x - best), NaN if the row has no softmax
   void (*row_stats)(const float* x, int64_t classes, float* best, float* second, int32_t* label, double* sum);
+  // x: [classes][kRows] logarithms. e: exp(y - max y) of y = t x + b, [classes][kRows]; high: the largest softmax
+  // of y; away: x where y is largest, minus the mean of x by that softmax
+  void (*bend)(const float* x, int64_t classes, float t, const float* b, float* e, float* high, float* away);
 };
 
 const Kernels& Scalar();

@@ -31,6 +31,7 @@ def cases() -> dict[str, tuple[Any, ...]]:
             torch.empty(3, 3, 4, 5, 2).permute(0, 1, 4, 2, 3),
         ),
         "fingerprint_rows": (torch.randn(2, 5, 7), 3),
+        "rescale": (torch.rand(2, 5, 3), torch.full((2,), 0.6).double(), torch.full((2, 3), 1 / 3).double()),
         "similarity_moments": (torch.randn(3, 6, 4), torch.randn(2, 6, 4), "all"),
     }
 
@@ -55,6 +56,9 @@ PUBLIC: dict[str, Callable[[], Any]] = {
     ),
     "build_queries_out": lambda: ops.build_queries(X.view(3, 2, 2, 5) + 0, out=torch.zeros(1, 3, 2, 2, 5)),
     "fingerprint_rows": lambda: ops.fingerprint_rows(X.view(3, 4, 5) * 3, top_k=2),
+    "rescale": lambda: ops.rescale(
+        X.view(3, 4, 5).softmax(-1), torch.full((3,), 0.6).double(), torch.full((3, 5), 0.2).double()
+    ),
     "similarity_moments": lambda: ops.similarity_moments(X.view(3, 4, 5), X.view(3, 4, 5) * 2),
 }
 X = torch.linspace(-1, 1, 60).view(3, 20)
@@ -139,12 +143,14 @@ def long_calls() -> dict[str, Callable[[], Any]]:
         "deepfool_step": lambda: ops.deepfool_step(logits, grads, labels, backend="scalar"),
         "build_queries": lambda: ops.build_queries(images, uaps, channels_last=True, backend="scalar"),
         "fingerprint_rows": lambda: ops.fingerprint_rows(Q0, top_k=3, backend="scalar"),
+        "rescale": lambda: ops.rescale(P0, torch.tensor([0.6]).double(), TENTH, backend="scalar"),
         "similarity_moments": lambda: ops.similarity_moments(a, b, backend="scalar"),
     }
 
 
 X0 = torch.linspace(-3, 3, 4_000_000).view(4, -1)
 Q0 = torch.linspace(-3, 3, 2_000_000).sin().view(1, -1, 10)
+P0, TENTH = Q0[:, :20_000].softmax(-1), torch.full((1, 10), 0.1).double()
 
 
 @pytest.mark.needs("cpu-extension")

@@ -4,9 +4,9 @@ How sure a model is on the whole, and which classes it prefers, says how it was 
 normalisation) and little of whom it descends from; yet both bend every answer, in a way that no projection
 of residuals undoes. So the answers of every model, suspect or pool, are first brought to the same mean
 confidence and the same class frequencies, in each block of each group of views, by one temperature and one
-bias a class (bias-corrected temperature scaling: Alexandari et al., ICML 2020; fitted to these two figures,
-not to labels). A feature is the difference of cube roots of probabilities from the candidates' mean, softly
-clipped point by point: a suspect that is plainly wrong somewhere says nothing more about its descent there.
+bias a class (:mod:`uapfast.ops.rescale`). A feature is the difference of cube roots of probabilities from the
+candidates' mean, softly clipped point by point: a suspect that is plainly wrong somewhere says nothing more
+about its descent there.
 
 The two targets and the mean are those of the candidates, each counted alike, and a model's features depend on
 its own answers and on them alone: what makes both sides of the decision exact stays (docs/verdicts.md).
@@ -18,7 +18,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from uapfast.ops import rescale
 
 Floats = NDArray[np.float32]
 Array = NDArray[np.float64]
@@ -28,21 +31,7 @@ Array = NDArray[np.float64]
 EDGES = (1, 2, 5, 10)
 ROOT = 3  # of probabilities; docs/method.md
 CLIP = 0.4  # length of a point's residual of cube roots from which it counts hardly more; docs/method.md
-STEPS = 6  # alternations of temperature and bias
-LEAST = 1e-30  # probability: its logarithm is finite
 FLOOR = 1e-3  # share of an even answer, after scaling: less than that, an answer of few digits does not show
-RANGE = (0.05, 20.0)  # inverse temperatures; answers without any spread would take an infinite one
-BIAS = 5.0
-
-
-def _exponentials(logits: Array) -> tuple[Array, Array]:
-    """exp(logits - largest) of ``[...,R,n]``, made in place, and their sums ``[...,1,n]``.
-
-    One over a sum is the largest softmax. Classes come before points: reductions over them are then fast.
-    """
-    logits -= np.maximum.reduce(logits, -2, keepdims=True)
-    np.exp(logits, out=logits)
-    return logits, np.add.reduce(logits, -2, keepdims=True)
 
 
 def confidence(p: Array) -> Array:
@@ -51,53 +40,10 @@ def confidence(p: Array) -> Array:
     return out
 
 
-def rescale(p: Array, target: Array, prior: Array) -> Array:
-    """Probabilities brought to a mean confidence and to class frequencies.
-
-    Args:
-        p: ``[...,n,R]`` probabilities.
-        target: ``[...]`` mean largest probability wanted.
-        prior: ``[...,R]`` mean probability of each class wanted; positive.
-
-    Returns:
-        ``[...,n,R]``: softmax(t log p + b) with t and b of each leading index; where no t in ``RANGE``
-        reaches the target (answers without spread), the nearest.
-    """
-    shape = (*p.shape[:-2], p.shape[-1], p.shape[-2])
-    logs = np.log(np.maximum(np.ascontiguousarray(p.swapaxes(-1, -2)), LEAST)).reshape(-1, *shape[-2:])
-    lead, classes, count = logs.shape
-    wanted, prior = target.reshape(lead, 1, 1), prior.reshape(lead, classes, 1)
-    t, b = np.ones((lead, 1, 1)), np.zeros((lead, classes, 1))
-    row, column = np.arange(lead)[:, None], np.arange(count)[None]
-    # bare ufuncs: one view is so small that what np.mean and np.clip do besides would take as long again
-    for _ in range(STEPS):
-        for _ in range(2):
-            bent = t * logs
-            bent += b
-            top = logs[row, bent.argmax(-2), column][:, None]
-            e, total = _exponentials(bent)
-            high = 1.0 / total
-            away = top - np.add.reduce(e * logs, -2, keepdims=True) * high
-            slope = t * (
-                np.add.reduce(high * away, -1, keepdims=True) / count
-            )  # of the mean confidence in log t
-            missing = wanted - np.add.reduce(high, -1, keepdims=True) / count
-            step = np.minimum(np.maximum(missing / np.maximum(slope, 1e-9), -0.7), 0.7)
-            t = np.minimum(np.maximum(t * np.exp(step), RANGE[0]), RANGE[1])
-        bent = t * logs
-        bent += b
-        e, total = _exponentials(bent)
-        e /= total
-        mean = np.add.reduce(e, -1, keepdims=True) / count
-        # one uniform point is added on both sides: a step of few points stays short
-        b = b + np.log((count * prior + 1 / classes) / (count * mean + 1 / classes))
-        b -= np.add.reduce(b, -2, keepdims=True) / classes
-        b = np.minimum(np.maximum(b, -BIAS), BIAS)
-    bent = t * logs
-    bent += b
-    e, total = _exponentials(bent)
-    e /= total
-    return np.ascontiguousarray(e.reshape(shape).swapaxes(-1, -2))
+def _rescaled(p: Array, target: Array, prior: Array) -> Floats:
+    """Probabilities ``[B,n,R]``, float32, brought to a confidence ``[B]`` and class frequencies ``[B,R]``."""
+    found: Floats = rescale(*map(torch.from_numpy, (p.astype(np.float32), target, prior))).numpy()
+    return found
 
 
 def groups(first: int, count: int) -> list[slice]:
@@ -140,7 +86,7 @@ class Scaling:
             views, blocks, count, classes = answers[part].shape
             where = slice(first + part.start, first + part.stop)
             joined = answers[part].swapaxes(0, 1).reshape(blocks, views * count, classes)
-            found = rescale(joined, self.target[where].mean(0), self.prior[where].mean(0))
+            found = _rescaled(joined, self.target[where].mean(0), self.prior[where].mean(0))
             out[part] = found.reshape(blocks, views, count, classes).swapaxes(0, 1)
         return np.asarray(np.maximum(out, FLOOR / out.shape[-1]) ** (1.0 / ROOT))
 
@@ -172,4 +118,4 @@ class Scaling:
         return out
 
 
-__all__ = ["EDGES", "Scaling", "rescale"]
+__all__ = ["EDGES", "Scaling"]

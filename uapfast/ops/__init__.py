@@ -10,6 +10,7 @@ from uapfast.ops.build_queries import build_queries
 from uapfast.ops.deepfool_step import deepfool_step
 from uapfast.ops.fingerprint_rows import FingerprintRows, fingerprint_rows
 from uapfast.ops.project_lp import project_lp
+from uapfast.ops.rescale import rescale
 from uapfast.ops.similarity_moments import similarity_moments
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "deepfool_step",
     "fingerprint_rows",
     "project_lp",
+    "rescale",
     "similarity_moments",
 ]
