@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from uapfast.errors import InputError, ModelError, SuspectError
 from uapfast.models.answers import OUTPUTS, Answers, as_tensor, detect
+from uapfast.models.pooling import slice_max_pools
 
 SLACK = 1e-6  # rounding allowed beyond 0..1
 
@@ -181,6 +182,7 @@ def frozen(
     except Exception as exc:  # tensors of a graph, locks, handles: whatever a module may hold
         rule = "a module that copy.deepcopy can copy (or a callable)"
         raise ModelError("Model", "model", rule, f"{type(exc).__name__}: {exc}") from exc
+    slice_max_pools(module)
     if mean is not None or std is not None:
         module = Preprocessed(module, *_statistics(mean, std))
     return module.to(device).eval().requires_grad_(False)

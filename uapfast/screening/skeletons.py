@@ -37,7 +37,6 @@ from uapfast.screening.inplace import (
     some_outside,
 )
 from uapfast.screening.plan import Suspect
-from uapfast.screening.pooling import slice_max_pools
 from uapfast.screening.precision import ask
 from uapfast.screening.reader import Shapes
 from uapfast.screening.watch import Watch
@@ -90,8 +89,6 @@ class Skeleton:
             self._targets = dict(self._inner.state_dict())
             self.in_place = alias(self._inner, self._targets)
             self.shapes.places, self.shapes.flat = own_places(self._flat, self._targets), 4 * len(self._flat)
-        if self.device.type == "cpu":
-            slice_max_pools(self._inner)
         self._loose = some_outside(self._flat, self._targets)
         self.shapes.apart = [name for name in state if name not in self.shapes.places]
         self._spare: nn.Module | None = None

@@ -6,10 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from uapfast.models.model import Model
+from uapfast.models.pooling import SlicedMaxPool2d, slice_max_pools
 from uapfast.models.registry import resolve_arch
-from uapfast.screening.plan import Suspect
-from uapfast.screening.pooling import SlicedMaxPool2d, slice_max_pools
-from uapfast.screening.skeletons import Skeleton
 
 VALUES = torch.tensor([-torch.inf, -2.0, -1.0, 0.0, 0.5, 3.0, torch.inf, torch.nan])
 
@@ -86,14 +85,25 @@ def test_odd_shapes_fail_as_in_torch(shape):
         assert torch.equal(sliced(nn.MaxPool2d(2))(x), want)
 
 
-def test_a_screened_network_answers_as_it_does_by_itself():
-    arch = "uapfast:vgg-small?channels=1&classes=10&size=28"
-    plain, x = resolve_arch(arch)().eval(), torch.rand(20, 1, 28, 28)
-    skeleton = Skeleton(Suspect("x", arch))
-    skeleton.load(plain.state_dict(), "x")
-    with torch.no_grad():
-        want = plain(x)
-    assert torch.equal(skeleton.answer([x], len(x), "x"), want)
-    kinds = {type(m) for m in skeleton.module.modules()}
+def test_a_network_answers_and_learns_as_it_does_by_itself():
+    plain, x = (
+        resolve_arch("uapfast:vgg-small?channels=1&classes=10&size=28")().eval(),
+        torch.rand(20, 1, 28, 28),
+    )
+    model = Model(plain)
+    kinds = {type(m) for m in model.module.modules()}
     assert SlicedMaxPool2d in kinds and nn.MaxPool2d not in kinds
-    assert nn.MaxPool2d in {type(m) for m in plain.modules()}
+    assert nn.MaxPool2d in {type(m) for m in plain.modules()}  # the caller's stays as it is
+    found = []
+    for module in (plain, model.module):
+        with torch.no_grad():
+            answers = module(x)
+        moved = x.clone().requires_grad_()
+        found.append((answers, *torch.autograd.grad(module(moved).square().sum(), moved)))
+    assert all(map(torch.equal, *found))
+
+
+def test_equal_values_share_no_gradient():
+    x = torch.ones(1, 1, 2, 2, requires_grad=True)
+    (gradient,) = torch.autograd.grad(sliced(nn.MaxPool2d(2))(x).sum(), x)
+    assert gradient.flatten().tolist() == [1, 0, 0, 0]

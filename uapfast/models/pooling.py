@@ -2,7 +2,8 @@
 
 torch's own takes every window apart, value by value, in the usual layout (N,C,H,W): half of the time that a
 VGG-like network takes for 28 px. A window's maximum is that of its columns' maxima, so a few element-wise
-maxima of shifted views do the same, vectorised; NaN spreads as in torch's.
+maxima of shifted views do the same, vectorised; NaN spreads as in torch's. Gradients are torch's own: where
+several values of a window are the largest, an element-wise maximum would share them out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class SlicedMaxPool2d(nn.MaxPool2d):
         along = zip(x.shape[-2:], edge, kernel, stride, strict=True)
         sizes = [(n + 2 * p - k) // s + 1 for n, p, k, s in along]
         odd = x.ndim not in (3, 4) or min(sizes) < 1 or 2 * max(edge) > min(kernel)
-        if odd or x.dtype != torch.float32 or not x.is_contiguous():
+        learns = torch.is_grad_enabled() and x.requires_grad
+        if odd or learns or x.dtype != torch.float32 or x.device.type != "cpu" or not x.is_contiguous():
             out: Tensor = super().forward(x)
             return out
         if any(edge):
@@ -50,7 +52,7 @@ def _largest(x: Tensor, dim: int, size: int, kernel: int, stride: int) -> Tensor
 
 
 def slice_max_pools(network: nn.Module) -> None:
-    """Make every plain ``MaxPool2d`` of a network that is ours a :class:`SlicedMaxPool2d`, in place."""
+    """Make every plain ``MaxPool2d`` of a network that is ours alone a :class:`SlicedMaxPool2d`, in place."""
     for module in network.modules():
         if type(module) is not nn.MaxPool2d or module.return_indices or module.ceil_mode:
             continue
