@@ -11,7 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from torch.nn.modules.utils import _pair
+
+
+def _two(size: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 class SlicedMaxPool2d(nn.MaxPool2d):
@@ -19,7 +22,7 @@ class SlicedMaxPool2d(nn.MaxPool2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[...,C,H,W]`` to ``[...,C,H',W']``; raises as ``MaxPool2d``."""
-        kernel, stride, edge = _pair(self.kernel_size), _pair(self.stride), _pair(self.padding)
+        kernel, stride, edge = _two(self.kernel_size), _two(self.stride), _two(self.padding)
         along = zip(x.shape[-2:], edge, kernel, stride, strict=True)
         sizes = [(n + 2 * p - k) // s + 1 for n, p, k, s in along]
         odd = x.ndim not in (3, 4) or min(sizes) < 1 or 2 * max(edge) > min(kernel)
@@ -56,7 +59,7 @@ def slice_max_pools(network: nn.Module) -> None:
     for module in network.modules():
         if type(module) is not nn.MaxPool2d or module.return_indices or module.ceil_mode:
             continue
-        if _pair(module.dilation) == (1, 1) and min(_pair(module.stride)) > 0:
+        if _two(module.dilation) == (1, 1) and min(_two(module.stride)) > 0:
             module.__class__ = SlicedMaxPool2d
 
 
