@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import callable_for, implementations, measure, size_of
-from uapfast.ops.rescale import BIAS, LEAST, RANGE, STEPS, reference
+from uapfast.ops.rescale import BIAS, FLAT, LARGEST_STEP, LEAST, RANGE, STEPS, reference
 
 SHAPES = [(1, 4000, 10), (1, 200, 10), (1, 2000, 100)]
 
@@ -26,8 +26,8 @@ def eager(probabilities: Tensor, target: Tensor, prior: Tensor) -> Tensor:
             found = bent.softmax(-1)
             high, top = found.max(-1, keepdim=True)
             away = logs.gather(-1, top) - (found * logs).sum(-1, keepdim=True)
-            slope = (t * (high * away).mean(1, keepdim=True)).clamp(min=1e-9)
-            step = ((wanted - high.mean(1, keepdim=True)) / slope).clamp(-0.7, 0.7)
+            slope = (t * (high * away).mean(1, keepdim=True)).clamp(min=FLAT)
+            step = ((wanted - high.mean(1, keepdim=True)) / slope).clamp(-LARGEST_STEP, LARGEST_STEP)
             t = (t * step.exp()).clamp(*RANGE)
         mass = (t * logs + b).softmax(-1).sum(1, keepdim=True)
         b = b + ((rows * prior + 1 / classes) / (mass + 1 / classes)).log()

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +115,11 @@ def throughput(world: World, folder: Path, network: str) -> dict[str, Any]:
     used: dict[str, float] = {}
     decisions: dict[str, dict[str, str]] = {}
     for _ in range(ROUNDS):
-        decisions["plain"], *seconds = timed(plain)
-        rounds.append({"plain": (seconds[0], seconds[1])})
+        decisions["plain"], wall, cpu = timed(plain)
+        rounds.append({"plain": (wall, cpu)})
         for name, early in WAYS.items():
-            (decisions[name], used[name]), *seconds = timed(lambda e=early: ours(e))  # type: ignore[misc]
-            rounds[-1][name] = (seconds[0], seconds[1])
+            (decisions[name], used[name]), wall, cpu = timed(partial(ours, early))
+            rounds[-1][name] = (wall, cpu)
 
     def pace(name: str) -> dict[str, Any]:
         walls, cpus = zip(*(taken[name] for taken in rounds), strict=True)

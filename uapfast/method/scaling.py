@@ -40,9 +40,9 @@ def confidence(p: Array) -> Array:
     return out
 
 
-def _rescaled(p: Array, target: Array, prior: Array) -> Floats:
-    """Probabilities ``[B,n,R]``, float32, brought to a confidence ``[B]`` and class frequencies ``[B,R]``."""
-    found: Floats = rescale(*map(torch.from_numpy, (p.astype(np.float32), target, prior))).numpy()
+def _rescaled(p: Floats | Array, target: Array, prior: Array) -> Floats:
+    """``[B,n,R]`` in float32, brought to a confidence ``[B]`` and to class frequencies ``[B,R]``."""
+    found: Floats = rescale(*map(torch.from_numpy, (p.astype(np.float32, copy=False), target, prior))).numpy()
     return found
 
 
@@ -79,9 +79,9 @@ class Scaling:
         bare = cls(target, prior, np.zeros_like(mean), mean)
         return cls(target, prior, np.mean([bare.roots(one, 0) for one in p], axis=0), mean)
 
-    def roots(self, answers: Array, first: int) -> Array:
+    def roots(self, answers: Floats | Array, first: int) -> Array:
         """Cube roots of rescaled probabilities, as :meth:`features` takes them and of the same shape."""
-        out = np.empty_like(answers)
+        out: Array = np.empty(answers.shape, np.float64)
         for part in groups(first, len(answers)):
             views, blocks, count, classes = answers[part].shape
             where = slice(first + part.start, first + part.stop)
@@ -98,7 +98,7 @@ class Scaling:
                 models can be compared only if asked the same ones.
             first: number of the first of them; 0 or one of ``EDGES``.
         """
-        residual = self.roots(answers.astype(np.float64), first) - self.origin[first : first + len(answers)]
+        residual = self.roots(answers, first) - self.origin[first : first + len(answers)]
         length = np.sqrt(np.square(residual).sum(-1, keepdims=True) + CLIP**2)
         out: Floats = (residual / length).reshape(*answers.shape[:2], -1).astype(np.float32)
         return out
