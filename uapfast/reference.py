@@ -71,6 +71,16 @@ class Reference:
         return [r.name for r in self.records if r.relation in ("victim", "twin")]
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What ``generate`` warned of; every verdict repeats it."""
+        return tuple(self.settings.get("warnings", ()))
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """Why this reference may not convict, from the tests that ``generate`` made; empty if it may."""
+        return tuple(self.settings.get("limits", ()))
+
+    @property
     def sha256(self) -> str:
         """Of tensors and settings; the same for equal references wherever they are stored."""
         return str(self._cached("sha256", lambda: digest(self._tensors(), self._header())))

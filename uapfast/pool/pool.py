@@ -10,7 +10,7 @@ from typing import Any
 from uapfast.errors import PoolError
 from uapfast.models.model import Model, as_model
 
-RELATIONS = ("victim", "twin", "piracy", "homologous")
+RELATIONS = ("victim", "twin", "piracy", "homologous", "ancestor")
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,13 @@ class PoolModel:
 
     Attributes:
         name: unique in the pool.
-        relation: ``victim``, ``twin``, ``piracy`` or ``homologous``.
+        relation: ``victim``, ``twin``, ``piracy``, ``homologous``, or ``ancestor``: what the victim was fine-tuned
+            from, which the reference must not convict.
         candidate: for a piracy model, the name of the victim or twin that it derives from.
         kind: how a piracy model was made; the same kind of every candidate is compared alike.
         model: what answers.
+        parent: name of the model that the owner knows it to be made from, whatever its relation; None if it
+            was trained by itself.
     """
 
     name: str
@@ -30,6 +33,7 @@ class PoolModel:
     candidate: str | None
     kind: str
     model: Model
+    parent: str | None = None
 
 
 @dataclass(frozen=True)
