@@ -146,7 +146,7 @@ class Desk:
             fill(module, state, "upload")
             return uapfast.verify(reference, Model(module, name="upload", arch=spec), alpha=alpha).to_dict()
         except errors.SuspectError as exc:  # NaN or infinite weights
-            return invalid(reference, str(exc), alpha=alpha).to_dict()
+            return invalid(reference, exc, alpha=alpha).to_dict()
 
     def answers(self, reference: Reference, path: Path, alpha: float) -> dict[str, Any]:
         """Verify answers that were given elsewhere."""

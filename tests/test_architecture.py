@@ -21,7 +21,8 @@ BELOW_OPS = LEAVES | {"_native", "kernels", "streams"}
 BELOW_METHOD = BELOW_OPS | {"ops"}
 BELOW_POOL = BELOW_METHOD | {"method", "models", "data", "safeload"}
 BELOW_REFERENCE = BELOW_POOL | {"pool"}
-BELOW_VERBS = BELOW_REFERENCE | {"reference", "reference_file"}
+BELOW_EXAMINATION = BELOW_REFERENCE | {"reference", "reference_file"}
+BELOW_VERBS = BELOW_EXAMINATION | {"examination"}
 BELOW_REPORT = BELOW_VERBS | {"verbs"}
 
 # What each part may import of ours, besides itself.
@@ -42,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "pool": BELOW_POOL,
     "reference_file": LEAVES | {"method"},
     "reference": BELOW_REFERENCE | {"reference_file"},
+    "examination": BELOW_EXAMINATION,
     "verbs": BELOW_VERBS,
     "screening": BELOW_VERBS,
     "report": BELOW_REPORT | {"screening"},

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast.method import decision
+from uapfast.method.consensus import Consensus
 from uapfast.method.encoder import PaperScorer, make_network
 from uapfast.method.fingerprint import QueryPlan, paper_features
 from uapfast.method.lineage import LineageScorer, Roster
@@ -40,6 +41,9 @@ class Reference:
         encoder: ``lineage`` or ``paper``.
         weights: encoder network (``paper``), or empty.
         settings: everything else that was set or measured; JSON types.
+        probes: images float32 ``[P,C,H,W]`` on which the pool's models agree, which are never scored; or
+            None.
+        probe_labels: int64 ``[P]``: the class that most of them give.
     """
 
     plan: QueryPlan
@@ -51,6 +55,8 @@ class Reference:
     encoder: str
     weights: dict[str, Tensor]
     settings: dict[str, Any]
+    probes: Tensor | None = None
+    probe_labels: Tensor | None = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
 
@@ -69,6 +75,27 @@ class Reference:
     def candidates(self) -> list[str]:
         """Names of the victim and its twins."""
         return [r.name for r in self.records if r.relation in ("victim", "twin")]
+
+    @property
+    def clean(self) -> int:
+        """The block of clean answers, by which agreement is measured; the first where none is clean."""
+        return self.plan.scale.index(0.0) if 0.0 in self.plan.scale else 0
+
+    @property
+    def preprocessing(self) -> dict[str, list[float]] | None:
+        """``mean`` and ``std`` of the victim as ``generate`` was given it; None if it takes 0..1 images."""
+        found: dict[str, list[float]] | None = self.settings.get("preprocessing")
+        return found
+
+    @property
+    def consensus(self) -> Consensus:
+        """The labels that the pool's models agree on (surrogates left out: candidates would count often)."""
+        rows = self._rows("victim", "twin", "homologous")
+        found: Consensus = self._cached(
+            "consensus",
+            lambda: Consensus.of(self.labels[rows, :, self.clean].numpy(), self.answers.shape[-1]),
+        )
+        return found
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -233,8 +260,9 @@ class Reference:
             "answers": self.answers,
             "labels": self.labels,
         }
-        if self.keep is not None:
-            tensors["keep"] = self.keep
+        for name in ("keep", "probes", "probe_labels"):
+            if getattr(self, name) is not None:
+                tensors[name] = getattr(self, name)
         tensors |= {f"encoder.{k}": v for k, v in self.weights.items()}
         return {k: v.contiguous() for k, v in sorted(tensors.items())}
 
@@ -294,6 +322,8 @@ def load(path: str | os.PathLike[str]) -> Reference:
             str(header["encoder"]),
             weights,
             header["settings"],
+            tensors.get("probes"),
+            tensors.get("probe_labels"),
             {"sha256": sha256},
         )
         expected = (len(records), views, plan.blocks, plan.per_view)

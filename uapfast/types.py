@@ -50,7 +50,8 @@ class Verdict:
 
     Attributes:
         decision: ``piracy``, ``independent``, ``inconclusive`` or ``invalid``.
-        p_value: the larger of ``p_candidate`` and ``p_suspect``; None if ``invalid``.
+        p_value: the larger of ``p_candidate`` and ``p_suspect``; None, as all that follow, where the answers
+            allow no comparison.
         p_candidate: candidate side: the victim's score among those of its twins, Student t
             prediction. None without twins.
         p_candidate_floor: smallest p that the twins support without the t assumption, 1/(m+1).
@@ -61,7 +62,12 @@ class Verdict:
         p_view: the paper's view-level t-test, reported for comparison; NOT a false-accusation rate.
         similarity: mean cosine of the suspect's view embeddings with the victim's, -1..1.
         z: the victim's score in standard deviations of the twins' scores (innocents' without twins).
+        z_pool: the suspect side's statistic in standard deviations of the pool's innocents.
         rank: place of the victim among the candidates, 1 is the closest.
+        agreement: share of the queries, 0..1, to which it gives the label that most of the pool's models
+            give.
+        agreement_least: the smallest such share among the pool's own models. Far below it a suspect was asked
+            wrongly, or changed much: unless it is convicted all the same, it is ``invalid``.
         views_used: views that entered.
         queries_used: answers asked of the suspect.
         alpha: level of the decision.
@@ -83,7 +89,10 @@ class Verdict:
     p_view: float | None
     similarity: float | None
     z: float | None
+    z_pool: float | None
     rank: int | None
+    agreement: float | None
+    agreement_least: float | None
     views_used: int
     queries_used: int
     alpha: float

@@ -47,7 +47,7 @@ def verify(
         try:
             suspect = base.load(arch, weights, device, mean, std, output=output.value)
         except SuspectError as exc:  # weights with NaN: a fact about the suspect, not a failure of ours
-            verdict = invalid(known, str(exc), alpha=alpha)
+            verdict = invalid(known, exc, alpha=alpha)
         else:
             verdict = run(known, suspect, alpha=alpha, output=output.value)
         if as_json:

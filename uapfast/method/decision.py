@@ -23,6 +23,11 @@ from uapfast.types import Decision
 Array = NDArray[np.float64]
 
 UNCLEAR = 0.05  # at or below this p-value a suspect is not called independent
+NO_TWINS = (
+    "the pool has no twins of the victim: only the rank among its {n} innocents counts, which is never "
+    "below {floor:.2g} ({needed} innocents could convict). Eight twins or more tell a copy from answers that "
+    "merely lie on the victim's side"
+)
 JITTER = 1e-3  # a decision must survive a change of any similarity by this much
 
 
@@ -159,7 +164,10 @@ def _sides(a: Assessment, shift: float) -> tuple[Side | None, Side, float, int |
 
 def _call(candidate: Side | None, suspect: Side, rank: int | None, alpha: float) -> tuple[Decision, float]:
     p = suspect.p if candidate is None else max(candidate.p, suspect.p)
-    if p <= alpha and rank in (None, 1):
+    # without twins nothing tells a copy from any answers that happen to lie on the victim's side: then only
+    # the rank among very many innocents convicts, never an extrapolation
+    decides = suspect.exact if candidate is None else p
+    if decides <= alpha and rank in (None, 1):
         return "piracy", p
     first = suspect.exact <= suspect.floor and rank in (None, 1)  # then no pool of this size says more
     return ("inconclusive" if first or p <= max(alpha, UNCLEAR) else "independent"), p
@@ -181,10 +189,7 @@ def decide(a: Assessment, alpha: float) -> Outcome:
             decision = "inconclusive"
             reasons = [f"the decision would change if the similarity moved by {JITTER:g}"]
     if candidate is None:
-        reasons.append(
-            "no twins in the pool: the suspect side decides alone, and a victim that happens "
-            "to resemble every model cannot be told from a copied one"
-        )
+        reasons.append(NO_TWINS.format(n=len(a.innocents), floor=suspect.floor, needed=round(1 / alpha) - 1))
     elif rank != 1:
         reasons.append(
             f"{(rank or 1) - 1} of the victim's {len(a.candidates) - 1 if a.candidates is not None else 0}"
@@ -200,6 +205,8 @@ def decide(a: Assessment, alpha: float) -> Outcome:
 
 
 def _explain(decision: Decision, p: float, alpha: float) -> str:
+    if decision == "inconclusive" and p <= alpha:
+        return f"p {p:.3g} <= {alpha:g}, but by extrapolation alone: not enough to convict"
     if decision == "piracy":
         return f"p {p:.3g} <= {alpha:g}: closer to the victim than chance explains, on every side tested"
     if decision == "independent":

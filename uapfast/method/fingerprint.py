@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uapfast.models.answers import Kind
+from uapfast.method.scaling import even_spread
+from uapfast.models.answers import Answers, Kind
 from uapfast.models.model import Model
 from uapfast.ops import build_queries
 
@@ -86,11 +87,12 @@ class QueryPlan:
                 out.append(build_queries(x, self.uaps, row, t=t, clean=False)[0])
         return torch.cat(out)
 
-    def chunks(self) -> Iterator[Tensor]:
-        """All queries, whole views at a time, about ``CHUNK`` images each."""
+    def chunks(self, views: range | None = None) -> Iterator[Tensor]:
+        """The queries of some views, or of all: whole views at a time, about ``CHUNK`` images each."""
+        views = range(self.views) if views is None else views
         step = max(1, CHUNK // max(1, self.blocks * self.per_view))
-        for first in range(0, self.views, step):
-            group = range(first, min(self.views, first + step))
+        for first in range(views.start, views.stop, step):
+            group = range(first, min(views.stop, first + step))
             yield torch.cat([self.images(w) for w in group])
 
 
@@ -106,7 +108,14 @@ def ask(model: Model, plan: QueryPlan, classes: int | None = None) -> tuple[Tens
     """
     answers = model.answers_to(plan.chunks(), classes)
     shape = (plan.views, plan.blocks, plan.per_view, answers.classes)
-    return answers.probabilities().reshape(shape), answers.kind
+    return shown(answers).reshape(shape), answers.kind
+
+
+def shown(answers: Answers) -> Tensor:
+    """Probabilities float32 ``[N,K]`` of answers of any kind, logits of any scale (:func:`even_spread`)."""
+    if answers.kind == "logits":
+        return even_spread(answers.values).softmax(-1)
+    return answers.probabilities()
 
 
 def kept_classes(answers: Tensor) -> Tensor | None:

@@ -20,6 +20,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from uapfast.ops import rescale
 
@@ -31,6 +32,8 @@ Array = NDArray[np.float64]
 EDGES = (1, 2, 5, 10)
 ROOT = 3  # of probabilities; docs/method.md
 CLIP = 0.4  # length of a point's residual of cube roots from which it counts hardly more; docs/method.md
+LEAST_SPREAD, MOST_SPREAD = 1.0, 50.0  # of usual logits: largest above the mean, median of queries
+USUAL_SPREAD = 10.0  # what others are brought to
 FLOOR = 1e-3  # share of an even answer, after scaling: less than that, an answer of few digits does not show
 
 
@@ -38,6 +41,22 @@ def confidence(p: Array) -> Array:
     """Mean largest probability of the points ``[...,n,R]``: ``[...]``."""
     out: Array = p.max(-1).mean(-1)
     return out
+
+
+def even_spread(logits: Tensor) -> Tensor:
+    """Logits float32 ``[N,K]`` that a softmax keeps whole, whatever their scale.
+
+    A head with cosine outputs, a quantised or a saturated one answers at a scale of its own. Softmax in
+    float32 would round all of it away, or bring it to zeros and ones. What matters here is brought to one
+    confidence later (:meth:`Scaling.features`), so the scale itself says nothing. Logits of the usual scale
+    stay as they are.
+    """
+    if not logits.numel():
+        return logits
+    spread = float((logits.amax(-1) - logits.mean(-1)).median())
+    if LEAST_SPREAD <= spread <= MOST_SPREAD or spread <= 0.0:
+        return logits
+    return (logits.double() * (USUAL_SPREAD / spread)).to(logits.dtype)
 
 
 def _rescaled(p: Floats | Array, target: Array, prior: Array) -> Floats:
@@ -118,4 +137,4 @@ class Scaling:
         return out
 
 
-__all__ = ["EDGES", "Scaling"]
+__all__ = ["EDGES", "Scaling", "even_spread"]

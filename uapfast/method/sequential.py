@@ -67,6 +67,11 @@ class Looks:
             raise InputError("looks", "spend", "one positive share a look, 1 in all", repr(self.spend))
 
     @classmethod
+    def single(cls, total: int) -> Looks:
+        """One look, after all views."""
+        return cls((total,), (1.0,))
+
+    @classmethod
     def default(cls, total: int) -> Looks:
         """``LOOKS`` below ``total``, and ``total``; what an absent look would spend goes to the last."""
         early = [i for i, k in enumerate(LOOKS) if k < total]

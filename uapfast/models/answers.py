@@ -25,11 +25,13 @@ class Answers:
         kind: ``logits``, ``probabilities`` or ``labels``.
         values: float32 ``[N,K]``, or int64 ``[N]`` for labels; on the CPU.
         classes: K.
+        note: what they were taken for, where that is not obvious.
     """
 
     kind: Kind
     values: Tensor
     classes: int
+    note: str | None = None
 
     def probabilities(self) -> Tensor:
         """float32 ``[N,K]``: softmax of logits, one-hot rows of labels."""

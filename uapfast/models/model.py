@@ -15,6 +15,7 @@ from uapfast.errors import InputError, ModelError, SuspectError
 from uapfast.models.answers import OUTPUTS, Answers, as_tensor, detect
 from uapfast.models.pooling import slice_max_pools
 
+MOST_STD = 2.0  # images in 0..1 have at most 0.5; some networks want 1, none what pixels in 0..255 have
 SLACK = 1e-6  # rounding allowed beyond 0..1
 
 
@@ -71,6 +72,7 @@ class Model:
 
     Attributes:
         module: frozen copy in eval mode, preprocessing included; None for a callable.
+        preprocessing: ``mean`` and ``std`` by name, one value a channel each; None where none were given.
         sha256: of the module's tensors; None for a callable.
 
     Raises:
@@ -102,10 +104,13 @@ class Model:
         self.batch_size, self.numpy, self.arch = batch_size, numpy, arch
         self.module: nn.Module | None = None
         self.sha256: str | None = None
+        self.preprocessing: dict[str, list[float]] | None = None
         self.device = torch.device(device)
         self._call = target
         if isinstance(target, nn.Module):
             self.module = frozen(target, mean, std, self.device)
+            if mean is not None and std is not None:
+                self.preprocessing = {"mean": list(map(float, mean)), "std": list(map(float, std))}
             self.sha256 = tensors_sha256(target)
         elif mean is not None or std is not None:
             raise InputError("Model", "mean and std", "for modules only (a callable does its own)", self.name)
@@ -170,6 +175,9 @@ def _statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> tu
         raise ModelError("Model", "mean and std", "given together, one value a channel", f"{mean}, {std}")
     if not all(np.isfinite(mean)) or not all(np.isfinite(std)) or min(std) <= 0:
         raise ModelError("Model", "mean and std", "finite, std > 0", f"{mean}, {std}")
+    if min(mean) < 0 or max(mean) > 1 or max(std) > MOST_STD:
+        rule = f"those of images in 0..1: means in 0..1, std at most {MOST_STD:g} (divide by 255?)"
+        raise ModelError("Model", "mean and std", rule, f"{mean}, {std}")
     return list(mean), list(std)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from uapfast import _native
 from uapfast.ops import _args
@@ -39,8 +40,18 @@ def rescale(probabilities: Tensor, target: Tensor, prior: Tensor, *, backend: st
     Raises:
         InputError: an argument breaks the above.
     """
+    _check_values(target, prior)
     out: Tensor = _OP.call(probabilities, target, prior, backend)
     return out
+
+
+def _check_values(target: Tensor, prior: Tensor) -> None:
+    """What :func:`_check` cannot see: a fake tensor has no values."""
+    if torch.compiler.is_compiling() or isinstance(prior, FakeTensor) or isinstance(target, FakeTensor):
+        return
+    for name, tensor in (("target", target), ("prior", prior)):
+        low = float(tensor.min()) if tensor.numel() else 1.0
+        _args.need(low > 0, NAME, name, "of positive numbers", low)
 
 
 def _check(probabilities: Tensor, target: Tensor, prior: Tensor) -> None:

@@ -19,8 +19,8 @@ class PoolModel:
 
     Attributes:
         name: unique in the pool.
-        relation: ``victim``, ``twin``, ``piracy``, ``homologous``, or ``ancestor``: what the victim was fine-tuned
-            from, which the reference must not convict.
+        relation: ``victim``, ``twin``, ``piracy``, ``homologous``, or ``ancestor``: what the victim was
+            fine-tuned from, which the reference must not convict.
         candidate: for a piracy model, the name of the victim or twin that it derives from.
         kind: how a piracy model was made; the same kind of every candidate is compared alike.
         model: what answers.

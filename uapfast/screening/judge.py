@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast.errors import SuspectError
-from uapfast.method.decision import view_level_p
-from uapfast.method.fingerprint import only_labels, reduce_classes
-from uapfast.method.sequential import Stop, Stopper
-from uapfast.models.answers import Kind, detect
-from uapfast.screening.panel import Asked, Mode, Panel, shape_of
+from uapfast.examination import Examination
+from uapfast.screening.panel import Asked, Panel, shape_of
 from uapfast.screening.plan import Suspect
 from uapfast.screening.reader import Loaded
-from uapfast.screening.rows import Row, one_line
+from uapfast.screening.rows import VERDICT_FIELDS, Row, one_line
 from uapfast.screening.skeletons import Skeleton, Skeletons
 
 
@@ -62,114 +58,55 @@ class Case:
     Attributes:
         asked: the reference.
         suspect: who answers.
-        views: asked so far.
-        features: ``[k,B,F]`` of the views so far, stage by stage (lineage).
-        stop: where it ended.
-        error: why its answers cannot be used.
+        examination: what it is asked and what comes of it.
         seconds: spent on scores.
     """
 
     asked: Asked
     suspect: Suspect
-    kind: Kind | None = None
-    views: int = 0
-    features: list[NDArray[np.float32]] = field(default_factory=list)
-    stop: Stop | None = None
-    error: SuspectError | None = None
+    examination: Examination
     seconds: float = 0.0
-    p_view: float | None = None
-    _mode: Mode | None = None
-    _stopper: Stopper | None = None
+
+    @classmethod
+    def of(cls, asked: Asked, suspect: Suspect, sha256: str) -> Case:
+        """Before the first question."""
+        alpha = asked.settings.alpha
+        return cls(
+            asked,
+            suspect,
+            Examination(asked.design, alpha=alpha, name=suspect.name, output=suspect.output, sha256=sha256),
+        )
 
     @property
-    def open(self) -> bool:
-        """Whether more views are asked."""
-        return self.stop is None and self.error is None
+    def due(self) -> int:
+        """Images that are asked next."""
+        return self.examination.due()[1]
 
-    def take(self, values: Tensor, stage: int) -> None:
-        """Take the answers to one stage's queries, as the network gave them, and look."""
-        start = time.perf_counter()
-        try:
-            self._look(self._probabilities(values, stage), stage)
-        except SuspectError as exc:
-            self.error = exc
-        self.seconds += time.perf_counter() - start
-
-    def _probabilities(self, values: Tensor, stage: int) -> Tensor:
-        """``[k,B,n,R]`` of the stage's k views, classes reduced."""
-        reference, part = self.asked.reference, self.asked.stage(stage)
-        rows, said = self.asked.asked(len(part)), self.kind or self.suspect.output
-        # what the first stage looks like holds for all; later answers that contradict it are invalid
-        answers = detect(values, self.suspect.name, rows=rows, classes=reference.classes, output=said)
-        self.kind = answers.kind
-        shape = (len(part), reference.plan.blocks, reference.plan.per_view, answers.classes)
-        shown = answers.probabilities().reshape(shape)
-        if answers.kind == "labels":
-            shown = only_labels(shown)
-        keep = None if reference.keep is None else reference.keep[part.start : part.stop]
-        return reduce_classes(shown, keep)
-
-    def _look(self, reduced: Tensor, stage: int) -> None:
-        reference, self.views = self.asked.reference, self.asked.looks.views[stage]
-        first = self.asked.stage(stage).start
-        features = reference.suspect_features(reduced, self.kind == "labels", first)
-        if reference.encoder != "lineage":  # asked in one stage
-            self._paper(features)
-            return
-        if self._mode is None:
-            self._mode = self.asked.mode(self.kind == "labels")
-            self._stopper = self.asked.stopper(self._mode)
-        self.features.append(features)
-        own, rest = self._mode.scorer.scores(np.concatenate(self.features))
-        if self._stopper is None:
-            self.stop = self.asked.settle(own, rest, self._mode)
+    def images(self) -> Iterator[Tensor]:
+        """These images, float32 ``[n,C,H,W]`` in 0..1; not to be written to."""
+        part, _ = self.examination.due()
+        if part is None:
+            yield from self.examination.images()
         else:
-            self.stop = self._stopper.look(own, rest)
-        if self.stop is not None:
-            self.p_view = view_level_p(own[:, 0], rest[:, :, 0])
+            yield from (self.asked.images(view) for view in part)
 
-    def _paper(self, features: Any) -> None:
-        from uapfast.method.decision import decide
-
-        found = self.asked.reference.scorer(self.kind == "labels").assess(features, self.views)
-        outcome = decide(found, self.asked.settings.alpha)
-        self.p_view = view_level_p(found.views, found.innocent_views)
-        self.stop = Stop(outcome, self.views, found.similarity)
+    def take(self, values: Tensor) -> None:
+        """Take the answers to what was due, as the network gave them, and look."""
+        start = time.perf_counter()
+        self.examination.take(values)
+        self.seconds += time.perf_counter() - start
 
     def row(self, panel: Panel, sha256: str, **seconds: float) -> Row:
         """The row of a case that ended."""
-        asked, spent = self.asked, seconds | {"seconds_score": self.seconds}
-        used = {"views_used": self.views, "queries_used": asked.asked(self.views)}
-        if self.stop is None:
-            error = self.error or RuntimeError("the looks ended without a decision")
-            return _failed(panel, asked, self.suspect, error, sha256, **used, **spent)
-        outcome = self.stop.outcome
-        candidate, suspect = outcome.candidate, outcome.suspect
-        reasons = list(outcome.reasons)
-        if self.kind == "labels":
-            reasons.append("the suspect answers with labels only: the pool was reduced to labels as well")
+        verdict, error = self.examination.verdict(), self.examination.error
+        fields: dict[str, Any] = {name: getattr(verdict, name) for name in VERDICT_FIELDS}
+        for name in ("reference_sha256", "alpha"):
+            del fields[name]
+        if error is not None:
+            fields |= {"error_class": type(error).__name__, "error_message": one_line(error)}
+            fields["reasons"] = (one_line(error), *verdict.reasons[1:])
         return base_row(
-            panel,
-            asked,
-            self.suspect,
-            sha256,
-            decision=outcome.decision,
-            p_value=outcome.p,
-            p_candidate=candidate.p if candidate else None,
-            p_candidate_floor=candidate.floor if candidate else None,
-            p_candidate_exact=candidate.exact if candidate else None,
-            p_suspect=suspect.p,
-            p_suspect_floor=suspect.floor,
-            p_suspect_exact=suspect.exact,
-            p_view=self.p_view,
-            similarity=self.stop.similarity,
-            z=outcome.z,
-            z_pool=suspect.z,
-            rank=outcome.rank,
-            output=self.kind,
-            reasons=tuple(reasons),
-            **used,
-            **spent,
+            panel, self.asked, self.suspect, sha256, **fields, **seconds, seconds_score=self.seconds
         )
 
 
@@ -184,41 +121,37 @@ def judge(panel: Panel, skeletons: Skeletons, suspect: Suspect, loaded: Loaded) 
         start = time.perf_counter()
         skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)
         spent = {"seconds_read": loaded.seconds, "seconds_load": time.perf_counter() - start}
-        cases, forward = _ask(panel, skeleton, suspect)
+        cases, forward = _ask(panel, skeleton, suspect, loaded.sha256)
         if not skeleton.settled():
             skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)
-            cases, forward = _ask(panel, skeleton, suspect)
+            cases, forward = _ask(panel, skeleton, suspect, loaded.sha256)
     spent["seconds_forward"] = forward
     return [case.row(panel, loaded.sha256, **spent) for case in cases]
 
 
-def _ask(panel: Panel, skeleton: Skeleton, suspect: Suspect) -> tuple[list[Case], float]:
-    cases = [Case(asked, suspect) for asked in panel.asked]
-    shapes = list(dict.fromkeys(shape_of(a) for a in panel.asked))
+def _ask(panel: Panel, skeleton: Skeleton, suspect: Suspect, sha256: str) -> tuple[list[Case], float]:
+    cases = [Case.of(asked, suspect, sha256) for asked in panel.asked]
     forward = 0.0
-    for stage in range(panel.stages):
-        for shape in shapes:
-            live = [c for c in cases if c.open and shape_of(c.asked) == shape]
-            live = [c for c in live if stage < len(c.asked.looks.views)]
-            if live:
-                forward += _ask_stage(skeleton, live, stage)
+    while live := [c for c in cases if c.examination.open]:
+        for shape in dict.fromkeys(shape_of(c.asked) for c in live):
+            forward += _ask_together(skeleton, [c for c in live if shape_of(c.asked) == shape])
     return cases, forward
 
 
-def _ask_stage(skeleton: Skeleton, live: list[Case], stage: int) -> float:
-    """One stage of all references whose queries have one shape, in common batches; returns seconds."""
+def _ask_together(skeleton: Skeleton, live: list[Case]) -> float:
+    """What is due for references whose queries have one shape, in common batches; returns seconds."""
     start = time.perf_counter()
-    counts = [c.asked.asked(len(c.asked.stage(stage))) for c in live]
-    parts = (c.asked.images(view) for c in live for view in c.asked.stage(stage))
+    counts = [c.due for c in live]
+    parts = (images for c in live for images in c.images())
     try:
         values = skeleton.answer(parts, sum(counts), live[0].suspect.name)
     except SuspectError as exc:
         for case in live:
-            case.error = exc
+            case.examination.fail(exc)
         return time.perf_counter() - start
     seconds = time.perf_counter() - start
     for case, part in zip(live, torch.split(values, counts), strict=True):
-        case.take(part, stage)
+        case.take(part)
     return seconds
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +13,8 @@ from torch import Tensor
 from uapfast._version import versions
 from uapfast.config import TIMEOUT
 from uapfast.errors import InputError
-from uapfast.method.decision import decide
-from uapfast.method.lineage import LineageScorer
-from uapfast.method.sequential import Background, Looks, Stop, Stopper
-from uapfast.method.standing import assessment
-from uapfast.method.whitening import Array
+from uapfast.examination import Design, told
+from uapfast.method.sequential import Looks
 from uapfast.reference import Reference
 from uapfast.screening.rows import About
 
@@ -48,14 +44,6 @@ class Settings:
     timeout: float = TIMEOUT
 
 
-@dataclass(frozen=True)
-class Mode:
-    """A pool in one access mode (probabilities or labels)."""
-
-    scorer: LineageScorer
-    background: Background | None
-
-
 @dataclass
 class Asked:
     """One reference of a screen.
@@ -64,17 +52,13 @@ class Asked:
         reference: itself.
         name: shown in the table.
         settings: of the screen.
-        views: budget, at most those of the reference.
-        looks: numbers of views after which is looked; the last is ``views``.
+        design: how suspects are asked: its budget, at most the reference's views, and its looks.
     """
 
     reference: Reference
     name: str
     settings: Settings
-    views: int = field(init=False)
-    looks: Looks = field(init=False)
-    _modes: dict[bool, Mode] = field(default_factory=dict, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    design: Design = field(init=False)
     _kept: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -83,27 +67,18 @@ class Asked:
         each = plan.blocks * plan.per_view
         if most is not None and most < each:
             raise InputError("screen", "queries", f"at least {each}, one view of {self.name}", most)
-        self.views = plan.views if most is None else min(plan.views, most // each)
-        lineage = self.reference.encoder == "lineage"
-        early = self.settings.early and lineage
-        self.looks = Looks.default(self.views) if early else Looks((self.views,), (1.0,))
+        views = plan.views if most is None else min(plan.views, most // each)
+        early = self.settings.early and self.reference.encoder == "lineage"
+        self.design = Design(self.reference, Looks.default(views) if early else Looks.single(views))
 
     @property
     def queries(self) -> int:
         """Answers of the whole budget."""
-        return self.asked(self.views)
-
-    def asked(self, views: int) -> int:
-        """Answers of the first ``views`` views."""
-        return views * self.reference.plan.blocks * self.reference.plan.per_view
-
-    def stage(self, number: int) -> range:
-        """Views that are asked between look ``number - 1`` and look ``number``."""
-        return range(self.looks.views[number - 1] if number else 0, self.looks.views[number])
+        return self.design.queries(self.design.views)
 
     def keep(self, device: str) -> None:
         """Make every query and leave it on ``device``."""
-        for view in range(self.views):
+        for view in range(self.design.views):
             self._kept[view] = self.reference.plan.images(view).to(device)
 
     def images(self, view: int) -> Tensor:
@@ -111,45 +86,12 @@ class Asked:
         kept = self._kept.get(view)
         return self.reference.plan.images(view) if kept is None else kept
 
-    def mode(self, labels_only: bool) -> Mode:
-        """The pool in one access mode; made once each."""
-        with self._lock:
-            if labels_only not in self._modes:
-                self._modes[labels_only] = self._make_mode(labels_only)
-            return self._modes[labels_only]
-
-    def _make_mode(self, labels_only: bool) -> Mode:
-        pool = self.reference.pool_features(labels_only, self.views)
-        scorer = LineageScorer(pool, self.reference.roster())
-        early = len(self.looks.views) > 1
-        return Mode(scorer, Background.of(scorer) if early else None)
-
-    def settle(self, own: Array, rest: Array, mode: Mode) -> Stop:
-        """The decision on the whole budget, without early stopping."""
-        found = assessment(own, rest, twins=mode.scorer.roster.has_twins)
-        return Stop(decide(found, self.settings.alpha), self.views, found.similarity)
-
-    def stopper(self, mode: Mode) -> Stopper | None:
-        """One suspect's looks; None without early stopping."""
-        background = mode.background
-        return None if background is None else Stopper(self.looks, background, self.settings.alpha)
-
     def told(self) -> str:
         """What a row says of its settings, a JSON object."""
-        reference = self.reference
-        return json.dumps(
-            {
-                "encoder": reference.encoder,
-                "ray": list(reference.plan.scale),
-                "twins": len(reference.candidates) - 1,
-                "innocents": len(reference.innocents),
-                "views": self.views,
-                "looks": list(self.looks.views),
-                "spend": list(self.looks.spend),
-                "device": self.settings.device,
-                "precision": self.settings.precision,
-            }
-        )
+        looks, own = self.design.looks, told(self.reference)
+        del own["versions"]  # a column of its own
+        own |= {"views": self.design.views, "looks": list(looks.views), "spend": list(looks.spend)}
+        return json.dumps(own | {"device": self.settings.device, "precision": self.settings.precision})
 
 
 @dataclass(frozen=True)
@@ -192,17 +134,12 @@ class Panel:
                 one.keep(place or settings.device)
         return cls(asked, settings, json.dumps(versions()))
 
-    @property
-    def stages(self) -> int:
-        """The most looks of any reference."""
-        return max(len(a.looks.views) for a in self.asked)
-
     def keys(self) -> dict[str, str]:
         """Hash of what a row depends on besides reference and suspect, by the reference's SHA-256."""
         own = {"alpha": self.settings.alpha, "uapfast": json.loads(self.versions)["uapfast"]}
         if self.settings.precision != "float32":
             own["precision"] = self.settings.precision
-        looks = {a.reference.sha256: [a.looks.views, a.looks.spend] for a in self.asked}
+        looks = {a.reference.sha256: [a.design.looks.views, a.design.looks.spend] for a in self.asked}
         return {sha256: _hash(own | {"looks": look}) for sha256, look in looks.items()}
 
     def about(self) -> dict[str, About]:
@@ -219,4 +156,4 @@ def shape_of(asked: Asked) -> Sequence[int]:
     return tuple(asked.reference.points.shape[1:])
 
 
-__all__ = ["Asked", "Mode", "Panel", "Settings", "shape_of"]
+__all__ = ["Asked", "Panel", "Settings", "shape_of"]

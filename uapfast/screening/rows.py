@@ -59,6 +59,8 @@ COLUMNS = (
     Column(
         "population_differs", "bool", True, "the population disagrees with the pool; null below 300 suspects"
     ),
+    Column("agreement", "float64", True, "share of queries answered as most of the pool's models do, 0..1"),
+    Column("agreement_least", "float64", True, "the smallest such share among the pool's own models"),
     Column("rank", "int64", True, "place of the victim among the candidates"),
     Column("views_used", "int64", False, "views that entered"),
     Column("queries_used", "int64", False, "answers asked of the suspect for this reference"),
@@ -112,6 +114,8 @@ class Row:
     z_population: float | None = None
     p_population: float | None = None
     population_differs: bool | None = None
+    agreement: float | None = None
+    agreement_least: float | None = None
     rank: int | None = None
     views_used: int = 0
     queries_used: int = 0

@@ -5,35 +5,37 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from uapfast.method.fingerprint import ask, only_labels, reduce_classes
-from uapfast.models.answers import Kind
-from uapfast.models.model import as_model
+from uapfast.models.model import Model, as_model
 from uapfast.reference import Reference
 
 
-def ask_suspect(
+def as_suspect(
     reference: Reference, suspect: Any, output: str = "auto", device: str = "cpu"
-) -> tuple[Tensor, Kind, str | None]:
-    """Ask a suspect every query of a reference.
+) -> tuple[Model, list[str]]:
+    """A suspect as something to ask, and what is assumed of it.
 
-    Returns:
-        probabilities ``[V,B,n,K]``, what it answered with, and the SHA-256 of its weights (if any).
+    A bare module says nothing of its preprocessing: it is asked with the victim's, if that is not its own
+        part.
 
     Raises:
-        SuspectError: NaN or infinite answers, or another class count.
         InputError: not something that answers.
     """
-    model = as_model(suspect, output=output, device=device)
-    answers, kind = ask(model, reference.plan, reference.classes)
-    return answers, kind, model.sha256
+    notes: list[str] = []
+    settings: dict[str, Any] = {"output": output, "device": device}
+    own = reference.preprocessing
+    if isinstance(suspect, nn.Module) and own is not None:
+        settings |= own
+        notes.append(preprocessing_note(own))
+    return as_model(suspect, **settings), notes
 
 
-def reduced_features(reference: Reference, answers: Tensor, kind: Kind) -> Any:
-    """The suspect's feature rows, as :meth:`Reference.scorer` takes them."""
-    shown = only_labels(answers) if kind == "labels" else answers
-    return reference.suspect_features(reduce_classes(shown, reference.keep), kind == "labels")
+def preprocessing_note(own: dict[str, list[float]]) -> str:
+    """What is said of a suspect that is asked with the victim's preprocessing, having none of its own."""
+    mean, std = (" ".join(f"{v:g}" for v in own[name]) for name in ("mean", "std"))
+    return f"it is asked with the victim's mean {mean} and std {std}, since none were given"
 
 
 def encode(reference: Reference, suspect: Any, *, output: str = "auto", device: str = "cpu") -> Tensor:
@@ -41,8 +43,10 @@ def encode(reference: Reference, suspect: Any, *, output: str = "auto", device: 
 
     Args:
         reference: from :func:`uapfast.generate` or :func:`uapfast.load`.
-        suspect: ``nn.Module`` taking 0..1 images, or any callable from ``[N,C,H,W]`` float32 in 0..1
-            to ``[N,K]`` logits or probabilities, or to ``[N]`` labels.
+        suspect: ``nn.Module`` taking 0..1 images (normalised by the victim's mean and std first, where the
+            reference was made with them), a :class:`uapfast.Model` with a preprocessing of its own, or any
+            callable from ``[N,C,H,W]`` float32 in 0..1 to ``[N,K]`` logits or probabilities, or to ``[N]``
+            labels.
         output: what it answers with, ``logits``, ``probabilities``, ``labels``, or ``auto``.
         device: where an ``nn.Module`` is run.
 
@@ -53,6 +57,9 @@ def encode(reference: Reference, suspect: Any, *, output: str = "auto", device: 
     Raises:
         SuspectError: NaN or infinite answers, or another class count.
     """
-    answers, kind, _ = ask_suspect(reference, suspect, output, device)
-    scorer = reference.scorer(kind == "labels")
-    return torch.from_numpy(scorer.embed(reduced_features(reference, answers, kind)))
+    model, _ = as_suspect(reference, suspect, output, device)
+    answers, kind = ask(model, reference.plan, reference.classes)
+    labels_only = kind == "labels"
+    reduced = reduce_classes(only_labels(answers) if labels_only else answers, reference.keep)
+    features = reference.suspect_features(reduced, labels_only)
+    return torch.from_numpy(reference.scorer(labels_only).embed(features))

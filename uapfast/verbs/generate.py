@@ -30,6 +30,7 @@ from uapfast.pool.pool import Pool, load_pool
 from uapfast.reference import Record, Reference
 from uapfast.verbs.candidates import make_uaps
 from uapfast.verbs.entries import Entry, candidates_of, check_pool, check_twins, moved_by, ordered, records_of
+from uapfast.verbs.probes import make_probes
 
 Progress = Callable[[int, int, str], None]
 PER_POINT = 3  # images looked at for every query point wanted, if there are so many
@@ -90,6 +91,7 @@ def generate(
     if config.encoder == "lineage":
         check_twins(clean, models)
     chosen = _select(clean, models, config)
+    probes = make_probes(clean, x, chosen)
     points = x[torch.from_numpy(chosen.reshape(-1))]
     points = to_grid(points) if config.wire_safe else points
     images = x[_subset(len(x), config.uap_images, config.seed + 1)]
@@ -104,12 +106,13 @@ def generate(
         "config": config.to_dict(),
         "uap": uap_report,
         "victim_sha256": white.sha256,
+        "preprocessing": white.preprocessing,
         "versions": versions(),
     }
     weights: dict[str, Tensor] = {}
     if config.encoder == "paper":
         weights = _train_paper(reduced, records, config.seed)
-    return Reference(plan, records, reduced, top, keep, classes, config.encoder, weights, settings)
+    return Reference(plan, records, reduced, top, keep, classes, config.encoder, weights, settings, *probes)
 
 
 class _Counter:

@@ -1,0 +1,381 @@
+"""One suspect before one reference: what it is asked next, and what its answers come to.
+
+``verify`` and ``screen`` are two ways to run the same examination: all views at once, or look by look. What
+is decided, and what is said about it, stands here alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from uapfast._version import versions
+from uapfast.errors import InputError, SuspectError
+from uapfast.method.consensus import class_order, says_nothing
+from uapfast.method.decision import Outcome, decide, view_level_p
+from uapfast.method.fingerprint import only_labels, reduce_classes, shown
+from uapfast.method.lineage import LineageScorer
+from uapfast.method.sequential import Background, Looks, Stop, Stopper
+from uapfast.method.standing import assessment
+from uapfast.models.answers import Answers, detect
+from uapfast.reference import Reference, Scorer
+from uapfast.types import Verdict
+
+ADVICE = "is it asked with its own preprocessing (range, mean and std, size), class order and order of rows?"
+ROUNDED = 4  # digits of answers that are hashed, so that a device's last bits do not change the hash
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A pool as it is compared with suspects that show probabilities, or labels only."""
+
+    scorer: Scorer
+    background: Background | None
+
+
+@dataclass
+class Design:
+    """How suspects are asked for one reference: how many views, and after which is looked.
+
+    Attributes:
+        reference: its queries and its pool.
+        looks: numbers of views after which is looked; the last is the budget.
+        early: leave suspects that the views to come could hardly convict (needs more than one look).
+    """
+
+    reference: Reference
+    looks: Looks
+    _modes: dict[bool, Mode] = field(default_factory=dict, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    @property
+    def views(self) -> int:
+        """The budget."""
+        return self.looks.views[-1]
+
+    def queries(self, views: int) -> int:
+        """Answers of so many views."""
+        return views * self.reference.plan.blocks * self.reference.plan.per_view
+
+    def stage(self, number: int) -> range:
+        """Views that are asked between look ``number - 1`` and look ``number``."""
+        return range(self.looks.views[number - 1] if number else 0, self.looks.views[number])
+
+    def mode(self, labels_only: bool) -> Mode:
+        """The pool in one access mode; made once each."""
+        with self._lock:
+            if labels_only not in self._modes:
+                self._modes[labels_only] = self._make_mode(labels_only)
+            return self._modes[labels_only]
+
+    def _make_mode(self, labels_only: bool) -> Mode:
+        reference = self.reference
+        if reference.encoder != "lineage" or self.views == reference.plan.views:
+            scorer = reference.scorer(labels_only)
+        else:
+            scorer = LineageScorer(reference.pool_features(labels_only, self.views), reference.roster())
+        early = len(self.looks.views) > 1 and isinstance(scorer, LineageScorer)
+        return Mode(scorer, Background.of(scorer) if early else None)  # type: ignore[arg-type]
+
+
+class Examination:
+    """Ask what :meth:`due` says, hand the answers to :meth:`take`, until :attr:`open` is false. One thread.
+
+    Args:
+        design: reference, budget and looks.
+        alpha: level of a conviction on each side.
+        name: of the suspect, for errors.
+        output: what it answers with, or ``auto``.
+        sha256: of its tensors, if it has any.
+        order: for each class of the reference, the suspect's class that means it; None if they are the same.
+        notes: what a reader has to know of how it is asked; repeated among the reasons.
+
+    Attributes:
+        views: asked so far.
+        queries: answers taken so far, probes included.
+        error: why its answers cannot be used.
+    """
+
+    def __init__(
+        self,
+        design: Design,
+        *,
+        alpha: float,
+        name: str = "suspect",
+        output: str = "auto",
+        sha256: str | None = None,
+        order: Sequence[int] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.design, self.alpha, self.name = design, alpha, name
+        self.sha256, self.notes = sha256, list(notes)
+        self.views = self.queries = 0
+        self.error: SuspectError | None = None
+        self.agreement: float | None = None
+        self._output = output
+        self._first: Answers | None = None
+        self._order = _checked(order, design.reference.classes)
+        self._stage, self._probing, self._ended = 0, False, False
+        self._features: list[NDArray[np.float32]] = []
+        self._labels: list[NDArray[np.int64]] = []
+        self._stopper: Stopper | None = None
+        self._stop: Stop | None = None
+        self._p_view: float | None = None
+        self._doubt: str | None = None  # why nothing can be concluded
+        self._wrong: str | None = None  # why it was asked wrongly, as far as can be told
+        self._hash = hashlib.sha256()
+
+    # -- asking ------------------------------------------------------------------------------------
+    @property
+    def open(self) -> bool:
+        """Whether more is asked."""
+        return not self._ended
+
+    def due(self) -> tuple[range | None, int]:
+        """What is asked next: views of the plan, or None for the reference's probes; and how many images."""
+        if self._probing:
+            probes = self.design.reference.probes
+            return None, 0 if probes is None else len(probes)
+        part = self.design.stage(self._stage)
+        return part, self.design.queries(len(part))
+
+    def images(self) -> Iterator[Tensor]:
+        """The images that are due, float32 ``[n,C,H,W]`` in 0..1."""
+        part, _ = self.due()
+        reference = self.design.reference
+        if part is None:
+            assert reference.probes is not None
+            yield reference.probes
+            return
+        yield from reference.plan.chunks(part)
+
+    def take(self, values: Tensor | Answers) -> None:
+        """Take the answers to what was due, as the suspect gave them.
+
+        Unusable answers end the examination with :attr:`error`.
+        """
+        try:
+            part, count = self.due()
+            answers = self._read(values, count)
+            self.queries += count
+            if part is None:
+                self._probed(answers)
+            else:
+                self._look(answers, part)
+        except SuspectError as exc:
+            self.fail(exc)
+
+    def fail(self, error: SuspectError) -> None:
+        """End it: the suspect's answers cannot be had, or not be used."""
+        self.error, self._ended = error, True
+
+    def _read(self, values: Tensor | Answers, count: int) -> Answers:
+        if not isinstance(values, Answers):
+            classes = self.design.reference.classes
+            values = detect(values, self.name, rows=count, classes=classes, output=self._output)
+        self._output = values.kind  # what the first answers look like holds for all
+        if self._first is None:
+            self._first = values
+        return values if self._order is None else _reordered(values, self._order)
+
+    # -- looking -----------------------------------------------------------------------------------
+    def _look(self, answers: Answers, part: range) -> None:
+        reference, plan = self.design.reference, self.design.reference.plan
+        full = shown(answers).reshape(len(part), plan.blocks, plan.per_view, -1)
+        self._hash.update((np.round(full.numpy().astype(np.float64), ROUNDED) + 0.0).tobytes())
+        keep = None if reference.keep is None else reference.keep[part.start : part.stop]
+        hard = reduce_classes(only_labels(full), keep)
+        reduced = hard if answers.kind == "labels" else reduce_classes(full, keep)
+        self.views = part.stop
+        self._labels.append(hard[:, reference.clean].argmax(-1).numpy())
+        if self._nothing_said(answers):
+            self._doubt = "the same answer to every query: it says nothing of whom it descends from"
+            self._ended = True
+            return
+        self._score(reference.suspect_features(reduced, answers.kind == "labels", part.start))
+        if self._stop is not None:
+            self._conclude()
+        self._stage += 1
+
+    def _nothing_said(self, answers: Answers) -> bool:
+        return self._stage == 0 and says_nothing(answers.values)
+
+    def _score(self, features: NDArray[np.float32]) -> None:
+        mode = self.design.mode(self._output == "labels")
+        self._features.append(features)
+        so_far = np.concatenate(self._features)
+        if not isinstance(mode.scorer, LineageScorer):
+            found = mode.scorer.assess(so_far, self.views)
+            self._p_view = view_level_p(found.views, found.innocent_views)
+            self._stop = Stop(decide(found, self.alpha), self.views, found.similarity)
+            return
+        own, rest = mode.scorer.scores(so_far)
+        if mode.background is None:
+            found = assessment(own, rest, twins=mode.scorer.roster.has_twins)
+            self._stop = Stop(decide(found, self.alpha), self.views, found.similarity)
+        else:
+            self._stopper = self._stopper or Stopper(self.design.looks, mode.background, self.alpha)
+            self._stop = self._stopper.look(own, rest)
+        if self._stop is not None:
+            self._p_view = view_level_p(own[:, 0], rest[:, :, 0])
+
+    def _conclude(self) -> None:
+        """After the last look: whether the answers are such as a model that was asked rightly gives."""
+        assert self._stop is not None
+        consensus, labels = self.design.reference.consensus, np.concatenate(self._labels)
+        self.agreement = consensus.agreement(labels)
+        self._ended = True
+        if not consensus.below(self.agreement, labels.size):
+            return
+        least, share = consensus.least, f"agrees with {self.agreement:.0%} of what the pool's models answer"
+        self._wrong = f"{share} (the least of them with {least:.0%})"
+        if self._stop.outcome.decision == "piracy":
+            return
+        moved = consensus.shift(labels)
+        if moved is not None:
+            self._wrong += f": rows stand {abs(moved)} too {'late' if moved > 0 else 'early'}"
+            return
+        self._wrong += f": {ADVICE}"
+        self._probing = self.design.reference.probes is not None and self._order is None
+        self._ended = not self._probing
+
+    def _probed(self, answers: Answers) -> None:
+        """Whether other names of the classes would explain the answers; learnt where nothing is scored."""
+        reference, labels = self.design.reference, np.concatenate(self._labels)
+        assert reference.probe_labels is not None
+        self._ended = True
+        order = class_order(answers.labels().numpy(), reference.probe_labels.numpy(), reference.classes)
+        ours = np.argsort(order)  # suspect's class -> ours
+        if reference.keep is None:
+            after = reference.consensus.agreement(ours[labels])
+        else:  # labels that were summed up cannot be renamed: some probes learn, the others check
+            after = _checked_by_half(answers.labels().numpy(), reference.probe_labels.numpy(), len(order))
+        if not reference.consensus.below(after, labels.size):
+            share = f"agrees with {self.agreement:.0%} of what the pool's models answer"
+            named = ",".join(map(str, order))
+            self._wrong = f"{share}, with {after:.0%} once classes are renamed: ask with class order {named}"
+
+    # -- what it comes to --------------------------------------------------------------------------
+    def verdict(self) -> Verdict:
+        """The verdict of an examination that has ended."""
+        blank = self._blank()
+        if self.error is not None:
+            return replace(blank, decision="invalid", reasons=(str(self.error), *self._remarks()))
+        if self._doubt is not None:
+            return replace(blank, decision="inconclusive", reasons=(self._doubt, *self._remarks()))
+        assert self._stop is not None
+        outcome = self._stop.outcome
+        if self._wrong is not None and outcome.decision != "piracy":
+            return replace(blank, decision="invalid", reasons=(self._wrong, *self._remarks()))
+        return self._judged(blank, outcome)
+
+    def _judged(self, blank: Verdict, outcome: Outcome) -> Verdict:
+        assert self._stop is not None
+        candidate, suspect, reasons = outcome.candidate, outcome.suspect, list(outcome.reasons)
+        decision = outcome.decision
+        limits = self.design.reference.limits
+        if limits and decision == "piracy":
+            decision = "inconclusive"
+            reasons = [f"this reference may not convict: {limits[0]}", *limits[1:], *reasons]
+        if self._wrong is not None:
+            reasons.insert(0, f"it {self._wrong}: a copy that was changed much, or {ADVICE}")
+        return replace(
+            blank,
+            decision=decision,
+            p_value=outcome.p,
+            p_candidate=candidate.p if candidate else None,
+            p_candidate_floor=candidate.floor if candidate else None,
+            p_candidate_exact=candidate.exact if candidate else None,
+            p_suspect=suspect.p,
+            p_suspect_floor=suspect.floor,
+            p_suspect_exact=suspect.exact,
+            p_view=self._p_view,
+            similarity=self._stop.similarity,
+            z=outcome.z,
+            z_pool=suspect.z,
+            rank=outcome.rank,
+            reasons=(*reasons, *self._remarks()),
+        )
+
+    def _remarks(self) -> list[str]:
+        """What is said whatever the decision."""
+        reference, said = self.design.reference, list(self.notes)
+        if self._first is not None and self._first.note:
+            said.append(f"its answers were taken for {self._first.note}")
+        if self._first is not None and self._first.kind == "labels":
+            said.append("the suspect answers with labels only: the pool was reduced to labels as well")
+        if self.sha256 is not None and self.sha256 == reference.settings.get("victim_sha256"):
+            said.insert(0, "its tensors are the victim's own, byte for byte (SHA-256)")
+        return said + [f"the reference warns: {warning}" for warning in reference.warnings]
+
+    def _blank(self) -> Verdict:
+        """Everything that does not depend on what was decided."""
+        reference = self.design.reference
+        none: dict[str, Any] = dict.fromkeys(
+            (
+                "p_value p_candidate p_candidate_floor p_candidate_exact p_suspect p_suspect_floor "
+                "p_suspect_exact p_view similarity z z_pool rank"
+            ).split()
+        )
+        return Verdict(
+            **none,
+            decision="invalid",
+            agreement=self.agreement,
+            agreement_least=reference.consensus.least,
+            views_used=self.views,
+            queries_used=self.queries,
+            alpha=self.alpha,
+            reasons=(),
+            output=self._first.kind if self._first is not None else None,
+            reference_sha256=reference.sha256,
+            suspect_sha256=self.sha256 or (self._hash.hexdigest() if self.views else None),
+            settings=told(reference),
+        )
+
+
+def told(reference: Reference) -> dict[str, Any]:
+    """What a verdict says of the reference's settings; JSON types."""
+    return {
+        "encoder": reference.encoder,
+        "ray": list(reference.plan.scale),
+        "twins": len(reference.candidates) - 1,
+        "innocents": len(reference.innocents),
+        "versions": versions(),
+    }
+
+
+def _checked(order: Sequence[int] | None, classes: int) -> Tensor | None:
+    if order is None:
+        return None
+    found = [int(k) for k in order]
+    if sorted(found) != list(range(classes)):
+        rule = f"each of 0..{classes - 1} once: for each class, the suspect's class that means it"
+        raise InputError("verify", "class order", rule, ",".join(map(str, found))[:200])
+    return torch.tensor(found)
+
+
+def _reordered(answers: Answers, order: Tensor) -> Answers:
+    """Answers by the reference's classes."""
+    if answers.kind == "labels":
+        return replace(answers, values=torch.argsort(order)[answers.values])
+    return replace(answers, values=answers.values[:, order])
+
+
+def _checked_by_half(labels: NDArray[np.int64], wanted: NDArray[np.int64], classes: int) -> float:
+    """Agreement of every other round of probes after renaming classes as the rounds between say."""
+    learns = (np.arange(len(labels)) // classes) % 2 == 0
+    if learns.all():
+        return 0.0
+    ours = np.argsort(class_order(labels[learns], wanted[learns], classes))
+    return float((ours[labels[~learns]] == wanted[~learns]).mean())
+
+
+__all__ = ["Design", "Examination", "Mode", "told"]

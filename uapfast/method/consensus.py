@@ -1,0 +1,117 @@
+"""What a pool's models agree on, and whether a suspect that was asked rightly could answer so differently.
+
+Models of one task give most images the same label. A suspect that was fed wrongly normalised images, or whose
+classes or rows come in another order, agrees with hardly any of these labels; no honest model does, and no
+copy that is worth anything. So agreement tells a fault of the asking from a fact about the suspect. It is a
+check of the answers and never evidence of descent: the labels are those of all models of the pool alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+Labels = NDArray[np.int64]
+
+SHIFTS = 3  # places by which rows are looked for out of place, either way
+ERRORS = 2.0  # standard errors by which agreement may lie below the pool's least
+
+
+@dataclass(frozen=True, eq=False)
+class Consensus:
+    """Labels on which the models of a pool agree.
+
+    Attributes:
+        majority: int64 ``[V,n]`` the commonest label of each clean query, a column of the reduced classes.
+        least: smallest agreement of a pool model with the majority of the others, in 0..1.
+        median: the same in the median.
+    """
+
+    majority: Labels
+    least: float
+    median: float
+
+    @classmethod
+    def of(cls, labels: Labels, classes: int) -> Consensus:
+        """From the labels ``[M,V,n]`` of models that know the task, each in 0..classes-1."""
+        one = np.zeros((*labels.shape[1:], classes), np.int32)
+        for row in labels:
+            np.add.at(one, (*np.indices(row.shape), row), 1)
+        majority = one.argmax(-1)
+        shares = []
+        for row in labels:
+            others = one.copy()
+            np.add.at(others, (*np.indices(row.shape), row), -1)
+            shares.append(float((others.argmax(-1) == row).mean()))
+        return cls(majority.astype(np.int64), min(shares), float(np.median(shares)))
+
+    def agreement(self, labels: Labels) -> float:
+        """Share of the first k views' queries that ``labels`` ``[k,n]`` answer as the majority does."""
+        return float((labels == self.majority[: len(labels)]).mean())
+
+    def below(self, agreement: float, queries: int) -> bool:
+        """Whether an agreement over so many queries lies below the range of the pool's own models."""
+        error = float(np.sqrt(self.least * (1.0 - self.least) / queries))
+        return agreement < self.least - ERRORS * error
+
+    def shift(self, labels: Labels) -> int | None:
+        """By how many places rows ``[k,n]`` stand too late; None if moving them mends nothing."""
+        flat, wanted = labels.ravel(), self.majority[: len(labels)].ravel()
+        for places in (s for step in range(1, SHIFTS + 1) for s in (step, -step)):
+            found = float((np.roll(flat, -places) == wanted).mean())
+            if not self.below(found, len(flat)):
+                return places
+        return None
+
+
+def class_order(labels: Labels, wanted: Labels, classes: int) -> tuple[int, ...]:
+    """The order of classes under which ``labels`` agree best with ``wanted``, both ``[P]``.
+
+    Returns:
+        For each of our classes the suspect's class that stands for it, each once (the assignment of most
+        agreements: Kuhn 1955, as scipy has it).
+    """
+    table = np.zeros((classes, classes), np.int64)
+    np.add.at(table, (wanted, labels), 1)
+    _, columns = linear_sum_assignment(table, maximize=True)
+    return tuple(int(c) for c in columns)
+
+
+def probe_rows(labels: Labels, share: NDArray[np.float64], count: int) -> Labels:
+    """Images that tell the classes apart: those that models agree on most, all classes in turn.
+
+    Args:
+        labels: ``[N]`` majority label of each image.
+        share: ``[N]`` share of models that give it.
+        count: images wanted, at most.
+
+    Returns:
+        Their indices, at most ``count``.
+    """
+    order = np.argsort(-share, kind="stable")
+    rank = np.empty(len(labels), np.int64)  # place among the images of the same class
+    for label in np.unique(labels):
+        rows = order[labels[order] == label]
+        rank[rows] = np.arange(len(rows))
+    return order[np.argsort(rank[order], kind="stable")][:count].astype(np.int64)
+
+
+def says_nothing(values: Tensor) -> bool:
+    """Whether all answers ``[N,...]`` are one and the same, rounding aside."""
+    if len(values) < 2:
+        return False
+    values = values.to(torch.float64)
+    width = float((values.amax(0) - values.amin(0)).max())
+    return width <= ROUNDING * max(float(values.abs().max()), TINY)
+
+
+ROUNDING = 1e-6  # share of the largest answer; float32 has 6e-8
+TINY = 1e-30
+
+
+__all__ = ["Consensus", "class_order", "probe_rows", "says_nothing"]
