@@ -19,8 +19,8 @@ from torch import Tensor
 
 from uapfast._version import versions
 from uapfast.errors import InputError, SuspectError
-from uapfast.method.consensus import class_order, says_nothing
-from uapfast.method.decision import Outcome, decide, view_level_p
+from uapfast.method.consensus import Range, class_order, says_nothing
+from uapfast.method.decision import decide, view_level_p
 from uapfast.method.fingerprint import only_labels, reduce_classes, shown
 from uapfast.method.lineage import LineageScorer
 from uapfast.method.sequential import Background, Looks, Stop, Stopper
@@ -130,7 +130,8 @@ class Examination:
         self._stop: Stop | None = None
         self._p_view: float | None = None
         self._doubt: str | None = None  # why nothing can be concluded
-        self._wrong: str | None = None  # why it was asked wrongly, as far as can be told
+        self._range: Range = "usual"  # where its agreement lies
+        self._odd: str | None = None  # what is odd about it, and what may be the cause
         self._hash = hashlib.sha256()
 
     # -- asking ------------------------------------------------------------------------------------
@@ -230,21 +231,25 @@ class Examination:
     def _conclude(self) -> None:
         """After the last look: whether the answers are such as a model that was asked rightly gives."""
         assert self._stop is not None
-        consensus, labels = self.design.reference.consensus, np.concatenate(self._labels)
+        reference, labels = self.design.reference, np.concatenate(self._labels)
+        consensus = reference.consensus
         self.agreement = consensus.agreement(labels)
+        self._range = consensus.range_of(self.agreement, labels.size)
         self._ended = True
-        if not consensus.below(self.agreement, labels.size):
+        if self._range == "usual":
             return
-        least, share = consensus.least, f"agrees with {self.agreement:.0%} of what the pool's models answer"
-        self._wrong = f"{share} (the least of them with {least:.0%})"
+        others = f"the least of them with {consensus.least:.0%}"
+        if self._range == "weak":
+            others = f"nearly all of them with {consensus.usual:.0%} or more"
+        share = f"agrees with {self.agreement:.0%} of what the pool's models answer"
+        self._odd = f"{share} ({others}): {ADVICE}"
         if self._stop.outcome.decision == "piracy":
             return
         moved = consensus.shift(labels)
         if moved is not None:
-            self._wrong += f": rows stand {abs(moved)} too {'late' if moved > 0 else 'early'}"
+            self._odd = f"{share} ({others}): rows stand {abs(moved)} too {'late' if moved > 0 else 'early'}"
             return
-        self._wrong += f": {ADVICE}"
-        self._probing = self.design.reference.probes is not None and self._order is None
+        self._probing = reference.probes is not None and self._order is None
         self._ended = not self._probing
 
     def _probed(self, answers: Answers) -> None:
@@ -252,16 +257,17 @@ class Examination:
         reference, labels = self.design.reference, np.concatenate(self._labels)
         assert reference.probe_labels is not None
         self._ended = True
-        order = class_order(answers.labels().numpy(), reference.probe_labels.numpy(), reference.classes)
+        given, wanted = answers.labels().numpy(), reference.probe_labels.numpy()
+        order = class_order(given, wanted, reference.classes)
         ours = np.argsort(order)  # suspect's class -> ours
         if reference.keep is None:
             after = reference.consensus.agreement(ours[labels])
         else:  # labels that were summed up cannot be renamed: some probes learn, the others check
-            after = _checked_by_half(answers.labels().numpy(), reference.probe_labels.numpy(), len(order))
-        if not reference.consensus.below(after, labels.size):
+            after = _checked_by_half(given, wanted, reference.classes)
+        if reference.consensus.range_of(after, labels.size) == "usual":
             share = f"agrees with {self.agreement:.0%} of what the pool's models answer"
             named = ",".join(map(str, order))
-            self._wrong = f"{share}, with {after:.0%} once classes are renamed: ask with class order {named}"
+            self._odd = f"{share}, with {after:.0%} once classes are renamed: ask with class order {named}"
 
     # -- what it comes to --------------------------------------------------------------------------
     def verdict(self) -> Verdict:
@@ -272,21 +278,21 @@ class Examination:
         if self._doubt is not None:
             return replace(blank, decision="inconclusive", reasons=(self._doubt, *self._remarks()))
         assert self._stop is not None
-        outcome = self._stop.outcome
-        if self._wrong is not None and outcome.decision != "piracy":
-            return replace(blank, decision="invalid", reasons=(self._wrong, *self._remarks()))
-        return self._judged(blank, outcome)
+        if self._range == "below" and self._stop.outcome.decision != "piracy":
+            return replace(blank, decision="invalid", reasons=(str(self._odd), *self._remarks()))
+        return self._judged(blank, self._stop)
 
-    def _judged(self, blank: Verdict, outcome: Outcome) -> Verdict:
-        assert self._stop is not None
+    def _judged(self, blank: Verdict, stop: Stop) -> Verdict:
+        outcome = stop.outcome
         candidate, suspect, reasons = outcome.candidate, outcome.suspect, list(outcome.reasons)
-        decision = outcome.decision
-        limits = self.design.reference.limits
+        decision, limits = outcome.decision, self.design.reference.limits
         if limits and decision == "piracy":
             decision = "inconclusive"
             reasons = [f"this reference may not convict: {limits[0]}", *limits[1:], *reasons]
-        if self._wrong is not None:
-            reasons.insert(0, f"it {self._wrong}: a copy that was changed much, or {ADVICE}")
+        if self._odd is not None:
+            # a copy that was changed much may answer so as well; an honest model is not cleared by it
+            reasons.insert(0, self._odd)
+            decision = "inconclusive" if decision == "independent" else decision
         return replace(
             blank,
             decision=decision,
@@ -298,7 +304,7 @@ class Examination:
             p_suspect_floor=suspect.floor,
             p_suspect_exact=suspect.exact,
             p_view=self._p_view,
-            similarity=self._stop.similarity,
+            similarity=stop.similarity,
             z=outcome.z,
             z_pool=suspect.z,
             rank=outcome.rank,

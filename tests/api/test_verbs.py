@@ -314,7 +314,9 @@ def test_a_pool_without_twins_still_works_and_says_what_it_costs(world):
     with pytest.warns(PoolWarning, match="suspect side decides alone"):
         ref = uapfast.generate(world["victim"], world["x"], pool=pool, config=SMALL)
     verdict = uapfast.verify(ref, world["victim"], alpha=0.01)
-    assert verdict.decision == "piracy" and verdict.p_candidate is None and verdict.rank is None
+    assert verdict.decision == "inconclusive" and verdict.p_candidate is None and verdict.rank is None
+    assert verdict.p_value == verdict.p_suspect < 0.01 and any("no twins" in r for r in verdict.reasons)
+    assert any("the victim's own" in r for r in verdict.reasons)
     assert uapfast.verify(ref, world["innocents"][1]).decision != "piracy"
 
 

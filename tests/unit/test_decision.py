@@ -144,8 +144,15 @@ def test_without_twins_the_verdict_says_so():
         0.9, np.full(3, 0.9), np.zeros((6, 3)), None, 0.9, np.array([0, 0.01, -0.01, 0.02, 0.0, 0.01])
     )
     outcome = decide(a, 1e-3)
-    assert outcome.decision == "piracy" and outcome.candidate is None and outcome.rank is None
-    assert any("no twins" in r for r in outcome.reasons)
+    assert outcome.decision == "inconclusive" and outcome.candidate is None and outcome.rank is None
+    assert outcome.p < 1e-3 and any("no twins" in r for r in outcome.reasons)
+
+
+@pytest.mark.parametrize(("innocents", "decision"), [(998, "inconclusive"), (999, "piracy")])
+def test_without_twins_the_rank_among_very_many_innocents_may_convict(innocents, decision):
+    scores = np.random.default_rng(0).normal(0, 0.01, innocents)
+    a = Assessment(0.9, np.full(3, 0.9), np.zeros((innocents, 3)), None, 0.9, scores)
+    assert decide(a, 1e-3).decision == decision
 
 
 def test_view_level_p_shrinks_with_views_for_an_innocent_offset():

@@ -9,6 +9,7 @@ check of the answers and never evidence of descent: the labels are those of all 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from torch import Tensor
 
 Labels = NDArray[np.int64]
 
+Range = Literal["usual", "weak", "below"]
+
+UNUSUAL = 0.05  # of a pool's models: one that learnt next to nothing must not make all answers look right
 SHIFTS = 3  # places by which rows are looked for out of place, either way
 ERRORS = 2.0  # standard errors by which agreement may lie below the pool's least
 
@@ -29,12 +33,12 @@ class Consensus:
     Attributes:
         majority: int64 ``[V,n]`` the commonest label of each clean query, a column of the reduced classes.
         least: smallest agreement of a pool model with the majority of the others, in 0..1.
-        median: the same in the median.
+        usual: agreement that all but a share ``UNUSUAL`` of the pool's models reach.
     """
 
     majority: Labels
     least: float
-    median: float
+    usual: float
 
     @classmethod
     def of(cls, labels: Labels, classes: int) -> Consensus:
@@ -48,23 +52,26 @@ class Consensus:
             others = one.copy()
             np.add.at(others, (*np.indices(row.shape), row), -1)
             shares.append(float((others.argmax(-1) == row).mean()))
-        return cls(majority.astype(np.int64), min(shares), float(np.median(shares)))
+        return cls(majority.astype(np.int64), min(shares), float(np.quantile(shares, UNUSUAL)))
 
     def agreement(self, labels: Labels) -> float:
         """Share of the first k views' queries that ``labels`` ``[k,n]`` answer as the majority does."""
         return float((labels == self.majority[: len(labels)]).mean())
 
-    def below(self, agreement: float, queries: int) -> bool:
-        """Whether an agreement over so many queries lies below the range of the pool's own models."""
-        error = float(np.sqrt(self.least * (1.0 - self.least) / queries))
-        return agreement < self.least - ERRORS * error
+    def range_of(self, agreement: float, queries: int) -> Range:
+        """Where an agreement over so many queries lies among those of the pool's models."""
+        for bound, name in ((self.least, "below"), (self.usual, "weak")):
+            error = float(np.sqrt(bound * (1.0 - bound) / queries))
+            if agreement < bound - ERRORS * error:
+                return name  # type: ignore[return-value]
+        return "usual"
 
     def shift(self, labels: Labels) -> int | None:
         """By how many places rows ``[k,n]`` stand too late; None if moving them mends nothing."""
         flat, wanted = labels.ravel(), self.majority[: len(labels)].ravel()
         for places in (s for step in range(1, SHIFTS + 1) for s in (step, -step)):
             found = float((np.roll(flat, -places) == wanted).mean())
-            if not self.below(found, len(flat)):
+            if self.range_of(found, len(flat)) == "usual":
                 return places
         return None
 

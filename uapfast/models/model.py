@@ -115,6 +115,22 @@ class Model:
         elif mean is not None or std is not None:
             raise InputError("Model", "mean and std", "for modules only (a callable does its own)", self.name)
 
+    def with_preprocessing(self, mean: Sequence[float], std: Sequence[float]) -> Model:
+        """The same module behind ``(x - mean) / std``; it must have none yet.
+
+        Raises:
+            InputError: no module, or one with a preprocessing.
+            ModelError: statistics that make no sense.
+        """
+        if self.module is None or self.preprocessing is not None:
+            got = "a callable" if self.module is None else str(self.preprocessing)
+            raise InputError("Model", "preprocessing", "given once, and for modules only", got)
+        out = copy.copy(self)
+        mean, std = _statistics(mean, std)
+        out.module = Preprocessed(self.module, mean, std).to(self.device).eval()
+        out.preprocessing = {"mean": mean, "std": std}
+        return out
+
     def answers(self, images: Any, classes: int | None = None) -> Answers:
         """Ask for every image, in batches of one size.
 

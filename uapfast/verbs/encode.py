@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from uapfast.method.fingerprint import ask, only_labels, reduce_classes
 from uapfast.models.model import Model, as_model
@@ -17,19 +17,16 @@ def as_suspect(
 ) -> tuple[Model, list[str]]:
     """A suspect as something to ask, and what is assumed of it.
 
-    A bare module says nothing of its preprocessing: it is asked with the victim's, if that is not its own
-        part.
+    A module that comes without mean and std is asked with the victim's, as a copy of it has to be. One that
+    normalises its own input is given as ``Model(module, mean=[0], std=[1])``.
 
     Raises:
         InputError: not something that answers.
     """
-    notes: list[str] = []
-    settings: dict[str, Any] = {"output": output, "device": device}
-    own = reference.preprocessing
-    if isinstance(suspect, nn.Module) and own is not None:
-        settings |= own
-        notes.append(preprocessing_note(own))
-    return as_model(suspect, **settings), notes
+    model, own = as_model(suspect, output=output, device=device), reference.preprocessing
+    if own is None or model.module is None or model.preprocessing is not None:
+        return model, []
+    return model.with_preprocessing(**own), [preprocessing_note(own)]
 
 
 def preprocessing_note(own: dict[str, list[float]]) -> str:

@@ -30,7 +30,7 @@ from uapfast.pool.pool import Pool, load_pool
 from uapfast.reference import Record, Reference
 from uapfast.verbs.candidates import make_uaps
 from uapfast.verbs.entries import Entry, candidates_of, check_pool, check_twins, moved_by, ordered, records_of
-from uapfast.verbs.probes import make_probes
+from uapfast.verbs.probes import choose_probes
 
 Progress = Callable[[int, int, str], None]
 PER_POINT = 3  # images looked at for every query point wanted, if there are so many
@@ -90,8 +90,9 @@ def generate(
     clean, classes = _clean_answers(models, x, config, counter)
     if config.encoder == "lineage":
         check_twins(clean, models)
-    chosen = _select(clean, models, config)
-    probes = make_probes(clean, x, chosen)
+    probes = choose_probes(clean, x[0], len(x) - config.points * config.views)
+    kept = np.arange(len(x)) if probes is None else np.setdiff1d(np.arange(len(x)), probes[0])
+    chosen = kept[_select(clean[:, kept], models, config)]
     points = x[torch.from_numpy(chosen.reshape(-1))]
     points = to_grid(points) if config.wire_safe else points
     images = x[_subset(len(x), config.uap_images, config.seed + 1)]
@@ -112,7 +113,8 @@ def generate(
     weights: dict[str, Tensor] = {}
     if config.encoder == "paper":
         weights = _train_paper(reduced, records, config.seed)
-    return Reference(plan, records, reduced, top, keep, classes, config.encoder, weights, settings, *probes)
+    found = (None, None) if probes is None else (x[torch.from_numpy(probes[0])].clone(), probes[1])
+    return Reference(plan, records, reduced, top, keep, classes, config.encoder, weights, settings, *found)
 
 
 class _Counter:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,31 +9,28 @@ from torch import Tensor
 
 from uapfast.method.consensus import probe_rows
 
-LEAST = 100  # probes, if there are so many images left
-PER_CLASS = 4
+PER_CLASS = 8
+SHARE = 0.1  # of the owner's images, at most
 MOST_BYTES = 64 << 20
 
 
-def make_probes(clean: Tensor, x: Tensor, chosen: NDArray[Any]) -> tuple[Tensor, Tensor] | tuple[None, None]:
-    """Probes float32 ``[P,C,H,W]`` and their labels int64 ``[P]``, from the images that are no query points.
+def choose_probes(clean: Tensor, image: Tensor, spare: int) -> tuple[NDArray[np.int64], Tensor] | None:
+    """Which images are probes, and the class that most models give each, int64 ``[P]``.
 
     Args:
-        clean: ``[M,N,K]`` probabilities of the pool's models, the victim's first. It has no say: a copy must
-            not be let off, or convicted, for naming the classes as the victim does.
-        x: the owner's images ``[N,C,H,W]``.
-        chosen: indices of the query points.
+        clean: ``[M,N,K]`` probabilities of the pool's models on the owner's images, the victim's first. It
+            has no say: a copy must not be let off, or convicted, for naming the classes as the victim does.
+        image: one of the images.
+        spare: images that query points do not need.
 
     Returns:
-        None twice where no image is left, or no other model was asked.
+        None where there are no images to spare, or no other model was asked.
     """
-    left = np.setdiff1d(np.arange(len(x)), chosen)
-    if len(clean) < 2 or not len(left):
-        return None, None
-    classes = clean.shape[-1]
-    votes = torch.zeros(len(left), classes)
-    for answers in clean[1:]:
-        votes += torch.nn.functional.one_hot(answers[left].argmax(-1), classes)
-    share, labels = votes.max(-1)
-    most = MOST_BYTES // (4 * x[0].numel())
-    rows = probe_rows(labels.numpy(), share.double().numpy(), min(max(LEAST, PER_CLASS * classes), most))
-    return x[torch.from_numpy(left[rows])].clone(), labels[torch.from_numpy(rows)].clone()
+    models, images, classes = clean.shape
+    most = min(int(SHARE * images), spare, MOST_BYTES // (4 * image.numel()), PER_CLASS * classes)
+    if models < 2 or most < 1:
+        return None
+    votes = torch.nn.functional.one_hot(clean[1:].argmax(-1), classes).sum(0)
+    share, labels = votes.double().max(-1)
+    rows = probe_rows(labels.numpy(), share.numpy(), most)
+    return rows, labels[torch.from_numpy(rows)].clone()

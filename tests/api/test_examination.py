@@ -1,0 +1,225 @@
+"""Suspects that are asked wrongly, or answer oddly: never a silent verdict."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+import uapfast
+from uapfast.errors import InputError, ModelError
+from uapfast.models.model import Model
+
+CONFIG = uapfast.GenerateConfig(points=60, views=10, ray=(0.0,), uap_images=200, min_fooling=0.0)
+ORDER = (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)
+
+
+def train(x: Tensor, y: Tensor, seed: int, width: int = 48, steps: int = 150) -> nn.Module:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(steps):
+        batch = torch.randint(len(x), (128,))
+        loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def world() -> dict:
+    torch.set_num_threads(1)
+    digits = load_digits()
+    x, y = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16, torch.tensor(digits.target)
+    own, thief = slice(0, 900), slice(900, 1797)
+    victim = train(x[own], y[own], 0)
+    homologous = [
+        train(x[(own, thief)[s % 2]], y[(own, thief)[s % 2]], 20 + s, 24 + 8 * (s % 4)) for s in range(16)
+    ]
+    tuned = copy.deepcopy(victim)
+    with torch.no_grad():
+        tuned[3].weight += 0.02 * torch.randn(10, 48)
+    return {
+        "x": x[thief], "victim": victim, "tuned": tuned, "homologous": homologous,
+        "twins": [train(x[own], y[own], s) for s in range(1, 13)],
+        "honest": [train(x[thief], y[thief], 60 + s, 40) for s in range(3)],
+    }  # fmt: skip
+
+
+def make(world: dict, twins: int, victim: object = None, **pool: object) -> uapfast.Reference:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = uapfast.Pool.from_models(twins=world["twins"][:twins], homologous=world["homologous"])
+        return uapfast.generate(victim or world["victim"], world["x"], pool=found, config=CONFIG)
+
+
+@pytest.fixture(scope="module")
+def reference(world) -> uapfast.Reference:
+    return make(world, 12)
+
+
+@pytest.fixture(scope="module")
+def without_twins(world) -> uapfast.Reference:
+    return make(world, 0)
+
+
+def test_asked_rightly(world, reference):
+    assert uapfast.verify(reference, world["victim"]).decision == "piracy"
+    assert uapfast.verify(reference, world["tuned"]).decision == "piracy"
+    for honest in world["honest"]:
+        verdict = uapfast.verify(reference, honest)
+        assert verdict.decision in ("independent", "inconclusive") and verdict.agreement > 0.85
+        assert reference.consensus.least <= verdict.agreement
+
+
+Wrong = Callable[[nn.Module], Callable[[Tensor], Tensor]]
+WRONG: dict[str, Wrong] = {
+    "inverted": lambda f: lambda x: f(1 - x),
+    "transposed": lambda f: lambda x: f(x.transpose(2, 3)),
+    "as 0..255": lambda f: lambda x: f((x * 255 - 120) / 60),
+    "divided twice": lambda f: lambda x: f(x / 255),
+    "mean and std of other images": lambda f: lambda x: f((x - 0.9) / 0.1),
+    "rows shuffled": lambda f: lambda x: f(x)[torch.randperm(len(x), generator=torch.Generator())],
+    "random": lambda f: lambda x: torch.rand(len(x), 10, generator=torch.Generator()) * 5,
+}
+
+
+@pytest.mark.parametrize("way", WRONG)
+def test_an_exact_copy_that_is_asked_wrongly_is_not_acquitted(world, reference, way):
+    verdict = uapfast.verify(reference, WRONG[way](world["victim"]))
+    assert verdict.decision == "invalid" and verdict.p_value is None and verdict.exit_code == 4
+    said = f"agrees with {verdict.agreement:.0%} of what the pool's models answer"
+    assert verdict.reasons[0].startswith(said) and "preprocessing" in verdict.reasons[0]
+    assert verdict.agreement < verdict.agreement_least
+
+
+@pytest.mark.parametrize("way", WRONG)
+@pytest.mark.parametrize("twins", [0, 12])
+def test_innocents_are_not_pushed_towards_piracy(world, reference, without_twins, way, twins):
+    ref = reference if twins else without_twins
+    for honest in world["honest"]:
+        assert uapfast.verify(ref, WRONG[way](honest)).decision in ("invalid", "inconclusive")
+
+
+def test_rows_that_stand_one_place_off_are_named(world, reference):
+    verdict = uapfast.verify(reference, lambda x: world["victim"](x).roll(1, 0))
+    assert verdict.decision == "invalid" and "rows stand 1 too late" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize("answer", ["logits", "labels"])
+def test_classes_in_another_order_are_told_and_the_order_is_offered(world, reference, answer):
+    def suspect(x: Tensor) -> Tensor:
+        out = world["victim"](x)[:, list(ORDER)]
+        return out if answer == "logits" else out.argmax(1)
+
+    offered = tuple(ORDER.index(k) for k in range(10))  # our class k is theirs at this place
+    verdict = uapfast.verify(reference, suspect)
+    assert verdict.decision == "invalid"
+    assert f"ask with class order {','.join(map(str, offered))}" in verdict.reasons[0]
+    assert verdict.queries_used == reference.plan.queries + len(reference.probes)
+    right = uapfast.verify(reference, suspect, class_order=offered, alpha=0.01)
+    plain = world["victim"] if answer == "logits" else lambda x: world["victim"](x).argmax(1)
+    expected = uapfast.verify(reference, plain, alpha=0.01)
+    assert right.decision == expected.decision == "piracy" and right.z == pytest.approx(expected.z)
+
+
+def test_the_order_is_not_learnt_from_what_is_scored(reference):
+    queries = {row.numpy().tobytes() for row in reference.points}
+    assert not any(row.numpy().tobytes() in queries for row in reference.probes)
+    assert len(reference.probe_labels.unique()) == 10
+
+
+@pytest.mark.parametrize("order", [(0, 1), (0,) * 10, range(1, 11)])
+def test_a_class_order_names_every_class_once(world, reference, order):
+    with pytest.raises(InputError, match="each of 0..9 once"):
+        uapfast.verify(reference, world["victim"], class_order=order)
+
+
+GARBAGE = {
+    "uniform": lambda x: torch.full((len(x), 10), 0.1),
+    "constant logits": lambda x: torch.arange(10.0).expand(len(x), 10),
+    **{f"always {k}": lambda x, k=k: torch.full((len(x),), k) for k in range(10)},
+}
+
+
+@pytest.mark.parametrize("what", GARBAGE)
+def test_answers_that_say_nothing_are_inconclusive(reference, without_twins, what):
+    for ref in (reference, without_twins):
+        verdict = uapfast.verify(ref, GARBAGE[what])
+        assert verdict.decision == "inconclusive" and verdict.p_value is None
+        assert "same answer to every query" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_twins_nobody_is_convicted(world, without_twins, seed):
+    torch.manual_seed(seed)
+    untrained = nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.ReLU(), nn.Linear(30, 10)).eval()
+    for suspect in (untrained, world["honest"][seed % 3], world["tuned"]):
+        assert uapfast.verify(without_twins, suspect).decision != "piracy"
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-2, 1e2, 1e4])
+def test_the_scale_of_logits_says_nothing(world, reference, scale):
+    for suspect in (world["victim"], world["honest"][0]):
+        plain = uapfast.verify(reference, suspect)
+        scaled = uapfast.verify(reference, lambda x, f=suspect: f(x) * scale)
+        assert scaled.decision == plain.decision and scaled.z == pytest.approx(plain.z, abs=0.05)
+
+
+def test_a_copy_that_convicts_though_it_agrees_little_is_warned_of(world, reference):
+    odd = copy.deepcopy(reference.consensus)
+    strict = dataclasses.replace(
+        reference, _cache={"consensus": dataclasses.replace(odd, least=1.0, usual=1.0)}
+    )
+    verdict = uapfast.verify(strict, world["tuned"])
+    assert verdict.decision == "piracy" and "agrees with" in verdict.reasons[0]
+    honest = uapfast.verify(strict, world["honest"][0])
+    assert honest.decision == "invalid"
+
+
+def test_a_limited_reference_does_not_convict_and_warnings_are_repeated(world, reference):
+    told = reference.settings | {"limits": ["its twins are of another recipe"], "warnings": ["few twins"]}
+    verdict = uapfast.verify(dataclasses.replace(reference, settings=told, _cache={}), world["victim"])
+    assert verdict.decision == "inconclusive" and verdict.p_value < 1e-3
+    assert verdict.reasons[0] == "this reference may not convict: its twins are of another recipe"
+    assert verdict.reasons[-1] == "the reference warns: few twins"
+
+
+# -- preprocessing -------------------------------------------------------------------------------------------
+
+
+def test_the_victims_preprocessing_is_the_suspects_unless_told(world, tmp_path):
+    inner = nn.Sequential(_Shift(0.4, 0.5), world["victim"])  # wants (x - 0.4) / 0.5
+    ref = make(world, 12, Model(inner, mean=[0.4], std=[0.5]))
+    ref.save(tmp_path / "a.uapref")
+    ref = uapfast.load(tmp_path / "a.uapref")
+    assert ref.summary()["preprocessing"] == {"mean": [pytest.approx(0.4)], "std": [0.5]}
+    bare = uapfast.verify(ref, inner)
+    assert bare.decision == "piracy" and any("victim's mean 0.4 and std 0.5" in r for r in bare.reasons)
+    own = uapfast.verify(ref, Model(world["victim"], mean=[0.0], std=[1.0]))
+    assert own.decision == "piracy" and not any("victim's mean" in r for r in own.reasons)
+    assert uapfast.verify(ref, lambda x: world["victim"](x)).z == pytest.approx(own.z, abs=1e-3)
+
+
+class _Shift(nn.Module):
+    """Takes images that were normalised back to 0..1."""
+
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.std + self.mean
+
+
+@pytest.mark.parametrize(("mean", "std"), [([73.0], [90.0]), ([0.5], [70.0]), ([-0.2], [0.5])])
+def test_statistics_that_no_images_in_0_1_have_are_refused(world, mean, std):
+    with pytest.raises(ModelError, match="divide by 255"):
+        Model(world["victim"], mean=mean, std=std)
