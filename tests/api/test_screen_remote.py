@@ -92,7 +92,7 @@ def test_a_panel_arrives_as_it_was_sent(world):
             **{f.name: getattr(mine.reference, f.name) for f in fields(sent.reference) if f.name[0] != "_"}
         )
         assert fresh.sha256 == sent.reference.sha256  # computed anew from what arrived
-        for view in range(sent.views):
+        for view in range(sent.design.views):
             assert view in mine._kept and torch.equal(mine.images(view), sent.images(view))
 
 
