@@ -195,6 +195,15 @@ def test_verdict_for_people(world: World, capfd: pytest.CaptureFixture[str]) -> 
     assert code == 1 and out.startswith("PIRACY: ") and "candidate side" in out
 
 
+def test_a_class_order_can_be_given(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    wrong = ",".join(map(str, [*range(1, 10), 0]))
+    told = world.suspect(world.victim, "--json", "--alpha", ALPHA, "--class-order", wrong)
+    code, out, _ = answer(capfd, "verify", *told)
+    assert code == 4 and "agrees with" in json.loads(out)["reasons"][0]
+    code, _, err = answer(capfd, "verify", *world.suspect(world.victim, "--class-order", "0,x"))
+    assert code == 2 and "--class-order must be whole numbers" in err
+
+
 @pytest.mark.parametrize(("output", "shown"), [("labels", "labels"), ("probabilities", None)])
 def test_output_is_handed_on(
     output: str, shown: str | None, world: World, capfd: pytest.CaptureFixture[str]

@@ -110,6 +110,16 @@ def numbers(text: str | None, argument: str) -> tuple[float, ...] | None:
     return values
 
 
+def whole_numbers(text: str | None, argument: str) -> tuple[int, ...] | None:
+    """``"1,0"`` -> ``(1, 0)``; raises ``InputError`` for anything that is no whole number."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise InputError("uapfast", argument, "whole numbers with commas between", repr(text))
+    return tuple(map(int, parts))
+
+
 def device(name: str, here: bool = True) -> str:
     """Resolve ``auto`` and check the device, and that it is there if it has to be ``here``.
 

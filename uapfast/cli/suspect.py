@@ -25,6 +25,14 @@ def verify(
         float, typer.Option("--alpha", help="Level: convict only if p_value is below it.")
     ] = 1e-3,
     output: o.Answers = o.Output.auto,
+    class_order: Annotated[
+        str | None,
+        typer.Option(
+            "--class-order",
+            metavar="K[,K...]",
+            help="For each class of the reference the suspect's class that means it.",
+        ),
+    ] = None,
     mean: o.Mean = None,
     std: o.Std = None,
     device: o.Device = "auto",
@@ -49,7 +57,8 @@ def verify(
         except SuspectError as exc:  # weights with NaN: a fact about the suspect, not a failure of ours
             verdict = invalid(known, exc, alpha=alpha)
         else:
-            verdict = run(known, suspect, alpha=alpha, output=output.value)
+            order = o.whole_numbers(class_order, "--class-order")
+            verdict = run(known, suspect, alpha=alpha, output=output.value, class_order=order)
         if as_json:
             print(verdict.to_json(), file=stdout, flush=True)
         else:
