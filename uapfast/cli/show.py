@@ -61,7 +61,7 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
         "suspect side": _p(v["p_suspect"], v["p_suspect_floor"]),
         "z, rank": f"{_value(v['z'])}, {_value(v['rank'])}",
         "similarity": v["similarity"],
-        "agreement": f"{_value(v['agreement'])}   (the pool's models: {_value(v['agreement_least'])} or more)",
+        "agreement": f"{_value(v['agreement'])}   (pool: {_value(v['agreement_least'])} or more)",
         "views, queries": f"{v['views_used']}, {v['queries_used']}",
         "answers": v["output"],
         "suspect": v["suspect_sha256"],
