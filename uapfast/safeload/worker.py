@@ -33,9 +33,8 @@ def report_of(source: int, size: int, target: int, legacy: bool, limits: Limits)
     except Refused as exc:
         refused = exc
     except MemoryError:
-        refused = Refused(
-            "too large", f"a file that is read within {limits.memory_bytes} bytes of memory", "more"
-        )
+        rule = f"a file that is read within {limits.memory_bytes} bytes of memory (strided tensors take twice theirs)"
+        refused = Refused("too large", rule, "more")
     except OSError as exc:
         refused = Refused("corrupt", "a readable file", exc.strerror or str(exc))
     except Exception as exc:  # a form that no check foresaw: refused like the rest
