@@ -36,7 +36,9 @@ def whole(data: bytes) -> None:
         try:
             fits = all(t.storage.nbytes <= LIMITS.tensor_bytes for t in tensors.values())
             if fits:
-                convert.write(tensors, lambda s: iter([bytes(s.nbytes)]), target, LIMITS.tensor_bytes, LIMITS, {})
+                convert.write(
+                    tensors, lambda s: iter([bytes(s.nbytes)]), target, LIMITS.tensor_bytes, LIMITS, {}
+                )
         finally:
             os.close(target)
     except Refused as exc:

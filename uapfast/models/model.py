@@ -102,6 +102,7 @@ class Model:
         self.batch_size, self.numpy, self.arch = batch_size, numpy, arch
         self.module: nn.Module | None = None
         self.sha256: str | None = None
+        self.notes: tuple[str, ...] = ()  # what loading took although it differed (models/checkpoint.py)
         self.device = torch.device(device)
         self._call = target
         if isinstance(target, nn.Module):

@@ -242,7 +242,12 @@ def _dense(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def write(
-    state: Mapping[str, Tensor], fetch: Fetch, target: int, room: int, limits: Limits, metadata: Mapping[str, str]
+    state: Mapping[str, Tensor],
+    fetch: Fetch,
+    target: int,
+    room: int,
+    limits: Limits,
+    metadata: Mapping[str, str],
 ) -> None:
     """Tensors of at most ``room`` bytes as a safetensors file, storage by storage."""
     if len(state) > limits.tensors:

@@ -23,7 +23,7 @@ class Limits:
         growth: tensors of a ``torch.save`` file, in multiples of its size (or of 32 MiB, if it is smaller);
             views that share memory, and compressed records, can make them larger than the file.
         seconds: CPU time of the worker that reads a pickle; its wall time as well, for a small file.
-        seconds_per_gib: wall time beyond that for every GiB of file: a busy disk or machine is not the file's fault.
+        seconds_per_gib: wall time beyond that for every GiB of file; a busy machine is not its fault.
         memory_bytes: address space of that worker.
     """
 

@@ -263,7 +263,7 @@ class Machine:
         line = self.line().strip()
         if len(line) < 2 or line[:1] not in (b"'", b'"') or line[-1:] != line[:1]:
             raise _broken(f"text without its quotes at byte {self.at}")
-        self.push(codecs.escape_decode(line[1:-1])[0].decode("ascii"))  # type: ignore[attr-defined]
+        self.push(codecs.escape_decode(line[1:-1])[0].decode("ascii"))
 
     def long(self, size: int) -> None:
         """LONG1, LONG4: a two's-complement integer."""

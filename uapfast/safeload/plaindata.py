@@ -24,8 +24,9 @@ OBJECTS = {
     "fractions.Fraction": "a fraction", "uuid.UUID": "a UUID",
 } | {f"pathlib.{place}{kind}": "a path"
      for place in ("", "_local.")
-     for kind in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")}  # fmt: skip
-CALLED = {  # functions and types that build plain data: what comes of it, and with how many arguments at least
+     for kind in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
+}  # fmt: skip
+CALLED = {  # functions and types that build plain data: what, and of how many arguments at least
     "builtins.range": ("a range", 1), "builtins.xrange": ("a range", 1), "builtins.slice": ("a slice", 1),
     "builtins.complex": ("a complex number", 0), "builtins.bytearray": ("bytes", 0),
     "numpy.dtype": ("a type of numpy", 1), "torch.serialization._get_layout": ("a layout", 1),
@@ -34,12 +35,15 @@ CALLED = {  # functions and types that build plain data: what comes of it, and w
      for name, what, least in (("multiarray.scalar", SCALAR, 2), ("multiarray._reconstruct", ARRAY, 3),
                                ("numeric._frombuffer", ARRAY, 4))}  # fmt: skip
 NUMPY_RANDOM = ("__randomstate_ctor", "__bit_generator_ctor", "__generator_ctor")
-NUMPY_TYPES = "ndarray bool_ float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 str_".split()
+NUMPY_TYPES = (
+    "ndarray bool_ float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 str_".split()
+)
 GENERATORS = {"_mt19937": "MT19937", "_pcg64": "PCG64", "_philox": "Philox", "_sfc64": "SFC64"}
 TORCH_VALUES = """
 strided sparse_coo sparse_csr sparse_csc sparse_bsr sparse_bsc jagged _mkldnn
 channels_last channels_last_3d contiguous_format legacy_contiguous_format preserve_format
-per_tensor_affine per_tensor_symmetric per_channel_affine per_channel_symmetric per_channel_affine_float_qparams
+per_tensor_affine per_tensor_symmetric per_channel_affine per_channel_symmetric
+per_channel_affine_float_qparams
 """.split()
 
 
@@ -60,8 +64,8 @@ def plain_names() -> dict[str, Named]:
     torch = (f"{place}.{v}" for v in TORCH_VALUES for place in ("torch", "torch._utils.torch"))
     for name in (*(f"numpy.{t}" for t in NUMPY_TYPES), *torch):  # protocol 4 finds the second kind there
         found[name] = Named(name)
-    for kind, what in (("set", SET), ("frozenset", FROZENSET), ("bytes", BYTES)):
-        found[f"builtins.{kind}"] = Named(f"builtins.{kind}", _given(f"builtins.{kind}", what, 0))
+    for kind, made in (("set", SET), ("frozenset", FROZENSET), ("bytes", BYTES)):
+        found[f"builtins.{kind}"] = Named(f"builtins.{kind}", _given(f"builtins.{kind}", made, 0))
     for kind in TYPES:
         found[f"builtins.{kind}"] = Named(f"builtins.{kind}")
     for name in [n for n in found if n.startswith("builtins.")]:

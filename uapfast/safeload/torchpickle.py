@@ -44,8 +44,8 @@ OTHER_TENSORS = {
 # their storages, with the bytes of an element,
 COMPLEX, QUANTISED = "a complex tensor", "a quantised tensor"
 OTHER_STORAGES = {
-    "ComplexFloatStorage": (COMPLEX, 8), "ComplexDoubleStorage": (COMPLEX, 16), "QInt8Storage": (QUANTISED, 1),
-    "QUInt8Storage": (QUANTISED, 1), "QInt32Storage": (QUANTISED, 4), "QUInt4x2Storage": (QUANTISED, 1),
+    "ComplexFloatStorage": (COMPLEX, 8), "ComplexDoubleStorage": (COMPLEX, 16),
+    "QInt8Storage": (QUANTISED, 1), "QUInt8Storage": (QUANTISED, 1), "QInt32Storage": (QUANTISED, 4), "QUInt4x2Storage": (QUANTISED, 1),
     "QUInt2x4Storage": (QUANTISED, 1),
 }  # fmt: skip
 # and their types, which may stand in a checkpoint as plain values too.
@@ -115,7 +115,9 @@ class Torch:
             "torch.Size": lambda sizes=(): tuple(sizes),
             "torch.device": _plain,
         }
-        self.makers = [call for name, call in table.items() if "_rebuild_tensor" in name or "_parameter" in name]
+        self.makers = [
+            call for name, call in table.items() if "_rebuild_tensor" in name or "_parameter" in name
+        ]
         self.recent: list[str] = []
         self.names = plain_names() | {name: Named(name, call) for name, call in table.items()}
         for place in ("torch", "torch.cuda"):

@@ -33,8 +33,10 @@ def report_of(source: int, size: int, target: int, legacy: bool, limits: Limits)
     except Refused as exc:
         refused = exc
     except MemoryError:
-        rule = f"a file that is read within {limits.memory_bytes} bytes of memory (strided tensors take twice theirs)"
-        refused = Refused("too large", rule, "more")
+        rule = f"a file that is read within {limits.memory_bytes} bytes of memory"
+        refused = Refused(
+            "too large", rule, "more (a strided tensor takes twice its size: save it contiguous)"
+        )
     except OSError as exc:
         refused = Refused("corrupt", "a readable file", exc.strerror or str(exc))
     except Exception as exc:  # a form that no check foresaw: refused like the rest

@@ -170,7 +170,9 @@ class Archive:
         A checksum of 0 was not computed (``torch.serialization.set_crc32_options(False)``).
         """
         start, crc = self._begin(record), 0
-        for chunk in self._inflated(record, start) if record.method else pieces(self.handle, record.size, start):
+        for chunk in (
+            self._inflated(record, start) if record.method else pieces(self.handle, record.size, start)
+        ):
             crc = zlib.crc32(chunk, crc)
             yield chunk
         if record.crc and crc != record.crc:
