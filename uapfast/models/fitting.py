@@ -195,6 +195,9 @@ def _count(
     ]
     for name in extra:
         del found[name]
+    for name in [n for n in wants.shapes if _counts(n) and n in found]:
+        if tuple(shapes[found[name]]) == (1,) and wants.shapes[name] == ():  # as old files have them
+            del found[name]
     same = "; answers in evaluation do not depend on them."
     if missing:
         notes.append(f"Counters of batches were missing ({_few(missing)}){same}")

@@ -62,7 +62,7 @@ class Named:
         self.name, self.call, self.value, self.made = name, call, value, made
 
 
-SET, FROZENSET, BYTES = Inert("a set"), Inert("a frozenset"), Inert("bytes")
+SET, FROZENSET = Inert("a set"), Inert("a frozenset")
 
 
 class Machine:

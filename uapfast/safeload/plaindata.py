@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from uapfast.safeload.opcodes import BYTES, FROZENSET, SET, Inert, Named, Ordered
+from uapfast.safeload.opcodes import FROZENSET, SET, Inert, Named, Ordered
 from uapfast.safeload.refusal import Refused, shown
 
 PLAIN = "a pickle of tensors and plain data"
@@ -64,12 +64,15 @@ def plain_names() -> dict[str, Named]:
     torch = (f"{place}.{v}" for v in TORCH_VALUES for place in ("torch", "torch._utils.torch"))
     for name in (*(f"numpy.{t}" for t in NUMPY_TYPES), *torch):  # protocol 4 finds the second kind there
         found[name] = Named(name)
-    for kind, made in (("set", SET), ("frozenset", FROZENSET), ("bytes", BYTES)):
+    for kind, made in (("set", SET), ("frozenset", FROZENSET)):
         found[f"builtins.{kind}"] = Named(f"builtins.{kind}", _given(f"builtins.{kind}", made, 0))
     for kind in TYPES:
         found[f"builtins.{kind}"] = Named(f"builtins.{kind}")
     for name in [n for n in found if n.startswith("builtins.")]:
         found[name.replace("builtins", "__builtin__", 1)] = found[name]
+    found["builtins.bytes"] = found["__builtin__.bytes"] = Named("builtins.bytes", _no_bytes)
+    for place in ("copyreg", "copy_reg"):
+        found[f"{place}._reconstructor"] = Named(f"{place}._reconstructor", _reconstructed)
     found["_codecs.encode"] = Named("_codecs.encode", _encoded)
     found["collections.Counter"] = Named("collections.Counter", _counted)
     found["collections.defaultdict"] = Named("collections.defaultdict", _defaulting)
@@ -89,11 +92,26 @@ def _call(name: str) -> Refused:
     return Refused("unsafe", PLAIN, f"a call of {shown(name)} with arguments of another form")
 
 
-def _encoded(text: Any = None, code: Any = None) -> Inert:
+def _reconstructed(kind: Any = None, base: Any = None, state: Any = None) -> Inert:
+    """How protocols 0 and 1 write objects."""
+    plain = isinstance(kind, Named) and kind.made is not None and state is None
+    if not plain or not isinstance(base, Named) or base.name != "builtins.object":
+        raise _call("copyreg._reconstructor")
+    made: Inert = kind.made
+    return made
+
+
+def _encoded(text: Any = None, code: Any = None) -> bytes:
     """How protocols below 3 write bytes."""
     if not isinstance(text, str) or code not in ("latin1", "latin-1"):
         raise _call("_codecs.encode")
-    return BYTES
+    return text.encode("latin-1")
+
+
+def _no_bytes(*arguments: Any) -> bytes:
+    if arguments:
+        raise _call("builtins.bytes")
+    return b""
 
 
 def _counted(counts: Any = None) -> dict[Any, Any]:

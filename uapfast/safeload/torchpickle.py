@@ -44,10 +44,14 @@ OTHER_TENSORS = {
 # their storages, with the bytes of an element,
 COMPLEX, QUANTISED = "a complex tensor", "a quantised tensor"
 OTHER_STORAGES = {
-    "ComplexFloatStorage": (COMPLEX, 8), "ComplexDoubleStorage": (COMPLEX, 16),
-    "QInt8Storage": (QUANTISED, 1), "QUInt8Storage": (QUANTISED, 1), "QInt32Storage": (QUANTISED, 4), "QUInt4x2Storage": (QUANTISED, 1),
+    "ComplexFloatStorage": (COMPLEX, 8),
+    "ComplexDoubleStorage": (COMPLEX, 16),
+    "QInt8Storage": (QUANTISED, 1),
+    "QUInt8Storage": (QUANTISED, 1),
+    "QInt32Storage": (QUANTISED, 4),
+    "QUInt4x2Storage": (QUANTISED, 1),
     "QUInt2x4Storage": (QUANTISED, 1),
-}  # fmt: skip
+}
 # and their types, which may stand in a checkpoint as plain values too.
 OTHER_DTYPES = (
     dict.fromkeys("complex32 complex64 complex128 chalf cfloat cdouble".split(), COMPLEX)
@@ -145,13 +149,13 @@ class Torch:
         before, self.recent = self.recent, [*self.recent[-1:], full]
         if full in self.names:
             return self.names[full]
-        if not set(SUBCLASS).isdisjoint(before):
-            raise Refused("unsupported", DENSE, f"a tensor subclass, {shown(full)}")
         root = module.partition(".")[0]
         if module.startswith(("torch.nn", "torchvision", "timm")):
             what = "a pickled module"
         elif root in sys.stdlib_module_names or root in PYTHON_2:
             what = "a program"
+        elif not set(SUBCLASS).isdisjoint(before):
+            raise Refused("unsupported", DENSE, f"a tensor subclass, {shown(full)}")
         else:
             what = "an object of foreign code"
         raise Refused("unsafe", f"tensors without code ({SAVE})", f"{what} that names {shown(full)}")
