@@ -20,7 +20,9 @@ from uapfast.errors import DataError, MissingDependency
 
 FASHION_FOLDER = "/usr/share/datasets/fashion-mnist"  # where Debian's dataset-fashion-mnist puts it
 FASHION_PACKAGE = "Debian's package dataset-fashion-mnist, or set UAPFAST_DATA to the folder of its idx files"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+GRAY, COLOUR = ("1", "L", "LA", "La"), ("RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr")
+DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # of 16 bits; "I" is what Pillow makes of some of them
 SPLITS = ("train", "test")
 RULE = "FILE.npz, fashion-mnist, digits, or a folder of class folders"
 
@@ -108,7 +110,10 @@ def load_data(spec: str) -> Dataset:
 
     Args:
         spec: ``FILE.npz`` with ``x`` and ``y``; ``fashion-mnist`` or ``digits``, whole, or with ``:train``
-            or ``:test``; a folder of class folders of images (one size, classes in sorted order).
+            or ``:test``; a folder of class folders of images (one size, classes in sorted order; names that
+            begin with a dot are passed over). 8-bit images give uint8, those of 16 bits or of floats float32;
+            palettes and CMYK become RGB, EXIF orientation is applied, opaque alpha is dropped. Transparency,
+            several frames, grayscale beside colour, and classes without images are refused.
 
     Raises:
         DataError: the spec names nothing, or what it names cannot be used.
@@ -193,26 +198,75 @@ def _folder(path: Path) -> Dataset:
         from PIL import Image
     except ImportError as exc:
         raise MissingDependency("data: a folder of images needs Pillow (pip install pillow)") from exc
-    classes = sorted(p for p in path.iterdir() if p.is_dir())
-    files = [
-        (f, i) for i, c in enumerate(classes) for f in sorted(c.iterdir()) if f.suffix.lower() in SUFFIXES
-    ]
+    classes = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    files = [(f, i) for i, c in enumerate(classes) for f in _images_of(c)]
     if not files:
         raise _bad("DATA", f"a folder of class folders of images ({', '.join(SUFFIXES)})", path)
+    empty = [classes[i].name for i in sorted(set(range(len(classes))) - {i for _, i in files})]
+    if empty:
+        rule = f"a folder whose folders are classes, each with images ({', '.join(SUFFIXES)})"
+        raise _bad("DATA", rule, f"none in {', '.join(empty[:4])} of {path}")
     arrays: list[np.ndarray[Any, Any]] = []
     for file, _ in files:
         try:
             with Image.open(file) as image:
-                array = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+                array = _pixels(image, file)
+        except DataError:
+            raise
         except Exception as exc:  # Pillow raises many kinds for damaged files
             raise _bad("DATA", "images that can be read", f"{file} ({type(exc).__name__})") from exc
-        array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+        if arrays and len(array) != len(arrays[0]):
+            kinds = {1: "in grayscale", 3: "in colour"}
+            rule = f"images that are all {kinds[len(arrays[0])]}, as {files[0][0]} is"
+            raise _bad("DATA", rule, f"one {kinds[len(array)]}: {file}")
         if arrays and array.shape != arrays[0].shape:
             raise _bad(
                 "DATA", f"images of one size and mode {list(arrays[0].shape)}", f"{list(array.shape)}: {file}"
             )
         arrays.append(array)
+    if len({a.dtype for a in arrays}) > 1:
+        arrays = [a / np.float32(255) if a.dtype == np.uint8 else a for a in arrays]
     return make_dataset(np.stack(arrays), np.array([i for _, i in files]), str(path))
+
+
+def _images_of(folder: Path) -> list[Path]:
+    return sorted(
+        f
+        for f in folder.iterdir()
+        if f.suffix.lower() in SUFFIXES and not f.name.startswith(".") and f.is_file()
+    )
+
+
+def _pixels(image: Any, file: Path) -> np.ndarray[Any, Any]:
+    """``[C,H,W]`` of a picture: uint8, or float32 in 0..1 where it has more than 8 bits."""
+    from PIL import ImageOps
+
+    if getattr(image, "n_frames", 1) > 1:
+        raise _bad("DATA", "images of one frame", f"{image.n_frames} frames: {file}")
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode in DEEP:
+        return _deep(image, file)
+    if image.mode not in GRAY + COLOUR:
+        raise _bad("DATA", "images in grayscale or RGB", f"mode {image.mode}: {file}")
+    if "transparency" in image.info or image.mode in ("LA", "La", "RGBA", "RGBa", "PA"):
+        full = image.convert("RGBA")
+        if full.getchannel("A").getextrema()[0] < 255:
+            raise _bad("DATA", "images without transparency (paste them on a background)", file)
+        image = image if image.mode in GRAY else full
+    array = np.asarray(image.convert("L" if image.mode in GRAY else "RGB"))
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def _deep(image: Any, file: Path) -> np.ndarray[Any, Any]:
+    """Grayscale of 16 bits or of floats, which Pillow's own conversion clips to 8 bits."""
+    values = np.asarray(image)
+    if "transparency" in image.info and bool((values == image.info["transparency"]).any()):
+        raise _bad("DATA", "images without transparency (paste them on a background)", file)
+    top = 1.0 if image.mode == "F" else 65535.0
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0.0 and high <= top):
+        raise _bad("DATA", f"images of mode {image.mode} in 0..{top:g}", f"{low:g}..{high:g}: {file}")
+    return (values.astype(np.float64) / top).astype(np.float32)[None]
 
 
 _NAMED: dict[str, Callable[[str, str], Dataset]] = {"fashion-mnist": _fashion, "digits": _digits}

@@ -121,6 +121,32 @@ def _in_part(part: int, payload: bytes) -> bytes:
     return b"".join(parts) + struct.pack("<Q", 4) + b"\0" * 16
 
 
+def plain_names() -> None:
+    """The names of plain data, put to uses that are not theirs."""
+    typed, namespace = b"ctorch._tensor\n_rebuild_from_type_v2\n(", b"cargparse\nNamespace\n"
+    script("NEWOBJ of a maker of tensors", b"ctorch._utils\n_rebuild_tensor_v2\n)\x81.")
+    script("BUILD of a class of plain data", namespace + b"}" + text("x") + b"Nsb.")
+    script(
+        "an object of no plain class",
+        b"ccopyreg\n_reconstructor\nctorch\nSize\ncbuiltins\nobject\nN\x87R.",
+    )
+    script("a type of Python called", b"cbuiltins\ntype\n" + text("x") + b"\x85R.")
+    script("a factory of text", b"ccollections\ndefaultdict\n" + text("os.system") + b"\x85R.")
+    script("bytes by another code", b"c_codecs\nencode\n" + text("a") + text("zlib") + b"\x86R.")
+    script("a tensor by a maker of its own", typed + text("os.system") + b"ctorch\nTensor\n)}tR.")
+    run: Callable[[Path], bytes] = lambda m: call("posix.system", touch(m))  # noqa: E731
+    script("a tensor by a call", lambda m: b"}" + text("a") + typed + run(m) + b"ctorch\nTensor\n)}tRs.")
+    laugh = b"q\0h\0\x86" * 200_000
+    script("a set of laughing tuples", b"\x8f(" + text("ha") + b"\x85" + laugh + b"\x90.")
+    script("tuples as keys that collide", lambda m: b"}(" + b"".join(
+        b"(" + integer(i * (2**61 - 1)) * 16 + b"tN" for i in range(4_000)) + b"u.")  # fmt: skip
+    script("a million plain objects", namespace + b"q\0" + b"h\0)\x81" * (1 << 20) + b".")
+    copied = b"c_codecs\nencode\nq\0" + text("a" * (1 << 20)) + text("latin1") + b"\x86q\1"
+    script("2 GiB of copied bytes", copied + b"h\0h\1R" * 2000 + b".")
+    script("a reference as text", b"Pstorage\n.")
+    script("text with an escape", state(("a", b"S'\\x1b[2J'\n")))
+
+
 def views() -> None:
     for name, shape, strides, more in (
         ("stride 0, 4 TiB", [2**20, 2**20], [0, 0], {}),
@@ -426,7 +452,7 @@ def truncations() -> None:
             CASES[f"{kind} cut at {tenth}0 %"] = lambda p, m, cut=cut: cut  # type: ignore[misc]
 
 
-for fill in (programs, views, floods, archives, headers, paths, truncations):
+for fill in (programs, plain_names, views, floods, archives, headers, paths, truncations):
     fill()
 
 

@@ -31,12 +31,14 @@ def whole(data: bytes) -> None:
     table = torchpickle.Torch(LIMITS)
     try:
         root = opcodes.Machine(data, LIMITS, table.resolve, table.persistent).run()
-        tensors = convert.find_tensors(root, LIMITS)
+        tensors, _ = convert.find_tensors(root, LIMITS)
         target = os.memfd_create("fuzz")
         try:
             fits = all(t.storage.nbytes <= LIMITS.tensor_bytes for t in tensors.values())
             if fits:
-                convert.write(tensors, lambda s: bytearray(s.nbytes), target, LIMITS.tensor_bytes, LIMITS)
+                convert.write(
+                    tensors, lambda s: iter([bytes(s.nbytes)]), target, LIMITS.tensor_bytes, LIMITS, {}
+                )
         finally:
             os.close(target)
     except Refused as exc:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import collections
+import datetime
+import decimal
+import fractions
 import io
 import os
 import pickle
 import threading
+import types
+import uuid
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -28,6 +34,7 @@ from uapfast.models.checkpoint import read_weights
 from uapfast.models.model import tensors_sha256
 from uapfast.safeload import Limits, open_checkpoint
 from uapfast.safeload.dtypes import DTYPES
+from uapfast.safeload.ziparchive import CHUNK
 
 FORMATS = [pytest.param(True, id="zip"), pytest.param(False, id="legacy")]
 
@@ -110,6 +117,169 @@ def test_a_state_dict_is_found(tmp_path: Path, new: bool, wrap: str) -> None:
         assert found.sha256() == tensors_sha256(module)
 
 
+def beside() -> dict[str, Any]:
+    """What honest checkpoints keep beside their tensors."""
+    step = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1)
+    return {
+        "scheduler": torch.optim.lr_scheduler.MultiStepLR(step, [1, 3]).state_dict(),
+        "sets": [{1, 2}, frozenset({3}), {(1, 2)}, set()],
+        "bytes": [b"abc", b"", bytearray(b"abc")],
+        "numbers": [
+            1j,
+            2**100,
+            float("nan"),
+            range(3),
+            slice(1, 2),
+            decimal.Decimal("0.5"),
+            fractions.Fraction(1),
+        ],
+        "containers": [
+            collections.defaultdict(list, {"a": [1]}),
+            collections.deque([1]),
+            collections.Counter("ab"),
+        ],
+        "arguments": argparse.Namespace(a=1, path=Path("/x")),
+        "namespace": types.SimpleNamespace(a=1),
+        "times": [datetime.datetime.now(datetime.timezone.utc), datetime.date.today(), uuid.uuid4()],
+        "numpy": [np.float64(3), np.ones((2, 3)), np.bool_(1), np.str_("x"), np.dtype("f4")],
+        "random": [np.random.get_state(), np.random.RandomState(0), torch.get_rng_state()],
+        "torch": [
+            torch.strided,
+            torch.qint8,
+            torch.per_tensor_affine,
+            torch.device("cuda:1"),
+            torch.Size([1]),
+        ],
+        "keys": {(1, "a"): 1, 2: 3, b"x": 4, None: 5},
+        "others": [
+            torch.eye(2).to_sparse(),
+            torch.zeros(2, dtype=torch.complex128),
+            torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8),
+            torch.zeros(2, device="meta"),
+        ],
+        "values": [..., None, int, dict],
+    }
+
+
+BESIDE = beside()
+
+
+@pytest.mark.parametrize("new", FORMATS)
+@pytest.mark.parametrize("protocol", [1, 2, 4, 5])
+def test_plain_data_beside_the_tensors(tmp_path: Path, new: bool, protocol: int) -> None:
+    right = {"a": torch.randn(3), "naïve.名": torch.ones(2)}
+    settings = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": new}
+    torch.save({**BESIDE, "state_dict": right}, tmp_path / "w.pt", **settings)
+    check(tmp_path / "w.pt", right)
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+def test_each_kind_of_plain_data_by_itself(tmp_path: Path, kind: str) -> None:
+    torch.save({"state_dict": {"a": torch.ones(2)}, "x": BESIDE[kind]}, tmp_path / "w.pt")
+    check(tmp_path / "w.pt", {"a": torch.ones(2)})
+
+
+@pytest.mark.parametrize("name", sorted(n for n in dir(torch) if isinstance(getattr(torch, n), torch.dtype)))
+def test_every_type_of_torch_is_read_or_refused_by_name(tmp_path: Path, name: str) -> None:
+    dtype = getattr(torch, name)
+    torch.save({"state_dict": {"a": torch.ones(2)}, "type": dtype}, tmp_path / "v.pt")
+    check(tmp_path / "v.pt", {"a": torch.ones(2)})
+    try:
+        made = torch.zeros(2).to(dtype) if not name.startswith("q") else torch.empty(0, dtype=dtype)
+        torch.save({"a": made}, tmp_path / "w.pt")
+    except (RuntimeError, NotImplementedError, KeyError, TypeError):
+        return  # torch makes or writes no such tensors
+    if str(dtype).removeprefix("torch.") in {d.torch for d in DTYPES.values()}:
+        check(tmp_path / "w.pt", {"a": made})
+        return
+    with pytest.raises(UnsupportedFileError, match="tensors of type|dense tensors, got .* named a"):
+        open_checkpoint(tmp_path / "w.pt")
+
+
+def test_tensors_with_attributes_are_tensors(tmp_path: Path) -> None:
+    right = {"a": nn.Parameter(torch.ones(2)), "b": torch.ones(3), "c": nn.Buffer(torch.zeros(2))}
+    right["a"].kept, right["b"].note = 1, "x"  # type: ignore[attr-defined]
+    torch.save(right, tmp_path / "w.pt")
+    check(tmp_path / "w.pt", right)
+
+
+@pytest.mark.parametrize(
+    ("content", "taken"),
+    [
+        ({"state_dict": 1, "state_dict_ema": 2}, "state_dict"),
+        ({"ema": 2, "model": 1, "head": 3}, "model"),
+        ({"model": 2, "state_dict": 1}, "state_dict"),
+        ({"model": 1, "ema": {"state_dict": 2}}, "model"),
+        ({"optimizer": {"state_dict": 2}, "model": 1}, "model"),
+    ],
+)
+def test_of_several_maps_the_model_is_taken_and_told(tmp_path: Path, content: Any, taken: str) -> None:
+    def filled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: filled(v) for k, v in value.items()}
+        return {"a": torch.full((2,), float(value))}
+
+    torch.save(filled(content), tmp_path / "w.pt")
+    check(tmp_path / "w.pt", {"a": torch.ones(2)})
+    (said,) = read_weights(tmp_path / "w.pt").notes
+    assert (
+        f"under '{taken}' was taken, not what lies under" in said
+        and read_weights(tmp_path / "w.pt").left_out == {}
+    )
+    torch.save({"state_dict": {"a": torch.ones(2)}, "epoch": 1}, tmp_path / "w.pt")
+    assert read_weights(tmp_path / "w.pt").notes == ()
+
+
+@pytest.mark.parametrize("new", FORMATS)
+def test_protocol_0_is_refused_by_name(tmp_path: Path, new: bool) -> None:
+    """torch writes no references to storages there that anybody, itself included, can read."""
+    torch.save({"ä": torch.ones(2)}, tmp_path / "w.pt", pickle_protocol=0, _use_new_zipfile_serialization=new)
+    with pytest.raises(UnsupportedFileError, match="a pickle of protocol 2 .*PERSID"):
+        open_checkpoint(tmp_path / "w.pt")
+
+
+def test_text_of_old_protocols(tmp_path: Path) -> None:
+    script = b"}(V\\u00fc\\u540d\n" + tensor([4], [1]) + b"S'it\\'s'\n" + tensor([4], [1]) + b"u."
+    check(put(tmp_path, archive(script)), {"ü名": torch.zeros(4), "it's": torch.zeros(4)})
+    with pytest.raises(CorruptFileError, match="without its quotes"):
+        open_checkpoint(put(tmp_path, archive(b"Sopen\n.")))
+
+
+def test_a_checksum_that_was_not_computed(tmp_path: Path) -> None:
+    right = {"a": torch.randn(300)}
+    before = torch.serialization.get_crc32_options()
+    try:
+        torch.serialization.set_crc32_options(False)
+        torch.save(right, tmp_path / "w.pt")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    check(tmp_path / "w.pt", right)
+
+
+def test_tensors_larger_than_a_piece(tmp_path: Path) -> None:
+    """Views anywhere in a storage that is read in pieces, strided ones among them."""
+    base = torch.arange(3 * CHUNK // 4 + 5, dtype=torch.int32)
+    cuts = {
+        "whole": base,
+        "head": base[:7],
+        "across": base[CHUNK // 4 - 3 : CHUNK // 4 + 3],
+        "tail": base[-9:],
+    }
+    cuts["most"] = base[5:-5]
+    for new in (True, False):
+        torch.save(cuts, tmp_path / "w.pt", _use_new_zipfile_serialization=new)
+        check(tmp_path / "w.pt", cuts)
+    torch.save({**cuts, "steps": base[::3]}, tmp_path / "w.pt")
+    check(tmp_path / "w.pt", {**cuts, "steps": base[::3]})
+    limits = Limits(memory_bytes=96 << 20)
+    torch.save({"a": torch.zeros(40 << 20)}, tmp_path / "w.pt")
+    with open_checkpoint(tmp_path / "w.pt", limits) as found:
+        assert found.tensors["a"].nbytes == 160 << 20
+    torch.save({"a": torch.zeros(2, 20 << 20).t()}, tmp_path / "w.pt")
+    with pytest.raises(TooLargeError, match="100663296 bytes of memory, got more .*save it contiguous"):
+        open_checkpoint(tmp_path / "w.pt", limits)
+
+
 def test_an_archive_that_was_packed_again(tmp_path: Path) -> None:
     right = {"a": torch.randn(300), "b": torch.zeros(5, dtype=torch.int64)}
     torch.save(right, tmp_path / "a.pt")
@@ -160,6 +330,14 @@ def test_a_fork_of_this_process_starts_its_own_worker(tmp_path: Path) -> None:
     check(tmp_path / "w.pt", {"a": torch.ones(3)})
 
 
+class Own:
+    pass
+
+
+class Mine(torch.Tensor):
+    pass
+
+
 class Calls:
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.made = (function, arguments)
@@ -176,14 +354,26 @@ REFUSED: dict[str, tuple[type[WeightsFileError], str, Any]] = {
         r"a pickled module that names torch\.nn\.modules\.linear\.Linear",
         nn.Linear(2, 2),
     ),
-    "namespace": (
+    "an object of foreign code": (
         UnsafeFileError,
-        r"argparse\.Namespace",
-        {"s": {"a": torch.ones(1)}, "o": argparse.Namespace()},
+        r"an object of foreign code that names tests\.security\.test_pickle\.Own",
+        {"s": {"a": torch.ones(1)}, "o": Own()},
     ),
-    "numpy": (UnsafeFileError, "numpy", {"a": torch.ones(1), "b": np.float32(3)}),
-    "sparse": (UnsupportedFileError, "sparse", {"a": torch.eye(3).to_sparse()}),
-    "complex": (UnsupportedFileError, "complex", {"a": torch.zeros(2, dtype=torch.complex64)}),
+    "a function": (UnsafeFileError, "a program that names", {"s": {"a": torch.ones(1)}, "o": len}),
+    "a subclass": (UnsupportedFileError, "a tensor subclass, .*Mine", {"a": torch.ones(1).as_subclass(Mine)}),
+    "numpy": (UnsupportedFileError, "b, a number of numpy, among", {"a": torch.ones(1), "b": np.float32(3)}),
+    "sparse": (UnsupportedFileError, "sparse tensor .* named a", {"a": torch.eye(3).to_sparse()}),
+    "quantised": (
+        UnsupportedFileError,
+        "a quantised tensor .* named a",
+        {"a": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)},
+    ),
+    "complex": (
+        UnsupportedFileError,
+        "a complex tensor named b",
+        {"a": torch.ones(1), "b": torch.zeros(2, dtype=torch.complex64)},
+    ),
+    "a sparse tensor alone": (UnsupportedFileError, "a sparse tensor .* alone", torch.eye(3).to_sparse()),
     "meta": (UnsupportedFileError, "meta", {"a": torch.zeros(2, device="meta")}),
     "nothing": (UnsupportedFileError, "got a NoneType", None),
     "a tensor": (UnsupportedFileError, "a tensor alone", torch.ones(2)),
@@ -196,10 +386,16 @@ REFUSED: dict[str, tuple[type[WeightsFileError], str, Any]] = {
     "numbered": (UnsupportedFileError, "with 0 among them", {0: torch.ones(2), "a": torch.ones(1)}),
     "two": (
         UnsupportedFileError,
-        "2 of them: ema, model",
-        {"model": {"a": torch.ones(1)}, "ema": {"a": torch.ones(2)}},
+        "2 of them: ema, teacher",
+        {"teacher": {"a": torch.ones(1)}, "ema": {"a": torch.ones(2)}},
     ),
-    "tuple as a key": (UnsupportedFileError, "got a tuple", {(1, 2): torch.ones(1)}),
+    "two of one rank": (
+        UnsupportedFileError,
+        "2 of them: d.state_dict, g.state_dict",
+        {k: {"state_dict": {"a": torch.ones(1)}} for k in "gd"},
+    ),
+    "tuple as a key": (UnsupportedFileError, "got a dict without", {(1, 2): torch.ones(1)}),
+    "tuple in a tuple as a key": (UnsupportedFileError, "got a tuple", {(1, (2,)): torch.ones(1)}),
     "no name to show": (CorruptFileError, "printable", {"a\nb": torch.ones(1)}),
     "dead name": (UnsupportedFileError, "__metadata__", {"__metadata__": torch.ones(1)}),
 }
@@ -281,7 +477,32 @@ BAD_PICKLES: dict[str, tuple[type[WeightsFileError], str, bytes]] = {
         state(("a", tensor([4], [1])), ("b", tensor([4], [1], storage="IntStorage"))),
     ),
     "no storage": (CorruptFileError, "other form|storage", b"(" + text("storage") + b"NNNNtQ."),
-    "quantised": (UnsupportedFileError, "quantised", b"ctorch._utils\n_rebuild_qtensor\n."),
+    "quantised": (
+        UnsupportedFileError,
+        "quantised",
+        b"}" + text("a") + b"ctorch._utils\n_rebuild_qtensor\n)Rs.",
+    ),
+    "NEWOBJ of a tensor's maker": (
+        UnsafeFileError,
+        "NEWOBJ of torch._utils",
+        b"ctorch._utils\n_rebuild_tensor_v2\n)\x81.",
+    ),
+    "an object of no plain class": (
+        UnsafeFileError,
+        "call of copyreg._reconstructor",
+        b"ccopyreg\n_reconstructor\nctorch\nSize\ncbuiltins\nobject\nN\x87R.",
+    ),
+    "bytes by another code": (
+        UnsafeFileError,
+        "call of _codecs.encode",
+        b"c_codecs\nencode\n" + text("a") + text("rot13") + b"\x86R.",
+    ),
+    "a factory of text": (
+        UnsafeFileError,
+        "call of collections.defaultdict",
+        b"ccollections\ndefaultdict\n" + text("os.system") + b"\x85R.",
+    ),
+    "a reference as text": (UnsupportedFileError, "protocol 0", b"Pstorage\n."),
     "call of a storage type": (UnsafeFileError, r"call of torch\.FloatStorage", b"ctorch\nFloatStorage\n)R."),
     "call of text": (UnsafeFileError, "call of a str", text("os.system") + b")R."),
     "BUILD on a tensor": (UnsafeFileError, "BUILD on Tensor", tensor([4], [1]) + b"}b."),

@@ -242,6 +242,112 @@ def test_modes_of_images(tmp_path: Path, mode: str, channels: int) -> None:
     assert load_data(str(tmp_path)).images.shape == (2, channels, 3, 3)
 
 
+def save(folder: Path, image: Any, name: str = "0.png", **settings: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    image.save(folder / name, **settings)
+    return folder / name
+
+
+def two(folder: Path, image: Any, name: str = "0.png", **settings: Any) -> torch.Tensor:
+    """The first image of a folder that holds a picture in each of two classes."""
+    for label in ("a", "b"):
+        save(folder / label, image, name, **settings)
+    return load_data(str(folder)).x()[0]
+
+
+RAMP = np.array([[0, 1, 255, 256], [257, 32767, 65534, 65535]], dtype=np.uint16)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
+def test_16_bits_keep_their_scale(tmp_path: Path, suffix: str) -> None:
+    image = pytest.importorskip("PIL.Image")
+    found = two(tmp_path, image.fromarray(RAMP), f"0{suffix}")
+    assert found.shape == (1, 2, 4) and torch.equal(
+        found[0], torch.from_numpy((RAMP / 65535).astype(np.float32))
+    )
+
+
+def test_8_and_16_bits_beside_each_other(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    save(tmp_path / "a", image.new("L", (4, 2), 51))
+    save(tmp_path / "b", image.fromarray(RAMP))
+    x = load_data(str(tmp_path)).x()
+    assert float(x[0, 0, 0, 0]) == pytest.approx(0.2) and float(x[1].max()) == 1.0
+
+
+def test_floats_are_taken_within_0_and_1(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    right = np.array([[0.0, 0.25], [0.5, 1.0]], dtype=np.float32)
+    assert torch.equal(two(tmp_path / "x", image.fromarray(right), "0.tif")[0], torch.from_numpy(right))
+    with pytest.raises(DataError, match=r"mode F in 0\.\.1, got 0\.\.255: .*0\.tif"):
+        two(tmp_path / "y", image.fromarray(right * 255), "0.tif")
+
+
+def test_palette_and_cmyk_become_rgb(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.zeros((2, 2, 3), dtype=np.uint8)
+    pixels[0, 0], pixels[1, 1] = (255, 0, 0), (0, 0, 255)
+    rgb = image.fromarray(pixels)
+    right = torch.from_numpy(pixels).permute(2, 0, 1) / 255.0
+    assert torch.equal(two(tmp_path / "p", rgb.quantize(4)), right)
+    assert torch.equal(two(tmp_path / "c", rgb.convert("CMYK"), "0.tif"), right)
+    assert torch.equal(two(tmp_path / "g", rgb, "0.gif"), right)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_alpha_is_dropped_where_it_hides_nothing(tmp_path: Path, mode: str) -> None:
+    image = pytest.importorskip("PIL.Image")
+    solid = image.new("RGBA", (2, 2), (40, 40, 40, 255)).convert(mode)
+    assert torch.unique(two(tmp_path / "solid", solid)).tolist() == pytest.approx([40 / 255])
+    settings = {"transparency": solid.getpixel((0, 0))} if mode == "P" else {}
+    if mode != "P":
+        solid.putpixel((1, 1), (*solid.getpixel((1, 1))[:-1], 254))
+    with pytest.raises(DataError, match=r"without transparency .*0\.png"):
+        two(tmp_path / "clear", solid, **settings)
+
+
+def test_orientation_is_applied(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    picture = image.fromarray(np.array([[0, 50, 100], [150, 200, 250]], dtype=np.uint8))
+    exif = image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    found = two(tmp_path, picture, exif=exif)
+    assert (found[0] * 255).round().tolist() == [[150, 0], [200, 50], [250, 100]]
+
+
+def test_several_frames_are_refused(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    frames = [image.new("L", (3, 3), v) for v in (0, 90)]
+    for suffix in (".gif", ".tif"):
+        with pytest.raises(DataError, match=rf"of one frame, got 2 frames: .*0\{suffix}"):
+            two(tmp_path / suffix[1:], frames[0], f"0{suffix}", save_all=True, append_images=frames[1:])
+
+
+def test_dot_folders_and_dot_files_are_no_classes(tmp_path: Path) -> None:
+    for label, name in enumerate((".ipynb_checkpoints", ".git", "ankle", "boot")):
+        picture(tmp_path / name / "0.png", "L", (3, 3), label)
+    (tmp_path / "ankle" / "._0.png").write_bytes(b"of a Mac")
+    (tmp_path / "ankle" / ".ipynb_checkpoints").mkdir()
+    data = load_data(str(tmp_path))
+    assert data.labels.tolist() == [0, 1] and data.images[:, 0, 0, 0].tolist() == [2, 3]
+
+
+def test_a_class_without_images_is_named(tmp_path: Path) -> None:
+    for name in ("ankle", "boot"):
+        picture(tmp_path / name / "0.png", "L", (3, 3), 1)
+    (tmp_path / "bag").mkdir()
+    (tmp_path / "bag" / "0.jp2").write_bytes(b"x")
+    with pytest.raises(DataError, match="each with images .*got none in bag of"):
+        load_data(str(tmp_path))
+
+
+def test_grayscale_beside_colour_is_named(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "0.png", "L", (3, 3), 1)
+    picture(tmp_path / "b" / "1.png", "RGB", (3, 3), 1)
+    with pytest.raises(DataError, match=r"all in grayscale, as .*0\.png is, got one in colour: .*1\.png"):
+        load_data(str(tmp_path))
+
+
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a folder of class folders"):
         load_data(str(tmp_path))

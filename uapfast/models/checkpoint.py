@@ -5,20 +5,33 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from uapfast.errors import ModelError, SuspectError
 from uapfast.files import write_bytes
+from uapfast.models.fitting import Wanted, check_finite, check_whole, fit, wanted
 from uapfast.models.model import Model
 from uapfast.models.registry import resolve_arch
 from uapfast.safeload import Checkpoint, Limits, TensorInfo, open_checkpoint
 from uapfast.safeload.dtypes import DTYPES
 
-SHOWN = 4
 DEFAULT = Limits()
+
+
+class Weights(dict[str, Tensor]):
+    """Tensors of a file by name.
+
+    Attributes:
+        left_out: names that the file says are the same as others in it
+            (``safetensors.torch.save_model``); nobody's promise.
+        notes: what was chosen in reading, in sentences.
+    """
+
+    left_out: Mapping[str, str] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
 
 
 def save_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -27,7 +40,7 @@ def save_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
     write_bytes(path, safetensors.torch.save(state))
 
 
-def read_weights(path: str | os.PathLike[str], limits: Limits = DEFAULT) -> dict[str, Tensor]:
+def read_weights(path: str | os.PathLike[str], limits: Limits = DEFAULT) -> Weights:
     """Tensors of a safetensors file, or of a state dict that ``torch.save`` wrote, read as nobody's friend.
 
     Args:
@@ -43,7 +56,9 @@ def read_weights(path: str | os.PathLike[str], limits: Limits = DEFAULT) -> dict
         SandboxError: the worker for pickles cannot be started.
     """
     with open_checkpoint(path, limits) as found:
-        return {name: _tensor(found, info) for name, info in found.tensors.items()}
+        state = Weights({name: _tensor(found, info) for name, info in found.tensors.items()})
+        state.left_out, state.notes = found.metadata, found.notes
+        return state
 
 
 def _tensor(found: Checkpoint, info: TensorInfo) -> Tensor:
@@ -53,46 +68,34 @@ def _tensor(found: Checkpoint, info: TensorInfo) -> Tensor:
     return out
 
 
-def check_fit(own: Mapping[str, Sequence[int]], given: Mapping[str, Sequence[int]], path: object) -> None:
-    """Hold names and shapes of weights against those of an architecture.
+def fill(
+    module: nn.Module, state: Mapping[str, Tensor], path: object, wants: Wanted | None = None
+) -> tuple[str, ...]:
+    """Copy ``state`` into ``module``, if it fits by the rule of :mod:`uapfast.models.fitting`.
+
+    Args:
+        module: filled, or left as it is.
+        state: weights by name, such as :func:`read_weights` gives them.
+        path: named in errors.
+        wants: what the architecture takes; asked of ``module``, which must then be a fresh one.
+
+    Returns:
+        What was taken although it differed, and what was chosen in reading, in sentences.
 
     Raises:
-        ModelError: some differ (a few are listed).
-    """
-    if dict(own) == dict(given):
-        return
-    missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
-    shapes = [
-        f"{k} {list(given[k])} for {list(own[k])}"
-        for k in sorted(own.keys() & given.keys())
-        if tuple(given[k]) != tuple(own[k])
-    ]
-    parts = []
-    for label, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes)):
-        if names:
-            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            parts.append(f"{label}: {', '.join(names[:SHOWN])}{more}")
-    if parts:
-        raise ModelError("load", "weights", f"those of the architecture ({path})", "; ".join(parts))
-
-
-def fill(module: nn.Module, state: Mapping[str, Tensor], path: object) -> None:
-    """Copy ``state`` into ``module``; every name, shape and value must fit.
-
-    Raises:
-        ModelError: names or shapes that differ (a few are listed).
+        ModelError: names, shapes or types that differ (a few are listed).
         SuspectError: NaN or infinite weights.
     """
-    own = module.state_dict()
-    check_fit({k: v.shape for k, v in own.items()}, {k: v.shape for k, v in state.items()}, path)
-    cast = {}
-    for name, tensor in state.items():
-        if tensor.is_complex() != own[name].is_complex():
-            raise ModelError("load", f"weights {name}", f"{own[name].dtype}", f"{tensor.dtype} ({path})")
-        cast[name] = tensor.to(own[name].dtype)  # may overflow, so look at the result
-        if not bool(torch.isfinite(cast[name]).all()):
-            raise SuspectError("load", f"weights {name}", "finite", f"NaN or infinity ({path})")
+    wants = wants or wanted(module)
+    read = state if isinstance(state, Weights) else Weights(state)
+    shapes, dtypes = {k: v.shape for k, v in state.items()}, {k: v.dtype for k, v in state.items()}
+    fitted = fit(wants, shapes, dtypes, path, read.left_out)
+    whole = fitted.complete(state, wants)
+    check_whole(wants, whole, path)
+    cast = {name: tensor.to(wants.dtypes[name]) for name, tensor in whole.items()}
+    check_finite(wants, cast, path)
     module.load_state_dict(cast)
+    return (*read.notes, *fitted.notes)
 
 
 def load_model(
@@ -118,6 +121,9 @@ def load_model(
         name: shown in errors; the file's name by default.
         output: as :class:`uapfast.models.model.Model`.
 
+    Returns:
+        The model; its ``notes`` say what was taken of the file although it differed.
+
     Raises:
         ModelError: unknown architecture, unreadable or unfitting weights.
         MissingDependency: timm or torchvision is needed.
@@ -126,5 +132,7 @@ def load_model(
     path = Path(weights)
     state = read_weights(path)
     module = resolve_arch(spec, base=base)()
-    fill(module, state, path)
-    return Model(module, name=name or path.stem, mean=mean, std=std, device=device, output=output, arch=spec)
+    notes = fill(module, state, path)
+    model = Model(module, name=name or path.stem, mean=mean, std=std, device=device, output=output, arch=spec)
+    model.notes = notes
+    return model

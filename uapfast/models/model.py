@@ -73,6 +73,7 @@ class Model:
     Attributes:
         module: frozen copy in eval mode, preprocessing included; None for a callable.
         preprocessing: ``mean`` and ``std`` by name, one value a channel each; None where none were given.
+        notes: what a reader of a verdict has to know of how it was loaded.
         sha256: of the module's tensors; None for a callable.
 
     Raises:
@@ -105,6 +106,7 @@ class Model:
         self.module: nn.Module | None = None
         self.sha256: str | None = None
         self.preprocessing: dict[str, list[float]] | None = None
+        self.notes: tuple[str, ...] = ()  # what loading took although it differed (models/checkpoint.py)
         self.device = torch.device(device)
         self._call = target
         if isinstance(target, nn.Module):

@@ -18,7 +18,7 @@ from uapfast.errors import (
 )
 from uapfast.safeload import source
 from uapfast.safeload.dtypes import DTYPES
-from uapfast.safeload.header import WHOLE, Header, TensorInfo, parse
+from uapfast.safeload.header import TAKEN, WHOLE, Header, TensorInfo, parse
 from uapfast.safeload.limits import Limits
 from uapfast.safeload.refusal import Refused, shown
 
@@ -70,6 +70,7 @@ class Checkpoint:
         kind: ``safetensors``, ``zip`` (``torch.save``) or ``legacy pickle`` (``torch.save`` before 1.6).
         tensors: by name, in the order of their bytes.
         metadata: free text of a safetensors file; nobody's promise.
+        notes: what was chosen in reading, in sentences: which of several maps of tensors was taken.
         tier: what stood between the file and this process, for the record.
         header: what ``tensors`` and ``metadata`` come from.
     """
@@ -78,7 +79,9 @@ class Checkpoint:
         self.path, self.kind, self.tier = path, kind, tier
         self.header = header
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(header.tensors)
-        self.metadata: Mapping[str, str] = MappingProxyType(header.metadata)
+        self.metadata: Mapping[str, str] = MappingProxyType(header.metadata if kind == "safetensors" else {})
+        said = "" if kind == "safetensors" else header.metadata.get(TAKEN, "")
+        self.notes: tuple[str, ...] = (shown(said, 400),) if said else ()
         self._handle: int | None = handle
 
     def __enter__(self) -> Checkpoint:

@@ -7,15 +7,16 @@ import json
 import math
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from uapfast.safeload.dtypes import DTYPES
+from uapfast.safeload.header import TAKEN
 from uapfast.safeload.limits import Limits
-from uapfast.safeload.opcodes import Machine
+from uapfast.safeload.opcodes import Inert, Machine, Unread
 from uapfast.safeload.refusal import Refused, check_name, shown
-from uapfast.safeload.torchpickle import SAVE, Storage, Tensor, Torch
-from uapfast.safeload.ziparchive import Archive, pread
+from uapfast.safeload.torchpickle import DENSE, SAVE, Storage, Tensor, Torch
+from uapfast.safeload.ziparchive import Archive, pieces, pread
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of torch.save before 1.6
 WHOLE = "a whole state dict"
@@ -23,7 +24,9 @@ SMALL = 32 << 20  # a file below this may grow like one of this size
 ROWS = 2 << 20  # of a strided tensor, each copied by a step of ours
 INSTEAD = f"a state dict ({SAVE})"
 OTHER = "a PyTorch state dict or safetensors file (read it where it was made, write its arrays)"
-Fetch = Callable[[Storage], bytearray]
+Fetch = Callable[[Storage], Iterator[bytes]]
+# Under which a checkpoint keeps the model itself, where it keeps more than one map of tensors.
+MODEL = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights")
 
 
 def convert(source: int, size: int, target: int, legacy: bool, limits: Limits) -> None:
@@ -41,7 +44,8 @@ def convert(source: int, size: int, target: int, legacy: bool, limits: Limits) -
     """
     state, fetch = (_legacy if legacy else _zip)(source, size, limits)
     room = min(limits.tensor_bytes, limits.growth * max(size, SMALL))
-    write(find_tensors(state, limits), fetch, target, room, limits)
+    found, taken = find_tensors(state, limits)
+    write(found, fetch, target, room, limits, {TAKEN: taken} if taken else {})
 
 
 def _zip(source: int, size: int, limits: Limits) -> tuple[Any, Fetch]:
@@ -57,19 +61,19 @@ def _zip(source: int, size: int, limits: Limits) -> tuple[Any, Fetch]:
         rule = f"a state dict whose pickle has at most {limits.header_bytes} bytes"
         raise Refused("too large", rule, str(script.size))
     torch = Torch(limits)
-    data = bytes(archive.read(script))
+    data = archive.read(script)
     machine = Machine(data, limits, torch.resolve, torch.persistent)
     state = machine.run()
     if machine.at != len(data):
         raise Refused("corrupt", WHOLE, f"{len(data) - machine.at} bytes after the pickle")
 
-    def fetch(storage: Storage) -> bytearray:
+    def fetch(storage: Storage) -> Iterator[bytes]:
         record = archive.records.get(f"{root}data/{storage.key}")
         if record is None or record.size != storage.nbytes:
             has = "none" if record is None else f"{record.size} bytes"
             got = f"{has} in the archive for storage {shown(storage.key)} of {storage.nbytes}"
             raise Refused("corrupt", WHOLE, got)
-        return archive.read(record)
+        return archive.chunks(record)
 
     return state, fetch
 
@@ -124,10 +128,10 @@ def _legacy(source: int, size: int, limits: Limits) -> tuple[Any, Fetch]:
     state = next_pickle()
     places = _storages(source, size, next_pickle, lambda: at, torch.storages)
 
-    def fetch(storage: Storage) -> bytearray:
+    def fetch(storage: Storage) -> Iterator[bytes]:
         if storage.key not in places:
             raise Refused("corrupt", WHOLE, f"no bytes for storage {shown(storage.key)}")
-        return pread_all(source, storage.nbytes, places[storage.key])
+        return pieces(source, storage.nbytes, places[storage.key])
 
     return state, fetch
 
@@ -146,8 +150,7 @@ def _storages(
     at, places = where(), {}
     for key in keys:
         storage = known[key]
-        item = DTYPES[storage.dtype].size if storage.dtype else 1
-        if key in places or int.from_bytes(pread(source, 8, at), "little") * item != storage.nbytes:
+        if key in places or int.from_bytes(pread(source, 8, at), "little") * storage.item != storage.nbytes:
             raise Refused("corrupt", WHOLE, f"storage {shown(key)} twice, or of another size")
         places[key] = at + 8
         at += 8 + storage.nbytes
@@ -158,24 +161,44 @@ def _storages(
     return places
 
 
-def pread_all(handle: int, count: int, offset: int) -> bytearray:
-    """``count`` bytes, however many calls that takes."""
-    out = bytearray(count)
-    view, done = memoryview(out), 0
-    while done < count:
-        got = os.preadv(handle, [view[done:]], offset + done)
-        if not got:
-            raise Refused("corrupt", WHOLE, "its end in the middle (is it truncated?)")
-        done += got
-    return out
+def find_tensors(root: Any, limits: Limits) -> tuple[dict[str, Tensor], str]:
+    """The map from names to tensors in a checkpoint: itself, or under names such as ``state_dict``.
 
+    Only dicts are looked into, each once, however often a file refers to it. Of several maps the one is taken
+    that has a name of ``MODEL``: the least deep, then the first in that order.
 
-def find_tensors(root: Any, limits: Limits) -> dict[str, Tensor]:
-    """The only map from names to tensors in a checkpoint: itself, or under names such as ``state_dict``.
-
-    Every container is looked at once, however often a file refers to it.
+    Returns:
+        The map, and what is to be said of the choice, where there was one.
     """
-    found: dict[str, dict[str, Tensor]] = {}
+    found, mixed = _maps(root, limits)
+    taken = next(iter(found), "")
+    if len(found) > 1:
+        taken = _preferred(found) or ""
+    if found and (taken or len(found) == 1):
+        others = ", ".join(shown(p, 40) for p in sorted(found.keys() - {taken})[:4])
+        said = f"the state dict under {shown(taken, 60)!r} was taken, not what lies under {others}"
+        return _dense(found[taken]), said if others else ""
+    if isinstance(root, dict) and not root:
+        return {}, ""
+    if found:
+        names = ", ".join(shown(p, 40) for p in sorted(found)[:8])
+        raise Refused("unsupported", "a file with one state dict (save the one that is meant)",
+                      f"{len(found)} of them: {names}")  # fmt: skip
+    if isinstance(root, Unread):
+        raise Refused("unsupported", DENSE, f"{root.what} alone")
+    what = mixed or (
+        "a tensor alone" if isinstance(root, Tensor) else f"{_kind(root)} without tensors by name"
+    )
+    raise Refused("unsupported", INSTEAD, what)
+
+
+def _kind(value: Any) -> str:
+    return value.what if isinstance(value, Inert) else f"a {type(value).__name__}"
+
+
+def _maps(root: Any, limits: Limits) -> tuple[dict[str, dict[str, Any]], str]:
+    """Maps from names to tensors by their place, and the first that holds something else among them."""
+    found: dict[str, dict[str, Any]] = {}
     seen: set[int] = set()
     queue: list[tuple[str, Any, int]] = [("", root, 0)]
     mixed = ""
@@ -184,29 +207,48 @@ def find_tensors(root: Any, limits: Limits) -> dict[str, Tensor]:
         if not isinstance(value, dict) or id(value) in seen or depth > limits.depth:
             continue
         seen.add(id(value))
-        others = [k for k, v in value.items() if not isinstance(v, Tensor) or not isinstance(k, str)]
+        others = [k for k, v in value.items()
+                  if not isinstance(v, Tensor | Unread) or not isinstance(k, str)]  # fmt: skip
         if len(others) < len(value) and others:
-            mixed = mixed or f"a map of tensors with {shown(others[0], 60)} among them"
+            odd = value[others[0]]
+            kind = f", {odd.what}," if isinstance(odd, Inert) else ""
+            mixed = mixed or f"a map of tensors with {shown(others[0], 60)}{kind} among them"
         elif value and not others:
             found[place] = value
             continue
         queue += [(f"{place}.{k}" if place else k, v, depth + 1)
                   for k, v in value.items() if isinstance(k, str) and isinstance(v, dict)]  # fmt: skip
-    if len(found) == 1:
-        return next(iter(found.values()))
-    if isinstance(root, dict) and not root:
-        return {}
-    if found:
-        names = ", ".join(shown(p, 40) for p in sorted(found)[:8])
-        raise Refused("unsupported", "a file with one state dict (save the one that is meant)",
-                      f"{len(found)} of them: {names}")  # fmt: skip
-    what = mixed or (
-        "a tensor alone" if isinstance(root, Tensor) else f"a {type(root).__name__} without tensors by name"
-    )
-    raise Refused("unsupported", INSTEAD, what)
+    return found, mixed
 
 
-def write(state: Mapping[str, Tensor], fetch: Fetch, target: int, room: int, limits: Limits) -> None:
+def _preferred(found: Mapping[str, object]) -> str | None:
+    """The place with a name of ``MODEL``; None if there is none, or two that are alike."""
+    ranked = []
+    for place in found:
+        *above, last = place.split(".")
+        if last in MODEL and not any("optim" in part for part in above):
+            ranked.append((len(above), MODEL.index(last), place))
+    ranked.sort()
+    if not ranked or (len(ranked) > 1 and ranked[0][:2] == ranked[1][:2]):
+        return None
+    return ranked[0][2]
+
+
+def _dense(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    for name, value in state.items():
+        if isinstance(value, Unread):
+            raise Refused("unsupported", DENSE, f"{value.what} named {shown(name)}")
+    return dict(state)
+
+
+def write(
+    state: Mapping[str, Tensor],
+    fetch: Fetch,
+    target: int,
+    room: int,
+    limits: Limits,
+    metadata: Mapping[str, str],
+) -> None:
     """Tensors of at most ``room`` bytes as a safetensors file, storage by storage."""
     if len(state) > limits.tensors:
         raise Refused("too large", f"a file of at most {limits.tensors} tensors", str(len(state)))
@@ -223,6 +265,8 @@ def write(state: Mapping[str, Tensor], fetch: Fetch, target: int, room: int, lim
         if tensor.nbytes:
             by_storage.setdefault(tensor.storage.key, []).append((tensor, total))
         total = end
+    if metadata:
+        header["__metadata__"] = dict(metadata)
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     if len(text) > limits.header_bytes:
         rule = f"a file whose names and shapes take at most {limits.header_bytes} bytes"
@@ -230,15 +274,62 @@ def write(state: Mapping[str, Tensor], fetch: Fetch, target: int, room: int, lim
     _put(target, struct.pack("<Q", len(text)) + text, 0)
     start = 8 + len(text)
     for users in by_storage.values():
-        raw = memoryview(fetch(users[0][0].storage))
-        for tensor, at in users:
-            _put(target, flat(raw, tensor), start + at)
+        storage = users[0][0].storage
+        places = [(tensor, start + at) for tensor, at in users]
+        if all(_in_a_row(tensor) for tensor, _ in places):
+            _stream(fetch(storage), places, target)
+            continue
+        raw = memoryview(_joined(fetch(storage), storage.nbytes))
+        for tensor, place in places:
+            _put(target, flat(raw, tensor), place)
+
+
+def _stream(chunks: Iterable[bytes], users: list[tuple[Tensor, int]], target: int) -> None:
+    """Tensors that lie in a row in their storage, whatever their size, with little of it in memory."""
+    spans = []
+    for tensor, place in users:
+        begin = tensor.offset * DTYPES[tensor.dtype].size
+        spans.append((begin, begin + tensor.nbytes, place - begin))
+    spans.sort(reverse=True)
+    open_now: list[tuple[int, int, int]] = []
+    at = 0
+    for chunk in chunks:  # to the end, for the checksum
+        view, end = memoryview(chunk), at + len(chunk)
+        while spans and spans[-1][0] < end:
+            open_now.append(spans.pop())
+        for begin, stop, shift in open_now:
+            low, high = max(begin, at), min(stop, end)
+            _put(target, view[low - at : high - at], low + shift)
+        open_now = [span for span in open_now if span[1] > end]
+        at = end
+
+
+def _joined(chunks: Iterable[bytes], size: int) -> bytearray:
+    out, at = bytearray(size), 0
+    for chunk in chunks:
+        out[at : at + len(chunk)] = chunk
+        at += len(chunk)
+    return out
 
 
 def _put(target: int, data: bytes | memoryview | bytearray, offset: int) -> None:
     view, done = memoryview(data), 0
-    while done < len(view):
-        done += os.pwrite(target, view[done:], offset + done)
+    try:
+        while done < len(view):
+            done += os.pwrite(target, view[done:], offset + done)
+    except OSError as exc:
+        rule = "a file whose tensors fit into the temporary folder (TMPDIR names another)"
+        raise Refused("too large", rule, exc.strerror or str(exc)) from None
+
+
+def _in_a_row(tensor: Tensor) -> bool:
+    """Whether a view's elements lie in its storage as they do in the file that is written."""
+    step = 1
+    for n, stride in zip(reversed(tensor.shape), reversed(tensor.strides), strict=True):
+        if n != 1 and stride != step:
+            return False
+        step *= n
+    return True
 
 
 def flat(raw: memoryview, tensor: Tensor) -> memoryview:
@@ -247,7 +338,7 @@ def flat(raw: memoryview, tensor: Tensor) -> memoryview:
     dims = [(n, step) for n, step in zip(tensor.shape, tensor.strides, strict=True) if n != 1]
     steps = [math.prod(n for n, _ in dims[i + 1 :]) for i in range(len(dims))]
     begin = tensor.offset * item
-    if [step for _, step in dims] == steps:
+    if _in_a_row(tensor):
         return raw[begin : begin + tensor.nbytes]
     code: Any = {1: "B", 2: "H", 4: "I", 8: "Q"}[item]
     whole: memoryview = raw[: len(raw) // item * item].cast(code)

@@ -18,6 +18,7 @@ from uapfast.safeload.refusal import Refused, check_name, shown
 
 KEYS = {"dtype", "shape", "data_offsets"}
 WHOLE = "a whole safetensors file"
+TAKEN = "uapfast.taken"  # metadata of what our worker writes: which of several maps of tensors it took
 
 
 @dataclass(frozen=True)

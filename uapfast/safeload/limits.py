@@ -22,7 +22,8 @@ class Limits:
         depth: of nested containers in a pickle.
         growth: tensors of a ``torch.save`` file, in multiples of its size (or of 32 MiB, if it is smaller);
             views that share memory, and compressed records, can make them larger than the file.
-        seconds: wall time of the worker that reads a pickle; its CPU time as well.
+        seconds: CPU time of the worker that reads a pickle; its wall time as well, for a small file.
+        seconds_per_gib: wall time beyond that for every GiB of file; a busy machine is not its fault.
         memory_bytes: address space of that worker.
     """
 
@@ -36,11 +37,12 @@ class Limits:
     depth: int = 500
     growth: int = 8
     seconds: float = 9.0
+    seconds_per_gib: float = 60.0
     memory_bytes: int = 1280 << 20
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            right = (int, float) if field.name == "seconds" else (int,)
+            right = (int, float) if field.name.startswith("seconds") else (int,)
             if isinstance(value, bool) or not isinstance(value, right) or not 0 < value < 2**62:
                 raise InputError("Limits", field.name, "a number above 0", repr(value))

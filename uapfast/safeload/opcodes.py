@@ -8,6 +8,7 @@ Opcodes: Lib/pickletools.py of CPython.
 
 from __future__ import annotations
 
+import codecs
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -18,26 +19,50 @@ from uapfast.safeload.refusal import Refused, shown
 LINE = 512
 LONG = 256  # bytes of one integer
 SCALARS = (str, int, float, bool, bytes, type(None))
+FEW = 16  # members of a tuple that is a key
 PLAIN = "a pickle of tensors and plain containers"
-# What only programs need: making objects of classes, extension registries, out-of-band buffers.
+# What only programs need: making objects of any class, extension registries, out-of-band buffers.
 REFUSED = {
-    b"i": "INST", b"o": "OBJ", b"\x81": "NEWOBJ", b"\x92": "NEWOBJ_EX", b"P": "PERSID",
-    b"\x82": "EXT1", b"\x83": "EXT2", b"\x84": "EXT4", b"\x91": "FROZENSET", b"\x96": "BYTEARRAY8",
+    b"i": "INST", b"o": "OBJ", b"\x92": "NEWOBJ_EX", b"\x82": "EXT1", b"\x83": "EXT2", b"\x84": "EXT4",
     b"\x97": "NEXT_BUFFER", b"\x98": "READONLY_BUFFER",
 }  # fmt: skip
+codecs.lookup("raw-unicode-escape")  # a module of Python's own, which the sandbox can no longer import
 
 
 class Ordered(dict[Any, Any]):
     """An ``OrderedDict``, whose BUILD (a state dict's ``_metadata``) is let pass and dropped."""
 
 
+class Inert:
+    """Plain data that is no tensor and no container of them: what it holds is dropped."""
+
+    __slots__ = ("what",)
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+
+class Unread(Inert):
+    """A tensor of a kind that is known and not read; refused where it belongs to the state dict."""
+
+    __slots__ = ()
+
+
 class Named:
-    """Something that a file may mention by name; called only if it has a function of ours."""
+    """Something that a file may mention by name; called only if it has a function of ours.
 
-    __slots__ = ("call", "name", "value")
+    ``made`` is what NEWOBJ gives: an object of a class that is plain data.
+    """
 
-    def __init__(self, name: str, call: Callable[..., Any] | None = None, value: Any = None) -> None:
-        self.name, self.call, self.value = name, call, value
+    __slots__ = ("call", "made", "name", "value")
+
+    def __init__(
+        self, name: str, call: Callable[..., Any] | None = None, value: Any = None, made: Inert | None = None
+    ) -> None:
+        self.name, self.call, self.value, self.made = name, call, value, made
+
+
+SET, FROZENSET = Inert("a set"), Inert("a frozenset")
 
 
 class Machine:
@@ -160,6 +185,8 @@ class Machine:
 
     def extend(self, items: list[Any]) -> None:
         """Add to the list on top."""
+        if type(self.stack[-1]) is Inert:
+            return
         if type(self.stack[-1]) is not list:
             raise _broken(f"items for a {type(self.stack[-1]).__name__}, not a list")
         self.stack[-1].extend(items)
@@ -167,6 +194,8 @@ class Machine:
     def update(self, items: list[Any]) -> None:
         """Add names and values to the dict on top (CVE-2026-24747: torch did so to anything)."""
         target = self.stack[-1]
+        if type(target) is Inert:
+            return
         if not isinstance(target, dict) or len(items) % 2:
             raise _broken(f"{len(items)} names and values for a {type(target).__name__}, not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
@@ -175,11 +204,29 @@ class Machine:
                 raise Refused("corrupt", rule, f"the name {shown(key)} twice in a dict")
             target[key] = value
 
-    def add(self, items: list[Any]) -> None:
-        """Add to the set on top."""
-        if type(self.stack[-1]) is not set:
+    def add(self) -> None:
+        """Members of a set are dropped: nobody looks at them, and to hash them may take for ever."""
+        self.group()
+        if self.stack[-1] is not SET:
             raise _broken(f"members for a {type(self.stack[-1]).__name__}, not a set")
-        self.stack[-1].update(map(_scalar, items))
+
+    def frozen(self) -> None:
+        """FROZENSET: as :meth:`add`."""
+        self.group()
+        self.push(FROZENSET)
+
+    def new(self) -> None:
+        """NEWOBJ: an object of a class that is plain data, without calling anything."""
+        _, made = self.stack.pop(), self.stack.pop()
+        if not isinstance(made, Named) or made.made is None:
+            what = made.name if isinstance(made, Named) else f"a {type(made).__name__}"
+            raise Refused("unsafe", PLAIN, f"opcode NEWOBJ of {shown(what)}, which makes objects of classes")
+        self.push(made.made)
+
+    def text_reference(self) -> None:
+        """PERSID: protocol 0 keeps only the printed form of what refers to a storage."""
+        rule = "a pickle of protocol 2 (torch.save's default; what refers to the bytes is lost in protocol 0)"
+        raise Refused("unsupported", rule, f"opcode PERSID at byte {self.at - 1}")
 
     def named(self, module: Any, name: Any) -> None:
         """Push what stands for ``module.name`` in the table."""
@@ -198,8 +245,10 @@ class Machine:
         self.push(callee.call(*arguments))
 
     def build(self) -> None:
-        """A state dict's ``_metadata`` is dropped; nothing else may be built."""
+        """A state dict's ``_metadata`` is dropped, and what plain data holds; nothing else may be built."""
         state = self.stack.pop()
+        if isinstance(self.stack[-1], Inert):
+            return
         if not isinstance(self.stack[-1], Ordered) or not isinstance(state, dict):
             what = self.stack[-1].name if isinstance(self.stack[-1], Named) else type(self.stack[-1]).__name__
             raise Refused("unsafe", PLAIN, f"opcode BUILD on {shown(what)}")
@@ -208,6 +257,13 @@ class Machine:
         """INT: text, or a bool in disguise."""
         text = self.line()
         self.push({b"00": False, b"01": True}[text] if text in (b"00", b"01") else int(text))
+
+    def quoted(self) -> None:
+        """STRING: Python 2's text between quotes, with escapes."""
+        line = self.line().strip()
+        if len(line) < 2 or line[:1] not in (b"'", b'"') or line[-1:] != line[:1]:
+            raise _broken(f"text without its quotes at byte {self.at}")
+        self.push(codecs.escape_decode(line[1:-1])[0].decode("ascii"))
 
     def long(self, size: int) -> None:
         """LONG1, LONG4: a two's-complement integer."""
@@ -231,6 +287,8 @@ def _broken(got: str) -> Refused:
 
 
 def _scalar(key: Any) -> Any:
+    if type(key) is tuple and len(key) <= FEW and all(type(part) in SCALARS for part in key):
+        return key
     if type(key) not in SCALARS:
         what = key.name if isinstance(key, Named) else f"a {type(key).__name__}"
         raise Refused("unsupported", "dicts and sets with names, numbers or None as keys", shown(what))
@@ -261,21 +319,21 @@ _BY_OPCODE: dict[bytes, Callable[[Machine], None]] = {
     b"L": lambda m: m.push(int(m.line().removesuffix(b"L"))),
     b"\x8a": lambda m: m.long(m.number(1)), b"\x8b": lambda m: m.long(m.number(4)),
     b"F": lambda m: m.push(float(m.line())), b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
-    b"S": lambda m: m.push(m.line().strip(b"'\"").decode("ascii")),
+    b"S": Machine.quoted,
     b"T": lambda m: m.push(m.take(m.number(4)).decode("latin-1")),
     b"U": lambda m: m.push(m.take(m.number(1)).decode("latin-1")),
     b"V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
     b"X": lambda m: m.text(m.number(4)), b"\x8c": lambda m: m.text(m.number(1)),
     b"\x8d": lambda m: m.text(m.number(8)),
     b"B": lambda m: m.push(m.take(m.number(4))), b"C": lambda m: m.push(m.take(m.number(1))),
-    b"\x8e": lambda m: m.push(m.take(m.number(8))),
+    b"\x8e": lambda m: m.push(m.take(m.number(8))), b"\x96": lambda m: m.push(m.take(m.number(8))),
     b"]": lambda m: m.push([]), b"a": lambda m: m.extend([m.stack.pop()]),
     b"e": lambda m: m.extend(m.group()), b"l": lambda m: m.push(m.group()),
     b")": lambda m: m.push(()), b"t": lambda m: m.push(tuple(m.group())),
     b"\x85": lambda m: m.tupled(1), b"\x86": lambda m: m.tupled(2), b"\x87": lambda m: m.tupled(3),
     b"}": lambda m: m.push({}), b"d": Machine.make_dict,
     b"s": lambda m: m.update([m.stack.pop(), m.stack.pop()][::-1]), b"u": lambda m: m.update(m.group()),
-    b"\x8f": lambda m: m.push(set()), b"\x90": lambda m: m.add(m.group()),
+    b"\x8f": lambda m: m.push(SET), b"\x90": Machine.add, b"\x91": Machine.frozen,
     b"g": lambda m: m.get(int(m.line())), b"h": lambda m: m.get(m.number(1)),
     b"j": lambda m: m.get(m.number(4)),
     b"p": lambda m: m.put(int(m.line())), b"q": lambda m: m.put(m.number(1)),
@@ -283,6 +341,7 @@ _BY_OPCODE: dict[bytes, Callable[[Machine], None]] = {
     b"\x94": lambda m: m.put(len(m.memo)),
     b"c": lambda m: m.named(m.line().decode(), m.line().decode()),
     b"\x93": lambda m: m.named(*[m.stack.pop(), m.stack.pop()][::-1]),
-    b"R": Machine.reduce, b"b": Machine.build, b"Q": lambda m: m.push(m.persistent(m.stack.pop())),
+    b"R": Machine.reduce, b"\x81": Machine.new, b"b": Machine.build, b"P": Machine.text_reference,
+    b"Q": lambda m: m.push(m.persistent(m.stack.pop())),
 }  # fmt: skip
 STEPS = [_BY_OPCODE.get(bytes([op])) for op in range(256)]

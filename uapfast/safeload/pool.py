@@ -78,9 +78,9 @@ class Worker:
                 status = self.link.recv(STATUS.size)
             except TimeoutError:
                 self.kill()
-                raise Refused(
-                    "too large", f"a file that is read within {limits.seconds:g} s", "more"
-                ) from None
+                spare = f"{limits.seconds_per_gib:g} s more a GiB"
+                rule = f"a file that is read within {limits.seconds:g} s, and {spare}"
+                raise Refused("too large", rule, "more") from None
             except OSError:
                 status = b""
             os.close(speak)
@@ -230,7 +230,8 @@ def to_safetensors(source: int, size: int, legacy: bool, limits: Limits) -> tupl
     """
     target = _empty_file(size)
     try:
-        job, until = job_of(size, legacy, limits), time.monotonic() + limits.seconds
+        wall = limits.seconds + limits.seconds_per_gib * size / (1 << 30)
+        job, until = job_of(size, legacy, limits), time.monotonic() + wall
         try:
             tier = _once(job, [source, target], until, limits)
         except _Died:  # perhaps killed while it waited: the file gets a second chance, with a fresh one

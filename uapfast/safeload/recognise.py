@@ -39,6 +39,7 @@ MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"<html", "an HTML page (did the download ask for a login?)", "fetch"),
     (0, b"\x08\x01\x12", "a TensorFlow SavedModel (saved_model.pb)", "other"),
 )
+OLD_PROTOCOL = b"L119547037146038801333356L\n."  # torch.save's magic number in protocol 0 or 1
 LEVELDB_FOOTER = bytes.fromhex("57fb808b247547db")  # the index of a TensorFlow checkpoint
 ONNX_FIELDS = b"\x12\x1a\x22\x28\x32\x3a\x42"  # what follows ir_version in a ModelProto
 ZLIB_HEADS = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
@@ -62,7 +63,7 @@ def recognise(handle: int, size: int, path: str) -> ReadBy:
     for at, magic, what, remedy in MAGIC:
         if head[at : at + len(magic)] == magic:
             raise Refused("unsupported", RULES[remedy], what)
-    if head[:1] == b"\x80" and len(head) > 1 and head[1] <= 5:
+    if (head[:1] == b"\x80" and len(head) > 1 and head[1] <= 5) or head.startswith(OLD_PROTOCOL):
         return "legacy pickle"
     if head[:1] == b"\x08" and len(head) > 2 and 1 <= head[1] <= 32 and head[2] in ONNX_FIELDS:
         raise Refused("unsupported", RULES["other"], "an ONNX model")

@@ -6,16 +6,21 @@ table is refused; the commonest are refused with what to do about them.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from uapfast.safeload.dtypes import DTYPES
 from uapfast.safeload.limits import Limits
-from uapfast.safeload.opcodes import Named, Ordered
+from uapfast.safeload.opcodes import Named, Ordered, Unread
+from uapfast.safeload.plaindata import plain_names
 from uapfast.safeload.refusal import Refused, shown
 
 SAVE = "save the state dict alone: torch.save(model.state_dict(), path), or safetensors"
 WHOLE = "a whole state dict"
+DENSE = "a state dict of plain dense tensors"
+PYTHON_2 = ("__builtin__", "commands")
 STORAGES = {
     "BoolStorage": "BOOL", "ByteStorage": "U8", "CharStorage": "I8", "ShortStorage": "I16",
     "IntStorage": "I32",
@@ -25,7 +30,7 @@ STORAGES = {
 BY_TORCH = {d.torch: name for name, d in DTYPES.items()} | {
     "half": "F16", "float": "F32", "double": "F64", "long": "I64", "int": "I32", "short": "I16"
 }  # fmt: skip
-# Kinds of tensors that are known and not read.
+# Kinds of tensors that are known and not read: the functions that make them,
 OTHER_TENSORS = {
     "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
     "torch._utils._rebuild_sparse_csr_tensor": "a sparse tensor",
@@ -33,26 +38,49 @@ OTHER_TENSORS = {
     "torch._utils._rebuild_nested_tensor": "a nested tensor",
     "torch._utils._rebuild_meta_tensor_no_storage": "a meta tensor (without values)",
     "torch._utils._rebuild_wrapper_subclass": "a tensor subclass",
-    "torch._tensor._rebuild_from_type_v2": "a tensor subclass, or a tensor with attributes",
-    "torch._utils._rebuild_parameter_with_state": "a parameter with attributes",
     "torch._utils._rebuild_device_tensor_from_numpy": "a tensor of another device",
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": "a tensor of another device",
-    "torch.serialization._get_layout": "a sparse tensor",
-    "torch.ComplexFloatStorage": "a complex tensor",
-    "torch.ComplexDoubleStorage": "a complex tensor",
-    "torch.complex32": "a complex tensor",
-    "torch.complex64": "a complex tensor",
-    "torch.complex128": "a complex tensor",
-} | {f"torch.{q}Storage": "a quantised tensor" for q in ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")}
+}
+# their storages, with the bytes of an element,
+COMPLEX, QUANTISED = "a complex tensor", "a quantised tensor"
+OTHER_STORAGES = {
+    "ComplexFloatStorage": (COMPLEX, 8),
+    "ComplexDoubleStorage": (COMPLEX, 16),
+    "QInt8Storage": (QUANTISED, 1),
+    "QUInt8Storage": (QUANTISED, 1),
+    "QInt32Storage": (QUANTISED, 4),
+    "QUInt4x2Storage": (QUANTISED, 1),
+    "QUInt2x4Storage": (QUANTISED, 1),
+}
+# and their types, which may stand in a checkpoint as plain values too.
+OTHER_DTYPES = (
+    dict.fromkeys("complex32 complex64 complex128 chalf cfloat cdouble".split(), COMPLEX)
+    | dict.fromkeys("qint8 quint8 qint32 quint4x2 quint2x4".split(), QUANTISED)
+    | {"float8_e8m0fnu": "a tensor of scales without sign or fraction"}
+    | {
+        name: "a tensor of elements of less than a byte, or of bits"
+        for name in (*(f"{sign}int{n}" for sign in ("", "u") for n in range(1, 8)), "float4_e2m1fn_x2",
+                     "bit", "bits8", "bits16", "bits1x8", "bits2x4", "bits4x2")
+    }
+)  # fmt: skip
+TENSOR_CLASSES = ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
+SUBCLASS = ("torch._tensor._rebuild_from_type_v2", "torch._utils._rebuild_wrapper_subclass")
 
 
 class Storage:
-    """Bytes that tensors share: its key in the file, safetensors type (None: untyped), size in bytes."""
+    """Bytes that tensors share.
 
-    __slots__ = ("dtype", "key", "nbytes")
+    Its key in the file, safetensors type (None: untyped, or not read), size in bytes, bytes of an element,
+    and what its tensors are where they are not read.
+    """
 
-    def __init__(self, key: str, dtype: str | None, nbytes: int) -> None:
-        self.key, self.dtype, self.nbytes = key, dtype, nbytes
+    __slots__ = ("dtype", "item", "key", "nbytes", "unread")
+
+    def __init__(
+        self, key: str, dtype: str | None, nbytes: int, item: int | None = None, unread: str | None = None
+    ) -> None:
+        self.key, self.dtype, self.nbytes, self.unread = key, dtype, nbytes, unread
+        self.item = item or (DTYPES[dtype].size if dtype else 1)
 
 
 class Tensor:
@@ -86,28 +114,50 @@ class Torch:
             "torch._utils._rebuild_tensor_v2": self.tensor,
             "torch._utils._rebuild_tensor_v3": self.tensor_v3,
             "torch._utils._rebuild_parameter": _parameter,
+            "torch._utils._rebuild_parameter_with_state": _parameter,
+            "torch._tensor._rebuild_from_type_v2": self.typed,
             "torch.Size": lambda sizes=(): tuple(sizes),
             "torch.device": _plain,
         }
-        self.names = {name: Named(name, call) for name, call in table.items()}
+        self.makers = [
+            call for name, call in table.items() if "_rebuild_tensor" in name or "_parameter" in name
+        ]
+        self.recent: list[str] = []
+        self.names = plain_names() | {name: Named(name, call) for name, call in table.items()}
         for place in ("torch", "torch.cuda"):
             for name, dtype in STORAGES.items():
-                self.names[f"{place}.{name}"] = Named(f"{place}.{name}", value=("storage", dtype))
+                self._name(f"{place}.{name}", ("storage", dtype, DTYPES[dtype].size, None))
+            for name, (unread, item) in OTHER_STORAGES.items():
+                self._name(f"{place}.{name}", ("storage", None, item, unread))
         for name in ("torch.storage.UntypedStorage", "torch.UntypedStorage"):
-            self.names[name] = Named(name, value=("storage", None))
+            self._name(name, ("storage", None, 1, None))
         for name, dtype in BY_TORCH.items():
-            self.names[f"torch.{name}"] = Named(f"torch.{name}", value=("dtype", dtype))
+            self._name(f"torch.{name}", ("dtype", dtype, None))
+        for name, unread in OTHER_DTYPES.items():
+            self._name(f"torch.{name}", ("dtype", None, unread))
+        for name in TENSOR_CLASSES:
+            self._name(name, ("tensor",))
+        for name, unread in OTHER_TENSORS.items():
+            self.names[name] = Named(name, partial(_unread, f"{unread} ({name})"))
+
+    def _name(self, name: str, value: tuple[Any, ...]) -> None:
+        self.names[name] = Named(name, value=value)
 
     def resolve(self, module: str, name: str) -> Named:
         """What stands for ``module.name``; raises ``Refused`` for all that is not in the table."""
         full = f"{module}.{name}"
+        before, self.recent = self.recent, [*self.recent[-1:], full]
         if full in self.names:
             return self.names[full]
-        if full in OTHER_TENSORS:
-            raise Refused(
-                "unsupported", "a state dict of plain dense tensors", f"{OTHER_TENSORS[full]} ({full})"
-            )
-        what = "a pickled module" if module.startswith(("torch.nn", "torchvision", "timm")) else "a program"
+        root = module.partition(".")[0]
+        if module.startswith(("torch.nn", "torchvision", "timm")):
+            what = "a pickled module"
+        elif root in sys.stdlib_module_names or root in PYTHON_2:
+            what = "a program"
+        elif not set(SUBCLASS).isdisjoint(before):
+            raise Refused("unsupported", DENSE, f"a tensor subclass, {shown(full)}")
+        else:
+            what = "an object of foreign code"
         raise Refused("unsafe", f"tensors without code ({SAVE})", f"{what} that names {shown(full)}")
 
     def persistent(self, pid: Any) -> Storage:
@@ -128,35 +178,42 @@ class Torch:
             raise _bad("a storage without a key or a size")
         if len(pid) == 6 and pid[5] is not None:
             raise Refused("unsupported", f"a file by torch 0.4 or newer ({SAVE})", "a view of a storage")
-        dtype = named.value[1]
-        nbytes = numel * (DTYPES[dtype].size if dtype else 1)
-        found = self.storages.setdefault(key, Storage(key, dtype, nbytes))
-        if (found.dtype, found.nbytes) != (dtype, nbytes):
+        _, dtype, item, unread = named.value
+        made = Storage(key, dtype, numel * item, item, unread)
+        found = self.storages.setdefault(key, made)
+        if (found.dtype, found.nbytes, found.item) != (dtype, made.nbytes, item):
             raise _bad(f"storage {shown(key)} with two sizes or types")
         return found
 
-    def tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> Tensor:
+    def tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> Tensor | Unread:
         """``_rebuild_tensor_v2``: requires_grad and hooks do not matter; metadata must be empty."""
+        if isinstance(storage, Storage) and storage.unread:
+            return Unread(storage.unread)
         if not isinstance(storage, Storage) or storage.dtype is None:
             raise _bad("a tensor without a typed storage")
         return self._view(storage, storage.dtype, offset, size, stride, more[2:])
 
-    def tensor_v3(self, storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> Tensor:
+    def tensor_v3(self, storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> Tensor | Unread:
         """``_rebuild_tensor_v3``: bytes, and the type beside them."""
         dtype = more[2].value if len(more) > 2 and isinstance(more[2], Named) else None
         if not isinstance(storage, Storage) or not dtype or dtype[0] != "dtype":
             raise _bad("a tensor without a storage or a type")
+        if dtype[2]:
+            return Unread(f"{dtype[2]} ({more[2].name})")
         return self._view(storage, dtype[1], offset, size, stride, more[3:])
+
+    def typed(self, make: Any = None, kind: Any = None, arguments: Any = None, *_: Any) -> Any:
+        """``_rebuild_from_type_v2``: a tensor with attributes, which are dropped."""
+        known = isinstance(make, Named) and make.call in self.makers and isinstance(arguments, tuple)
+        if not known or not isinstance(kind, Named) or kind.value != ("tensor",):
+            return Unread("a tensor subclass, or a tensor with attributes")
+        return make.call(*arguments)
 
     def _view(
         self, storage: Storage, dtype: str, offset: Any, size: Any, stride: Any, metadata: Any
-    ) -> Tensor:
+    ) -> Tensor | Unread:
         if any(metadata):
-            raise Refused(
-                "unsupported",
-                "a state dict of plain dense tensors",
-                "a tensor with conjugate or negative bits",
-            )
+            return Unread("a tensor with conjugate or negative bits")
         self.tensors += 1
         if self.tensors > 2 * self.limits.tensors:
             raise Refused(
@@ -197,6 +254,10 @@ def _plain(*arguments: Any) -> None:
     """A device: inert."""
 
 
+def _unread(what: str, *arguments: Any) -> Unread:
+    return Unread(what)
+
+
 def _ordered(pairs: Any = ()) -> Ordered:
     made = Ordered()
     if not isinstance(pairs, tuple | list):
@@ -208,7 +269,7 @@ def _ordered(pairs: Any = ()) -> Ordered:
     return made
 
 
-def _parameter(data: Any = None, *_: Any) -> Tensor:
-    if not isinstance(data, Tensor):
+def _parameter(data: Any = None, *_: Any) -> Tensor | Unread:
+    if not isinstance(data, Tensor | Unread):
         raise _bad("a parameter without a tensor")
     return data

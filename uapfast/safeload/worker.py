@@ -33,8 +33,9 @@ def report_of(source: int, size: int, target: int, legacy: bool, limits: Limits)
     except Refused as exc:
         refused = exc
     except MemoryError:
+        rule = f"a file that is read within {limits.memory_bytes} bytes of memory"
         refused = Refused(
-            "too large", f"a file that is read within {limits.memory_bytes} bytes of memory", "more"
+            "too large", rule, "more (a strided tensor takes twice its size: save it contiguous)"
         )
     except OSError as exc:
         refused = Refused("corrupt", "a readable file", exc.strerror or str(exc))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from uapfast.safeload.limits import Limits
@@ -25,6 +25,7 @@ RATIO, FREE_RATIO, FREE_TOTAL = 100, 1 << 20, 16 << 20  # deflate: what any reco
 FLAGS = 0x0806 | 0x0008  # UTF-8 names, deflate's speed, sizes after the data
 WHOLE = "a whole zip archive"
 FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF
+CHUNK = 4 << 20  # bytes of a record that are in memory at once
 
 
 class Record(NamedTuple):
@@ -50,6 +51,12 @@ def pread(handle: int, count: int, offset: int) -> bytes:
     if len(out) != count:
         raise Refused("corrupt", "a whole file", "its end in the middle (is it truncated?)")
     return out
+
+
+def pieces(handle: int, count: int, offset: int) -> Iterator[bytes]:
+    """``count`` bytes, at most ``CHUNK`` at once."""
+    for at in range(offset, offset + count, CHUNK):
+        yield pread(handle, min(CHUNK, offset + count - at), at)
 
 
 class Archive:
@@ -153,13 +160,23 @@ class Archive:
             raise _broken("a directory that is longer than its records")
         return found
 
-    def read(self, record: Record) -> bytearray:
-        """The content of a record, its checksum compared."""
-        start = self._begin(record)
-        out = self._stored(record, start) if record.method == 0 else self._inflated(record, start)
-        if zlib.crc32(out) != record.crc:
+    def read(self, record: Record) -> bytes:
+        """The content of a record as a whole; raises as :meth:`chunks`."""
+        return b"".join(self.chunks(record))
+
+    def chunks(self, record: Record) -> Iterator[bytes]:
+        """The content of a record in pieces; size and checksum are compared when the last one was taken.
+
+        A checksum of 0 was not computed (``torch.serialization.set_crc32_options(False)``).
+        """
+        start, crc = self._begin(record), 0
+        for chunk in (
+            self._inflated(record, start) if record.method else pieces(self.handle, record.size, start)
+        ):
+            crc = zlib.crc32(chunk, crc)
+            yield chunk
+        if record.crc and crc != record.crc:
             raise _broken(f"record {shown(record.name)} with another checksum than it states")
-        return out
 
     def _begin(self, record: Record) -> int:
         raw = pread(self.handle, LOCAL.size, record.offset)
@@ -175,34 +192,24 @@ class Archive:
             raise _broken(f"record {shown(record.name)} that reaches into the next")
         return start
 
-    def _stored(self, record: Record, start: int) -> bytearray:
-        out = bytearray(record.size)
-        view, done = memoryview(out), 0
-        while done < record.size:
-            got = os.preadv(self.handle, [view[done:]], start + done)
-            if not got:
-                raise _broken("its end in the middle (is it truncated?)")
-            done += got
-        return out
-
-    def _inflated(self, record: Record, start: int) -> bytearray:
-        engine, out, at = zlib.decompressobj(-15), bytearray(), start
+    def _inflated(self, record: Record, start: int) -> Iterator[bytes]:
+        engine, done, at = zlib.decompressobj(-15), 0, start
         try:
             while at < start + record.packed:
                 chunk = pread(self.handle, min(1 << 16, start + record.packed - at), at)
                 at += len(chunk)
                 while chunk and not engine.eof:
-                    out += engine.decompress(chunk, min(1 << 20, record.size + 1 - len(out)))
-                    chunk = engine.unconsumed_tail
-                    if len(out) > record.size:
+                    out = engine.decompress(chunk, min(1 << 20, record.size + 1 - done))
+                    chunk, done = engine.unconsumed_tail, done + len(out)
+                    if done > record.size:
                         raise _broken(
                             f"record {shown(record.name)} that inflates beyond its {record.size} bytes"
                         )
+                    yield out
         except zlib.error as exc:
             raise _broken(f"record {shown(record.name)} that does not inflate ({exc})") from None
-        if not engine.eof or engine.unused_data or len(out) != record.size:
-            raise _broken(f"record {shown(record.name)} that inflates to {len(out)} bytes, not {record.size}")
-        return out
+        if not engine.eof or engine.unused_data or done != record.size:
+            raise _broken(f"record {shown(record.name)} that inflates to {done} bytes, not {record.size}")
 
 
 def _name(raw: bytes) -> str:

@@ -84,7 +84,7 @@ class DeviceSkeleton(Skeleton):
         self._forwards: dict[tuple[int, ...], _Forward | None] = {}
         self._total = torch.zeros(0)
         self._seen = torch.zeros(1, dtype=torch.float32, pin_memory=device.pinned)
-        self._unchecked: tuple[Mapping[str, Tensor], object] | None = None  # weights, and where they are from
+        self._unchecked: tuple[object] | None = None  # where weights are from that were not judged yet
         self.stream.wait(device.main().record())
         start = super().__init__
         self.stream.now(lambda: start(suspect, str(device.place), precision))
@@ -123,7 +123,7 @@ class DeviceSkeleton(Skeleton):
     def _take_in_place(
         self, tensors: Mapping[str, Tensor], path: object, fits: Shapes | None, flat: Tensor | None
     ) -> None:
-        names, flat = self.shapes.to_copy(tensors, path, fits, flat)
+        tensors, names, flat = self.shapes.to_copy(tensors, path, fits, flat)
         alike: dict[bool, tuple[list[Tensor], list[Tensor]]] = {True: ([], []), False: ([], [])}
         for name in names:
             target, tensor = self._targets[name], tensors[name]
@@ -142,14 +142,14 @@ class DeviceSkeleton(Skeleton):
                 self._total += t.sum().to(torch.float32)
 
         self.stream.do(copy)
-        self._unchecked = tensors, path
+        self._unchecked = (path,)
 
     def settled(self) -> bool:
         """As :meth:`Skeleton.settled`; raises ``SuspectError`` for NaN or infinite weights."""
         if self._unchecked is not None:
-            weights, path = self._unchecked
+            (path,) = self._unchecked
             if not bool(torch.isfinite(self._seen).all()):
-                self.stream.now(lambda: self._check_finite(weights, path))
+                self.stream.now(lambda: self._check_finite(path))
             self._unchecked = None
         return self.stream.now(super().settled)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uapfast.models.checkpoint import check_fit
+from uapfast.models.fitting import Fitted, Wanted, check_whole, fit
 from uapfast.safeload import LastHeader, Limits, open_checkpoint
 from uapfast.safeload.dtypes import DTYPES
 from uapfast.safeload.header import Header
@@ -26,25 +26,32 @@ class Shapes(dict[str, tuple[int, ...]]):
     """Names and shapes of an architecture's weights.
 
     Attributes:
+        wants: the same, with types and the rules for values.
         places: where some of them begin in one tensor of all float32 weights, bytes.
         flat: size of that tensor, bytes.
         apart: those without a place in it.
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        super().__init__(shapes)
+    def __init__(self, wants: Wanted) -> None:
+        super().__init__(wants.shapes)
+        self.wants = wants
         self.places: Mapping[str, int] = {}
         self.flat = 0
-        self.apart = list(shapes)
+        self.apart = list(wants.shapes)
 
     def to_copy(
         self, tensors: Mapping[str, Tensor], path: object, fits: Shapes | None, flat: Tensor | None
-    ) -> tuple[Iterable[str], Tensor | None]:
-        """Names to be copied one by one, and what is copied at once; checked unless they fitted already."""
-        if fits is not self:
-            check_fit(self, {name: tuple(t.shape) for name, t in tensors.items()}, path)
-            return tensors, None
-        return (tensors, None) if flat is None else (self.apart, flat)
+    ) -> tuple[Mapping[str, Tensor], Iterable[str], Tensor | None]:
+        """Weights, which of them are copied one by one, and what is copied at once.
+
+        Unless they were found to fit already, they are checked, and come under the architecture's names.
+        """
+        if fits is self:
+            return (tensors, tensors, None) if flat is None else (tensors, self.apart, flat)
+        shapes, dtypes = {n: t.shape for n, t in tensors.items()}, {n: t.dtype for n, t in tensors.items()}
+        tensors = fit(self.wants, shapes, dtypes, path).complete(tensors, self.wants)
+        check_whole(self.wants, tensors, path)
+        return tensors, tensors, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ class Layout:
     Attributes:
         header: of the files that it is for.
         buffers: bytes of every tensor, in the order of the file.
-        tensors: the same memory as tensors, by name.
+        tensors: the same memory as tensors, by the architecture's names.
         hashed: what the SHA-256 is over, in its order.
         fits: names and shapes of an architecture that these were found to be.
         flat: the tensors of ``fits.places`` at their places, float32; None if one has another type.
@@ -115,19 +122,28 @@ class Slot:
         if was is not None and was.fits is shapes:
             if was.header is header or list(was.header.tensors.items()) == list(header.tensors.items()):
                 return was
-        check_fit(shapes, {name: info.shape for name, info in header.tensors.items()}, path)
-        self._layout = self._place(header, shapes)
+        fitted = fit(
+            shapes.wants,
+            {name: info.shape for name, info in header.tensors.items()},
+            {name: _dtype(info.dtype) for name, info in header.tensors.items()},
+            path,
+            header.metadata,
+        )
+        self._layout = self._place(header, shapes, fitted)
         return self._layout
 
-    def _place(self, header: Header, shapes: Shapes) -> Layout:
+    def _place(self, header: Header, shapes: Shapes, fitted: Fitted) -> Layout:
         places, end = [], math.ceil(shapes.flat / ALIGN) * ALIGN
-        whole = all(header.tensors[name].dtype == "F32" for name in shapes.places)
+        own = {fitted.sources[name]: place for name, place in shapes.places.items()}
+        whole = all(source and header.tensors[source].dtype == "F32" for source in own)
         for info in header.tensors.values():
-            if whole and info.name in shapes.places:
-                places.append(shapes.places[info.name])
+            if whole and info.name in own:
+                places.append(own[info.name])
                 continue
             places.append(end)
             end += math.ceil(info.nbytes / ALIGN) * ALIGN
+        counters = [name for name, source in fitted.sources.items() if source is None]
+        begin, end = end, end + ALIGN * len(counters)
         if len(self._buffer) < end:
             self._buffer, self._layout = torch.empty(0, dtype=torch.uint8), None
             if self._room is not None and end > self._room.share:
@@ -136,22 +152,31 @@ class Slot:
         raw, buffers, tensors = memoryview(self._buffer.numpy().data), {}, {}
         for info, place in zip(header.tensors.values(), places, strict=True):
             part = self._buffer[place : place + info.nbytes]
-            tensors[info.name] = part.view(getattr(torch, DTYPES[info.dtype].torch)).view(tuple(info.shape))
+            tensors[info.name] = part.view(_dtype(info.dtype)).view(tuple(info.shape))
             buffers[info.name] = raw[place : place + info.nbytes]
         hashed: list[bytes | memoryview] = []
         for name in sorted(tensors):
             hashed.append(f"{name}:{tensors[name].dtype}:{tuple(tensors[name].shape)}".encode())
             hashed.append(buffers[name])
+        ours = {name: tensors[source] for name, source in fitted.sources.items() if source is not None}
+        for name, place in zip(counters, range(begin, end, ALIGN), strict=True):
+            dtype = shapes.wants.dtypes[name]
+            ours[name] = self._buffer[place : place + dtype.itemsize].zero_().view(dtype).view(shapes[name])
         flat = self._buffer[: shapes.flat]
         flat.zero_()  # between the tensors as well: what was there may be NaN
         return Layout(
             header,
             list(buffers.values()),
-            tensors,
+            ours,
             hashed,
             shapes,
             flat.view(torch.float32) if whole else None,
         )
+
+
+def _dtype(name: str) -> torch.dtype:
+    found: torch.dtype = getattr(torch, DTYPES[name].torch)
+    return found
 
 
 @dataclass(frozen=True)
@@ -159,7 +184,7 @@ class Loaded:
     """A checkpoint in memory.
 
     Attributes:
-        tensors: by name, in the order of the file; views of a :class:`Slot`, not to be written to.
+        tensors: by the architecture's names; views of a :class:`Slot`, not to be written to.
         sha256: of names, dtypes, shapes and bytes, as :func:`uapfast.models.model.tensors_sha256`.
         seconds: that reading and hashing took.
         fits: names and shapes of an architecture that it was found to have.
@@ -194,6 +219,7 @@ def read_checkpoint(
     with open_checkpoint(suspect.path, limits or DEFAULT, slot.last) as found:
         layout = slot.lay_out(found.header, shapes_of(suspect), suspect.shown)
         found.read_all_into(layout.buffers)
+    check_whole(layout.fits.wants, layout.tensors, suspect.shown)
     digest = hashlib.sha256()
     for part in layout.hashed:
         digest.update(part)

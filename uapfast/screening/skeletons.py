@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from uapfast.errors import InputError, ModelError, SuspectError, UapfastError
 from uapfast.models.answers import as_tensor
 from uapfast.models.checkpoint import fill
+from uapfast.models.fitting import check_finite, wanted
 from uapfast.models.model import frozen
 from uapfast.models.registry import arch_file, resolve_arch
 from uapfast.screening.batches import BATCH, batch_size, batches
@@ -80,7 +81,7 @@ class Skeleton:
         odd = [name for name, tensor in state.items() if not isinstance(tensor, Tensor)]
         if odd:
             raise ModelError("screen", "arch", f"a network whose state is tensors ({suspect.arch})", odd[0])
-        self.shapes = Shapes({name: tuple(tensor.shape) for name, tensor in state.items()})
+        self.shapes = Shapes(wanted(self._inner))
         self._flat = torch.empty(0)
         self._targets: dict[str, Tensor] = {}
         self.in_place = plain(self._inner)
@@ -122,25 +123,22 @@ class Skeleton:
         if self._settled and self._spare is not None:
             self.module = copy.deepcopy(self._spare)
         if not self.in_place:
-            fill(self._inner, tensors, path)
+            fill(self._inner, tensors, path, self.shapes.wants)
         else:
-            names, flat = self.shapes.to_copy(tensors, path, fits, flat)
+            tensors, names, flat = self.shapes.to_copy(tensors, path, fits, flat)
             if flat is not None:
                 self._flat.copy_(flat)
             if names:
                 torch._foreach_copy_([self._targets[n] for n in names], [tensors[n] for n in names])
-            self._check_finite(tensors, path)
+            self._check_finite(path)
         if not self._settled and self._spare is None:
             self._spare = copy.deepcopy(self.module)
 
-    def _check_finite(self, tensors: Mapping[str, Tensor], path: object) -> None:
+    def _check_finite(self, path: object) -> None:
         """What was copied, after the cast (which may overflow)."""
         # one sum sees every NaN and infinity; that it overflows without any only costs the loop below
-        if not self._loose and math.isfinite(float(self._flat.sum())):
-            return
-        for name in tensors:
-            if not bool(torch.isfinite(self._targets[name]).all()):
-                raise SuspectError("load", f"weights {name}", "finite", f"NaN or infinity ({path})")
+        if self._loose or not math.isfinite(float(self._flat.sum())):
+            check_finite(self.shapes.wants, self._targets, path)
 
     def settled(self) -> bool:
         """Whether the network is as it was loaded, asked after its first answers.

@@ -24,9 +24,10 @@ def as_suspect(
         InputError: not something that answers.
     """
     model, own = as_model(suspect, output=output, device=device), reference.preprocessing
+    notes = list(model.notes)
     if own is None or model.module is None or model.preprocessing is not None:
-        return model, []
-    return model.with_preprocessing(**own), [preprocessing_note(own)]
+        return model, notes
+    return model.with_preprocessing(**own), [*notes, preprocessing_note(own)]
 
 
 def preprocessing_note(own: dict[str, list[float]]) -> str:

@@ -1,0 +1,202 @@
+"""Weights that are the network's in another form are taken and told; anything else is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, weight_norm
+
+from uapfast.errors import ModelError, SuspectError
+from uapfast.models.checkpoint import fill, load_model, read_weights, save_weights
+from uapfast.models.model import tensors_sha256
+from uapfast.models.registry import resolve_arch
+from uapfast.screening.plan import Suspect
+from uapfast.screening.reader import Slot, read_checkpoint
+from uapfast.screening.skeletons import Skeletons
+
+SPEC = "uapfast:resnet-small?size=8&classes=3"
+X = torch.rand(5, 1, 8, 8)
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    module = resolve_arch(SPEC)()
+    module(torch.rand(8, 1, 8, 8))  # counters and statistics that a fresh one has not
+    return module.eval()
+
+
+RIGHT = network()
+STATE = RIGHT.state_dict()
+
+
+class Frozen(nn.Module):
+    """As the detection libraries freeze batch norm: everything is a buffer, nothing is counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+            self.register_buffer(name, torch.full((2,), value))
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(3, 3)
+        self.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
+        self.register_buffer("seen", torch.tensor(torch.inf))
+        self.register_buffer("scale", torch.ones(3))
+        self.register_buffer("index", torch.arange(3))
+
+
+class Tied(nn.Module):
+    def __init__(self, tie: bool = True) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+        if tie:
+            self.b.weight = self.a.weight
+
+
+def without_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+
+
+FORMS: dict[str, tuple[Any, str]] = {
+    "as it is": (lambda s: dict(s), ""),
+    "no counters": (without_counters, "Counters of batches were missing"),
+    "counters of shape 1": (
+        lambda s: {k: v.reshape(1) if v.dtype == torch.int64 else v for k, v in s.items()},
+        "",
+    ),
+    "parallel": (lambda s: {f"module.{k}": v for k, v in s.items()}, "begin with module."),
+    "compiled, parallel": (lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()}, "_orig_mod."),
+    "averaged": (
+        lambda s: {"n_averaged": torch.tensor(3), **{f"module.{k}": v for k, v in s.items()}},
+        "begin with module.",
+    ),
+    "double": (lambda s: {k: v.double() for k, v in s.items()}, ""),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_one_network_answer_alike(tmp_path: Path, form: str) -> None:
+    """In ``load_model`` and in ``screen``, after another suspect's weights."""
+    change, said = FORMS[form]
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(change({k: v.clone() for k, v in STATE.items()}), path)
+    right = load_model(SPEC, right_file(tmp_path)).answers(X).values
+    model = load_model(SPEC, path)
+    assert torch.equal(model.answers(X).values, right)
+    assert said in " ".join(model.notes) and bool(said) == bool(model.notes)
+    save_weights(network(7), tmp_path / "other.safetensors")
+    skeletons, slot = Skeletons(), Slot()
+    answers = []
+    for file in ("other.safetensors", "w.safetensors", "other.safetensors", "w.safetensors"):
+        suspect = Suspect(str(tmp_path / file), SPEC)
+        loaded = read_checkpoint(suspect, slot, skeletons.shapes)
+        with skeletons.borrow(suspect) as skeleton:
+            skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)
+            answers.append(skeleton.answer([X], len(X), file))
+    assert torch.equal(answers[1], answers[3]) and torch.equal(answers[0], answers[2])
+    assert torch.allclose(answers[1], right, atol=1e-6) and not torch.allclose(answers[0], right, atol=1e-3)
+
+
+def right_file(folder: Path) -> Path:
+    save_weights(RIGHT, folder / "right.safetensors")
+    return folder / "right.safetensors"
+
+
+def test_batch_norm_frozen_and_not() -> None:
+    norm = nn.BatchNorm1d(2)
+    norm.weight.data.fill_(3)
+    frozen = Frozen()
+    assert "does not keep" in fill(frozen, norm.state_dict(), "w")[0] and frozen.weight.tolist() == [3, 3]
+    other = nn.BatchNorm1d(2)
+    assert "were missing" in fill(other, frozen.state_dict(), "w")[0] and other.weight.tolist() == [3, 3]
+    with pytest.raises(ModelError, match=r"unexpected: num_batches_tracked"):
+        fill(nn.Linear(2, 2), {**nn.Linear(2, 2).state_dict(), "num_batches_tracked": torch.tensor(1)}, "w")
+    with pytest.raises(ModelError, match=r"missing: running_mean"):
+        fill(nn.BatchNorm1d(2), {k: v for k, v in norm.state_dict().items() if k != "running_mean"}, "w")
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_weight_norm_old_and_new(name: str) -> None:
+    def made(norm: Any, seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        part = nn.Linear(3, 2)
+        module: nn.Module = nn.Sequential(
+            norm(part, name) if name == "weight" else part, norm(nn.Linear(2, 2))
+        )
+        return module
+
+    x = torch.rand(4, 3)
+    for of, to in ((weight_norm, parametrizations.weight_norm), (parametrizations.weight_norm, weight_norm)):
+        source, target = made(of, 1), made(to, 2)
+        notes = fill(target, source.state_dict(), "w")
+        assert "Weight norm in its other form" in notes[0]
+        with torch.no_grad():
+            assert torch.equal(source(x), target(x))
+        assert not fill(made(of, 3), source.state_dict(), "w")
+
+
+def test_a_tied_weight_that_was_left_out(tmp_path: Path) -> None:
+    safetensors.torch.save_model(Tied(), str(tmp_path / "w.safetensors"))
+    state = read_weights(tmp_path / "w.safetensors")
+    assert len(state) == 3 and len(state.left_out) >= 1
+    module = Tied()
+    assert "ties to others were left out" in fill(module, state, "w")[0]
+    assert torch.equal(module.b.weight, state.get("a.weight", state.get("b.weight")))
+    with pytest.raises(
+        ModelError, match=r"[ab]\.weight left out as the same as [ab]\.weight, which the .* not tie"
+    ):
+        fill(Tied(tie=False), state, "w")
+    del state["a.bias"]
+    with pytest.raises(ModelError, match=r"missing: a\.bias"):
+        fill(module, state, "w")
+
+
+def test_buffers_that_are_infinite_on_purpose() -> None:
+    state = Masked().state_dict()
+    module = Masked()
+    assert fill(module, state, "w") == () and tensors_sha256(module) != ""
+    for name in ("lin.weight", "scale"):
+        bad = {k: v.clone() for k, v in state.items()}
+        bad[name].view(-1)[0] = torch.inf
+        with pytest.raises(SuspectError, match=f"weights {name} must be finite"):
+            fill(Masked(), bad, "w")
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.uint8, torch.bool])
+def test_integers_are_no_weights(tmp_path: Path, dtype: torch.dtype) -> None:
+    state = {k: v.to(dtype) for k, v in STATE.items()}
+    with pytest.raises(ModelError, match=rf"must be real numbers \(torch\.float32; .*got {dtype}"):
+        fill(network(), state, "w")
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+    suspect = Suspect(str(tmp_path / "w.safetensors"), SPEC)
+    with pytest.raises(ModelError, match="must be real numbers"):
+        read_checkpoint(suspect, Slot(), Skeletons().shapes)
+
+
+def test_whole_numbers_stay_whole() -> None:
+    state = {k: v.half() for k, v in Masked().state_dict().items()}
+    module = Masked()
+    fill(module, state, "w")
+    assert module.index.tolist() == [0, 1, 2]
+    for value in (0.5, float("nan"), float("inf")):
+        state["index"][1] = value
+        with pytest.raises(
+            ModelError, match=r"index must be values of torch\.int64, got torch\.float16 that"
+        ):
+            fill(Masked(), state, "w")
+    counted = {k: v.half() for k, v in nn.BatchNorm1d(2).state_dict().items()}
+    counted["num_batches_tracked"].fill_(float("inf"))  # 100,000 batches in half precision
+    fill(nn.BatchNorm1d(2), counted, "w")
+
+
+def test_a_network_without_sizes_is_refused() -> None:
+    with pytest.raises(ModelError, match="a network whose state is tensors of known sizes"):
+        fill(nn.LazyLinear(2), {}, "w")
