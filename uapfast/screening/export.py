@@ -66,12 +66,12 @@ def schema() -> pa.Schema:
 
 
 def finished_rows(
-    store: Store, reference: str, name: str, population: Population, fdr: float
+    store: Store, reference: str, about: About, population: Population, fdr: float
 ) -> Iterator[Row]:
-    """Rows of one reference, which is called ``name``, with what all rows together say."""
-    q = q_values([n.p_value for n in store.numbers(reference)])
+    """Rows of one reference, named as ``about`` says, with what all rows together say."""
+    q = q_values([n.p_value for n in store.numbers(reference)], about.alpha)
     for row, value in zip(store.rows(reference), q, strict=True):
-        yield finished(replace(row, reference=name), value, population, fdr)
+        yield finished(replace(row, reference=about.name), value, population, fdr)
 
 
 def populations(store: Store, references: Mapping[str, About]) -> dict[str, Population]:
@@ -108,9 +108,7 @@ def summarise(store: Store, references: Mapping[str, About], fdr: float) -> Summ
     """What a finished run comes to, without a table."""
     found, count = populations(store, references), _Count()
     for reference in store.references:
-        for batch in _batches(
-            finished_rows(store, reference, references[reference].name, found[reference], fdr)
-        ):
+        for batch in _batches(finished_rows(store, reference, references[reference], found[reference], fdr)):
             count.add(batch)
     return count.summary(store.counts()[0], found)
 
@@ -124,7 +122,7 @@ def _write(store: Store, path: str, references: Mapping[str, About], fdr: float)
     with pq.ParquetWriter(path, kept, compression="zstd") as writer:
         for reference in store.references:
             for batch in _batches(
-                finished_rows(store, reference, references[reference].name, found[reference], fdr)
+                finished_rows(store, reference, references[reference], found[reference], fdr)
             ):
                 count.add(batch)
                 writer.write_table(pa.Table.from_pylist([r.to_dict() for r in batch], schema=kept))

@@ -32,7 +32,7 @@ class Settings:
     Attributes:
         alpha: level of a conviction on each side, in (0, 0.5).
         queries: most answers asked of a suspect for one reference, or None for all.
-        early: stop as soon as the answers settle it (:mod:`uapfast.method.sequential`).
+        early: let suspects go that the views left could hardly convict (:mod:`uapfast.method.sequential`).
         device: where networks run.
         workers: suspects asked at a time, or None for one a core.
         precision: of the networks, ``float32`` or ``bf16``.
@@ -86,7 +86,7 @@ class Asked:
         self.views = plan.views if most is None else min(plan.views, most // each)
         lineage = self.reference.encoder == "lineage"
         early = self.settings.early and lineage
-        self.looks = Looks.default(self.views) if early else Looks((self.views,), (1.0,))
+        self.looks = Looks.default(self.views) if early else Looks((self.views,))
 
     @property
     def queries(self) -> int:
@@ -145,7 +145,6 @@ class Asked:
                 "innocents": len(reference.innocents),
                 "views": self.views,
                 "looks": list(self.looks.views),
-                "spend": list(self.looks.spend),
                 "device": self.settings.device,
                 "precision": self.settings.precision,
             }
@@ -202,12 +201,15 @@ class Panel:
         own = {"alpha": self.settings.alpha, "uapfast": json.loads(self.versions)["uapfast"]}
         if self.settings.precision != "float32":
             own["precision"] = self.settings.precision
-        looks = {a.reference.sha256: [a.looks.views, a.looks.spend] for a in self.asked}
+        looks = {a.reference.sha256: a.looks.views for a in self.asked}
         return {sha256: _hash(own | {"looks": look}) for sha256, look in looks.items()}
 
     def about(self) -> dict[str, About]:
         """What the table needs to know of each reference, by SHA-256."""
-        return {a.reference.sha256: About(a.name, len(a.reference.innocents)) for a in self.asked}
+        return {
+            a.reference.sha256: About(a.name, len(a.reference.innocents), self.settings.alpha)
+            for a in self.asked
+        }
 
 
 def _hash(settings: dict[str, Any]) -> str:

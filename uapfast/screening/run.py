@@ -276,7 +276,7 @@ class Screening:
             raise InputError("screen", "rows", "asked for after the last suspect", "an unfinished screen")
         for sha256, about in self._run.panel.about().items():
             population = self.summary.populations[sha256]
-            yield from finished_rows(self._store, sha256, about.name, population, self._run.fdr)
+            yield from finished_rows(self._store, sha256, about, population, self._run.fdr)
 
     def close(self) -> None:
         """Give the store back; a temporary one is removed."""

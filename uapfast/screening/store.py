@@ -94,8 +94,8 @@ class Store:
             )
         if tables and version != SCHEMA_VERSION:
             raise StorageError(
-                f"screen: store must be of version {SCHEMA_VERSION}, got {version} ({self.path}; remove it, "
-                "or screen with --no-resume into another table)"
+                f"screen: store must be of version {SCHEMA_VERSION}, got {version} ({self.path}; its rows "
+                "mean something else than this uapfast's: remove it, or screen into another table)"
             )
 
     @contextlib.contextmanager
