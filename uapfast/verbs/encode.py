@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from uapfast.method.fingerprint import ask, only_labels, reduce_classes
 from uapfast.models.answers import Kind
 from uapfast.models.model import as_model
-from uapfast.reference import Reference
+from uapfast.reference import Reference, as_reference
 
 
 def ask_suspect(
@@ -36,11 +37,17 @@ def reduced_features(reference: Reference, answers: Tensor, kind: Kind) -> Any:
     return reference.suspect_features(reduce_classes(shown, reference.keep), kind == "labels")
 
 
-def encode(reference: Reference, suspect: Any, *, output: str = "auto", device: str = "cpu") -> Tensor:
+def encode(
+    reference: Reference | str | os.PathLike[str],
+    suspect: Any,
+    *,
+    output: str = "auto",
+    device: str = "cpu",
+) -> Tensor:
     """Embed a suspect's fingerprints.
 
     Args:
-        reference: from :func:`uapfast.generate` or :func:`uapfast.load`.
+        reference: from :func:`uapfast.generate` or :func:`uapfast.load`, or its file.
         suspect: ``nn.Module`` taking 0..1 images, or any callable from ``[N,C,H,W]`` float32 in 0..1
             to ``[N,K]`` logits or probabilities, or to ``[N]`` labels.
         output: what it answers with, ``logits``, ``probabilities``, ``labels``, or ``auto``.
@@ -53,6 +60,7 @@ def encode(reference: Reference, suspect: Any, *, output: str = "auto", device: 
     Raises:
         SuspectError: NaN or infinite answers, or another class count.
     """
+    reference = as_reference(reference, "encode")
     answers, kind, _ = ask_suspect(reference, suspect, output, device)
     scorer = reference.scorer(kind == "labels")
     return torch.from_numpy(scorer.embed(reduced_features(reference, answers, kind)))

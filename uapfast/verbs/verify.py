@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,15 @@ from uapfast._version import versions
 from uapfast.config import ALPHA, check
 from uapfast.errors import SuspectError
 from uapfast.method.decision import Outcome, decide, view_level_p
-from uapfast.reference import Reference
+from uapfast.reference import Reference, as_reference
 from uapfast.types import Verdict
 from uapfast.verbs.encode import ask_suspect, reduced_features
 
+log = logging.getLogger(__name__)
+
 
 def verify(
-    reference: Reference,
+    reference: Reference | str | os.PathLike[str],
     suspect: Any,
     *,
     alpha: float = ALPHA,
@@ -28,7 +32,7 @@ def verify(
     """Decide whether a suspect descends from the reference's victim.
 
     Args:
-        reference: from :func:`uapfast.generate` or :func:`uapfast.load`.
+        reference: from :func:`uapfast.generate` or :func:`uapfast.load`, or its file.
         suspect: as :func:`uapfast.encode`.
         alpha: level of a conviction on each side, in (0, 0.5); see docs/verdicts.md for what it bounds.
         output: what the suspect answers with, or ``auto``.
@@ -42,13 +46,16 @@ def verify(
     """
     good = isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and 0 < alpha < 0.5
     check(good, "verify", "alpha", "a level in (0, 0.5)", repr(alpha))
+    reference = as_reference(reference, "verify")
     try:
         answers, kind, sha256 = ask_suspect(reference, suspect, output, device)
     except SuspectError as exc:
+        log.info("verify: invalid, %s", exc)
         return invalid(reference, str(exc), alpha=alpha)
     scorer = reference.scorer(kind == "labels")
     assessment = scorer.assess(reduced_features(reference, answers, kind))
     outcome = decide(assessment, alpha)
+    log.info("verify: %s, p %.3g, reference %.12s", outcome.decision, outcome.p, reference.sha256)
     reasons = list(outcome.reasons)
     if kind == "labels":
         reasons.append("the suspect answers with labels only: the pool was reduced to labels as well")
