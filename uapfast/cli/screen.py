@@ -65,8 +65,7 @@ def screen(
         from uapfast.screening.plan import Skipped, from_folder, from_manifest
         from uapfast.screening.run import screen as run
 
-        skipped = Skipped()
-        means, stds = o.numbers(mean, "--mean"), o.numbers(std, "--std")
+        skipped, means, stds = Skipped(), o.numbers(mean, "--mean"), o.numbers(std, "--std")
         if manifest is not None:
             suspects = from_manifest(manifest, arch=arch, mean=means, std=stds)
         else:
