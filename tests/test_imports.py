@@ -60,10 +60,27 @@ def test_import_brings_nothing_heavy(code: str) -> None:
 def test_every_public_name_is_there() -> None:
     import uapfast
 
+    assert set(uapfast.__all__) <= set(dir(uapfast))
     for name in uapfast.__all__:
         assert getattr(uapfast, name) is not None, name
     with pytest.raises(AttributeError, match="no_such_name"):
         uapfast.no_such_name  # noqa: B018
+
+
+def test_dir_names_what_is_not_loaded_yet() -> None:
+    code = "import uapfast, sys; print(*dir(uapfast)); assert 'torch' not in sys.modules"
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert {"verify", "screen", "Reference", "errors"} <= set(found.stdout.split())
+
+
+def test_our_log_is_silent_until_an_application_asks_for_it() -> None:
+    code = "import uapfast, logging; logging.getLogger('uapfast.verbs.verify').error('lost')"
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert found.stdout == found.stderr == ""
 
 
 def test_verbs_are_functions_even_after_their_modules_are_imported() -> None:

@@ -6,6 +6,7 @@ Nothing here imports torch until it is used.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,14 @@ __all__ = [
     "universal_perturbation",
     "verify",
 ]
+
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # the application says where logs go
+
+
+def __dir__() -> list[str]:
+    """Names that are loaded on first use, too."""
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

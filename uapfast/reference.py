@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from uapfast.errors import InputError
 from uapfast.method import decision
 from uapfast.method.consensus import Consensus
 from uapfast.method.encoder import PaperScorer, make_network
@@ -27,9 +28,9 @@ from uapfast.reference_file import FORMAT, Record, bad, digest, make_roster, rea
 Scorer = LineageScorer | PaperScorer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reference:
-    """Immutable and safe to share between threads.
+    """Immutable and safe to share between threads. Equal if the content is (``sha256``); can be pickled.
 
     Attributes:
         plan: the queries.
@@ -59,6 +60,19 @@ class Reference:
     probe_labels: Tensor | None = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
+
+    def __eq__(self, other: object) -> bool:
+        return self.sha256 == other.sha256 if isinstance(other, Reference) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the lock, and what can be made again."""
+        return {k: v for k, v in vars(self).items() if k not in ("_cache", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _cache={}, _lock=threading.RLock())
 
     # -- what it holds -------------------------------------------------------------------------
     @property
@@ -335,4 +349,22 @@ def load(path: str | os.PathLike[str]) -> Reference:
     return reference
 
 
-__all__ = ["FORMAT", "Record", "Reference", "load", "make_roster"]
+def as_reference(given: object, where: str) -> Reference:
+    """A reference, or the one in a file.
+
+    Args:
+        given: a reference or a path.
+        where: who asks, for the error.
+
+    Raises:
+        InputError: neither.
+        ReferenceFileError: see :func:`load`.
+    """
+    if isinstance(given, Reference):
+        return given
+    if isinstance(given, str | os.PathLike):
+        return load(given)
+    raise InputError(where, "reference", "a Reference or its file", type(given).__name__)
+
+
+__all__ = ["FORMAT", "Record", "Reference", "as_reference", "load", "make_roster"]

@@ -13,9 +13,9 @@ Decision = Literal["piracy", "independent", "inconclusive", "invalid"]
 EXIT_CODES: dict[Decision, int] = {"independent": 0, "piracy": 1, "inconclusive": 3, "invalid": 4}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class UniversalPerturbation:
-    """A UAP, or a batch of them (one per model or seed), with what it cost.
+    """A UAP, or a batch of them (one per model or seed), with what it cost. Equal to itself only.
 
     Attributes:
         v: float32 ``[C,H,W]``, or ``[P,C,H,W]`` for several models; input units 0..1.
@@ -100,7 +100,7 @@ class Verdict:
     output: str | None
     reference_sha256: str
     suspect_sha256: str | None
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def exit_code(self) -> int:

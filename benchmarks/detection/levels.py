@@ -23,7 +23,6 @@ from benchmarks.detection.measures import share
 from benchmarks.detection.workers import over
 from uapfast.files import write_text
 from uapfast.method.decision import decide
-from uapfast.method.sequential import Looks
 from uapfast.method.standing import assessment
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -89,19 +88,12 @@ def draw(setting: Setting, rng: np.random.Generator) -> tuple[NDArray[np.float64
 
 
 def simulate(runs: int, name: str) -> NDArray[np.float64]:
-    """``[runs,2]``: each run's p-value of a conviction over all views, and the least of all looks.
-
-    1 where the victim did not rank first. The second is that of whoever stops at the look that suits
-    an accuser best (:mod:`uapfast.method.sequential`): ``p_j / w_j``, least over looks.
-    """
+    """``[runs]``: each run's p-value of a conviction; 1 where the victim did not rank first."""
     rng = np.random.default_rng(sum(map(ord, name)))
-    looks = Looks.default(VIEWS)
     out = []
     for _ in range(runs):
-        own, rest = draw(SETTINGS[name], rng)
-        seen = [decide(assessment(own[:k], rest[:, :k]), LEVELS[-1]) for k in looks.views]
-        p = [o.p if o.rank == 1 else 1.0 for o in seen]
-        out.append((p[-1], min(v / w for v, w in zip(p, looks.spend, strict=True))))
+        found = decide(assessment(*draw(SETTINGS[name], rng)), LEVELS[-1])
+        out.append(found.p if found.rank == 1 else 1.0)
     return np.array(out)
 
 
@@ -128,9 +120,8 @@ def main() -> None:
     args = parser.parse_args()
     parts = over(partial(simulate, args.runs), list(SETTINGS), args.jobs, "settings")
     found = dict(zip(SETTINGS, parts, strict=True))
-    tables = [table({n: p[:, i] for n, p in found.items()}) for i in range(2)]
-    write_text(RESULTS / "levels.md", TEXT.format(runs=args.runs, full=tables[0], stopped=tables[1]))
-    counts = {n: {f"{x:g}": (p <= x).sum(0).tolist() for x in LEVELS} for n, p in found.items()}
+    write_text(RESULTS / "levels.md", TEXT.format(runs=args.runs, table=table(found)))
+    counts = {n: {f"{x:g}": int((p <= x).sum()) for x in LEVELS} for n, p in found.items()}
     write_text(RESULTS / "levels.json", json.dumps({"runs": args.runs, "accused": counts}, indent=1) + "\n")
 
 
@@ -139,13 +130,10 @@ TEXT = """# Level of the decision, by simulation
 Made by `python -m benchmarks.detection.levels`: {runs} pools and innocent suspects a setting, each drawn
 anew, decided by the product's own decision (both sides, first rank). The settings are in that file.
 
-{full}
+{table}
 
-## Stopped at the look that suits an accuser best
-
-Looks after 1, 2, 5, 10 and all of 20 views, each with a share of the level (`uapfast/method/sequential.py`).
-
-{stopped}
+Stopping early accuses nobody else: looks only let suspects go, and a conviction rests on all views
+(`uapfast/method/sequential.py`).
 
 The first three rows meet the assumptions of both sides. A central victim, or twins of another recipe, void
 the candidate side; a suspect that the pool does not represent voids the suspect side; the last row voids

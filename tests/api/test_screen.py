@@ -468,7 +468,7 @@ def test_bad_arguments_are_named(world, tmp_path):
         with pytest.raises(InputError, match=f"{told} must be"):
             uapfast.screen(world.references, some, **given)
     for references in ([], 7, [7], {"a": world.references["first"], "b": world.references["first"]}):
-        with pytest.raises(InputError, match="references must be"):
+        with pytest.raises(InputError, match="references? must be"):
             uapfast.screen(references, some)
     with pytest.raises(ReferenceFileError):
         uapfast.screen(path, some)

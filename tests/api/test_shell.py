@@ -95,8 +95,35 @@ def test_usage_errors_are_one_line_and_exit_2(
 
 
 # -- exit codes ------------------------------------------------------------------------------------
-@pytest.mark.parametrize("decision", EXIT_CODES)
+REPEATED = [
+    ("verify", "r --arch a --weights w --arch b", "--arch", 2),
+    ("encode", "r --arch a --weights w --out o --out o", "--out", 2),
+    ("info", "r --json --json", "--json", 2),
+    ("generate", "--arch a --weights w --data d --pool p --out o --seed 1 --seed 2 --seed 3", "--seed", 3),
+    ("pool", "--arch a --weights w --data d --out o --twins 3 --twins 8", "--twins", 2),
+    ("screen", "r --out t --dir d --arch a --resume --no-resume", "--resume", 2),
+    ("report", "t --out o --title a --title b", "--title", 2),
+    ("subspace", "--arch a --weights w --data d --pool p --out o --eps=1 --eps=2", "--eps", 2),
+    ("demo", "--out a --out b", "--out", 2),
+]
+
+
+@pytest.mark.parametrize(("command", "arguments", "option", "times"), REPEATED)
+def test_an_option_that_is_given_again_is_an_error(
+    command: str, arguments: str, option: str, times: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, *arguments.split()]) == 2
+    want = f"error: {command}: {option} must be given once, got {times} of it"
+    assert capsys.readouterr().err.strip() == want
+
+
+def test_an_option_that_collects_may_be_given_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "t", "--out", "/tmp/no-such/o", "--reference", "a", "--reference", "b"]) == 2
+    assert "given once" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("decision", EXIT_CODES)
 def test_exit_code_and_output_of_each_decision(
     decision: Decision, as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -82,6 +82,18 @@ def make_report(channels: int = 1, **changed: Any) -> Report:
     return Report(**{**values, **changed})
 
 
+def test_convictions_come_first_whatever_their_p() -> None:
+    rows = (
+        Row("broken", "", make_verdict("invalid", None), "piracy", "modified"),
+        Row("open", "", make_verdict("inconclusive", 1e-9), "piracy", "modified"),
+        Row("free", "", make_verdict("independent", 1e-10), "innocent", "innocent"),
+        Row("thief", "", make_verdict("piracy", 1e-5), "piracy", "modified"),
+    )
+    page = render(make_report(rows=rows))
+    places = [page.index(f">{name}<") for name in ("thief", "open", "free", "broken")]
+    assert places == sorted(places)
+
+
 class Reader(HTMLParser):
     """Collects tags with attributes, checks that tags nest, and keeps the text."""
 

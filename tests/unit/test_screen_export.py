@@ -16,7 +16,7 @@ from uapfast.screening.plan import Suspect
 from uapfast.screening.rows import COLUMNS, SCHEMA_VERSION, About, Row, one_line
 from uapfast.screening.store import Store
 
-REFERENCES = {"a": About("a", 30), "b": About("b", 30)}
+REFERENCES = {"a": About("a", 30, 1e-3), "b": About("b", 30, 1e-3)}
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "screening.md"
 
 

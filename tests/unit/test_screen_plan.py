@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from uapfast.errors import InputError, ManifestError
-from uapfast.screening.plan import Suspect, as_suspects, from_folder, from_manifest
+from uapfast.screening.plan import Skipped, Suspect, as_suspects, from_folder, from_manifest
 
 NET = "uapfast:mlp-small?size=8"
 
@@ -96,11 +100,38 @@ def test_a_folder_is_searched_for_what_looks_like_a_model(tmp_path):
     assert names == ["a.safetensors", "b.pt", "dangling.pt", "sub/deep.BIN", "sub/refused.h5"]
 
 
+def test_models_are_known_by_their_first_bytes_and_what_is_skipped_is_named(tmp_path):
+    save_file({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
+    torch.save({"a": torch.zeros(2)}, tmp_path / "zip.pt")
+    torch.save({"a": torch.zeros(2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    for i, kind in enumerate(("a.safetensors", "zip.pt", "old.pt")):
+        for name in (f"blob{i}", f"step.{i}000", f"hidden-{i}.txt"):
+            shutil.copy(tmp_path / kind, tmp_path / name)
+    for name in ("best.pth.tar", "old.th", "OTHER.PTH.TAR"):
+        (tmp_path / name).touch()
+    with zipfile.ZipFile(tmp_path / "notes.docx", "w") as archive:
+        archive.writestr("word/document.xml", "text")
+    (tmp_path / "empty").touch()
+    for i in range(6):
+        (tmp_path / f"log{i}.txt").write_text('{"a": 1}' * 9)
+    os.mkfifo(tmp_path / "pipe")
+    skipped = Skipped()
+    names = {s.name for s in from_folder(tmp_path, NET, skipped=skipped)}
+    kept = {"a.safetensors", "zip.pt", "old.pt", "best.pth.tar", "old.th", "OTHER.PTH.TAR"}
+    assert names == kept | {f"blob{i}" for i in range(3)} | {f"step.{i}000" for i in range(3)} | {
+        f"hidden-{i}.txt" for i in range(3)
+    }
+    assert skipped.count == 9 and skipped.names == ["empty", "log0.txt", "log1.txt", "log2.txt", "log3.txt"]
+    assert str(skipped) == "9 (empty, log0.txt, log1.txt, log2.txt, log3.txt, ...)" and str(Skipped()) == "0"
+
+
 def test_a_folder_without_models(tmp_path):
     (tmp_path / "notes.txt").touch()
     for place in (tmp_path, tmp_path / "none"):
         with pytest.raises(InputError, match="--dir must be"):
             list(from_folder(place, NET))
+    with pytest.raises(InputError, match=r"1 \(notes.txt\) other files"):
+        list(from_folder(tmp_path, NET))
 
 
 def test_names_that_are_no_text_survive(tmp_path):

@@ -20,8 +20,29 @@ def row(**fields) -> Row:
 def test_q_values_follow_benjamini_and_hochberg_and_skip_rows_without_p():
     p = [0.01, None, 0.04, 0.03, 0.005, None]
     # by hand: sorted .005 .01 .03 .04, n = 4: .02 .02 .04 .04
-    assert q_values(p) == pytest.approx([0.02, None, 0.04, 0.04, 0.02, None])
-    assert q_values([None]) == [None] and q_values([]) == [] and q_values([0.0, 1.0]) == [0.0, 1.0]
+    assert q_values(p, 0.05) == pytest.approx([0.02, None, 0.04, 0.04, 0.02, None])
+    assert q_values([None], 0.05) == [None] and q_values([], 0.05) == []
+    assert q_values([0.0, 1.0], 0.05) == [0.0, 1.0]
+
+
+def test_rows_above_alpha_count_but_lower_no_other_q():
+    p = [0.001, 0.0012, 0.00121, 0.00122]  # plain Benjamini-Hochberg: .00122 for all
+    assert q_values(p, 0.0011) == pytest.approx([0.004, 0.004, 0.004, 0.004])
+    assert q_values(p, 0.1) == pytest.approx([0.00122] * 4)
+    few = [0.0001, 0.0009, *([0.5] * 8)]
+    fewer_views = [0.0001, 0.0009, *([0.06] * 4), *([0.9] * 4)]
+    assert q_values(few, 0.001)[:2] == q_values(fewer_views, 0.001)[:2] == pytest.approx([0.001, 0.0045])
+
+
+def test_of_many_who_would_just_miss_the_level_none_convicts_the_innocents_below_it():
+    """2,000 copies above alpha would lift every p at or below it under plain Benjamini-Hochberg."""
+    rng = np.random.default_rng(0)
+    shares = []
+    for _ in range(50):
+        p = np.concatenate([rng.random(8000), rng.uniform(1e-3, 1.1e-3, 2000)])
+        called = (p <= 1e-3) & (np.array(q_values(list(p), 1e-3)) <= 0.05)
+        shares.append(called[:8000].sum() / max(1, called.sum()))
+    assert np.mean(shares) <= 0.05 + 3 * np.sqrt(0.05 / 50)
 
 
 def test_the_share_of_innocents_among_those_called_stays_below_the_level():
@@ -29,9 +50,14 @@ def test_the_share_of_innocents_among_those_called_stays_below_the_level():
     shares = []
     for _ in range(200):
         p = np.concatenate([rng.random(950), rng.random(50) * 1e-4])
-        called = np.array(q_values(list(p))) <= 0.05
+        called = np.array(q_values(list(p), 0.05)) <= 0.05
         shares.append(called[:950].sum() / max(1, called.sum()))
     assert np.mean(shares) < 0.05 * 1.1
+
+
+def test_a_conviction_without_a_q_value_is_none_and_says_why():
+    got = finished(row(p_value=None), None, compare_with_pool(np.zeros(0), 30), 0.05)
+    assert got.decision == "inconclusive" and got.reasons[0].startswith("no q-value") and got.q_value is None
 
 
 def test_too_few_suspects_or_innocents_say_nothing():

@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+import typer.core
 
 from uapfast.cli import options as o
+from uapfast.errors import InputError
 
 if TYPE_CHECKING:
     from uapfast.models.model import Model
 
-app = typer.Typer(
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Command(typer.core.TyperCommand):
+    """A command that takes every option once, unless it collects several."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As the base class, which silently keeps the last of several."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for param in order:
+            if param.param_type_name == "option" and not param.multiple and order.count(param) > 1:
+                raise InputError(
+                    str(ctx.info_name), param.opts[0], "given once", f"{order.count(param)} of it"
+                )
+        return super().parse_args(ctx, args)
+
+
+class App(typer.Typer):
+    """An application whose commands are :class:`Command`."""
+
+    def command(self, name: str | None = None, **given: Any) -> Callable[[F], F]:
+        """As the base class."""
+        return super().command(name, **{"cls": Command} | given)
+
+
+app = App(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -92,7 +92,9 @@ Timeout = Annotated[
 Workers = Annotated[
     int | None, typer.Option("--workers", metavar="N", help="Suspects asked at a time; one a core.")
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and every warning.")]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show the log, every warning, and the traceback of an error.")
+]
 
 
 def numbers(text: str | None, argument: str) -> tuple[float, ...] | None:

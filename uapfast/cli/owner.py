@@ -12,7 +12,7 @@ import typer
 from uapfast.cli import base
 from uapfast.cli import options as o
 from uapfast.cli.base import app
-from uapfast.cli.shell import Reporter, only_result_on_stdout
+from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
 from uapfast.cli.show import lines, subspace_lines
 
 
@@ -73,7 +73,7 @@ def generate(
             progress=progress,
         )
         reference.save(out)
-        print(f"wrote {out}", *lines(reference.summary()), sep="\n", file=stdout, flush=True)
+        print(f"wrote {one_line(out)}", *lines(reference.summary()), sep="\n", file=stdout, flush=True)
 
 
 @app.command()
@@ -105,7 +105,7 @@ def pool(
             arch, weights, load_data(data), out, recipe=recipe, twins=twins, surrogates=surrogates,
             homologous=homologous, epochs=epochs, jobs=jobs, seed=seed, progress=progress,
         )  # fmt: skip
-        print(f"wrote {manifest}", file=stdout, flush=True)
+        print(f"wrote {one_line(manifest)}", file=stdout, flush=True)
 
 
 @app.command()
@@ -144,7 +144,7 @@ def subspace(
         write_text(out / "subspace.json", json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
         print(
             *subspace_lines(found.to_dict()),
-            f"wrote {out / 'subspace.png'}",
+            f"wrote {one_line(out / 'subspace.png')}",
             sep="\n",
             file=stdout,
             flush=True,

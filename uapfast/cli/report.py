@@ -9,7 +9,7 @@ import typer
 
 from uapfast.cli import options as o
 from uapfast.cli.base import app
-from uapfast.cli.shell import only_result_on_stdout
+from uapfast.cli.shell import one_line, only_result_on_stdout
 
 
 @app.command()
@@ -34,4 +34,4 @@ def report(
 
         known = [load(path) for path in reference or ()]
         write_screen_report(collect_screen(table, known, title=title), out)
-        print(f"wrote {out}", file=stdout, flush=True)
+        print(f"wrote {one_line(out)}", file=stdout, flush=True)

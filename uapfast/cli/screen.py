@@ -9,7 +9,7 @@ import typer
 
 from uapfast.cli import options as o
 from uapfast.cli.base import app
-from uapfast.cli.shell import Reporter, only_result_on_stdout
+from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
 from uapfast.cli.show import screen_lines
 from uapfast.config import TIMEOUT, check
 
@@ -62,19 +62,20 @@ def screen(
     check(len(given) == 1, "screen", "--manifest and --dir", "one of them", " and ".join(given) or "neither")
     check(folder is None or arch is not None, "screen", "--arch", "given with --dir", "none")
     with only_result_on_stdout() as stdout, Reporter(rate=True) as progress:
-        from uapfast.screening.plan import from_folder, from_manifest
+        from uapfast.screening.plan import Skipped, from_folder, from_manifest
         from uapfast.screening.run import screen as run
 
-        means, stds = o.numbers(mean, "--mean"), o.numbers(std, "--std")
+        skipped, means, stds = Skipped(), o.numbers(mean, "--mean"), o.numbers(std, "--std")
         if manifest is not None:
             suspects = from_manifest(manifest, arch=arch, mean=means, std=stds)
         else:
-            suspects = from_folder(str(folder), str(arch), mean=means, std=stds)
+            suspects = from_folder(str(folder), str(arch), mean=means, std=stds, skipped=skipped)
         screening = run(
             references, suspects, arch=arch, out=out, resume=resume, alpha=alpha, fdr=fdr, queries=queries,
             engine=engine, address=address, workers=workers, device=o.device(device, here=engine == "local"),
             timeout=timeout, precision=precision, progress=progress,  # type: ignore[arg-type]
         )  # fmt: skip
         summary = screening.finish()
-        print(*screen_lines(summary.to_dict()), f"wrote {out}", sep="\n", file=stdout, flush=True)
+        told = summary.to_dict() | {"skipped": skipped.count, "skipped_names": skipped.names}
+        print(*screen_lines(told), f"wrote {one_line(out)}", sep="\n", file=stdout, flush=True)
     return summary.exit_code

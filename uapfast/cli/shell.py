@@ -7,6 +7,7 @@ Imports nothing heavy, so that ``uapfast --help`` answers at once.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -53,6 +54,28 @@ def _show_warning(debug: bool) -> Callable[..., None]:
             say(f"warning: {message}")
 
     return show
+
+
+class _Log(logging.Handler):
+    """Records as lines on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+@contextlib.contextmanager
+def _logging(debug: bool) -> Iterator[None]:
+    """Show our log while a command runs with ``--debug``."""
+    ours, handler = logging.getLogger("uapfast"), _Log()
+    before = ours.level
+    if debug:
+        ours.addHandler(handler)
+        ours.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        ours.setLevel(before)
 
 
 @contextlib.contextmanager
@@ -150,7 +173,7 @@ class Reporter:
 def _run(argv: Sequence[str], debug: bool) -> int:
     from uapfast.cli.app import app
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _logging(debug):
         warnings.showwarning = _show_warning(debug)
         code = app(args=list(argv), prog_name="uapfast", standalone_mode=False)
     sys.stdout.flush()

@@ -76,6 +76,10 @@ def screen_lines(summary: dict[str, Any]) -> list[str]:
     out = [f"{summary['suspects']} suspects, {rows} rows"]
     out += [f"  {d:<12} {decisions[d]:>7}  {_NOTE[d]}" for d in _NOTE if decisions.get(d)]
     out += [f"  {name}: {count}" for name, count in sorted(summary["errors"].items())]
+    if summary["skipped"]:
+        names = ", ".join(one_line(n, 60) for n in summary["skipped_names"])
+        more = ", ..." if summary["skipped"] > len(summary["skipped_names"]) else ""
+        out.append(f"skipped, no weights by name or first bytes: {summary['skipped']} files ({names}{more})")
     full = summary["queries_full"]
     if full:
         out.append(f"queries: {summary['queries_used']} of {full} ({summary['queries_used'] / full:.0%})")

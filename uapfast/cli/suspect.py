@@ -11,7 +11,7 @@ import typer
 from uapfast.cli import base
 from uapfast.cli import options as o
 from uapfast.cli.base import app
-from uapfast.cli.shell import only_result_on_stdout
+from uapfast.cli.shell import one_line, only_result_on_stdout
 from uapfast.cli.show import lines, verdict_lines
 
 
@@ -91,7 +91,7 @@ def encode(
         z = np.asarray(run(load(reference), base.load(arch, weights, device, mean, std, output=output.value)))
         with atomic_path(out) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, z=z.astype(np.float32, copy=False))
-        print(f"wrote {out}: z {list(z.shape)}", file=stdout, flush=True)
+        print(f"wrote {one_line(out)}: z {list(z.shape)}", file=stdout, flush=True)
 
 
 @app.command()

@@ -1,14 +1,13 @@
 """Stopping early: most suspects are innocent, and look it after a few views.
 
-A suspect is looked at after some of the views, a fixed number of times. Convictions spend the level:
-look ``j`` convicts at ``alpha * w_j``, the ``w_j`` add to 1, so that an innocent suspect is accused at any
-look with probability at most ``alpha``, wherever the looking stops (Bonferroni over looks; a group
-sequential design after Pocock 1977 with unequal shares). A suspect leaves as it stands when the views that
-are left could hardly convict it: what all views say lies about what those seen say, as nearly as it does for
-the pool's innocents (each scored as a suspect is, by the first k views and by all), and the most favourable
-end of that prediction must fall short of a conviction. Of suspects that the full budget would only just
-convict, at most a share ``MISSED`` leave so, over all looks; of those well above, none. It can cost a
-detection, never an accusation.
+A suspect is looked at after some of the views, a fixed number of times. A look never convicts: it lets a
+suspect go that the views left could hardly convict. What all views say lies about what those seen say, as
+nearly as it does for the pool's innocents (each scored as a suspect is, by the first k views and by all),
+and the most favourable end of that prediction must fall short of a conviction. Whoever a look would
+convict, and whoever is first on both sides at one, is asked all views. So a conviction always rests on all
+views at the full level, as that of ``verify`` does, and stopping can cost a detection, never an
+accusation. Of suspects that the full budget would only just convict, at most a share ``MISSED`` leave so,
+over all looks; of those well above, none.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from uapfast.method.standing import assessment, typical_spread
 from uapfast.method.whitening import Array
 
 LOOKS = (1, 2, 5, 10)  # and all
-SPEND = (0.05, 0.05, 0.1, 0.1, 0.7)
 MISSED = 0.05
 LEAST_UNCLEAR = 5  # views before a suspect leaves as inconclusive: one in twenty innocents looks so at first
 LOW_SPREAD = 0.87  # of the usual spread of twin scores, moderated: the least of 19 in 20 suspects
@@ -37,7 +35,7 @@ class Stop:
     """Where the looking ended.
 
     Attributes:
-        outcome: the decision; ``p`` is valid at any stopping time: the least over looks of p_j / w_j.
+        outcome: the decision on the views looked at; a conviction saw all of them.
         views: looked at.
         similarity: mean cosine with the victim over them.
     """
@@ -49,34 +47,28 @@ class Stop:
 
 @dataclass(frozen=True)
 class Looks:
-    """Numbers of views after which a suspect is looked at, and the share of the level of each.
+    """Numbers of views after which a suspect is looked at; the last is all of them.
 
     Raises:
-        InputError: the numbers do not rise, or the shares are not positive or do not add to 1.
+        InputError: the numbers do not rise.
     """
 
     views: tuple[int, ...]
-    spend: tuple[float, ...]
 
     def __post_init__(self) -> None:
         rising = len(self.views) > 0 and self.views[0] > 0 and all(a < b for a, b in pairwise(self.views))
         if not rising:
             raise InputError("looks", "views", "rising counts from 1 on", repr(self.views))
-        whole = len(self.spend) == len(self.views) and abs(sum(self.spend) - 1.0) < 1e-9
-        if not whole or min(self.spend) <= 0:
-            raise InputError("looks", "spend", "one positive share a look, 1 in all", repr(self.spend))
 
     @classmethod
     def single(cls, total: int) -> Looks:
         """One look, after all views."""
-        return cls((total,), (1.0,))
+        return cls((total,))
 
     @classmethod
     def default(cls, total: int) -> Looks:
-        """``LOOKS`` below ``total``, and ``total``; what an absent look would spend goes to the last."""
-        early = [i for i, k in enumerate(LOOKS) if k < total]
-        shares = [SPEND[i] for i in early]
-        return cls((*(LOOKS[i] for i in early), total), (*shares, 1.0 - sum(shares)))
+        """``LOOKS`` below ``total``, and ``total``."""
+        return cls((*(k for k in LOOKS if k < total), total))
 
 
 @dataclass(frozen=True)
@@ -123,13 +115,13 @@ class Stopper:
     Args:
         looks: when.
         background: the pool's.
-        alpha: level of a conviction over all looks.
+        alpha: level of a conviction.
     """
 
     def __init__(self, looks: Looks, background: Background, alpha: float) -> None:
         self.looks, self.background, self.alpha = looks, background, alpha
-        self._p = 1.0
         self._next = 0
+        self._all = False  # whether all views are asked, whatever later looks say
 
     def look(self, own: Array, rest: Array) -> Stop | None:
         """Look once more.
@@ -144,23 +136,20 @@ class Stopper:
         Raises:
             InputError: another number of views than is due.
         """
-        due, share = self.looks.views[self._next], self.looks.spend[self._next]
+        due = self.looks.views[self._next]
         if len(own) != due or rest.shape[1] != due:
             raise InputError("look", "own", f"of {due} views", f"{len(own)} and {rest.shape[1]}")
         found = assessment(own, rest, twins=self.background.twins)
-        outcome = decide(found, self.alpha * share)
+        outcome = decide(found, self.alpha)
         self._next += 1
-        last = self._next == len(self.looks.views)
-        p = min(self._p, outcome.p / share)
-        if outcome.rank in (None, 1):  # else this look could not convict, and its p must not later
-            self._p = p
-        if not last and outcome.decision != "piracy":
+        if self._next < len(self.looks.views):
+            self._all = self._all or stands_out(outcome, self.alpha)
             unclear = outcome.decision == "inconclusive" and due < LEAST_UNCLEAR
-            if unclear or not self._futile(own, rest):
+            if self._all or unclear or not self._futile(own, rest):
                 return None
             why = f"stopped after {due} of {self.looks.views[-1]} views: those left could hardly convict it"
             outcome = replace(outcome, reasons=(*outcome.reasons, why))
-        return Stop(replace(outcome, p=p), due, found.similarity)
+        return Stop(outcome, due, found.similarity)
 
     def _futile(self, own: Array, rest: Array) -> bool:
         """Whether even favourable views to come would fall short of a conviction."""
@@ -173,7 +162,7 @@ class Stopper:
         else:
             margin = self._own_margin(own, rest, error)
         best = float(_deciding(own.mean(0)[None], twins)[0]) + margin
-        return best < self.background.needed(self.alpha * self.looks.spend[-1], own.shape[1] - 1)
+        return best < self.background.needed(self.alpha, own.shape[1] - 1)
 
     def _own_margin(self, own: Array, rest: Array, error: float) -> float:
         """As far as views of the suspect, or of innocents, differ from each other."""
@@ -182,6 +171,12 @@ class Stopper:
         variance = _deciding(models, self.background.twins).var(axis=1, ddof=1)
         spread = float(np.sqrt(max(variance[0], variance.mean())))
         return upper_t(error, len(models) * (k - 1)) * spread * float(np.sqrt(1.0 / k - 1.0 / total))
+
+
+def stands_out(outcome: Outcome, alpha: float) -> bool:
+    """Whether all views are asked of somebody who looks so: p at most ``alpha``, or first on both sides."""
+    first = outcome.rank in (None, 1) and outcome.suspect.exact <= outcome.suspect.floor
+    return first or outcome.p <= alpha
 
 
 def _deciding(scores: Array, twins: bool) -> Array:

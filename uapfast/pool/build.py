@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,7 @@ except ImportError:  # not on Windows; two runs at once are then the caller's to
 
 __all__ = ["PoolConfig", "build_pool", "predict"]
 
+log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
 
 
@@ -105,8 +107,10 @@ def build_pool(
         todo = _missing(plan, context)
         done = len(plan) - len(todo)
         report = progress or (lambda done, total, what: None)
+        log.info("pool: %d of %d models found in %s", done, len(plan), out)
         report(done, len(plan), f"{done} of {len(plan)} models found")
         for number, name in enumerate(_train_all(todo, context, jobs), done + 1):
+            log.debug("pool: %s made (%d of %d)", name, number, len(plan))
             report(number, len(plan), name)
         return _finish(plan, context, config)
 

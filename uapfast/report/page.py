@@ -20,6 +20,7 @@ DECISIONS = {
     "inconclusive": ("?", "inconclusive"),
     "invalid": ("!", "invalid"),
 }
+ORDER = ("piracy", "inconclusive", "independent", "invalid")
 
 
 def p_text(value: float | None) -> str:
@@ -89,9 +90,9 @@ def _floors(rows: tuple[Row, ...]) -> str:
 
 
 def _order(row: Row) -> tuple[int, float, str]:
-    """Convictions first, then by p; unusable suspects last."""
+    """Convictions first, then what is open, then the independent, each by p; unusable suspects last."""
     p = row.verdict.p_value
-    return (p is None, 0.0 if p is None else p, row.name)
+    return ORDER.index(row.verdict.decision), 2.0 if p is None else p, row.name
 
 
 def render(report: Report) -> str:

@@ -106,7 +106,8 @@ def read_table(path: str | os.PathLike[str]) -> tuple[list[Row], dict[str, Any]]
         return InputError("report", "TABLE", "a Parquet table that uapfast screen wrote", got)
 
     try:
-        table = pq.read_table(str(path), partitioning=None)
+        with open(path, "rb") as stream:  # Arrow takes no file name that is not UTF-8
+            table = pq.read_table(stream)
     except (pa.ArrowException, OSError) as exc:
         raise bad(f"{path} ({' '.join(str(exc).split())[:200]})") from exc
     try:

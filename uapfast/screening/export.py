@@ -38,6 +38,8 @@ class Summary:
         queries_used: asked, over all rows.
         queries_full: that full budgets would have asked.
         populations: by the reference's SHA-256.
+        skipped: files of a folder that are no suspects.
+        skipped_names: the first few of them.
     """
 
     suspects: int
@@ -47,6 +49,8 @@ class Summary:
     queries_used: int
     queries_full: int
     populations: dict[str, Population]
+    skipped: int = 0
+    skipped_names: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -56,7 +60,8 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON types."""
-        return vars(self) | {"populations": {k: p.to_dict() for k, p in self.populations.items()}}
+        found = {"populations": {k: p.to_dict() for k, p in self.populations.items()}}
+        return vars(self) | found | {"skipped_names": list(self.skipped_names)}
 
 
 def schema() -> pa.Schema:
@@ -66,12 +71,12 @@ def schema() -> pa.Schema:
 
 
 def finished_rows(
-    store: Store, reference: str, name: str, population: Population, fdr: float
+    store: Store, reference: str, about: About, population: Population, fdr: float
 ) -> Iterator[Row]:
-    """Rows of one reference, which is called ``name``, with what all rows together say."""
-    q = q_values([n.p_value for n in store.numbers(reference)])
+    """Rows of one reference, named as ``about`` says, with what all rows together say."""
+    q = q_values([n.p_value for n in store.numbers(reference)], about.alpha)
     for row, value in zip(store.rows(reference), q, strict=True):
-        yield finished(replace(row, reference=name), value, population, fdr)
+        yield finished(replace(row, reference=about.name), value, population, fdr)
 
 
 def populations(store: Store, references: Mapping[str, About]) -> dict[str, Population]:
@@ -108,9 +113,7 @@ def summarise(store: Store, references: Mapping[str, About], fdr: float) -> Summ
     """What a finished run comes to, without a table."""
     found, count = populations(store, references), _Count()
     for reference in store.references:
-        for batch in _batches(
-            finished_rows(store, reference, references[reference].name, found[reference], fdr)
-        ):
+        for batch in _batches(finished_rows(store, reference, references[reference], found[reference], fdr)):
             count.add(batch)
     return count.summary(store.counts()[0], found)
 
@@ -121,10 +124,11 @@ def _write(store: Store, path: str, references: Mapping[str, About], fdr: float)
     told["populations"] = {k: p.to_dict() for k, p in found.items()}  # type: ignore[assignment]
     kept = schema().with_metadata({KEY: json.dumps(told)})
     count = _Count()
-    with pq.ParquetWriter(path, kept, compression="zstd") as writer:
+    # a stream: Arrow takes no file name that is not UTF-8
+    with open(path, "wb") as stream, pq.ParquetWriter(stream, kept, compression="zstd") as writer:
         for reference in store.references:
             for batch in _batches(
-                finished_rows(store, reference, references[reference].name, found[reference], fdr)
+                finished_rows(store, reference, references[reference], found[reference], fdr)
             ):
                 count.add(batch)
                 writer.write_table(pa.Table.from_pylist([r.to_dict() for r in batch], schema=kept))

@@ -28,7 +28,7 @@ class Settings:
     Attributes:
         alpha: level of a conviction on each side, in (0, 0.5).
         queries: most answers asked of a suspect for one reference, or None for all.
-        early: stop as soon as the answers settle it (:mod:`uapfast.method.sequential`).
+        early: let suspects go that the views left could hardly convict (:mod:`uapfast.method.sequential`).
         device: where networks run.
         workers: suspects asked at a time, or None for one a core.
         precision: of the networks, ``float32`` or ``bf16``.
@@ -90,7 +90,7 @@ class Asked:
         """What a row says of its settings, a JSON object."""
         looks, own = self.design.looks, told(self.reference)
         del own["versions"]  # a column of its own
-        own |= {"views": self.design.views, "looks": list(looks.views), "spend": list(looks.spend)}
+        own |= {"views": self.design.views, "looks": list(looks.views)}
         return json.dumps(own | {"device": self.settings.device, "precision": self.settings.precision})
 
 
@@ -139,12 +139,15 @@ class Panel:
         own = {"alpha": self.settings.alpha, "uapfast": json.loads(self.versions)["uapfast"]}
         if self.settings.precision != "float32":
             own["precision"] = self.settings.precision
-        looks = {a.reference.sha256: [a.design.looks.views, a.design.looks.spend] for a in self.asked}
+        looks = {a.reference.sha256: a.design.looks.views for a in self.asked}
         return {sha256: _hash(own | {"looks": look}) for sha256, look in looks.items()}
 
     def about(self) -> dict[str, About]:
         """What the table needs to know of each reference, by SHA-256."""
-        return {a.reference.sha256: About(a.name, len(a.reference.innocents)) for a in self.asked}
+        return {
+            a.reference.sha256: About(a.name, len(a.reference.innocents), self.settings.alpha)
+            for a in self.asked
+        }
 
 
 def _hash(settings: dict[str, Any]) -> str:

@@ -15,13 +15,15 @@ from pathlib import Path
 from uapfast.errors import InputError, ManifestError
 from uapfast.models.answers import OUTPUTS
 from uapfast.models.registry import arch_file
+from uapfast.safeload.glance import looks_like_weights
 
 COLUMNS = ("path", "arch", "name", "mean", "std", "output")
 IGNORED = ("relation", "candidate")  # of pool manifests
+NAMED = 5  # skipped files that a summary names
 # What a folder is searched for. Formats that are refused are listed too: a row that says so beats silence.
 SUFFIXES = frozenset(
-    ".safetensors .pt .pth .bin .ckpt .pt2 .ptl .torchscript .pkl .pickle .joblib .npz .npy .onnx .h5 .hdf5 "
-    ".keras .pb .tflite .gguf .mar".split()
+    ".safetensors .pt .pth .th .bin .ckpt .pt2 .ptl .torchscript .pkl .pickle .joblib .npz .npy .onnx .h5 "
+    ".hdf5 .keras .pb .tflite .gguf .mar".split()
 )
 
 
@@ -216,14 +218,49 @@ def _numbers(text: str, where: str, column: str) -> tuple[float, ...] | None:
     return values
 
 
+@dataclass
+class Skipped:
+    """Files below a folder that are no suspects.
+
+    Attributes:
+        count: how many.
+        names: the first ``NAMED`` of them, relative to the folder.
+    """
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.names) < NAMED:
+            self.names.append(printable(name))
+
+    def __str__(self) -> str:
+        """``3 (a.txt, b.json, c.log)``."""
+        more = ", ..." if self.count > len(self.names) else ""
+        return f"{self.count} ({', '.join(self.names)}{more})" if self.count else "0"
+
+
 def from_folder(
     folder: str | os.PathLike[str],
     arch: str,
     *,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    skipped: Skipped | None = None,
 ) -> Iterator[Suspect]:
-    """Every file below a folder whose suffix is that of a model, by path; links to folders are not followed.
+    """Every file below a folder that a name or its first bytes say is a model, by path.
+
+    Links to folders are not followed. A suffix of ``SUFFIXES`` is enough, so is ``.pth.tar``; any other
+    file is taken if it begins as safetensors or torch's files do.
+
+    Args:
+        folder: searched with all folders below.
+        arch: SPEC of all.
+        mean: as :class:`Suspect`.
+        std: as :class:`Suspect`.
+        skipped: told of every other file.
 
     Raises:
         InputError: no such folder, or nothing in it.
@@ -231,20 +268,31 @@ def from_folder(
     top = os.fspath(folder)
     if not os.path.isdir(top):
         raise InputError("screen", "--dir", "an existing folder", printable(top))
-    count = 0
+    count, skipped = 0, Skipped() if skipped is None else skipped
     for place, folders, files in os.walk(top):
         folders.sort()
         for file in sorted(files):
-            if os.path.splitext(file)[1].lower() in SUFFIXES:
-                path = os.path.join(place, file)
-                count += 1
-                yield Suspect(path, arch, os.path.relpath(path, top), None, mean, std)
+            path = os.path.join(place, file)
+            name = os.path.relpath(path, top)
+            if not _is_model(path):
+                skipped.add(name)
+                continue
+            count += 1
+            yield Suspect(path, arch, name, None, mean, std)
     if not count:
         rule = f"a folder with weights files ({', '.join(sorted(SUFFIXES)[:6])}, ...)"
-        raise InputError("screen", "--dir", rule, f"none in {printable(top)}")
+        raise InputError("screen", "--dir", rule, f"none in {printable(top)}, {skipped} other files")
 
 
-def as_suspects(suspects: object, arch: str | None = None) -> Iterator[Suspect]:
+def _is_model(path: str) -> bool:
+    name = path.lower()
+    known = os.path.splitext(name)[1] in SUFFIXES or name.endswith((".pth.tar", ".pt.tar"))
+    return known or looks_like_weights(path)
+
+
+def as_suspects(
+    suspects: object, arch: str | None = None, skipped: Skipped | None = None
+) -> Iterator[Suspect]:
     """What callers of ``uapfast.screen`` give: a manifest, a folder, or suspects and paths.
 
     Raises:
@@ -253,7 +301,7 @@ def as_suspects(suspects: object, arch: str | None = None) -> Iterator[Suspect]:
     """
     if isinstance(suspects, str | os.PathLike):
         if os.path.isdir(suspects):
-            yield from from_folder(suspects, _needed(arch))
+            yield from from_folder(suspects, _needed(arch), skipped=skipped)
         else:
             yield from from_manifest(suspects, arch=arch)
         return
@@ -275,4 +323,4 @@ def _needed(arch: str | None) -> str:
     return arch
 
 
-__all__ = ["SUFFIXES", "Suspect", "as_suspects", "from_folder", "from_manifest", "printable"]
+__all__ = ["SUFFIXES", "Skipped", "Suspect", "as_suspects", "from_folder", "from_manifest", "printable"]

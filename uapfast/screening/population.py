@@ -100,15 +100,26 @@ def compare_with_pool(z_pool: Array, innocents: int) -> Population:
     return Population(count, innocents, location, scale, limit, widths, differs)
 
 
-def q_values(p_values: Sequence[float | None]) -> list[float | None]:
-    """Benjamini-Hochberg q-value of each p-value; None stays None and does not count."""
+def q_values(p_values: Sequence[float | None], alpha: float) -> list[float | None]:
+    """Benjamini-Hochberg q-value of each p-value; None stays None and does not count.
+
+    All known p-values count, but only those at or below ``alpha`` can lower each other's q. The others are
+    never convicted, and with early stopping they rest on fewer views; their q-values are at least those
+    of the former. (The step-up procedure is confined to thresholds up to ``alpha``, which keeps the false
+    discovery rate of whoever has p <= alpha and q <= fdr at fdr; Storey, Taylor and Siegmund, JRSS B 2004.)
+    """
     known = [i for i, p in enumerate(p_values) if p is not None]
     out: list[float | None] = [None] * len(p_values)
-    if known:
-        # a Student t tail may round to 0, which is allowed
-        found = stats.false_discovery_control([p_values[i] for i in known], method="bh")
-        for i, q in zip(known, found, strict=True):
-            out[i] = float(q)
+    if not known:
+        return out
+    p = np.array([p_values[i] for i in known], dtype=np.float64)  # a Student t tail may round to 0
+    low = p <= alpha
+    found = stats.false_discovery_control(np.where(low, p, 1.0), method="bh")
+    if not low.all():
+        rest = stats.false_discovery_control(p, method="bh")
+        found = np.where(low, found, np.maximum(rest, found[low].max(initial=0.0)))
+    for i, q in zip(known, found, strict=True):
+        out[i] = float(q)
     return out
 
 
@@ -120,8 +131,10 @@ def finished(row: Row, q: float | None, population: Population, fdr: float) -> R
     """
     decision, reasons = row.decision, row.reasons
     if decision == "piracy" and (q is None or q > fdr):
-        decision = "inconclusive"
-        reasons = (f"q {q:.3g} > {fdr:g}: among so many suspects some honest model looks like this", *reasons)
+        decision, why = "inconclusive", "no q-value: the row has no p-value to hold against the others'"
+        if q is not None:
+            why = f"q {q:.3g} > {fdr:g}: among so many suspects some honest model looks like this"
+        reasons = (why, *reasons)
     z = p = None
     if population.location is not None and population.scale and row.z_pool is not None:
         z = (row.z_pool - population.location) / population.scale

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from uapfast.types import Decision, Verdict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MESSAGE_LIMIT = 500
 
 
@@ -22,10 +22,11 @@ class Column(NamedTuple):
 
 
 class About(NamedTuple):
-    """What the table needs to know of a reference: its name, and how many innocents its pool has."""
+    """What the table needs to know of a reference: name, innocents of its pool, level of a conviction."""
 
     name: str
     innocents: int
+    alpha: float
 
 
 COLUMNS = (
@@ -38,7 +39,7 @@ COLUMNS = (
     Column(
         "decision", "string", False, "piracy, independent, inconclusive or invalid; piracy needs q <= fdr"
     ),
-    Column("p_value", "float64", True, "the larger of p_candidate and p_suspect"),
+    Column("p_value", "float64", True, "the larger of p_candidate and p_suspect, on the views used"),
     Column("p_candidate", "float64", True, "candidate side: the victim among its twins; null without twins"),
     Column("p_candidate_floor", "float64", True, "smallest p_candidate without the t assumption"),
     Column("p_candidate_exact", "float64", True, "rank p-value of the candidate side"),
@@ -47,7 +48,10 @@ COLUMNS = (
     Column("p_suspect_exact", "float64", True, "rank p-value of the suspect side"),
     Column("p_view", "float64", True, "the paper's view-level t-test; no false-accusation rate"),
     Column(
-        "q_value", "float64", True, "Benjamini-Hochberg over all rows of the reference that have a p_value"
+        "q_value",
+        "float64",
+        True,
+        "Benjamini-Hochberg over all rows of the reference with a p_value; those above alpha lower no other",
     ),
     Column("similarity", "float64", True, "mean cosine with the victim over the views used, -1..1"),
     Column(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ from uapfast.config import ALPHA, TIMEOUT, Precision, check
 from uapfast.errors import InputError, PoolWarning, UapfastError
 from uapfast.files import require_writable
 from uapfast.models.registry import resolve_arch
-from uapfast.reference import Reference, load
+from uapfast.reference import Reference, as_reference
 from uapfast.screening.engines import Done, engine
 from uapfast.screening.export import Summary, export, finished_rows, summarise
 from uapfast.screening.panel import Panel, Settings
-from uapfast.screening.plan import Suspect, as_suspects
+from uapfast.screening.plan import Skipped, Suspect, as_suspects
 from uapfast.screening.rows import Row
 from uapfast.screening.store import Store
 
+log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
 COMMIT_ROWS, COMMIT_SECONDS = 512, 0.5
 
@@ -102,8 +104,9 @@ def screen(
         resume,
         float(fdr),
         progress,
+        Skipped(),
     )
-    return Screening(run, as_suspects(suspects, arch))
+    return Screening(run, as_suspects(suspects, arch, run.skipped))
 
 
 _engine = engine
@@ -126,23 +129,33 @@ def _references(given: Any) -> dict[str, Reference]:
     if isinstance(given, Reference | str | os.PathLike):
         given = [given]
     if isinstance(given, Mapping):
-        return {str(name): _reference(one) for name, one in given.items()}
+        named = {str(name): as_reference(one, "screen") for name, one in given.items()}
+        rule = "a mapping from names that differ as text"
+        check(len(named) == len(given), "screen", "references", rule, ", ".join(map(repr, given)))
+        return named
     if not isinstance(given, Iterable):
         rule = "references, their files, or a mapping from names to them"
         raise InputError("screen", "references", rule, type(given).__name__)
-    found: dict[str, Reference] = {}
-    for number, one in enumerate(given, 1):
-        name = Path(one).stem if isinstance(one, str | os.PathLike) else f"reference-{number}"
-        found[name if name not in found else f"{name}-{number}"] = _reference(one)
-    return found
+    items = list(given)
+    return dict(zip(_names(items), (as_reference(one, "screen") for one in items), strict=True))
 
 
-def _reference(one: Any) -> Reference:
-    if isinstance(one, Reference):
-        return one
-    if isinstance(one, str | os.PathLike):
-        return load(one)
-    raise InputError("screen", "references", "of Reference or files", type(one).__name__)
+def _names(items: list[Any]) -> list[str]:
+    """A name for each reference: its file's stem; one that is taken gets a number that is free."""
+    stems = [
+        Path(one).stem if isinstance(one, str | os.PathLike) else f"reference-{number}"
+        for number, one in enumerate(items, 1)
+    ]
+    taken: set[str] = set()
+    out = []
+    for stem in stems:
+        name, number = stem, 1
+        while name in taken or (number > 1 and name in stems):
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name)
+        out.append(name)
+    return out
 
 
 def _store_path(store: str | os.PathLike[str] | None, out: str | os.PathLike[str] | None) -> Path | None:
@@ -163,6 +176,7 @@ class _Run:
     resume: bool
     fdr: float
     progress: Progress | None
+    skipped: Skipped
 
 
 class Screening:
@@ -178,6 +192,7 @@ class Screening:
     def __init__(self, run: _Run, suspects: Iterator[Suspect]) -> None:
         self._run = run
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._entered = self._closed = False
         self.summary: Summary | None = None
         path = run.store
         if path is None:
@@ -191,11 +206,19 @@ class Screening:
             raise
 
     def __iter__(self) -> Iterator[Row]:
-        """Rows of the suspects that had none yet, as they come; then the table is written."""
+        """Rows of the suspects that had none yet, as they come; then the table is written.
+
+        Raises:
+            InputError: the screen is closed.
+        """
+        self._require_open("iterated over")
         batch: list[Done] = []
         fresh: dict[tuple[str, str], Done] = {}
         _, done = self._store.counts()
         last = time.monotonic()
+        log.info("screen: %d suspects, %d of them done, store %s", self.total, done, self._store.path)
+        if self._run.skipped.count:
+            log.info("screen: skipped files that are no weights: %s", self._run.skipped)
         self._report(done, "reading")
         try:
             with closing(self._results(fresh)) as results:
@@ -237,6 +260,8 @@ class Screening:
     def _commit(self, batch: list[Done], fresh: dict[tuple[str, str], Done]) -> Iterator[Row]:
         self._keep(batch)
         rows = [row for one in batch for row in one.rows]
+        for row in rows:
+            log.debug("screen: %s: %s (%s)", row.name, row.decision, row.reference)
         batch.clear()
         fresh.clear()
         yield from rows
@@ -251,41 +276,64 @@ class Screening:
             self.summary = export(self._store, self._run.out, about, self._run.fdr)
         else:
             self.summary = summarise(self._store, about, self._run.fdr)
+        skipped = self._run.skipped
+        self.summary = replace(self.summary, skipped=skipped.count, skipped_names=tuple(skipped.names))
+        log.info("screen: %d rows, %s", self.summary.rows, self.summary.decisions)
         for sha256, population in self.summary.populations.items():
             said = population.says()
             if said is not None:
                 warnings.warn(f"{about[sha256].name}: {said}", PoolWarning, stacklevel=2)
 
     def finish(self) -> Summary:
-        """Ask every suspect that has no row yet, write the table, close, and say what it came to."""
+        """Ask every suspect that has no row yet, write the table, and say what it came to.
+
+        Outside of a ``with`` block it closes the screen; inside, the block's end does, so that :meth:`rows`
+        can still be asked for.
+
+        Raises:
+            InputError: the screen was closed before it was finished.
+        """
+        if self._closed and self.summary is not None:
+            return self.summary
         try:
             for _ in self:
                 pass
             assert self.summary is not None
             return self.summary
         finally:
-            self.close()
+            if not self._entered:
+                self.close()
 
     def rows(self) -> Iterator[Row]:
         """The finished rows, as the table has them: references in order, suspects in order.
 
         Raises:
-            InputError: not all suspects have been asked yet.
+            InputError: not all suspects have been asked yet, or the screen is closed.
         """
         if self.summary is None:
             raise InputError("screen", "rows", "asked for after the last suspect", "an unfinished screen")
+        self._require_open("asked for its rows")
+        return self._rows(self.summary)
+
+    def _require_open(self, what: str) -> None:
+        rule = f"open while it is {what} (`with uapfast.screen(...) as screening:`)"
+        check(not self._closed, "screen", "screening", rule, "a closed one")
+
+    def _rows(self, summary: Summary) -> Iterator[Row]:
         for sha256, about in self._run.panel.about().items():
-            population = self.summary.populations[sha256]
-            yield from finished_rows(self._store, sha256, about.name, population, self._run.fdr)
+            population = summary.populations[sha256]
+            yield from finished_rows(self._store, sha256, about, population, self._run.fdr)
 
     def close(self) -> None:
         """Give the store back; a temporary one is removed."""
+        self._closed = True
         self._store.close()
         if self._folder is not None:
             self._folder.cleanup()
 
     def __enter__(self) -> Screening:
         """Itself; closed at the end of the block."""
+        self._entered = True
         return self
 
     def __exit__(self, *_: object) -> None:

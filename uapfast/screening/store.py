@@ -49,7 +49,7 @@ class Store:
         path: of the SQLite file; ``-wal`` beside it is part of it.
         references: SHA-256 of the references of this run, in the order of the table, each with the hash of
             everything else that its rows depend on.
-        resume: keep the rows that are there; otherwise start empty.
+        resume: keep the rows that are there; otherwise :meth:`set_plan` removes them.
 
     Raises:
         StorageError: unwritable, in use by another process, damaged, of another version, or a full disk.
@@ -58,17 +58,17 @@ class Store:
     def __init__(
         self, path: str | os.PathLike[str], references: Mapping[str, str], *, resume: bool = True
     ) -> None:
-        self.path, self.references = Path(path), dict(references)
+        self.path, self.references, self._keep = Path(path), dict(references), resume
         with self._typed():
             self._db = sqlite3.connect(self.path, timeout=2.0, isolation_level=None, check_same_thread=False)
         try:
             with self._typed():
-                self._open(resume)
+                self._open()
         except BaseException:
             self._db.close()
             raise
 
-    def _open(self, resume: bool) -> None:
+    def _open(self) -> None:
         # exclusive: two runs on one store would do the work twice; the lock goes with the process
         self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
         self._check()
@@ -77,8 +77,6 @@ class Store:
         self._db.execute("BEGIN IMMEDIATE")
         for statement in TABLES.split(";\n"):
             self._db.execute(statement)
-        if not resume:
-            self._db.execute("DELETE FROM rows")
         self._db.execute(f"PRAGMA application_id={APPLICATION}")
         self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         self._db.execute("COMMIT")
@@ -94,8 +92,8 @@ class Store:
             )
         if tables and version != SCHEMA_VERSION:
             raise StorageError(
-                f"screen: store must be of version {SCHEMA_VERSION}, got {version} ({self.path}; remove it, "
-                "or screen with --no-resume into another table)"
+                f"screen: store must be of version {SCHEMA_VERSION}, got {version} ({self.path}; its rows "
+                "mean something else than this uapfast's: remove it, or screen into another table)"
             )
 
     @contextlib.contextmanager
@@ -122,14 +120,20 @@ class Store:
 
     # -- what is to be done ----------------------------------------------------------------------
     def set_plan(self, suspects: Iterable[Suspect]) -> int:
-        """Replace the list of suspects; returns how many. All of them, or the old list is kept."""
+        """Replace the list of suspects; returns how many.
+
+        All of them, or the old list is kept, and the old rows as well where they are not to be resumed.
+        """
         with self._typed():
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("DELETE FROM plan")
             given = ((i, s.key, s.to_json()) for i, s in enumerate(suspects))
             self._db.executemany("INSERT INTO plan VALUES (?, ?, ?)", given)
             (count,) = self._db.execute("SELECT count(*) FROM plan").fetchone()
+            if not self._keep:
+                self._db.execute("DELETE FROM rows")
             self._db.execute("COMMIT")
+            self._keep = True
         return int(count)
 
     def pending(self, timeout: float = math.inf) -> Iterator[tuple[Suspect, str]]:

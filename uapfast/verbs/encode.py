@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from uapfast.method.fingerprint import ask, only_labels, reduce_classes
 from uapfast.models.model import Model, as_model
-from uapfast.reference import Reference
+from uapfast.reference import Reference, as_reference
 
 
 def as_suspect(
@@ -36,11 +37,17 @@ def preprocessing_note(own: dict[str, list[float]]) -> str:
     return f"it is asked with the victim's mean {mean} and std {std}, since none were given"
 
 
-def encode(reference: Reference, suspect: Any, *, output: str = "auto", device: str = "cpu") -> Tensor:
+def encode(
+    reference: Reference | str | os.PathLike[str],
+    suspect: Any,
+    *,
+    output: str = "auto",
+    device: str = "cpu",
+) -> Tensor:
     """Embed a suspect's fingerprints.
 
     Args:
-        reference: from :func:`uapfast.generate` or :func:`uapfast.load`.
+        reference: from :func:`uapfast.generate` or :func:`uapfast.load`, or its file.
         suspect: ``nn.Module`` taking 0..1 images (normalised by the victim's mean and std first, where the
             reference was made with them), a :class:`uapfast.Model` with a preprocessing of its own, or any
             callable from ``[N,C,H,W]`` float32 in 0..1 to ``[N,K]`` logits or probabilities, or to ``[N]``
@@ -55,6 +62,7 @@ def encode(reference: Reference, suspect: Any, *, output: str = "auto", device: 
     Raises:
         SuspectError: NaN or infinite answers, or another class count.
     """
+    reference = as_reference(reference, "encode")
     model, _ = as_suspect(reference, suspect, output, device)
     answers, kind = ask(model, reference.plan, reference.classes)
     labels_only = kind == "labels"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,6 +33,7 @@ from uapfast.verbs.candidates import make_uaps
 from uapfast.verbs.entries import Entry, candidates_of, check_pool, check_twins, moved_by, ordered, records_of
 from uapfast.verbs.probes import choose_probes
 
+log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
 PER_POINT = 3  # images looked at for every query point wanted, if there are so many
 LOOKED_AT = 6_000  # images that points are chosen from, at least, if there are so many
@@ -82,6 +84,7 @@ def generate(
         )
     models = ordered(white, pool)
     check_pool(models, config)
+    log.info("generate: %d models, %d images", len(models), len(x))
     steps = 2 * len(models) + len(moved_by(models, config))
     counter = _Counter(report, steps)
 
@@ -113,6 +116,7 @@ def generate(
     weights: dict[str, Tensor] = {}
     if config.encoder == "paper":
         weights = _train_paper(reduced, records, config.seed)
+    log.info("generate: done, %d queries", plan.queries)
     found = (None, None) if probes is None else (x[torch.from_numpy(probes[0])].clone(), probes[1])
     return Reference(plan, records, reduced, top, keep, classes, config.encoder, weights, settings, *found)
 
@@ -125,6 +129,7 @@ class _Counter:
 
     def step(self, what: str) -> None:
         self.done += 1
+        log.debug("generate: %s (%d of %d)", what, self.done, self.total)
         self.report(min(self.done, self.total), self.total, what)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +13,15 @@ from uapfast.errors import SuspectError
 from uapfast.examination import Design, Examination
 from uapfast.method.sequential import Looks
 from uapfast.models.model import Model
-from uapfast.reference import Reference
+from uapfast.reference import Reference, as_reference
 from uapfast.types import Verdict
 from uapfast.verbs.encode import as_suspect
 
+log = logging.getLogger(__name__)
+
 
 def verify(
-    reference: Reference,
+    reference: Reference | str | os.PathLike[str],
     suspect: Any,
     *,
     alpha: float = ALPHA,
@@ -27,7 +32,7 @@ def verify(
     """Decide whether a suspect descends from the reference's victim.
 
     Args:
-        reference: from :func:`uapfast.generate` or :func:`uapfast.load`.
+        reference: from :func:`uapfast.generate` or :func:`uapfast.load`, or its file.
         suspect: as :func:`uapfast.encode`.
         alpha: level of a conviction on each side, in (0, 0.5); see docs/verdicts.md for what it bounds.
         output: what the suspect answers with, or ``auto``.
@@ -44,6 +49,7 @@ def verify(
     """
     good = isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and 0 < alpha < 0.5
     check(good, "verify", "alpha", "a level in (0, 0.5)", repr(alpha))
+    reference = as_reference(reference, "verify")
     model, notes = as_suspect(reference, suspect, output, device)
     design = Design(reference, Looks.single(reference.plan.views))
     examination = Examination(
@@ -57,7 +63,10 @@ def verify(
     )
     while examination.open:
         _ask(examination, model)
-    return examination.verdict()
+    verdict = examination.verdict()
+    p = verdict.p_value if verdict.p_value is not None else math.nan
+    log.info("verify: %s, p %.3g, reference %.12s", verdict.decision, p, verdict.reference_sha256)
+    return verdict
 
 
 def _ask(examination: Examination, model: Model) -> None:
