@@ -271,7 +271,9 @@ DOWNLOADERS = (
 def test_what_is_no_image_classifier_is_refused_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list = []
     installed(monkeypatch, FakeLibrary(["resnet18"], calls, [*DOWNLOADERS, "raft_small", "r3d_18"]))
-    with pytest.raises(ModelError, match=f"of an image classifier, got 'torchvision:{name}.*', which is none"):
+    with pytest.raises(
+        ModelError, match=f"of an image classifier, got 'torchvision:{name}.*', which is none"
+    ):
         resolve_arch(f"torchvision:{name}?classes=10")
     assert not calls
 
@@ -338,6 +340,8 @@ def test_torchvision_itself_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -
             try:
                 resolve_arch(f"torchvision:{name}")()
             except ModelError as exc:
-                assert "of an image classifier" in str(exc)
-                refused += 1
+                refused += "of an image classifier" in str(exc)
+                assert "of an image classifier" in str(exc) or "meta tensor" in str(
+                    exc
+                )  # built, but not there
     assert refused >= len(DOWNLOADERS)

@@ -91,7 +91,9 @@ def _shipped(spec: str, name: str) -> Factory:
 def _library(spec: str, kind: str, name: str) -> Factory:
     name, _, query = name.partition("?")
     options: dict[str, Any] = dict(_options(spec, query, LIBRARY_OPTIONS[kind]))
-    if not PLAIN_NAME.fullmatch(name):  # hf-hub:OWNER/NAME, local-dir:PATH and whatever comes to be of the kind
+    if not PLAIN_NAME.fullmatch(
+        name
+    ):  # hf-hub:OWNER/NAME, local-dir:PATH and whatever comes to be of the kind
         raise _bad(f"{kind}:NAME with the name of a network alone (no hub, address or folder)", repr(spec))
     try:
         module = importlib.import_module("timm" if kind == "timm" else "torchvision.models")
@@ -114,7 +116,7 @@ def _library(spec: str, kind: str, name: str) -> Factory:
 
 
 def _classifiers(models: ModuleType) -> list[str]:
-    """torchvision's image classifiers. Its detectors and segmenters download a backbone with weights=None."""
+    """Image classifiers of torchvision. Its detectors and segmenters download a backbone with weights=None."""
     quantized = getattr(models, "quantization", None)
     found: list[str] = models.list_models(module=models)
     return found + (models.list_models(module=quantized) if quantized is not None else [])
