@@ -110,7 +110,8 @@ def pool(
         manifest = build_pool(
             arch, weights, load_data(data), out, init=init or "", ancestor=ancestor,
             mean=o.numbers(mean, "--mean"), std=o.numbers(std, "--std"), recipe=recipe, twins=twins,
-            surrogates=surrogates, homologous=homologous, epochs=epochs, jobs=jobs, seed=seed, progress=progress,
+            surrogates=surrogates, homologous=homologous, epochs=epochs, jobs=jobs, seed=seed,
+            progress=progress,
         )  # fmt: skip
         record = json.loads((manifest.parent / "pool.json").read_text(encoding="utf-8"))
         said = Origin(**record["base"]["init"]).sentence()

@@ -116,7 +116,7 @@ def _library(spec: str, kind: str, name: str) -> Factory:
 
 
 def _classifiers(models: ModuleType) -> list[str]:
-    """Image classifiers of torchvision. Its detectors and segmenters download a backbone with weights=None."""
+    """Image classifiers of torchvision; its detectors download a backbone even with weights=None."""
     quantized = getattr(models, "quantization", None)
     found: list[str] = models.list_models(module=models)
     return found + (models.list_models(module=quantized) if quantized is not None else [])

@@ -321,6 +321,6 @@ def _doubts(models: Sequence[Mapping[str, Any]], accuracy: float) -> list[str]:
     more = f" and {len(low) - 4} more" if len(low) > 4 else ""
     return [
         f"pool: twins should be as good as the victim, which is right for {accuracy:.0%} of the owner's "
-        f"images, got {shown}{more}: is the recipe the victim's own (epochs, init, mean and std)? The candidate "
-        "side of every verdict rests on it"
+        f"images, got {shown}{more}: is the recipe the victim's own (epochs, init, mean and std)? The "
+        "candidate side of every verdict rests on it"
     ]

@@ -18,8 +18,8 @@ from uapfast.models.registry import resolve_arch
 Start = Literal["random", "weights", "factory"]
 CHOICES = (
     "random (the victim was trained from scratch), a file of the public weights that it was fine-tuned "
-    "from, or factory (its architecture's factory loads them): models that share a beginning resemble each other, and "
-    "twins that do not share the victim's would let honest fine-tunings of the same weights be convicted"
+    "from, or factory (its architecture's factory loads them): models that share a beginning resemble each "
+    "other, and without twins of the victim's beginning honest fine-tunings of it would be convicted"
 )
 MOST = 0.5  # of an architecture's tensors, and of its numbers, that a file has to fit at least
 SHOWN = 4
