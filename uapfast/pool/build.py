@@ -34,7 +34,7 @@ from uapfast.models.checkpoint import load_model
 from uapfast.models.model import Model
 from uapfast.models.registry import resolve_arch
 from uapfast.pool.manifest import Entry, write_manifest
-from uapfast.pool.origin import find_origin, said_init
+from uapfast.pool.origin import doubt, find_origin, said_init
 from uapfast.pool.plan import Job, PoolConfig, default_archs, make_plan, relative_arch
 from uapfast.pool.pool import preprocessing
 from uapfast.pool.recipe import load_recipe
@@ -124,6 +124,10 @@ def build_pool(
     victim = load_model(arch, weights, name="victim", mean=mean, std=std)
     classes, accuracy = _classes(victim, data)
     origin, taken = find_origin(init, arch)
+    assert victim.module is not None
+    unlike = doubt(origin, taken, arch, getattr(victim.module, "inner", victim.module).state_dict())
+    if unlike is not None:  # now, not after hours of training
+        warnings.warn(unlike, PoolWarning, stacklevel=2)
     if origin.whole and ancestor is None:
         ancestor = init
     former = None if ancestor is None else _ancestor(arch, Path(ancestor), victim)
@@ -149,7 +153,7 @@ def build_pool(
         report(done, len(plan), f"{done} of {len(plan)} models found")
         for number, name in enumerate(_train_all(todo, context, jobs), done + 1):
             report(number, len(plan), name)
-        return _finish(plan, context, config, accuracy, former)
+        return _finish(plan, context, config, (accuracy, former, unlike))
 
 
 @dataclass(frozen=True)
@@ -273,16 +277,23 @@ def _work(job: Job) -> str:
 
 
 def _finish(
-    plan: Sequence[Job], context: Context, config: PoolConfig, accuracy: float, former: Ancestor | None
+    plan: Sequence[Job],
+    context: Context,
+    config: PoolConfig,
+    found: tuple[float, Ancestor | None, str | None],
 ) -> Path:
-    """Write ``pool.json`` and, last, the manifest; warn of twins that are not what the victim is."""
-    folder = context.out
+    """Write ``pool.json`` and, last, the manifest; warn of twins that are not what the victim is.
+
+    ``found`` is the victim's accuracy, its ancestor, and what was said of its beginning already.
+    """
+    folder, (accuracy, former, unlike) = context.out, found
     models = [json.loads(context.files(job)[1].read_text(encoding="utf-8")) for job in plan]
     said = _doubts(models, accuracy)
     settings: dict[str, Any] = {
         "config": asdict(config), "base": context.base, "versions": versions(),
         "victim": {"sha256": context.base["victim"], "owner_accuracy": round(accuracy, 4)},
-        "ancestor": None if former is None else {"sha256": former.sha256}, "warnings": said, "models": models,
+        "ancestor": None if former is None else {"sha256": former.sha256},
+        "warnings": [w for w in (unlike, *said) if w], "models": models,
     }  # fmt: skip
     write_text(folder / "pool.json", json.dumps(settings, indent=1) + "\n")
     write_manifest(folder / "manifest.csv", _entries(plan, context, former))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +23,8 @@ CHOICES = (
     "from, or factory (its architecture's factory loads them): models that share a beginning resemble each "
     "other, and without twins of the victim's beginning honest fine-tunings of it would be convicted"
 )
-MOST = 0.5  # of an architecture's tensors, and of its numbers, that a file has to fit at least
+MOST = 0.5  # of an architecture's tensors, or of its numbers, has to fit
+ALIKE = 0.2  # cosine of weights; fine-tuned digits networks have .99, strangers .00
 SHOWN = 4
 
 
@@ -112,6 +115,38 @@ def fresh_model(arch: str, seed: int) -> nn.Module:
         return resolve_arch(arch)()
 
 
+def doubt(origin: Origin, began: Mapping[str, Tensor], arch: str, victim: Mapping[str, Tensor]) -> str | None:
+    """A sentence where the victim's weights show nothing of what it is said to have begun at; None otherwise.
+
+    Args:
+        origin: what was said.
+        began: tensors of the file.
+        arch: SPEC, whose factory is called for ``factory``.
+        victim: its tensors.
+    """
+    if origin.start == "random":
+        return None
+    start = began if origin.start == "weights" else fresh_model(arch, 0).state_dict()
+    found = likeness(victim, start)
+    if found >= ALIKE:
+        return None
+    return (
+        f"pool: init should be what the victim began at; its weights have a cosine of {found:.2f} with "
+        "those, where fine-tuning usually leaves more than 0.9 and strangers have 0: twins from another "
+        "beginning void the candidate side"
+    )
+
+
+def likeness(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> float:
+    """Cosine of all weight matrices that two networks have in common, as one vector; 0 if there are none."""
+    product = first = second = 0.0
+    for name, tensor in one.items():
+        if name in two and tensor.ndim > 1 and two[name].shape == tensor.shape and tensor.is_floating_point():
+            a, b = tensor.double().flatten(), two[name].double().flatten()
+            product, first, second = product + float(a @ b), first + float(a @ a), second + float(b @ b)
+    return product / math.sqrt(first * second) if first * second > 0 else 0.0
+
+
 def _equal_share(arch: str) -> float:
     """Share of equal numbers in the weight matrices of two calls with different seeds, 0..1."""
     first, second = (fresh_model(arch, seed).state_dict() for seed in (0, 1))
@@ -131,7 +166,8 @@ def _from_file(path: Path, arch: str) -> tuple[Origin, dict[str, Tensor]]:
         if name in given and given[name].shape == tensor.shape and not given[name].is_complex()
     }
     numbers = sum(t.numel() for t in own.values())
-    fits = min(len(taken) / max(len(own), 1), sum(t.numel() for t in taken.values()) / max(numbers, 1))
+    # either may be small in an honest case: tensors of a shallow network, numbers where the head is large
+    fits = max(len(taken) / max(len(own), 1), sum(t.numel() for t in taken.values()) / max(numbers, 1))
     fresh, unused = tuple(sorted(own.keys() - taken.keys())), tuple(sorted(given.keys() - own.keys()))
     if fits <= MOST:
         rule = f"a file most of whose tensors fit the architecture by name and shape ({path})"
