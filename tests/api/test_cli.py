@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 from torch import nn
 
-from uapfast.cli import main
+from uapfast.cli import main, options
+from uapfast.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 # So small a pool of so small networks carries no small p-value; here only the commands are tested.
@@ -263,6 +264,14 @@ def test_the_result_is_refused_before_the_work(world: World, capfd: pytest.Captu
         ["encode", "none", "--arch", "none", "--weights", "none", *out],
     ):
         failed(answer(capfd, *command), "folder must be an existing one", "missing")
+
+
+def test_means_are_read_with_commas_and_with_blanks() -> None:
+    for text in ("0.5,0.25", "0.5 0.25", " 0.5, 0.25 ", "0.5;0.25"):
+        assert options.numbers(text, "--mean") == (0.5, 0.25)
+    for text in ("", " ", "a", "0.5,nan", "inf"):
+        with pytest.raises(InputError, match="--mean must be finite numbers with commas or blanks between"):
+            options.numbers(text, "--mean")
 
 
 def test_pool_asks_where_the_victim_began(

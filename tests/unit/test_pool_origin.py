@@ -189,6 +189,11 @@ def test_a_factory_is_what_was_said_of_it(tmp_path: Path) -> None:
     assert find_origin("random", random)[0].start == "random"
     with pytest.raises(PoolError, match=r"arch must be one that loads its weights for init=factory.*100%"):
         find_origin("factory", random)
+    more = nn.Sequential(*fresh_model(random, 0).children(), nn.Linear(10, 10))
+    save_weights(more, tmp_path / "more.safetensors")
+    origin = find_origin(tmp_path / "more.safetensors", random)[0]
+    assert origin.unused == ("4.bias", "4.weight") and not origin.whole
+    assert "4 of 4 tensors of the file; without a place in the architecture: 4.bias" in origin.sentence()
     with pytest.raises(
         PoolError, match="init must be factory for an architecture whose factory gives mostly"
     ):
@@ -332,6 +337,8 @@ def test_parents_and_ancestors_of_pools_in_memory() -> None:
 
     Pool((row("t", "twin", "victim"), row("a", "ancestor", None), row("h", "homologous", "a")))
     Pool((row("t", "twin", "ancestor"), row("h", "homologous", "ancestor"), row("p", "piracy", "t")))
+    made = Pool.from_models(twins=[fresh_model(ARCH, 1)], ancestor=fresh_model(ARCH, 0))
+    assert made.ancestor is not None and made.ancestor.model.sha256 == model.sha256
     for models, said in (
         (
             [row("a", "ancestor", None), row("b", "ancestor", None)],

@@ -64,6 +64,7 @@ class Origin:
         if self.start == "factory":
             return "models of the victim's architecture begin at what its factory loads"
         left = "" if not self.fresh else f"; drawn anew for every model: {_some(self.fresh)}"
+        left += "" if not self.unused else f"; without a place in the architecture: {_some(self.unused)}"
         most = f"{self.taken} of {self.total} tensors of the file"
         return f"models of the victim's architecture begin at {most}{left}"
 

@@ -150,6 +150,7 @@ class Pool:
         twins: Sequence[Any] = (),
         piracy: Mapping[str, Sequence[Any]] | None = None,
         homologous: Sequence[Any] = (),
+        ancestor: Any = None,
         device: str = "cpu",
     ) -> Pool:
         """A pool of modules or callables; twins are named twin-00, twin-01, ...
@@ -159,6 +160,7 @@ class Pool:
             piracy: candidate's name (``victim``, ``twin-00``, ...) to models that derive from it; the
                 i-th models of all candidates are taken as one kind.
             homologous: honest models of the same task.
+            ancestor: what the victim was fine-tuned from, if anything.
             device: where modules are run.
         """
         rows = [
@@ -176,6 +178,9 @@ class Pool:
             PoolModel(f"homologous-{i:02d}", "homologous", None, "homologous", as_model(m, device=device))
             for i, m in enumerate(homologous)
         ]
+        if ancestor is not None:
+            former = as_model(ancestor, device=device)
+            rows.append(PoolModel("ancestor", "ancestor", None, "ancestor", former))
         return cls(tuple(rows))
 
 
