@@ -88,6 +88,8 @@ def build(out: Path, args: argparse.Namespace) -> list[str]:
         "owner.npz",
         "--out",
         "pool",
+        "--init",
+        "random",
         "--twins",
         str(args.twins),
         "--surrogates",

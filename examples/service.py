@@ -17,13 +17,14 @@
 
 A verdict is `Verdict.to_dict()`; a suspect that cannot be used (NaN) is `invalid`, with status 200. Anything
 else that is wrong is `{"error": CLASS, "message": ...}` with a 4xx status (503 and 504: busy, too slow).
+A client that is silent, or slow with its headers, body or the reading of its answer, is cut off.
 Uploads are hostile input: they go through `uapfast.safeload`, and ARCH is a name that the operator set up,
 never a SPEC or a file of the client's. Whoever sees the queries can prepare a suspect for them: hand them
 out to nobody but those who ask it for you.
 
 References are immutable and shared by all requests. At most `workers` verifications run at a time, in
 threads, so that the event loop stays free; more than `waiting` others are turned away. No authentication,
-no TLS: put it behind a proxy that has both. docs/service.md says what else to think of.
+no TLS, no limit for one client: use a proxy that has them. docs/service.md says what else to think of.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -43,6 +45,8 @@ import torch
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 import uapfast
 from uapfast import errors
@@ -76,9 +80,14 @@ class Config:
         upload_bytes: of one request's body, at most.
         workers: verifications at a time.
         waiting: requests that may wait for a worker.
+        requests: answered at a time, bodies that still arrive included; further ones get 503.
+        connections: open at a time; for one more, whichever has sent no headers for longest is closed.
+        header_seconds: for the headers of a request, from the opening of a connection or the last answer.
         upload_seconds: for the next part of a body to arrive.
+        body_seconds: for a whole body.
         verify_seconds: until a client is told that it takes too long; the work goes on, and its worker is not
             free before it ends.
+        answer_seconds: for a client to read its answer.
         hand_out: whether queries are handed out.
     """
 
@@ -86,8 +95,13 @@ class Config:
     upload_bytes: int = 64 << 20
     workers: int = 2
     waiting: int = 16
+    requests: int = 64
+    connections: int = 512
+    header_seconds: float = 10.0
     upload_seconds: float = 30.0
+    body_seconds: float = 120.0
     verify_seconds: float = 120.0
+    answer_seconds: float = 60.0
     hand_out: bool = False
 
 
@@ -177,12 +191,15 @@ async def receive(request: Request, path: Path, config: Config) -> None:
     if not declared.isascii() or not declared.isdigit() or int(declared) > config.upload_bytes:
         raise too_large
     size, parts = 0, request.stream().__aiter__()
+    end = time.monotonic() + config.body_seconds
     with open(path, "wb") as file:
         while True:
+            left = min(config.upload_seconds, end - time.monotonic())
             try:
-                part = await asyncio.wait_for(anext(parts, None), config.upload_seconds)
+                part = await asyncio.wait_for(anext(parts, None), max(left, 0.0))
             except asyncio.TimeoutError:
-                raise Refusal(408, "UploadTimeout", "the body must keep coming") from None
+                rule = f"the body must keep coming and end within {config.body_seconds:g} s"
+                raise Refusal(408, "UploadTimeout", rule) from None
             if part is None:
                 return
             size += len(part)
@@ -202,6 +219,7 @@ def create_app(folder: Path, config: Config) -> FastAPI:
 
     app = FastAPI(title="uapfast", lifespan=life)
     app.state.desk = desk
+    app.add_middleware(Bounded, most=config.requests)
 
     @app.exception_handler(Refusal)
     async def refused(_: Request, exc: Refusal) -> JSONResponse:
@@ -275,6 +293,85 @@ def create_app(folder: Path, config: Config) -> FastAPI:
     return app
 
 
+class Bounded:
+    """Answers 503 where more than ``most`` requests are under way, before they cost anything."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self.app, self.most, self.under_way = app, most, 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif self.under_way >= self.most:
+            said = {"error": "Busy", "message": f"{self.under_way} requests under way: try again"}
+            await JSONResponse(said, 503, {"Connection": "close"})(scope, receive, send)
+        else:
+            self.under_way += 1
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                self.under_way -= 1
+
+
+def deadlines(config: Config) -> type[H11Protocol]:
+    """The HTTP protocol of uvicorn, with the deadlines that it lacks, for ``uvicorn.Config(http=...)``.
+
+    One timer a connection: until headers are whole, then until their request is answered. A client that
+    sends a byte now and then does not move it.
+    """
+    whole = config.body_seconds + config.verify_seconds + config.answer_seconds
+    silent: dict[H11Protocol, None] = {}  # without a request under way; the one that is so for longest first
+
+    class Deadlines(H11Protocol):
+        timer: asyncio.TimerHandle | None = None
+        answering: object = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.wait_for_headers()
+            if len(self.connections) > config.connections and silent:
+                next(iter(silent)).transport.abort()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self.look()
+
+        def on_response_complete(self) -> None:
+            self.wait_for_headers()
+            super().on_response_complete()  # may begin with a request that came before its turn
+            self.look()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            silent.pop(self, None)
+            if self.timer is not None:
+                self.timer.cancel()
+            super().connection_lost(exc)
+
+        def look(self) -> None:
+            """Whether a request has begun."""
+            if (
+                self.cycle is not None
+                and self.cycle is not self.answering
+                and not self.cycle.response_complete
+            ):
+                self.answering = self.cycle
+                silent.pop(self, None)
+                self.arm(whole)
+
+        def wait_for_headers(self) -> None:
+            silent.pop(self, None)
+            silent[self] = None
+            self.arm(config.header_seconds)
+
+        def arm(self, seconds: float) -> None:
+            if self.timer is not None:
+                self.timer.cancel()
+            self.timer = self.loop.call_later(seconds, self.transport.abort)
+
+    return Deadlines
+
+
 def packed(reference: Reference) -> bytes:
     """All queries of a reference as a safetensors file."""
     return safetensors.torch.save({"queries": torch.cat(list(reference.plan.chunks())).contiguous()})
@@ -296,9 +393,7 @@ def main() -> None:
     config = Config(archs, workers=given.workers, hand_out=given.hand_out)
     torch.set_num_threads(1)  # requests share the cores out among them
     app = create_app(given.folder, config)
-    uvicorn.run(
-        app, host=given.host, port=given.port, limit_concurrency=64
-    )  # connections; bodies lie on disk
+    uvicorn.run(app, host=given.host, port=given.port, http=deadlines(config), ws="none")
 
 
 if __name__ == "__main__":

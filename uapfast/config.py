@@ -31,6 +31,18 @@ def check(ok: bool, where: str, argument: str, rule: str, got: object) -> None:
         raise InputError(where, argument, rule, got)
 
 
+def numbers(text: str) -> tuple[float, ...]:
+    """``"0.5,0.4"``, ``"0.5 0.4"`` or ``"0.5; 0.4"`` as ``(0.5, 0.4)``, on the command line and in manifests.
+
+    Raises:
+        ValueError: empty, or anything that is no finite number.
+    """
+    values = tuple(float(part) for part in text.replace(";", " ").replace(",", " ").split())
+    if not values or not all(math.isfinite(v) for v in values):
+        raise ValueError(text)
+    return values
+
+
 def _number(where: str, name: str, value: object, rule: str, ok: Callable[[float], bool]) -> None:
     good = isinstance(value, (int, float)) and not isinstance(value, bool)
     check(good and math.isfinite(float(value)) and ok(float(value)), where, name, rule, repr(value))  # type: ignore[arg-type]

@@ -103,6 +103,7 @@ def build(place: Place, jobs: int) -> None:
             place.victim_path(arch),
             place.data("owner"),
             place.out / arch / "pool",
+            init="random",
             twins=size.twins,
             surrogates=size.surrogates,
             homologous=size.homologous,

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 from torch import nn
 
-from uapfast.cli import main
+from uapfast.cli import main, options
+from uapfast.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 # So small a pool of so small networks carries no small p-value; here only the commands are tested.
@@ -121,7 +122,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     arch = f"{folder / 'net.py'}:net"
     run_ok(
         "pool", "--arch", arch, "--weights", str(victim), "--data", data, "--out", str(folder / "pool"),
-        "--recipe", f"{folder / 'recipe.py'}:train", "--twins", "6", "--surrogates", "1",
+        "--init", "random", "--recipe", f"{folder / 'recipe.py'}:train", "--twins", "6", "--surrogates", "1",
         "--homologous", "10", "--epochs", "4",
     )  # fmt: skip
     manifest = folder / "pool" / "manifest.csv"
@@ -272,6 +273,38 @@ def test_the_result_is_refused_before_the_work(world: World, capfd: pytest.Captu
         ["encode", "none", "--arch", "none", "--weights", "none", *out],
     ):
         failed(answer(capfd, *command), "folder must be an existing one", "missing")
+
+
+def test_means_are_read_with_commas_and_with_blanks() -> None:
+    for text in ("0.5,0.25", "0.5 0.25", " 0.5, 0.25 ", "0.5;0.25"):
+        assert options.numbers(text, "--mean") == (0.5, 0.25)
+    for text in ("", " ", "a", "0.5,nan", "inf"):
+        with pytest.raises(InputError, match="--mean must be finite numbers with commas or blanks between"):
+            options.numbers(text, "--mean")
+
+
+def test_pool_asks_where_the_victim_began(
+    world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = ["pool", "--arch", world.arch, "--weights", str(world.victim), "--out", str(tmp_path / "pool")]
+    got = answer(capfd, *given, "--data", "not-even-read")
+    failed(got, "init must be random", "public weights", "factory", "honest fine-tunings", "got None")
+    few = ["--data", world.data, "--twins", "1", "--homologous", "2", "--surrogates", "0", "--epochs", "1"]
+    got = answer(capfd, *given, *few, "--init", "random", "--ancestor", str(world.victim))
+    failed(got, "ancestor must be left out with init=random")
+    assert not (tmp_path / "pool").exists()
+    honest = str(world.path("honest.safetensors"))
+    code, out, err = answer(capfd, *given, *few, "--init", honest, "--mean", "0 ", "--std", "1.0")
+    assert code == 0 and "init: models of the victim's architecture begin at 4 of 4 tensors" in out
+    assert "weights have a cosine of" in err, "it is no ancestor, and that is said"
+    manifest = (tmp_path / "pool" / "manifest.csv").read_text()
+    assert ",ancestor,ancestor,,0.0,1.0," in manifest and ",twin-00,twin,,0.0,1.0,ancestor" in manifest
+    got = answer(
+        capfd, "generate", "--arch", world.arch, "--weights", honest, "--data", world.data,
+        "--pool", str(tmp_path / "pool" / "manifest.csv"), "--out", str(tmp_path / "x.uapref"),
+        "--mean", "a b",
+    )  # fmt: skip
+    failed(got, "--mean must be finite numbers with commas or blanks between")
 
 
 @pytest.mark.parametrize(

@@ -45,10 +45,13 @@ class Running:
     """A service in a thread of this process, and its address."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self.app = service.create_app(folder, service.Config(ARCHS, **settings))
+        config = service.Config(ARCHS, **settings)
+        self.app = service.create_app(folder, config)
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        self.server = uvicorn.Server(uvicorn.Config(self.app, log_level="error"))
+        self.server = uvicorn.Server(
+            uvicorn.Config(self.app, log_level="error", http=service.deadlines(config), ws="none")
+        )
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
         self.thread.start()
         until = time.monotonic() + 30
@@ -196,6 +199,54 @@ def test_the_event_loop_stays_free_and_too_many_are_turned_away(world, monkeypat
     finally:
         go_on.set()
         busy.stop()
+
+
+def test_silent_and_slow_connections_close_it_for_nobody(world):
+    """64 each that send nothing, half of their headers, half of their body, or a byte now and then."""
+    limits = {"header_seconds": 1.0, "upload_seconds": 1.0, "body_seconds": 1.5, "connections": 100}
+    found = Running(world.folder, requests=64, **limits)
+    place = ("127.0.0.1", found.socket.getsockname()[1])
+    head = b"POST /references/first/verify?arch=mlp HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+    try:
+        for sent in (b"", b"GET /references HTT", head + b"\r\nhalf of it"):
+            begin = time.monotonic()
+            held = [socket.create_connection(place, timeout=15) for _ in range(64)]
+            for one in held:
+                one.sendall(sent)
+            if sent.startswith(b"POST"):  # each holds one of the 64 places until its body is due
+                until = time.monotonic() + 10
+                while time.monotonic() < until and http.get(f"{found.url}/references").status_code == 503:
+                    time.sleep(0.1)
+            assert http.get(f"{found.url}/references", timeout=10).status_code == 200
+            answered = [b"".join(iter(lambda one=one: one.recv(4096), b"")) for one in held]  # all are closed
+            assert time.monotonic() - begin < 15
+            assert all((b"408" in a) == sent.startswith(b"POST") for a in answered)
+            for one in held:
+                one.close()
+        with socket.create_connection(place, timeout=15) as slow:
+            begin = time.monotonic()
+            with pytest.raises(OSError):
+                for byte in (head + b"\r\n").ljust(1000):
+                    slow.sendall(bytes([byte]))
+                    time.sleep(0.1)
+            assert time.monotonic() - begin < 10
+    finally:
+        found.stop()
+
+
+def test_who_is_silent_longest_makes_room(world):
+    found = Running(world.folder, connections=8, header_seconds=60.0)
+    place = ("127.0.0.1", found.socket.getsockname()[1])
+    held = [socket.create_connection(place, timeout=10) for _ in range(8)]
+    try:
+        assert http.get(f"{found.url}/references", timeout=10).status_code == 200
+        assert held[0].recv(1) == b"", "closed for the ninth"
+        held[7].sendall(b"GET /references HTTP/1.0\r\n\r\n")
+        assert held[7].recv(12) == b"HTTP/1.1 200"
+    finally:
+        for one in held:
+            one.close()
+        found.stop()
 
 
 def busy_count(running: Running) -> int:

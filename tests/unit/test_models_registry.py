@@ -206,32 +206,101 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         resolve_arch("dir.py:make", base=tmp_path)
 
 
-def fake_library(names: list[str], calls: list) -> types.SimpleNamespace:
-    def create(name: str, **settings: object) -> nn.Module:
-        calls.append((name, settings))
+class FakeLibrary(types.ModuleType):
+    """timm, or ``torchvision.models`` with its sub-modules, as far as they are asked."""
+
+    def __init__(self, names: list[str], calls: list, others: list[str] | None = None) -> None:
+        super().__init__("torchvision.models")
+        self.names, self.others, self.calls = names, others or [], calls
+        self.quantization = types.ModuleType("torchvision.models.quantization")
+
+    def list_models(self, module: types.ModuleType | None = None) -> list[str]:
+        """As torchvision's: with ``module`` only what is defined directly in it."""
+        if module is self.quantization:
+            return ["quantized_resnet18"]
+        return self.names if module is self else self.names + self.others
+
+    def is_model(self, name: str) -> bool:
+        """As timm's: without the tag after the dot."""
+        return name.split(".")[0] in self.names
+
+    def create_model(self, name: str, **settings: object) -> nn.Module:
+        """Note what was asked for."""
+        self.calls.append((name, settings))
         return nn.Linear(1, int(str(settings.get("num_classes", 1000))))
 
-    return types.SimpleNamespace(
-        list_models=lambda: names, is_model=lambda n: n in names, create_model=create, get_model=create
-    )
+    get_model = create_model
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, fake: FakeLibrary) -> None:
+    monkeypatch.setitem(sys.modules, "timm", fake)
+    monkeypatch.setitem(sys.modules, "torchvision", types.SimpleNamespace(models=fake))
+    monkeypatch.setitem(sys.modules, "torchvision.models", fake)
 
 
 def test_libraries_are_asked_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list = []
-    fake = fake_library(["resnet18", "resnet50"], calls)
-    monkeypatch.setitem(sys.modules, "timm", fake)
-    monkeypatch.setitem(sys.modules, "torchvision", types.SimpleNamespace(models=fake))
-    monkeypatch.setitem(sys.modules, "torchvision.models", fake)
+    installed(monkeypatch, FakeLibrary(["resnet18", "resnet50"], calls))
     resolve_arch("timm:resnet18?classes=10&channels=1")()
+    resolve_arch("timm:resnet18.a1_in1k")()
     resolve_arch("torchvision:resnet50?classes=5")()
+    resolve_arch("torchvision:quantized_resnet18")()
     assert calls == [
         ("resnet18", {"pretrained": False, "num_classes": 10, "in_chans": 1}),
+        ("resnet18.a1_in1k", {"pretrained": False}),
         ("resnet50", {"weights": None, "num_classes": 5}),
+        ("quantized_resnet18", {"weights": None}),
     ]
     with pytest.raises(ModelError, match=r"known NAME \(such as resnet18, resnet50\), got 'timm:resnet19'"):
         resolve_arch("timm:resnet19")
     with pytest.raises(ModelError, match="channels"):
         resolve_arch("torchvision:resnet18?channels=1")
+
+
+# with weights=None each of these still downloads a backbone, unless told otherwise
+DOWNLOADERS = (
+    "fcn_resnet50 fcn_resnet101 deeplabv3_resnet50 deeplabv3_resnet101 deeplabv3_mobilenet_v3_large "
+    "lraspp_mobilenet_v3_large fasterrcnn_resnet50_fpn fasterrcnn_resnet50_fpn_v2 "
+    "fasterrcnn_mobilenet_v3_large_fpn fasterrcnn_mobilenet_v3_large_320_fpn retinanet_resnet50_fpn "
+    "maskrcnn_resnet50_fpn keypointrcnn_resnet50_fpn fcos_resnet50_fpn ssd300_vgg16 "
+    "ssdlite320_mobilenet_v3_large"
+).split()
+
+
+@pytest.mark.parametrize("name", [*DOWNLOADERS, "raft_small", "r3d_18"])
+def test_what_is_no_image_classifier_is_refused_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list = []
+    installed(monkeypatch, FakeLibrary(["resnet18"], calls, [*DOWNLOADERS, "raft_small", "r3d_18"]))
+    with pytest.raises(
+        ModelError, match=f"of an image classifier, got 'torchvision:{name}.*', which is none"
+    ):
+        resolve_arch(f"torchvision:{name}?classes=10")
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "timm:hf-hub:owner/net",
+        "timm:hf_hub:owner/net",
+        "timm:local-dir:/tmp/net",
+        "timm:owner/resnet18",
+        "timm:https://host/resnet18",
+        "timm:resnet18.x:y",
+        "timm:resnet18@main",
+        "torchvision:pytorch/vision:resnet18",
+        "torch.hub:pytorch/vision:resnet18",
+        "hf-hub:owner/net",
+    ],
+)
+def test_no_spec_reaches_out(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list = []
+    fake = FakeLibrary(["resnet18"], calls)
+    monkeypatch.setattr(fake, "is_model", lambda name: True)  # even were timm to know it
+    installed(monkeypatch, fake)
+    with pytest.raises(ModelError, match="must be .*, got '" + spec.replace(".", r"\.")):
+        resolve_arch(spec)
+    assert not calls
 
 
 @pytest.mark.parametrize("kind", ["timm", "torchvision"])
@@ -253,3 +322,26 @@ def test_timm_itself() -> None:
 def test_torchvision_itself() -> None:
     model = resolve_arch("torchvision:resnet18?classes=10")().eval()
     assert model(torch.rand(1, 3, 64, 64)).shape == (1, 10)
+
+
+@pytest.mark.needs("torchvision")
+def test_torchvision_itself_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    def reached(*_: object, **__: object) -> None:
+        raise AssertionError("a download was tried")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", reached)
+    monkeypatch.setattr("torch.hub.download_url_to_file", reached)
+    monkeypatch.setattr("socket.socket.connect", reached)
+    refused = 0
+    for name in torchvision.models.list_models():
+        with torch.device("meta"):
+            try:
+                resolve_arch(f"torchvision:{name}")()
+            except ModelError as exc:
+                refused += "of an image classifier" in str(exc)
+                assert "of an image classifier" in str(exc) or "meta tensor" in str(
+                    exc
+                )  # built, but not there
+    assert refused >= len(DOWNLOADERS)

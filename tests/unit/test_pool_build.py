@@ -36,7 +36,9 @@ from uapfast.pool.train import predict
 ROOT = Path(__file__).resolve().parents[2]
 ARCH = "uapfast:mlp-small?size=8"
 OTHERS = ("uapfast:cnn-small?size=8",)
-SMALL: dict[str, Any] = {"twins": 2, "surrogates": 2, "homologous": 3, "epochs": 2, "other_archs": OTHERS}
+SMALL: dict[str, Any] = {
+    "init": "random", "twins": 2, "surrogates": 2, "homologous": 3, "epochs": 2, "other_archs": OTHERS,
+}  # fmt: skip
 MODELS = 2 + 3 + 3 * 2
 
 
@@ -88,7 +90,16 @@ def test_what_is_made(whole: Path, victim: Path) -> None:
 def test_surrogates_learn_from_their_own_candidate(victim: Path, tmp_path: Path) -> None:
     """Piracy models agree more with the candidate that they were made from than with the others."""
     out = build_pool(
-        ARCH, victim, data(), tmp_path, twins=1, surrogates=2, homologous=0, epochs=12, other_archs=(ARCH,)
+        ARCH,
+        victim,
+        data(),
+        tmp_path,
+        init="random",
+        twins=1,
+        surrogates=2,
+        homologous=0,
+        epochs=12,
+        other_archs=(ARCH,),
     )
     pool, x = load_pool(out), load_data("digits:test").x()
     answers = {m.name: m.model.answers(x).probabilities() for m in pool.models}
@@ -123,8 +134,8 @@ from uapfast.pool.build import build_pool
 if __name__ == "__main__":
     torch.set_num_threads(1)
     data = load_data("digits:train").subset(slice(0, 400))
-    build_pool({arch!r}, {victim!r}, data, {out!r}, twins=2, surrogates=2, homologous=3, epochs=2,
-               other_archs={others!r}, progress=lambda done, total, what: print(done, flush=True))
+    build_pool({arch!r}, {victim!r}, data, {out!r}, init="random", twins=2, surrogates=2, homologous=3,
+               epochs=2, other_archs={others!r}, progress=lambda done, total, what: print(done, flush=True))
 """
 
 
@@ -285,7 +296,13 @@ def test_the_owners_recipe_and_architecture(own: tuple[str, str, Path]) -> None:
 @pytest.mark.parametrize("which", ["net.py", "train.py"])
 def test_an_edited_file_does_not_mix(own: tuple[str, str, Path], which: str) -> None:
     arch, recipe, folder = own
-    settings: dict[str, Any] = {"recipe": recipe, "twins": 1, "surrogates": 0, "homologous": 0}
+    settings: dict[str, Any] = {
+        "init": "random",
+        "recipe": recipe,
+        "twins": 1,
+        "surrogates": 0,
+        "homologous": 0,
+    }
     build_pool(arch, folder / "victim.safetensors", data(), folder / "pool", **settings)
     (folder / which).write_text((folder / which).read_text() + "\n# edited\n")
     with pytest.raises(PoolError, match="was made with others"):
@@ -315,6 +332,7 @@ def test_recipes_that_fail(
             folder / "victim.safetensors",
             data(),
             folder / "pool",
+            init="random",
             recipe=f"{folder}/bad.py:train",
             jobs=jobs,
             twins=jobs,
@@ -335,6 +353,7 @@ def test_a_killed_worker_is_one_typed_error(own: tuple[str, str, Path]) -> None:
             folder / "victim.safetensors",
             data(),
             folder / "pool",
+            init="random",
             recipe=f"{folder}/bad.py:train",
             jobs=2,
             twins=2,
@@ -384,14 +403,21 @@ def test_a_victim_that_was_trained_on_other_inputs_is_noticed(tmp_path: Path) ->
     save_weights(default_recipe(module, x, d.labels, 0, epochs=3), tmp_path / "v.safetensors")
     with pytest.warns(PoolWarning, match=r"Does it take images in 0\.\.1"):
         build_pool(
-            ARCH, tmp_path / "v.safetensors", d, tmp_path / "pool", twins=0, surrogates=0, homologous=0
+            ARCH,
+            tmp_path / "v.safetensors",
+            d,
+            tmp_path / "pool",
+            init="random",
+            twins=0,
+            surrogates=0,
+            homologous=0,
         )
 
 
 def test_a_good_victim_gives_no_warning(victim: Path, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", PoolWarning)
-        build_pool(ARCH, victim, data(), tmp_path, twins=0, surrogates=0, homologous=0)
+        build_pool(ARCH, victim, data(), tmp_path, init="random", twins=0, surrogates=0, homologous=0)
 
 
 def test_a_victim_of_nan_weights(victim: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from uapfast.errors import ManifestError, ModelError, PoolError, StorageError
 from uapfast.models.checkpoint import save_weights
 from uapfast.pool.manifest import Entry, read_manifest, write_manifest
-from uapfast.pool.pool import Pool, PoolModel, load_pool
+from uapfast.pool.pool import Pool, PoolModel, load_pool, preprocessing
 
 FIXED = [HealthCheck.function_scoped_fixture]
 NETS = """from torch import nn
@@ -111,6 +111,36 @@ WRONG = {
     "piracy of unknown": ((HEAD, f"{A},a,piracy,twin-7"), r"got 'twin-7' for 'a'"),
     "piracy of an innocent": ((HEAD, f"{A},h,homologous,", f"{B},b,piracy,h"), r"got 'h' for 'b'"),
     "piracy of another victim": ((HEAD, f"{A},v,victim,", f"{B},b,piracy,victim"), r"got 'victim' for 'b'"),
+    "victim unnamed": (
+        (HEAD, f"{A},a,piracy,v"),
+        r"victim \('victim', since no line has that relation\) or of a twin for .*got 'v' for 'a'",
+    ),
+    "victim by its relation": (
+        (HEAD, f"{A},v,victim,", f"{B},b,piracy,victim"),
+        r"the name of the victim \('v'\) or of a twin",
+    ),
+    "mean alone": (
+        ("path,arch,mean", f"{A},0.5"),
+        r"mean and std must be given together, .*got \(0.5,\) and",
+    ),
+    "other lengths": (("path,arch,mean,std", f"{A},0.5 0.5,0.2"), r"one value a channel, got .* \(line 2"),
+    "std of 0": (("path,arch,mean,std", f"{A},0.5,0"), r"std must be above 0, got '0' \(line 2"),
+    "mean in words": (
+        ("path,arch,mean,std", f"{A},half,0.2"),
+        r"mean must be finite numbers .*got 'half' \(line 2",
+    ),
+    "two ancestors": (
+        (HEAD, f"{A},a,ancestor,", f"{B},b,ancestor,"),
+        "ancestor must be at most one model, got a, b",
+    ),
+    "parent of nobody": (
+        (HEAD + ",parent", f"{A},a,twin,,z"),
+        "parent of a must be the name of another model of the pool .* got 'z'",
+    ),
+    "an innocent copy": (
+        (HEAD + ",parent", f"{A},v,victim,,", f"{B},h,homologous,,v"),
+        "parent of h must be one that was made without the victim for a homologous model .*got h <- v",
+    ),
     "candidate of a twin": (
         (HEAD, f"{A},a,twin,victim"),
         r"for piracy models only, got 'victim' for twin \(line 2",
@@ -124,6 +154,27 @@ def test_what_is_wrong_is_named(folder: Path, name: str) -> None:
     lines, said = WRONG[name]
     with pytest.raises(ManifestError, match=said):
         load_pool(write(folder, *lines))
+
+
+def test_preprocessing_parents_and_an_ancestor_are_read(folder: Path) -> None:
+    """Numbers with blanks, or with commas in quotes, as on the command line."""
+    head = "path,arch,name,relation,mean,std,parent"
+    path = write(
+        folder,
+        head,
+        f"{A},v,victim,0.5 0.25,0.2;0.1,old",
+        f'{B},t,twin,"0.5,0.25","0.2, 0.1",v',
+        f"{C},old,ancestor,,,",
+        f"{D},h,homologous,,,old",
+    )
+    found = {e.name: e for e in read_manifest(path)}
+    assert (found["v"].mean, found["v"].std) == (found["t"].mean, found["t"].std) == ((0.5, 0.25), (0.2, 0.1))
+    pool = load_pool(path)
+    assert {m.name: m.parent for m in pool.models} == {"v": "old", "t": "v", "old": None, "h": "old"}
+    assert pool.ancestor is not None and pool.ancestor.name == "old" and pool.homologous[0].parent == "old"
+    assert pool.victim is not None and preprocessing(pool.homologous[0].model) is None
+    mean, std = preprocessing(pool.victim.model) or ([], [])
+    assert (mean, std) == (pytest.approx([0.5, 0.25]), pytest.approx([0.2, 0.1]))
 
 
 def test_the_victim_need_not_be_listed(folder: Path) -> None:
@@ -162,6 +213,7 @@ def test_models_that_cannot_be_used(folder: Path) -> None:
 TEXT = st.text(string.ascii_letters + string.digits + " ,;'\"äé-_.?=&#|", min_size=1, max_size=12).map(
     str.strip
 )
+NUMBERS = st.floats(1e-6, 10, allow_subnormal=False)
 NAMES = TEXT.filter(lambda s: s not in ("", ".", "..") and len(s.encode()) < 40)
 
 
@@ -171,7 +223,13 @@ def test_round_trip(tmp_path: Path, rows: list[tuple[str, str]], data: st.DataOb
     entries = []
     for i, (name, arch) in enumerate(rows):
         relation = data.draw(st.sampled_from([None, "twin", "homologous", "piracy"]))
-        entries.append(Entry(f"f{i}.pt", arch, name, relation, "victim" if relation == "piracy" else None))
+        count = data.draw(st.integers(0, 3))
+        mean, std = (
+            tuple(data.draw(st.lists(NUMBERS, min_size=count, max_size=count))) or None for _ in "ms"
+        )
+        parent = data.draw(st.sampled_from([None, "ancestor"]))
+        source = "victim" if relation == "piracy" else None
+        entries.append(Entry(f"f{i}.pt", arch, name, relation, source, mean, std, parent))
         (tmp_path / f"f{i}.pt").touch()
     write_manifest(tmp_path / "m.csv", entries)
     assert read_manifest(tmp_path / "m.csv") == entries

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from uapfast import config
 from uapfast.errors import InputError
 
 
@@ -82,6 +82,21 @@ Mean = Annotated[
 Std = Annotated[
     str | None, typer.Option("--std", metavar="S[,S...]", help="Divided by after --mean, per channel.")
 ]
+Init = Annotated[
+    str | None,
+    typer.Option(
+        "--init",
+        metavar="random|WEIGHTS|factory",
+        help="Where the victim's training began: random weights; a file of public weights that it was "
+        "fine-tuned from; or weights that the factory of --arch loads. Has to be said (docs/fine_tuned.md).",
+    ),
+]
+Ancestor = Annotated[
+    Path | None,
+    typer.Option(
+        "--ancestor", metavar="WEIGHTS", help="What the victim was fine-tuned from, as a whole classifier."
+    ),
+]
 Answers = Annotated[Output, typer.Option("--output", help="What the model answers with.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
@@ -98,18 +113,14 @@ Debug = Annotated[
 
 
 def numbers(text: str | None, argument: str) -> tuple[float, ...] | None:
-    """``"0.5,0.4"`` -> ``(0.5, 0.4)``; raises ``InputError`` for anything that is no finite number."""
+    """``"0.5,0.4"`` or ``"0.5 0.4"`` as ``(0.5, 0.4)``; ``InputError`` for what is no finite number."""
     if text is None:
         return None
     try:
-        values = tuple(float(part) for part in text.split(","))
+        return config.numbers(text)
     except ValueError:
-        values = (math.nan,)
-    if not all(math.isfinite(v) for v in values):
-        raise InputError(
-            "uapfast", argument, "finite numbers with commas between, one per channel", repr(text)
-        )
-    return values
+        rule = "finite numbers with commas or blanks between, one per channel"
+        raise InputError("uapfast", argument, rule, repr(text)) from None
 
 
 def whole_numbers(text: str | None, argument: str) -> tuple[int, ...] | None:

@@ -84,6 +84,10 @@ def pool(
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder of the pool; continued if it is there.")
     ],
+    init: o.Init = None,
+    ancestor: o.Ancestor = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
     recipe: Annotated[
         str | None,
         typer.Option("--recipe", metavar="FILE.py:train", help="(model, images, labels, seed) -> model."),
@@ -100,12 +104,18 @@ def pool(
     with only_result_on_stdout() as stdout, Reporter() as progress:
         from uapfast.data import load_data
         from uapfast.pool.build import build_pool
+        from uapfast.pool.origin import Origin, said_init
 
+        said_init(init)  # before the data is read
         manifest = build_pool(
-            arch, weights, load_data(data), out, recipe=recipe, twins=twins, surrogates=surrogates,
-            homologous=homologous, epochs=epochs, jobs=jobs, seed=seed, progress=progress,
+            arch, weights, load_data(data), out, init=init or "", ancestor=ancestor,
+            mean=o.numbers(mean, "--mean"), std=o.numbers(std, "--std"), recipe=recipe, twins=twins,
+            surrogates=surrogates, homologous=homologous, epochs=epochs, jobs=jobs, seed=seed,
+            progress=progress,
         )  # fmt: skip
-        print(f"wrote {one_line(manifest)}", file=stdout, flush=True)
+        record = json.loads((manifest.parent / "pool.json").read_text(encoding="utf-8"))
+        said = Origin(**record["base"]["init"]).sentence()
+        print(f"wrote {one_line(manifest)}", f"init: {said}", sep="\n", file=stdout, flush=True)
 
 
 @app.command()

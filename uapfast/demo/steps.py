@@ -123,9 +123,9 @@ def run(
     weights = folder / "victim.safetensors"
     victim = _made(weights, make.RESIDUAL, lambda: make.train(make.RESIDUAL, split.owner, seed, scale.epochs))
     manifest = build_pool(
-        make.RESIDUAL, weights, data, folder / "pool", twins=scale.twins, surrogates=scale.surrogates,
-        homologous=scale.homologous, epochs=scale.epochs, jobs=jobs or os.cpu_count() or 1, seed=seed,
-        progress=report,
+        make.RESIDUAL, weights, data, folder / "pool", init="random", twins=scale.twins,
+        surrogates=scale.surrogates, homologous=scale.homologous, epochs=scale.epochs,
+        jobs=jobs or os.cpu_count() or 1, seed=seed, progress=report,
     )  # fmt: skip
 
     config = uapfast.GenerateConfig(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -22,6 +24,7 @@ LIBRARY_OPTIONS = {
     "timm": {"channels": (1, 4096), "classes": (1, 100_000)},
     "torchvision": {"classes": (1, 100_000)},
 }
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def _bad(rule: str, got: object) -> ModelError:
@@ -34,7 +37,8 @@ def resolve_arch(spec: str, *, base: Path | None = None) -> Factory:
     Args:
         spec: a file is the user's own and is executed; the others take options, as in
             ``uapfast:cnn-small?channels=3&classes=10&size=32``, ``timm:resnet18?channels=1&classes=10``,
-            ``torchvision:resnet18?classes=10``. Nothing else is ever imported.
+            ``torchvision:resnet18?classes=10``. Nothing else is ever imported, and no network of a library
+            is one that downloads anything: of torchvision image classifiers alone, of timm registered names.
         base: folder that a relative file is relative to; the current one by default.
 
     Raises:
@@ -87,14 +91,20 @@ def _shipped(spec: str, name: str) -> Factory:
 def _library(spec: str, kind: str, name: str) -> Factory:
     name, _, query = name.partition("?")
     options: dict[str, Any] = dict(_options(spec, query, LIBRARY_OPTIONS[kind]))
+    if not PLAIN_NAME.fullmatch(
+        name
+    ):  # hf-hub:OWNER/NAME, local-dir:PATH and whatever comes to be of the kind
+        raise _bad(f"{kind}:NAME with the name of a network alone (no hub, address or folder)", repr(spec))
     try:
         module = importlib.import_module("timm" if kind == "timm" else "torchvision.models")
     except Exception as exc:  # a torchvision that does not fit its torch fails with RuntimeError
         raise MissingDependency(
             f"arch: {kind}:{name} needs {kind} (pip install 'uapfast[timm]'), got {exc}"
         ) from exc
-    known: list[str] = module.list_models()
+    known: list[str] = module.list_models() if kind == "timm" else _classifiers(module)
     if name not in known and not (kind == "timm" and module.is_model(name)):
+        if kind == "torchvision" and name in module.list_models():
+            raise _bad("torchvision:NAME of an image classifier", f"{spec!r}, which is none")
         near = [n for n in known if name and name.split("_")[0] in n][:8] or known[:5]
         raise _bad(f"{kind}:NAME with a known NAME (such as {', '.join(near)})", repr(spec))
     # never weights from a hub: the caller brings them
@@ -103,6 +113,13 @@ def _library(spec: str, kind: str, name: str) -> Factory:
     if kind == "timm":
         return partial(_build, partial(module.create_model, name, pretrained=False, **options), spec)
     return partial(_build, partial(module.get_model, name, weights=None, **options), spec)
+
+
+def _classifiers(models: ModuleType) -> list[str]:
+    """Image classifiers of torchvision; its detectors download a backbone even with weights=None."""
+    quantized = getattr(models, "quantization", None)
+    found: list[str] = models.list_models(module=models)
+    return found + (models.list_models(module=quantized) if quantized is not None else [])
 
 
 def _build(factory: Callable[[], Any], spec: str) -> nn.Module:

@@ -7,11 +7,12 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.multiprocessing
@@ -19,13 +20,23 @@ import torch.multiprocessing
 from uapfast._version import versions
 from uapfast.config import check
 from uapfast.data import Dataset
-from uapfast.errors import DataError, ModelError, PoolError, PoolWarning, StorageError, SuspectError
+from uapfast.errors import (
+    DataError,
+    InputError,
+    ModelError,
+    PoolError,
+    PoolWarning,
+    StorageError,
+    SuspectError,
+)
 from uapfast.files import write_text
 from uapfast.models.checkpoint import load_model
 from uapfast.models.model import Model
 from uapfast.models.registry import resolve_arch
 from uapfast.pool.manifest import Entry, write_manifest
+from uapfast.pool.origin import doubt, find_origin, said_init
 from uapfast.pool.plan import Job, PoolConfig, default_archs, make_plan, relative_arch
+from uapfast.pool.pool import preprocessing
 from uapfast.pool.recipe import load_recipe
 from uapfast.pool.train import MEASURED_ON, Context, code_sha256, make_model, one_thread, predict
 
@@ -38,6 +49,8 @@ __all__ = ["PoolConfig", "build_pool", "predict"]
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
+FAR_BELOW = 0.1  # of the victim's accuracy on the owner's images
+_log = logging.getLogger(__name__)
 
 
 def build_pool(
@@ -46,6 +59,10 @@ def build_pool(
     data: Dataset,
     out: str | os.PathLike[str],
     *,
+    init: str | os.PathLike[str],
+    ancestor: str | os.PathLike[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     recipe: str | None = None,
     twins: int = 8,
     surrogates: int = 2,
@@ -63,10 +80,19 @@ def build_pool(
     on ``jobs``. A pool can be extended: with larger numbers, only what is missing is trained.
 
     Args:
-        arch: SPEC of the victim, which takes images in 0..1 (preprocessing belongs into its factory).
+        arch: SPEC of the victim, which takes images in 0..1 (or after ``mean`` and ``std``).
         weights: the victim's.
         data: the owner's images and labels.
         out: folder; made if missing.
+        init: where the victim's training began: ``random``; a file of the public weights that it was
+            fine-tuned from (a head of another size is drawn anew for every model); or ``factory``, where the
+            factory of ``arch`` loads them. Twins, homologous models and surrogates of the victim's
+            architecture begin there, too; at least every third homologous model is of it, and the owner's
+            recipe trains no other architecture (docs/fine_tuned.md).
+        ancestor: file of what the victim was fine-tuned from, as a whole classifier of ``arch``; becomes a
+            pool model that the reference must not convict. By default the file of ``init``, if it is whole.
+        mean: per channel; the victim takes (x - mean) / std, and so does every model of its architecture.
+        std: per channel, > 0; with ``mean``.
         recipe: ``FILE.py:FUNCTION``, the owner's training ``(model, images, labels, seed) -> model``; it
             trains the twins and part of the homologous models. The default recipe otherwise.
         twins: models of the victim's recipe with other seeds, m.
@@ -83,8 +109,9 @@ def build_pool(
         The manifest's path. ``pool.json`` beside it records which recipe made what.
 
     Raises:
-        InputError: a number out of range.
-        PoolError: ``out`` holds models of other settings or is in use, or a training failed.
+        InputError: a number out of range; no ``init``, or one that contradicts ``ancestor``.
+        PoolError: ``out`` holds models of other settings or is in use, a training failed, or ``init`` does
+            not fit the architecture.
         DataError: no images.
         ModelError: an architecture or recipe that cannot be used, or a victim that does not fit the data.
         StorageError: ``out`` cannot be written.
@@ -92,17 +119,34 @@ def build_pool(
     config = PoolConfig(twins, surrogates, homologous, epochs, seed, tuple(other_archs))
     good = isinstance(jobs, int) and 1 <= jobs <= 1024
     check(good, "pool", "jobs", "a whole number in 1..1024", repr(jobs))
-    victim = load_model(arch, weights, name="victim")
-    classes = _classes(victim, data)
+    if said_init(init) == "random" and ancestor is not None:
+        rule = "left out with init=random (a victim that began at random weights has no ancestor)"
+        raise InputError("pool", "ancestor", rule, ancestor)
+    victim = load_model(arch, weights, name="victim", mean=mean, std=std)
+    classes, accuracy = _classes(victim, data)
+    origin, taken = find_origin(init, arch)
+    assert victim.module is not None
+    unlike = doubt(origin, taken, arch, getattr(victim.module, "inner", victim.module).state_dict())
+    if unlike is not None:  # now, not after hours of training
+        warnings.warn(unlike, PoolWarning, stacklevel=2)
+    if origin.whole and ancestor is None:
+        ancestor = init
+    former = None if ancestor is None else _ancestor(arch, Path(ancestor), victim)
     others = config.other_archs or default_archs(arch, data, classes)
     for spec in (arch, *others):
         resolve_arch(spec)
-    base = {"victim": victim.sha256, "data": data.sha256, "recipe": None, "code": None}
+    statistics = preprocessing(victim)
+    base = {
+        "victim": victim.sha256, "data": data.sha256, "recipe": None, "code": None, "init": origin.to_dict(),
+        "mean": statistics and statistics[0], "std": statistics and statistics[1],
+    }  # fmt: skip
     if recipe is not None:
         load_recipe(recipe)
         base |= {"recipe": recipe.rpartition(":")[2], "code": code_sha256(recipe)}
-    plan = make_plan(arch, config, others, recipe is not None)
-    context = Context(data, Path(out), Path(weights), arch, recipe, base)
+    plan = make_plan(arch, config, others, recipe is not None, origin.start)
+    both = (None, None) if mean is None or std is None else (tuple(mean), tuple(std))
+    context = Context(data, Path(out), Path(weights), arch, recipe, base, taken, *both)
+    _log.info("pool: %s", origin.sentence())
     with _folder(context.out):
         todo = _missing(plan, context)
         done = len(plan) - len(todo)
@@ -112,11 +156,27 @@ def build_pool(
         for number, name in enumerate(_train_all(todo, context, jobs), done + 1):
             log.debug("pool: %s made (%d of %d)", name, number, len(plan))
             report(number, len(plan), name)
-        return _finish(plan, context, config)
+        return _finish(plan, context, config, (accuracy, former, unlike))
 
 
-def _classes(victim: Model, data: Dataset) -> int:
-    """The victim's K, after it has shown that it knows the data."""
+@dataclass(frozen=True)
+class Ancestor:
+    """What the victim was fine-tuned from: its file, and what is recorded of it."""
+
+    path: Path
+    sha256: str | None
+
+
+def _ancestor(arch: str, path: Path, victim: Model) -> Ancestor:
+    """Check that an ancestor is a whole network of the architecture, and another one than the victim."""
+    former = load_model(arch, path, name="ancestor")
+    if former.sha256 == victim.sha256:
+        raise PoolError("pool", "ancestor", "another model than the victim", f"the same weights ({path})")
+    return Ancestor(path, former.sha256)
+
+
+def _classes(victim: Model, data: Dataset) -> tuple[int, float]:
+    """The victim's K, after it has shown that it knows the data, and its accuracy there."""
     count = min(MEASURED_ON, len(data))
     if count == 0:
         raise DataError("pool", "data", "of at least one image", "none")
@@ -134,11 +194,12 @@ def _classes(victim: Model, data: Dataset) -> int:
         warnings.warn(
             f"pool: the victim is right for {right:.0%} of the data's first {count} images, where always "
             f"naming the commonest class is for {common:.0%}. Does it take images in 0..1 (here "
-            f"{float(data.x(slice(0, count)).max()):g} at most) without further preprocessing?",
+            f"{float(data.x(slice(0, count)).max()):g} at most) without further preprocessing? If not, give "
+            "mean and std",
             PoolWarning,
             stacklevel=3,
         )
-    return answers.classes
+    return answers.classes, right
 
 
 @contextlib.contextmanager
@@ -177,7 +238,7 @@ def _made(job: Job, context: Context) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     if stamp != context.stamp(job):
-        rule = "new, or of the same victim, data, architectures, recipe, epochs and seed"
+        rule = "new, or of the same victim, data, init, mean and std, architectures, recipe, epochs and seed"
         raise PoolError("pool", "out", rule, f"{context.out}, where {job.name} was made with others")
     return True
 
@@ -218,16 +279,62 @@ def _work(job: Job) -> str:
     return make_model(job, _CONTEXT[0])
 
 
-def _finish(plan: Sequence[Job], context: Context, config: PoolConfig) -> Path:
-    """Write ``pool.json`` and, last, the manifest."""
-    folder = context.out
+def _finish(
+    plan: Sequence[Job],
+    context: Context,
+    config: PoolConfig,
+    found: tuple[float, Ancestor | None, str | None],
+) -> Path:
+    """Write ``pool.json`` and, last, the manifest; warn of twins that are not what the victim is.
+
+    ``found`` is the victim's accuracy, its ancestor, and what was said of its beginning already.
+    """
+    folder, (accuracy, former, unlike) = context.out, found
     models = [json.loads(context.files(job)[1].read_text(encoding="utf-8")) for job in plan]
-    settings = {"config": asdict(config), "base": context.base, "versions": versions(), "models": models}
+    said = _doubts(models, accuracy)
+    settings: dict[str, Any] = {
+        "config": asdict(config), "base": context.base, "versions": versions(),
+        "victim": {"sha256": context.base["victim"], "owner_accuracy": round(accuracy, 4)},
+        "ancestor": None if former is None else {"sha256": former.sha256},
+        "warnings": [w for w in (unlike, *said) if w], "models": models,
+    }  # fmt: skip
     write_text(folder / "pool.json", json.dumps(settings, indent=1) + "\n")
-    victim = os.path.relpath(context.weights.resolve(), folder.resolve())
-    entries = [Entry(victim, relative_arch(context.arch, folder), "victim", "victim")]
-    for job in plan:
-        arch = relative_arch(job.arch, folder)
-        entries.append(Entry(f"models/{job.name}.safetensors", arch, job.name, job.relation, job.candidate))
-    write_manifest(folder / "manifest.csv", entries)
+    write_manifest(folder / "manifest.csv", _entries(plan, context, former))
+    for sentence in said:
+        warnings.warn(sentence, PoolWarning, stacklevel=3)
     return folder / "manifest.csv"
+
+
+def _entries(plan: Sequence[Job], context: Context, former: Ancestor | None) -> list[Entry]:
+    """The manifest's lines."""
+    folder = context.out.resolve()
+    own, both = relative_arch(context.arch, folder), (context.mean, context.std)
+    parent = None if context.base["init"]["start"] == "random" else "ancestor"
+    victim = os.path.relpath(context.weights.resolve(), folder)
+    entries = [Entry(victim, own, "victim", "victim", None, *both, parent)]
+    if former is not None:
+        path = os.path.relpath(former.path.resolve(), folder)
+        entries.append(Entry(path, own, "ancestor", "ancestor", None, *both))
+    for job in plan:
+        entries.append(
+            Entry(
+                f"models/{job.name}.safetensors", relative_arch(job.arch, folder), job.name, job.relation,
+                job.candidate, *context.taking(job),
+                parent if job.start != "random" and job.candidate is None else None,
+            )
+        )  # fmt: skip
+    return entries
+
+
+def _doubts(models: Sequence[Mapping[str, Any]], accuracy: float) -> list[str]:
+    """Twins that know the owner's images far less well than the victim does are no twins."""
+    low = [m for m in models if m["relation"] == "twin" and m["owner_accuracy"] < accuracy - FAR_BELOW]
+    if not low:
+        return []
+    shown = ", ".join(f"{m['name']} {m['owner_accuracy']:.0%}" for m in low[:4])
+    more = f" and {len(low) - 4} more" if len(low) > 4 else ""
+    return [
+        f"pool: twins should be as good as the victim, which is right for {accuracy:.0%} of the owner's "
+        f"images, got {shown}{more}: is the recipe the victim's own (epochs, init, mean and std)? The "
+        "candidate side of every verdict rests on it"
+    ]

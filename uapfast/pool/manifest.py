@@ -1,4 +1,4 @@
-"""Pool manifests: CSV with columns ``path,arch`` and optional ``name,relation,candidate``."""
+"""Pool manifests: CSV with columns ``path,arch`` and optional ``name,relation,candidate,mean,std,parent``."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from uapfast.config import numbers
 from uapfast.errors import ManifestError, PoolError, SuspectError
 from uapfast.files import write_text
 from uapfast.models.checkpoint import load_model
-from uapfast.pool.pool import RELATIONS, Pool, PoolModel
+from uapfast.models.model import Model
+from uapfast.pool.pool import RELATIONS, Pool, PoolModel, family_fault
 
 REQUIRED = ("path", "arch")
-OPTIONAL = ("name", "relation", "candidate")
+OPTIONAL = ("name", "relation", "candidate", "mean", "std", "parent")
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,11 @@ class Entry:
         path: weights file, as written (relative to the manifest).
         arch: SPEC; a file in it is relative to the manifest.
         name: unique; the file's stem by default.
-        relation: ``victim``, ``twin``, ``piracy``, ``homologous``, or None.
+        relation: one of :data:`uapfast.pool.pool.RELATIONS`, or None.
         candidate: for a piracy model, the name of the model that it derives from.
+        mean: per channel; the model takes (x - mean) / std of images x in 0..1.
+        std: per channel, > 0; with ``mean``.
+        parent: name of the model that the owner knows it to be made from.
     """
 
     path: str
@@ -36,6 +42,9 @@ class Entry:
     name: str
     relation: str | None = None
     candidate: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    parent: str | None = None
 
 
 def _bad(rule: str, got: object, argument: str = "manifest") -> ManifestError:
@@ -46,8 +55,8 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
     """Read and check a manifest; every file named must exist.
 
     Raises:
-        ManifestError: unreadable, unknown or missing column, missing file, unknown relation or candidate,
-            duplicate name.
+        ManifestError: unreadable, unknown or missing column, missing file, unknown relation, candidate or
+            parent, duplicate name, impossible mean or std.
     """
     path = Path(path)
     try:
@@ -105,7 +114,22 @@ def _entry(row: dict[str, str], number: int, path: Path) -> Entry:
     if candidate is not None and relation != "piracy":
         raise _bad("given for piracy models only", f"{candidate!r} for {relation} ({where})", "candidate")
     name = row.get("name") or Path(row["path"]).stem
-    return Entry(row["path"], row["arch"], name, relation, candidate)
+    mean, std = (_numbers(row.get(k) or "", where, k) for k in ("mean", "std"))
+    if (mean is None) != (std is None) or len(mean or ()) != len(std or ()):
+        raise _bad("given together, one value a channel", f"{mean} and {std} ({where})", "mean and std")
+    if min(std or (1.0,)) <= 0:
+        raise _bad("above 0", f"{row['std']!r} ({where})", "std")
+    return Entry(row["path"], row["arch"], name, relation, candidate, mean, std, row.get("parent") or None)
+
+
+def _numbers(text: str, where: str, column: str) -> tuple[float, ...] | None:
+    if not text:
+        return None
+    try:
+        return numbers(text)
+    except ValueError:
+        rule = "finite numbers with blanks or commas between, one per channel"
+        raise _bad(rule, f"{text[:80]!r} ({where})", column) from None
 
 
 def _check_entries(entries: Sequence[Entry]) -> None:
@@ -121,8 +145,13 @@ def _check_entries(entries: Sequence[Entry]) -> None:
     known |= set() if victims else {"victim"}  # a manifest need not list the victim itself
     for e in entries:
         if e.relation == "piracy" and e.candidate not in known:
-            rule = "the name of the victim or of a twin for a piracy model"
+            own = repr(victims[0]) if victims else "'victim', since no line has that relation"
+            rule = f"the name of the victim ({own}) or of a twin for a piracy model"
             raise _bad(rule, f"{e.candidate!r} for {e.name!r}", "candidate")
+    fault = family_fault(entries)
+    if fault is not None:
+        argument, rule, got = fault
+        raise _bad(rule, got, argument)
 
 
 def write_manifest(path: str | os.PathLike[str], entries: Sequence[Entry]) -> None:
@@ -132,29 +161,59 @@ def write_manifest(path: str | os.PathLike[str], entries: Sequence[Entry]) -> No
         ManifestError: a field that would not be read back as it is (surrounding blanks, line breaks).
         StorageError: the file cannot be written.
     """
-    for e in entries:
-        for column in (*REQUIRED, *OPTIONAL):
-            field = getattr(e, column) or ""
+    rows = [{c: _written(getattr(e, c)) for c in (*REQUIRED, *OPTIONAL)} for e in entries]
+    for row in rows:
+        for column, field in row.items():
             if field != field.strip() or not field.isprintable():
                 raise _bad("free of surrounding blanks and control characters", repr(field), column)
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("path", "arch", "name", "relation", "candidate"))
-    for e in entries:
-        writer.writerow((e.path, e.arch, e.name, e.relation or "", e.candidate or ""))
+    writer = csv.DictWriter(out, (*REQUIRED, *OPTIONAL), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     write_text(path, out.getvalue())
 
 
-def _kinds(path: Path) -> dict[str, str]:
-    """How each piracy model was made, from ``pool.json`` beside the manifest, if it is there."""
+def _written(value: str | tuple[float, ...] | None) -> str:
+    return " ".join(map(repr, value)) if isinstance(value, tuple) else value or ""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What ``pool.json`` beside a manifest says, as far as it is there.
+
+    Attributes:
+        kinds: model's name to how it was made.
+        hashes: model's name to the SHA-256 of its tensors.
+        victim: that of the victim.
+        init: where the victim began.
+    """
+
+    kinds: dict[str, str]
+    hashes: dict[str, str]
+    victim: str | None = None
+    init: dict[str, Any] | None = None
+
+
+def _made(path: Path) -> Made:
     record = path.parent / "pool.json"
     if not record.is_file():
-        return {}
+        return Made({}, {})
     try:
-        models = json.loads(record.read_text(encoding="utf-8"))["models"]
-        return {str(m["name"]): str(m["kind"]) for m in models}
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+        found = json.loads(record.read_text(encoding="utf-8"))
+        models, base = found["models"], found.get("base", {})
+        kinds = {str(m["name"]): str(m["kind"]) for m in models}
+        hashes = {str(m["name"]): str(m["sha256"]) for m in models if "sha256" in m}
+        return Made(kinds, hashes, base.get("victim"), base.get("init"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise _bad("beside a whole pool.json", f"{type(exc).__name__} ({record})") from exc
+
+
+def _check_hash(entry: Entry, model: Model, made: Made) -> None:
+    """A file that was replaced since the pool was made is another model than the record tells of."""
+    wanted = made.victim if entry.relation == "victim" else made.hashes.get(entry.name)
+    if wanted is not None and wanted != model.sha256:
+        rule = f"those that pool.json records, SHA-256 {wanted} (make the pool anew, or rename the line)"
+        raise PoolError("pool", f"weights of {entry.name}", rule, f"SHA-256 {model.sha256} in {entry.path}")
 
 
 def read_pool(manifest: str | os.PathLike[str], device: str = "cpu") -> Pool:
@@ -162,18 +221,22 @@ def read_pool(manifest: str | os.PathLike[str], device: str = "cpu") -> Pool:
 
     Raises:
         ManifestError: see :func:`read_manifest`; or a line without relation.
-        PoolError: a pool model with NaN weights.
+        PoolError: a pool model with NaN weights, or with others than ``pool.json`` beside it records.
         ModelError: a file that does not fit its architecture.
     """
     path = Path(manifest)
-    entries, kinds, models = read_manifest(path), _kinds(path), []
+    entries, made, models = read_manifest(path), _made(path), []
     for e in entries:
         if e.relation is None:
             raise _bad("given for every model of a pool", f"none for {e.name!r}", "relation")
         try:
-            model = load_model(e.arch, path.parent / e.path, base=path.parent, device=device, name=e.name)
+            model = load_model(
+                e.arch, path.parent / e.path, base=path.parent, mean=e.mean, std=e.std, device=device,
+                name=e.name,
+            )  # fmt: skip
         except SuspectError as exc:
             raise PoolError("pool", f"weights of {e.name}", "finite", exc.got) from exc
-        kind = kinds.get(e.name, e.arch if e.relation == "piracy" else e.relation)
-        models.append(PoolModel(e.name, e.relation, e.candidate, kind, model))
-    return Pool(tuple(models))
+        _check_hash(e, model, made)
+        kind = made.kinds.get(e.name, e.arch if e.relation == "piracy" else e.relation)
+        models.append(PoolModel(e.name, e.relation, e.candidate, kind, model, e.parent))
+    return Pool(tuple(models), made.init)

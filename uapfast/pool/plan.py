@@ -12,6 +12,7 @@ from typing import Literal
 from uapfast.config import check
 from uapfast.data import Dataset
 from uapfast.models.nets import NETS
+from uapfast.pool.origin import Start
 
 How = Literal["train", "soft", "hard", "finetune"]
 SQUARE_ONLY = ("vgg-small", "depthwise-small", "cnn-small", "mlp-small")
@@ -29,6 +30,9 @@ SURROGATES: tuple[tuple[How, Literal["same", "other"], float], ...] = (
 SHARES = (1.0, 0.5, 1.0, 0.5, 0.25, 0.1, 0.25, 0.1)
 EPOCH_FACTORS = (1.0, 0.6, 1.5)
 RATE_FACTORS = (0.3, 1.0)
+# of the default learning rate where a model begins at weights that know something: 2e-3
+TUNING_RATE = 0.2
+TUNING_FACTORS = (0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Job:
         rate: factor of its learning rate.
         owners_recipe: whether the owner's recipe trains it.
         seed: of initialisation, order and draw.
+        start: where its training begins, if not at a candidate (:class:`uapfast.pool.origin.Origin`).
     """
 
     name: str
@@ -88,6 +93,7 @@ class Job:
     rate: float
     owners_recipe: bool
     seed: int
+    start: Start = "random"
 
 
 def default_archs(arch: str, data: Dataset, classes: int) -> tuple[str, ...]:
@@ -104,18 +110,32 @@ def job_seed(base: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{base}/{name}".encode()).digest()[:4], "big") >> 1
 
 
-def make_plan(arch: str, config: PoolConfig, others: Sequence[str], owners_recipe: bool) -> list[Job]:
-    """All jobs, candidates before what is made from them; names and seeds do not depend on the counts."""
-    twins = [_twin(i, arch, config, owners_recipe) for i in range(config.twins)]
-    homologous = [_homologous(i, arch, config, others, owners_recipe) for i in range(config.homologous)]
+def make_plan(
+    arch: str, config: PoolConfig, others: Sequence[str], owners_recipe: bool, start: Start = "random"
+) -> list[Job]:
+    """All jobs, candidates before what is made from them; names and seeds do not depend on the counts.
+
+    Args:
+        arch: SPEC of the victim.
+        config: how many, and how they are trained.
+        others: SPECs of other architectures.
+        owners_recipe: whether the owner has one.
+        start: where the victim began, and with it whatever is of its architecture.
+    """
+    twins = [_twin(i, arch, config, owners_recipe, start) for i in range(config.twins)]
+    make = _homologous if start == "random" else _related
+    others = [o for o in others if start == "random" or o != arch]
+    homologous = [make(i, arch, config, others, owners_recipe, start) for i in range(config.homologous)]
     candidates = ["victim"] + [t.name for t in twins]
     surrogates = [
-        _surrogate(k, name, arch, config, others) for k in range(config.surrogates) for name in candidates
+        _surrogate(k, name, arch, config, others, start)
+        for k in range(config.surrogates)
+        for name in candidates
     ]
     return twins + homologous + surrogates
 
 
-def _twin(i: int, arch: str, config: PoolConfig, owners_recipe: bool) -> Job:
+def _twin(i: int, arch: str, config: PoolConfig, owners_recipe: bool, start: Start) -> Job:
     name = f"twin-{i:02d}"
     return Job(
         name=name,
@@ -126,20 +146,60 @@ def _twin(i: int, arch: str, config: PoolConfig, owners_recipe: bool) -> Job:
         how="train",
         share=1.0,
         epochs=config.epochs,
-        rate=1.0,
+        rate=1.0 if start == "random" else TUNING_RATE,
         owners_recipe=owners_recipe,
         seed=job_seed(config.seed, name),
+        start=start,
     )
 
 
-def _homologous(i: int, arch: str, config: PoolConfig, others: Sequence[str], owners_recipe: bool) -> Job:
+def _homologous(
+    i: int, arch: str, config: PoolConfig, others: Sequence[str], owners_recipe: bool, start: Start
+) -> Job:
     """Architectures in turn, then shares of the data, epochs and rates; never the twins' recipe."""
     archs = [arch, *others]
-    own, share = archs[i % len(archs)], SHARES[(i // len(archs)) % len(SHARES)]
+    own, turn = archs[i % len(archs)], i // len(archs)
+    share = SHARES[turn % len(SHARES)]
+    # the owner's recipe on the victim's architecture and all data would make a twin
+    by_owner = owners_recipe and i % 2 == 1 and (own != arch or share < 1.0)
+    return _innocent(i, own, config, share, RATE_FACTORS[(i + turn) % 2], by_owner, start, arch)
+
+
+def _related(
+    i: int, arch: str, config: PoolConfig, others: Sequence[str], owners_recipe: bool, start: Start
+) -> Job:
+    """As :func:`_homologous`, where the victim did not begin at random weights.
+
+    Every second one is of its architecture and begins where it did: what such models share has to be known.
+    The others begin at random, and by the default recipe, since the owner's may load weights.
+    """
+    mine = i % 2 == 0 or not others
+    turn = i // 2 if others else i
+    if mine:
+        share, second = SHARES[turn % len(SHARES)], turn // 2 % 2  # shares come in pairs
+        rate = TUNING_RATE * TUNING_FACTORS[second]
+        by_owner = owners_recipe and share < 1.0 and not second
+        return _innocent(i, arch, config, share, rate, by_owner, start, arch)
+    share = SHARES[turn // len(others) % len(SHARES)]
+    rate = RATE_FACTORS[(turn + turn // len(others)) % 2]
+    own = others[turn % len(others)]
+    return _innocent(i, own, config, share, rate, False, "random", arch)
+
+
+def _innocent(
+    i: int,
+    own: str,
+    config: PoolConfig,
+    share: float,
+    rate: float,
+    by_owner: bool,
+    start: Start,
+    arch: str,
+) -> Job:
+    """The i-th homologous model."""
     epochs = max(1, round(config.epochs * EPOCH_FACTORS[i % 3]))
-    rate = RATE_FACTORS[(i + i // len(archs)) % 2]
-    if own == arch and share == 1.0 and epochs == config.epochs and rate == 1.0:
-        rate = RATE_FACTORS[0]
+    if own == arch and share == 1.0 and epochs == config.epochs:  # or it would be a twin
+        rate = RATE_FACTORS[0] if start == "random" else TUNING_RATE * TUNING_FACTORS[0]
     name = f"homologous-{i:02d}"
     return Job(
         name=name,
@@ -151,16 +211,20 @@ def _homologous(i: int, arch: str, config: PoolConfig, others: Sequence[str], ow
         share=share,
         epochs=epochs,
         rate=rate,
-        # the owner's recipe on the victim's architecture and all data would make a twin
-        owners_recipe=owners_recipe and i % 2 == 1 and (own != arch or share < 1.0),
+        owners_recipe=by_owner,
         seed=job_seed(config.seed, name),
+        start=start if own == arch else "random",
     )
 
 
-def _surrogate(k: int, candidate: str, arch: str, config: PoolConfig, others: Sequence[str]) -> Job:
+def _surrogate(
+    k: int, candidate: str, arch: str, config: PoolConfig, others: Sequence[str], start: Start
+) -> Job:
+    """A thief's model. One of the victim's architecture begins where the victim did, as thieves may, too."""
     how, which, share = SURROGATES[k % len(SURROGATES)]
     turn = k // len(SURROGATES) + (1 if how == "hard" else 0)
     own = arch if which == "same" or not others else others[turn % len(others)]
+    begin: Start = start if own == arch else "random"
     name = f"piracy-{candidate}-{k:02d}"
     return Job(
         name=name,
@@ -171,9 +235,10 @@ def _surrogate(k: int, candidate: str, arch: str, config: PoolConfig, others: Se
         how=how,
         share=share,
         epochs=config.epochs,
-        rate=1.0,
+        rate=1.0 if begin == "random" or how == "finetune" else TUNING_RATE,
         owners_recipe=False,
         seed=job_seed(config.seed, name),
+        start=begin,
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from uapfast.errors import PoolError
-from uapfast.models.model import Model, as_model
+from uapfast.models.model import Model, Preprocessed, as_model
 
 RELATIONS = ("victim", "twin", "piracy", "homologous", "ancestor")
 
@@ -24,8 +24,9 @@ class PoolModel:
         candidate: for a piracy model, the name of the victim or twin that it derives from.
         kind: how a piracy model was made; the same kind of every candidate is compared alike.
         model: what answers.
-        parent: name of the model that the owner knows it to be made from, whatever its relation; None if it
-            was trained by itself.
+        parent: name of the model that the owner knows it to be made from, whatever its relation (``victim``
+            and ``ancestor`` need no model of their own); None if it was trained by itself. A twin whose
+            parent is the victim is a branch of its training.
     """
 
     name: str
@@ -36,15 +37,62 @@ class PoolModel:
     parent: str | None = None
 
 
+class Relative(Protocol):
+    """What :func:`family_fault` looks at: a :class:`PoolModel`, or a line of a manifest."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def relation(self) -> str | None: ...  # noqa: D102
+    @property
+    def parent(self) -> str | None: ...  # noqa: D102
+
+
+def family_fault(models: Sequence[Relative]) -> tuple[str, str, str] | None:
+    """What is wrong with ancestors and declared parents: argument, rule, value; None if nothing is."""
+    ancestors = [m.name for m in models if m.relation == "ancestor"]
+    if len(ancestors) > 1:
+        return "ancestor", "at most one model", ", ".join(ancestors)
+    parents = {m.name: m.parent for m in models}
+    roots = {r: next((m.name for m in models if m.relation == r), r) for r in ("victim", "ancestor")}
+    for m in models:
+        line, at = [m.name], m.parent
+        while at is not None:
+            if at not in parents and at not in roots.values():
+                rule = "the name of another model of the pool (or victim, or ancestor)"
+                return f"parent of {line[-1]}", rule, repr(at)
+            if at in line:
+                return (
+                    f"parent of {m.name}",
+                    "one that leads back to no model twice",
+                    " <- ".join([*line, at]),
+                )
+            line.append(at)
+            at = parents.get(at)
+        if m.relation in ("homologous", "ancestor") and roots["victim"] in line:
+            rule = (
+                f"one that was made without the victim for a {m.relation} model (a copy's relation is piracy)"
+            )
+            return f"parent of {m.name}", rule, " <- ".join(line)
+    return None
+
+
 @dataclass(frozen=True)
 class Pool:
     """Models with distinct names.
 
+    Attributes:
+        models: all of them.
+        init: what ``pool.json`` says of where the victim began (:class:`uapfast.pool.origin.Origin` as JSON
+            types); None where nobody said.
+
     Raises:
-        PoolError: duplicate names, an unknown relation, two victims, a piracy model without its candidate.
+        PoolError: duplicate names, an unknown relation, two victims, a piracy model without its candidate,
+            several ancestors, or a parent that cannot be.
     """
 
     models: tuple[PoolModel, ...]
+    init: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Check names and relations."""
@@ -62,6 +110,9 @@ class Pool:
         for m in self.models:
             if m.relation == "piracy" and m.candidate not in names:
                 raise PoolError("Pool", f"candidate of {m.name}", "the victim or a twin", repr(m.candidate))
+        fault = family_fault(self.models)
+        if fault is not None:
+            raise PoolError("Pool", *fault)
 
     @property
     def victim(self) -> PoolModel | None:
@@ -72,6 +123,11 @@ class Pool:
     def twins(self) -> tuple[PoolModel, ...]:
         """Models of the victim's recipe with other seeds."""
         return tuple(m for m in self.models if m.relation == "twin")
+
+    @property
+    def ancestor(self) -> PoolModel | None:
+        """What the victim was fine-tuned from, if the pool has it."""
+        return next((m for m in self.models if m.relation == "ancestor"), None)
 
     @property
     def homologous(self) -> tuple[PoolModel, ...]:
@@ -94,6 +150,7 @@ class Pool:
         twins: Sequence[Any] = (),
         piracy: Mapping[str, Sequence[Any]] | None = None,
         homologous: Sequence[Any] = (),
+        ancestor: Any = None,
         device: str = "cpu",
     ) -> Pool:
         """A pool of modules or callables; twins are named twin-00, twin-01, ...
@@ -103,6 +160,7 @@ class Pool:
             piracy: candidate's name (``victim``, ``twin-00``, ...) to models that derive from it; the
                 i-th models of all candidates are taken as one kind.
             homologous: honest models of the same task.
+            ancestor: what the victim was fine-tuned from, if anything.
             device: where modules are run.
         """
         rows = [
@@ -120,7 +178,44 @@ class Pool:
             PoolModel(f"homologous-{i:02d}", "homologous", None, "homologous", as_model(m, device=device))
             for i, m in enumerate(homologous)
         ]
+        if ancestor is not None:
+            former = as_model(ancestor, device=device)
+            rows.append(PoolModel("ancestor", "ancestor", None, "ancestor", former))
         return cls(tuple(rows))
+
+
+def preprocessing(model: Model) -> tuple[list[float], list[float]] | None:
+    """Mean and std, one a channel, that a model applies to images in 0..1; None for none."""
+    if not isinstance(model.module, Preprocessed):
+        return None
+    return model.module.mean.flatten().tolist(), model.module.std.flatten().tolist()
+
+
+def check_victim(pool: Pool, victim: Model) -> None:
+    """Hold the victim that a reference is made for against the one that the pool was made of.
+
+    A pool without a victim of its own says nothing, and passes.
+
+    Raises:
+        PoolError: other weights (the message has both SHA-256), or other preprocessing.
+    """
+    if pool.victim is None or victim.sha256 is None:
+        return
+    own = pool.victim.model
+    if own.sha256 != victim.sha256:
+        rule = f"the pool's own victim {pool.victim.name!r}, SHA-256 {own.sha256}"
+        raise PoolError("generate", "victim", rule, f"SHA-256 {victim.sha256}")
+    asked, wanted = preprocessing(victim), preprocessing(own)
+    if asked != wanted:
+        rule = f"those of the pool's own victim, {_said(wanted)} (columns mean and std of the manifest)"
+        raise PoolError("generate", "mean and std of the victim", rule, _said(asked))
+
+
+def _said(statistics: tuple[list[float], list[float]] | None) -> str:
+    if statistics is None:
+        return "none"
+    mean, std = (" ".join(f"{v:g}" for v in values) for values in statistics)
+    return f"mean {mean} and std {std}"
 
 
 def load_pool(manifest: str | os.PathLike[str], device: str = "cpu") -> Pool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from uapfast.data import Dataset
 from uapfast.errors import InputError, ModelError, PoolError
 from uapfast.files import write_text
 from uapfast.models.checkpoint import fill, read_weights, save_weights
-from uapfast.models.model import tensors_sha256
-from uapfast.models.registry import arch_file, resolve_arch
+from uapfast.models.model import Preprocessed, tensors_sha256
+from uapfast.models.registry import arch_file
+from uapfast.pool.origin import fresh_model as fresh_model
 from uapfast.pool.plan import Job
 from uapfast.pool.recipe import LEARNING_RATE, default_recipe, load_recipe
 
@@ -39,6 +40,9 @@ class Context:
         arch: SPEC of the victim.
         recipe: ``FILE.py:FUNCTION`` or None for the default.
         base: settings that every model depends on (JSON types).
+        init: tensors that models of the victim's architecture begin at, where there is a file of them.
+        mean: per channel; models of the victim's architecture take (x - mean) / std.
+        std: per channel.
     """
 
     data: Dataset
@@ -47,6 +51,13 @@ class Context:
     arch: str
     recipe: str | None
     base: dict[str, Any]
+    init: Mapping[str, Tensor] = field(default_factory=dict)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def taking(self, job: Job) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+        """Mean and std of a job's model; None for architectures of ours, which take 0..1."""
+        return (self.mean, self.std) if job.arch == self.arch else (None, None)
 
     def files(self, job: Job) -> tuple[Path, Path]:
         """Weights and record of a job."""
@@ -77,14 +88,16 @@ def make_model(job: Job, context: Context) -> str:
     except InputError:
         raise
     except Exception as exc:  # the owner's recipe may fail in any way
-        said = f"{type(exc).__name__}: {exc}"
-        raise PoolError("pool", f"training of {job.name}", "possible", said) from exc
+        rule = "possible"
+        if job.owners_recipe and job.arch != context.arch:
+            rule += f" for {job.arch}, too (a recipe that loads weights wants another init than random)"
+        raise PoolError("pool", f"training of {job.name}", rule, f"{type(exc).__name__}: {exc}") from exc
     if not all(bool(torch.isfinite(t).all()) for t in model.state_dict().values() if t.is_floating_point()):
         raise PoolError("pool", f"training of {job.name}", "one that converges", "NaN or infinite weights")
     weights, record = context.files(job)
     save_weights(model, weights)
     info = {"stamp": context.stamp(job), "sha256": tensors_sha256(model), **asdict(job)}
-    info |= {"seconds": round(time.perf_counter() - start, 2), **_measure(model, source, context.data)}
+    info |= {"seconds": round(time.perf_counter() - start, 2), **_measure(model, source, job, context)}
     write_text(record, json.dumps(info, indent=1) + "\n")
     return job.name
 
@@ -98,13 +111,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def fresh_model(arch: str, seed: int) -> nn.Module:
-    """A newly initialised model of a SPEC; the global random state stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return resolve_arch(arch)()
 
 
 def _source(job: Job, context: Context) -> nn.Module | None:
@@ -127,35 +133,77 @@ def _train(job: Job, context: Context) -> tuple[nn.Module, nn.Module | None]:
     rows = torch.randperm(len(data), generator=generator)[:count].sort().values
     x, labels = data.x(rows), data.labels[rows]
     model = fresh_model(job.arch, job.seed)
+    if job.start == "weights":
+        model.load_state_dict(context.init, strict=False)
     if job.how in ("soft", "hard") and source is not None:
-        answers = predict(source, x)
+        answers = predict(source, x, context.mean, context.std)
         labels = answers if job.how == "soft" else answers.argmax(-1)
     rate = LEARNING_RATE * job.rate
     if job.how == "finetune" and source is not None:
         model.load_state_dict(source.state_dict())
         rate *= FINETUNE_RATE
-    if not job.owners_recipe or context.recipe is None:
-        return default_recipe(model, x, labels, job.seed, epochs=job.epochs, learning_rate=rate), source
-    trained = load_recipe(context.recipe)(model, x, labels, job.seed)
-    if not isinstance(trained, nn.Module):
-        rule = "a function that returns the trained nn.Module"
-        raise ModelError("pool", "recipe", rule, type(trained).__name__)
+    with _normalising(model, *context.taking(job)) as taken_off:
+        if not job.owners_recipe or context.recipe is None:
+            return default_recipe(model, x, labels, job.seed, epochs=job.epochs, learning_rate=rate), source
+        trained = load_recipe(context.recipe)(model, x, labels, job.seed)
+        if not isinstance(trained, nn.Module):
+            rule = "a function that returns the trained nn.Module"
+            raise ModelError("pool", "recipe", rule, type(trained).__name__)
+        if not taken_off(trained):
+            rule = "one that trains the model it is given (mean and std are put in front of that)"
+            raise ModelError("pool", "recipe", rule, f"another {type(trained).__name__}")
     return trained.to("cpu").eval(), source
 
 
+@contextlib.contextmanager
+def _normalising(
+    model: nn.Module, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> Iterator[Callable[[nn.Module], bool]]:
+    """Let a model take images in 0..1 meanwhile.
+
+    A hook, so that recipes find the network's own layers by name, and so that copies of the model have it.
+    Yields what takes it off the trained model, and says whether that had it.
+    """
+    if mean is None or std is None:
+        yield lambda trained: True
+        return
+    front = Preprocessed(nn.Identity(), mean, std)
+
+    def normalise(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (front.to(args[0].device)(args[0]), *args[1:])
+
+    def taken_off(trained: nn.Module) -> bool:
+        had = False
+        for hooks in [m._forward_pre_hooks for m in trained.modules()]:
+            for key in [k for k, hook in hooks.items() if hook is normalise]:
+                del hooks[key]
+                had = True
+        return had
+
+    model.register_forward_pre_hook(normalise)
+    try:
+        yield taken_off
+    finally:
+        taken_off(model)
+
+
 @torch.no_grad()
-def predict(model: nn.Module, x: Tensor) -> Tensor:
-    """Probabilities ``[N,K]`` of float32 images in 0..1, in eval mode."""
+def predict(
+    model: nn.Module, x: Tensor, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
+) -> Tensor:
+    """Probabilities ``[N,K]`` of float32 images in 0..1, in eval mode, after (x - mean) / std if given."""
     model.eval()
+    asked = model if mean is None or std is None else Preprocessed(model, mean, std).eval()
     parts = [x[i : i + 512] for i in range(0, len(x), 512)]
-    return torch.cat([model(part).softmax(-1) for part in parts])
+    return torch.cat([asked(part).softmax(-1) for part in parts])
 
 
-def _measure(model: nn.Module, source: nn.Module | None, data: Dataset) -> dict[str, float]:
+def _measure(model: nn.Module, source: nn.Module | None, job: Job, context: Context) -> dict[str, float]:
     """Accuracy on the owner's images (a sanity check, not a test accuracy), and agreement with the source."""
-    x, y = data.x(slice(0, MEASURED_ON)), data.labels[:MEASURED_ON]
-    own = predict(model, x).argmax(-1)
+    x, y = context.data.x(slice(0, MEASURED_ON)), context.data.labels[:MEASURED_ON]
+    own = predict(model, x, *context.taking(job)).argmax(-1)
     found = {"owner_accuracy": round(float((own == y).double().mean()), 4)}
     if source is not None:
-        found["agreement"] = round(float((own == predict(source, x).argmax(-1)).double().mean()), 4)
+        theirs = predict(source, x, context.mean, context.std).argmax(-1)
+        found["agreement"] = round(float((own == theirs).double().mean()), 4)
     return found

@@ -5,20 +5,20 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from uapfast.config import numbers
 from uapfast.errors import InputError, ManifestError
 from uapfast.models.answers import OUTPUTS
 from uapfast.models.registry import arch_file
 from uapfast.safeload.glance import looks_like_weights
 
 COLUMNS = ("path", "arch", "name", "mean", "std", "output")
-IGNORED = ("relation", "candidate")  # of pool manifests
+IGNORED = ("relation", "candidate", "parent")  # of pool manifests
 NAMED = 5  # skipped files that a summary names
 # What a folder is searched for. Formats that are refused are listed too: a row that says so beats silence.
 SUFFIXES = frozenset(
@@ -206,16 +206,14 @@ def _line(
 
 
 def _numbers(text: str, where: str, column: str) -> tuple[float, ...] | None:
-    """``"0.5 0.4"`` -> ``(0.5, 0.4)``; blanks or semicolons between, since commas part the fields."""
+    """``"0.5 0.4"`` or ``"0.5,0.4"`` (in quotes, since commas part the fields) as ``(0.5, 0.4)``."""
     if not text:
         return None
     try:
-        values = tuple(float(part) for part in text.replace(";", " ").replace(",", " ").split())
+        return numbers(text)
     except ValueError:
-        values = (math.nan,)
-    if not values or not all(math.isfinite(v) for v in values):
-        raise _bad("finite numbers with blanks between, one per channel", f"{text[:80]!r} ({where})", column)
-    return values
+        rule = "finite numbers with blanks or commas between, one per channel"
+        raise _bad(rule, f"{text[:80]!r} ({where})", column) from None
 
 
 @dataclass
