@@ -104,7 +104,8 @@ def ask(model: Model, plan: QueryPlan, classes: int | None = None) -> tuple[Tens
     Raises:
         SuspectError: NaN or infinite answers, another class count, or a changing shape.
     """
-    answers = model.answers_to(plan.chunks(), classes)
+    chunks = (plan.images(view) for view in range(plan.views)) if model.apart else plan.chunks()
+    answers = model.answers_to(chunks, classes)
     shape = (plan.views, plan.blocks, plan.per_view, answers.classes)
     return answers.probabilities().reshape(shape), answers.kind
 
@@ -125,12 +126,19 @@ def reduce_classes(answers: Tensor, keep: Tensor | None) -> Tensor:
     if keep is None:
         return answers
     kept = torch.gather(answers, -1, keep.expand(*answers.shape[:-1], keep.shape[-1]))
-    return torch.cat([kept, (1.0 - kept.sum(-1, keepdim=True)).clamp(min=0.0)], dim=-1)
+    rest = (1.0 - kept.sum(-1, keepdim=True)).clamp(min=0.0) * answered(answers)
+    return torch.cat([kept, rest], dim=-1)
+
+
+def answered(answers: Tensor) -> Tensor:
+    """Bool ``[...,1]``: rows of probabilities that are not all zero; zeros stand for a query not answered."""
+    return (answers > 0).any(-1, keepdim=True)
 
 
 def only_labels(answers: Tensor) -> Tensor:
-    """One-hot rows of the top class, the same shape as ``answers``."""
-    return torch.nn.functional.one_hot(answers.argmax(-1), answers.shape[-1]).to(torch.float32)
+    """One-hot rows of the top class, the same shape as ``answers``; zeros where there is no answer."""
+    rows = torch.nn.functional.one_hot(answers.argmax(-1), answers.shape[-1]).to(torch.float32)
+    return rows * answered(answers)
 
 
 def paper_features(reduced: Tensor) -> Tensor:

@@ -27,14 +27,14 @@ class Answers:
             A query without an answer has a row of zeros (of probabilities) or the label -1.
         classes: K.
         note: what they were taken for, where that is not obvious.
-        scale: 100 if they came as percentages, else 1.
+        read: how they were read, for later answers of the same model (``like`` of :func:`detect`).
     """
 
     kind: Kind
     values: Tensor
     classes: int
     note: str | None = None
-    scale: float = 1.0
+    read: Reading | None = None
 
     def probabilities(self) -> Tensor:
         """float32 ``[N,K]``: softmax of logits, one-hot rows of labels, zeros where there is no answer."""
@@ -88,14 +88,14 @@ def detect(
     """
     if like is not None:
         try:
-            return _detect(values, where, rows, classes, like.kind, like.scale)
+            return _detect(values, where, rows, classes, like.kind, like.read)
         except OutputError as exc:
             raise SuspectError(where, "answers", f"{like.kind} as before", exc.got) from exc
     return _detect(values, where, rows, classes, output, None)
 
 
 def _detect(
-    values: Any, where: str, rows: int | None, classes: int | None, output: str, scale: float | None
+    values: Any, where: str, rows: int | None, classes: int | None, output: str, before: Reading | None
 ) -> Answers:
     v = as_tensor(values, where, rows, output)
     if rows is not None and (v.ndim == 0 or v.shape[0] != rows):
@@ -108,24 +108,39 @@ def _detect(
     if classes is not None and v.shape[1] != classes:
         raise SuspectError(where, "answers", f"of {classes} classes", v.shape[1])
     v, hidden = _finite(v.to(torch.float32), where)
-    read = _reading(v, where, output, scale)
+    read = _reading(v, where, output, before)
     if hidden:
-        read = replace(read, note="; ".join(p for p in ("NaN: taken as not shown", read.note) if p))
+        read = replace(read, note="; ".join(p for p in ("NaN: classes not shown", read.note) if p))
     count = int(v.shape[1])
     if read.kind == "labels":
-        return Answers("labels", _where_answered(v, v.argmax(-1)), count, read.note)
+        return Answers("labels", _where_answered(v, v.argmax(-1)), count, read.note, read)
     if read.kind == "probabilities":
-        v = v.clamp(min=0) if bool((v < 0).any()) else v
-        v = v / read.scale if read.scale != 1 else v
-    return Answers(read.kind, v, count, read.note, read.scale)
+        v = _as_read(v, read)
+    return Answers(read.kind, v, count, read.note, read)
 
 
-def _reading(v: Tensor, where: str, output: str, scale: float | None) -> Reading:
+def _reading(v: Tensor, where: str, output: str, before: Reading | None) -> Reading:
+    if before is not None and before.kind == "probabilities":
+        most = before.scale * (1 + OVER_ONE)
+        if len(v) and not (float(v.min()) >= -OVER_ONE and float(v.max()) <= most):
+            raise OutputError(where, "answers", "as before", f"{float(v.min()):g}..{float(v.max()):g}")
+        return before
     if output == "auto":
         return tell(v, where)
     if output == "probabilities":
-        return probabilities(v, where, scale)
+        return probabilities(v, where)
     return Reading("labels" if output == "labels" else "logits")
+
+
+def _as_read(v: Tensor, read: Reading) -> Tensor:
+    """Probabilities as they count: nothing below 0, percentages divided, zeros of rounding filled."""
+    v = v.clamp(min=0) if bool((v < 0).any()) else v
+    v = v / read.scale if read.scale != 1 else v
+    if not read.least:
+        return v
+    answered = (v > 0).any(-1, keepdim=True)
+    filled = torch.where((v == 0) & answered, torch.full_like(v, read.least), v)
+    return filled / filled.sum(-1, keepdim=True).clamp(min=read.least)
 
 
 def _where_answered(rows: Tensor, top: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """A copy of a module that shares nothing with it that it could change, functions included.
 
 ``copy.deepcopy`` copies functions by reference: a ``forward`` set on an instance, a hook or a closure of the
-copy still asks the original's layers, in the original's mode. Here functions are made anew, over the copies of
-what they reach. What reaches the original even so (through a module's namespace, a registry) is found when
-the copy is asked for the first time: :class:`Guard`.
+copy still asks the original's layers, in the original's mode. Here functions are made anew, over the copies
+of what they reach. What reaches the original even so (through a module's namespace, a registry) is found
+when the copy is asked for the first time: :class:`Guard`.
 """
 
 from __future__ import annotations
@@ -76,10 +76,12 @@ class Duplicate:
         if isinstance(value, tuple) and type(value) is tuple:
             mended = tuple(self._mend(v) for v in value)
             return mended if any(a is not b for a, b in zip(mended, value, strict=True)) else value
+        if isinstance(value, weakref.ref):
+            kept = self.memo.get(id(value()))
+            return value if kept is None else weakref.ref(kept)
         if isinstance(value, (*PLAIN, Tensor)) or id(value) in self._seen:
             return value
         self._seen.add(id(value))
-        self.loose = self.loose or isinstance(value, weakref.ref)
         if isinstance(value, dict):
             self._mend_all(value)
         elif isinstance(value, list):

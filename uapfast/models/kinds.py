@@ -17,6 +17,7 @@ NEAR = 1e-3  # from a sum of 1 a row of logits is, by chance, in fewer than one 
 MIXED, MIXED_ROWS = 0.05, 3  # share and number of rows that by chance are not near a sum of 1
 LEAST_ROWS = 8  # fewer are not held to be varied enough to ask about
 PERCENT = 100.0
+LEAST_OF_ONE_DIGIT = 5e-4  # by measurement: what innocents and copies show through rounding to one digit
 WHOLE_PERCENT = 0.1  # share of rows of truncated percentages that sum to 100 all the same
 ASK = "told apart (give output= as logits, probabilities or labels)"
 
@@ -28,11 +29,13 @@ class Reading:
     Attributes:
         kind: what they are.
         scale: they are divided by this (100: percentages).
+        least: what a probability of 0 stands for, where 0 is only what rounding left of it.
         note: what they were taken for, where that is not obvious.
     """
 
     kind: Kind
     scale: float = 1.0
+    least: float = 0.0
     note: str | None = None
 
 
@@ -63,9 +66,9 @@ def _single(v: Tensor) -> Reading | None:
     if int(shown.max()) != 1 or float(v.max()) > PERCENT * (1 + OVER_ONE):
         return None
     top = v.amax(-1)
-    only = "one-hot rows" if bool((top[shown > 0] == top.max()).all()) else "top-1 scores"
-    said = "labels" if only == "one-hot rows" else "labels (what the other classes got is not shown)"
-    return Reading("labels", 1.0, _joined(f"{only}: taken as {said}", _unanswered(v)))
+    alike = bool((top[shown > 0] == top.max()).all())
+    said = "one-hot rows: labels" if alike else "top-1 scores: labels, since the other classes are not shown"
+    return Reading("labels", note=_joined(said, _unanswered(v)))
 
 
 def digits(v: Tensor) -> int | None:
@@ -95,8 +98,8 @@ def _probabilities(v: Tensor, scale: float, said: bool = False) -> Reading | Non
     if bool((sums > 1 + room.clamp(min=MOST_SUM - 1)).any()) or float(sums.max()) < LEAST_SUM:
         return None
     cut = shown < p.shape[1]
-    least = LEAST_SUM if scale == 1 else 2 - MOST_SUM
-    if not (said or bool(((sums >= least) | cut).all())):
+    lowest = LEAST_SUM if scale == 1 else 2 - MOST_SUM
+    if not (said or bool(((sums >= lowest) | cut).all())):
         return None
     near = (sums - 1).abs() <= (0.02 if few is None else room.clamp(min=0.02))
     if scale != 1 and not said and float(near.float().mean()) < WHOLE_PERCENT:
@@ -106,30 +109,25 @@ def _probabilities(v: Tensor, scale: float, said: bool = False) -> Reading | Non
         parts.append(f"probabilities of {few} digit{'s' if few > 1 else ''}")
     elif bool((cut & ~near & (shown > 0)).any()):
         parts.append(f"probabilities of at most {int(shown.max())} classes an answer")
-    return Reading("probabilities", scale, _joined(*parts, _unanswered(v)))
+    least = LEAST_OF_ONE_DIGIT if few == 1 else 0.0
+    return Reading("probabilities", scale, least, _joined(*parts, _unanswered(v)))
 
 
-def probabilities(v: Tensor, where: str, scale: float | None = None) -> Reading:
-    """The reading of rows of which the asker says that they are probabilities.
-
-    Args:
-        v: as :func:`tell`.
-        where: named in errors.
-        scale: known already; None to tell it from the rows.
+def probabilities(v: Tensor, where: str) -> Reading:
+    """The reading of rows of which the asker says that they are probabilities; ``v`` as :func:`tell`.
 
     Raises:
         OutputError: they are not.
     """
-    if scale is not None or not len(v):
-        most = (scale or 1.0) * (1 + OVER_ONE)
-        if not len(v) or (float(v.min()) >= -OVER_ONE and float(v.max()) <= most):
-            return Reading("probabilities", scale or 1.0)
-    elif float(v.min()) >= -OVER_ONE:
-        v = v.clamp(min=0)
-        found = _probabilities(v, 1.0, said=True) or _probabilities(v, PERCENT, said=True)
+    low = float(v.min()) if len(v) else 0.0
+    if not len(v) or not bool(v.any()):
+        return Reading("probabilities")
+    if low >= -OVER_ONE:
+        positive = v.clamp(min=0)
+        found = _probabilities(positive, 1.0, said=True) or _probabilities(positive, PERCENT, said=True)
         if found is not None:
             return found
-    got = f"{float(v.min()):g}..{float(v.max()):g}, sums {_range(v.sum(-1))}"
+    got = f"{low:g}..{float(v.max()):g}, sums {_range(v.sum(-1))}"
     raise OutputError(where, "answers", "probabilities (0..1, summing to 1, or percentages)", got)
 
 
@@ -162,7 +160,7 @@ def _range(sums: Tensor) -> str:
 
 def _unanswered(v: Tensor) -> str | None:
     count = int((v == 0).all(-1).sum())
-    return f"{count} of {len(v)} rows are zero: taken as not answered" if count else None
+    return f"{count} of {len(v)} rows are zero: not answered" if count else None
 
 
 def _joined(*parts: str | None) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -68,13 +67,12 @@ class Model:
             callable's is not, since a query may cost money.
         numpy: hand a callable numpy arrays instead of tensors.
         arch: SPEC that the module was made from, for the record.
-        own: the module is the Model's to keep: it is frozen as it is and not copied.
 
     Attributes:
         module: frozen copy in eval mode, preprocessing included; None for a callable.
         sha256: of the module's tensors; None for a callable, and for a module that holds none, or that
             answers with tensors of others as well (by a closure).
-        note: what to know of its answers (they depend on the batch), or None.
+        notes: what a reader of its answers has to know (that they depend on the batch), or nothing.
 
     Raises:
         InputError: a target that answers nothing, or bad settings.
@@ -93,7 +91,6 @@ class Model:
         batch_size: int = 256,
         numpy: bool = False,
         arch: str | None = None,
-        own: bool = False,
     ) -> None:
         if not callable(target):
             raise InputError("Model", "model", "an nn.Module or a callable", type(target).__name__)
@@ -106,27 +103,25 @@ class Model:
         self.batch_size, self.numpy, self.arch = batch_size, numpy, arch
         self.module: nn.Module | None = None
         self.sha256: str | None = None
-        self.note: str | None = None
+        self.notes: tuple[str, ...] = ()
         self.device = torch.device(device)
         self._call = target
         self._guard: Guard | None = None
         if isinstance(target, nn.Module):
-            self._take(target, mean, std, own)
+            self._take(target, mean, std)
         elif mean is not None or std is not None:
             raise InputError("Model", "mean and std", "for modules only (a callable does its own)", self.name)
 
-    def _take(
-        self, target: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, own: bool
-    ) -> None:
+    def _take(self, target: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         check_ready(target)
-        made = None if own else Duplicate(target)
-        self.module = settled(target if made is None else made.module, mean, std, self.device)
-        self.note = batch_note(self.module)
-        if has_state(target) and not (made is not None and made.outside):
+        made = Duplicate(target)
+        self.module = settled(made.module, mean, std, self.device)
+        note = batch_note(self.module)
+        self.notes = () if note is None else (note,)
+        if has_state(target) and not made.outside:
             self.sha256 = tensors_sha256(target)
-        if made is not None:
-            self._call = self.module  # the caller's may go
-            self._guard = Guard(target, self.module) if made.loose else None
+        self._call = self.module  # the caller's may go
+        self._guard = Guard(target, self.module) if made.loose else None
 
     def answers(self, images: Any, classes: int | None = None) -> Answers:
         """Ask for every image, in batches of one size.
@@ -147,14 +142,14 @@ class Model:
     def answers_to(self, chunks: Iterable[Any], classes: int | None = None) -> Answers:
         """As :meth:`answers`, for images that come in chunks, so that they never lie in memory together.
 
-        A module whose answers depend on the batch (``note``) is asked chunk by chunk, in even batches.
+        A module whose answers depend on the batch (:attr:`apart`) is asked chunk by chunk, in even batches.
         """
         parts: list[Tensor] = []
         asked = 0
         try:
             for images in chunks:
                 x = _checked(images)
-                size = self.batch_size if self.note is None else even(len(x), self.batch_size)
+                size = even(len(x), self.batch_size) if self.apart else self.batch_size
                 for part in torch.split(x, size):
                     parts.append(self._batch(part, size))
                 asked += len(x)
@@ -163,12 +158,15 @@ class Model:
                 shown = sorted(map(list, shapes))
                 raise SuspectError(self.name, "answers", "of one shape in every batch", shown)
             # all at once: what a short batch looks like may mislead
-            found = detect(torch.cat(parts), self.name, rows=asked, classes=classes, output=self.output)
+            return detect(torch.cat(parts), self.name, rows=asked, classes=classes, output=self.output)
         except BaseException as exc:
             _attach(exc, parts)
             raise
-        notes = [note for note in (self.note, found.note) if note]
-        return replace(found, note="; ".join(notes) or None)
+
+    @property
+    def apart(self) -> bool:
+        """Whether answers depend on what else is in the batch, so that views are to be asked one by one."""
+        return bool(self.notes)
 
     def _batch(self, x: Tensor, size: int) -> Tensor:
         """What the model returned for one batch, on the CPU; one row an image."""
@@ -265,7 +263,9 @@ def settled(
     if mean is not None or std is not None:
         module = Preprocessed(module, *_statistics(mean, std))
     module = module.to(device).eval()
-    for parameter in module.parameters():  # TorchScript has no requires_grad_ for all, and copies have a graph
+    for (
+        parameter
+    ) in module.parameters():  # TorchScript has no requires_grad_ for all, and copies have a graph
         (parameter if parameter.is_leaf else parameter.detach_()).requires_grad_(False)
     return module
 

@@ -24,7 +24,8 @@ from uapfast.models.answers import as_tensor
 from uapfast.models.checkpoint import fill
 from uapfast.models.model import frozen
 from uapfast.models.registry import arch_file, resolve_arch
-from uapfast.screening.batches import BATCH, batch_size, batches
+from uapfast.models.state import batch_note
+from uapfast.screening.batches import BATCH, batch_size, batches, batches_of
 from uapfast.screening.inplace import (
     alias,
     check_size,
@@ -174,7 +175,8 @@ class Skeleton:
         Raises:
             SuspectError: the network fails, or does not return one row an image.
         """
-        found = [self._batch(x, name)[:rows] for x, rows in batches(parts, batch_size(count))]
+        apart = batch_note(self.module) is not None  # as Model does where answers depend on the batch
+        found = [self._batch(x, name)[:rows] for x, rows in batches_of(parts, count, apart)]
         shapes = {part.shape[1:] for part in found}
         if len(shapes) > 1:
             raise SuspectError(name, "answers", "of one shape in every batch", sorted(map(list, shapes)))
@@ -188,7 +190,7 @@ class Skeleton:
         except Exception as exc:  # a suspect may fail in any way; the caller gets one typed error
             said = str(exc).splitlines()[0] if str(exc) else ""
             raise SuspectError(name, "answers", "returned", f"{type(exc).__name__}: {said[:200]}") from exc
-        answers = as_tensor(out, name)
+        answers = as_tensor(out, name, len(x))
         if answers.ndim == 0 or len(answers) != len(x):
             raise SuspectError(name, "answers", f"{len(x)} rows, one a query", list(answers.shape))
         return answers
