@@ -179,4 +179,4 @@ def _labels(v: Tensor, where: str, classes: int | None) -> Answers:
     return Answers("labels", v, count)
 
 
-__all__ = ["OUTPUTS", "Answers", "Kind", "as_tensor", "detect"]
+__all__ = ["OUTPUTS", "Answers", "Kind", "as_tensor", "detect", "unpack"]

@@ -256,18 +256,17 @@ def settled(
     module: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, device: torch.device
 ) -> nn.Module:
     """A module that is ours alone, with its preprocessing, in eval mode and without gradients."""
+    for (
+        parameter
+    ) in module.parameters():  # TorchScript has no requires_grad_ for all, and copies have a graph
+        (parameter if parameter.is_leaf else parameter.detach_()).requires_grad_(False)
     slice_max_pools(module)
     dtype = input_dtype(module)
     if dtype != torch.float32:
         module.register_forward_pre_hook(Cast(dtype))
     if mean is not None or std is not None:
         module = Preprocessed(module, *_statistics(mean, std))
-    module = module.to(device).eval()
-    for (
-        parameter
-    ) in module.parameters():  # TorchScript has no requires_grad_ for all, and copies have a graph
-        (parameter if parameter.is_leaf else parameter.detach_()).requires_grad_(False)
-    return module
+    return module.to(device).eval()
 
 
 class Cast:
@@ -300,4 +299,14 @@ def _checked(images: Any) -> Tensor:
     return x
 
 
-__all__ = ["Model", "Preprocessed", "answer", "as_model", "even", "frozen", "settled", "tensors_sha256"]
+__all__ = [
+    "Duplicate",
+    "Model",
+    "Preprocessed",
+    "answer",
+    "as_model",
+    "even",
+    "frozen",
+    "settled",
+    "tensors_sha256",
+]
