@@ -187,15 +187,14 @@ def test_rounding_beyond_the_range_is_allowed() -> None:
     assert len(Model(network()).answers(x).values) == 20
 
 
-def test_a_suspect_that_fails_gives_one_typed_line() -> None:
-    def suspect(x: Tensor) -> Tensor:
-        raise ConnectionError("503 service unavailable\nwith a long trace")
+def test_a_module_that_fails_gives_one_typed_line() -> None:
+    class Fails(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise ValueError("no such layer\nwith a long trace")
 
     with pytest.raises(SuspectError) as caught:
-        Model(suspect, name="remote").answers(images())
-    assert (
-        str(caught.value) == "remote: answers must be returned, got ConnectionError: 503 service unavailable"
-    )
+        Model(Fails(), name="remote").answers(images())
+    assert str(caught.value) == "remote: answers must be returned, got ValueError: no such layer"
     with pytest.raises(SuspectError, match="RuntimeError"):
         Model(network(3)).answers(images())
     with pytest.raises(SuspectError, match=r"20 rows, one a query, got \[7, 3\]"):

@@ -58,7 +58,8 @@ class Duplicate:
 
     def _copied(self, value: Any) -> Any:
         for t in _tensors(value):  # results of a graph (weight_norm, pruning) are made anew before each use
-            if not t.is_leaf and id(t) not in self.memo:
+            odd = t.layout not in (torch.strided, torch.sparse_coo) and not isinstance(t, nn.Parameter)
+            if (odd or not t.is_leaf) and id(t) not in self.memo:
                 self.memo[id(t)] = t.detach().clone()
         return copy.deepcopy(value, self.memo)
 

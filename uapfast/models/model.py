@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uapfast.errors import InputError, ModelError, OutputError, SuspectError
-from uapfast.models.answers import OUTPUTS, RULE, Answers, as_tensor, detect
+from uapfast.errors import InputError, ModelError, SuspectError
+from uapfast.models.answers import OUTPUTS, Answers, as_tensor, detect
 from uapfast.models.duplicate import Duplicate, Guard
 from uapfast.models.pooling import slice_max_pools
 from uapfast.models.state import batch_note, check_ready, has_state, input_dtype, tensors_sha256
@@ -177,11 +177,8 @@ class Model:
         with torch.no_grad():
             out = self._asked(x) if self.module is not None else self._call(x.numpy() if self.numpy else x)
         answers = as_tensor(out, self.name, len(x), self.output)
-        wrong = OutputError if self.module is None else SuspectError  # an adapter's shape is its author's
         if answers.ndim == 0 or len(answers) != len(x):
-            raise wrong(self.name, "answers", f"{len(x)} rows, one a query", list(answers.shape))
-        if wrong is OutputError and not (answers.ndim == 1 or (answers.ndim == 2 and answers.shape[1] > 1)):
-            raise wrong(self.name, "answers", RULE, list(answers.shape))
+            raise SuspectError(self.name, "answers", f"{len(x)} rows, one a query", list(answers.shape))
         return answers[:rows]
 
     def _asked(self, x: Tensor) -> Any:
