@@ -307,7 +307,11 @@ def test_batch_statistics_are_said_and_asked_in_one_way() -> None:
     untracked = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten())
     stubborn = network()
     stubborn[1].train = lambda mode=True: stubborn[1]  # stays in training mode
-    for m in (untracked, stubborn, torch.jit.trace(network().train(), images(4), check_trace=False)):
+    listed = nn.Sequential(nn.Identity())
+    listed.nets = [network()]  # eval() does not reach it
+    listed.forward = lambda x: listed.nets[0](x)
+    traced_training = torch.jit.trace(network().train(), images(4), check_trace=False)
+    for m in (untracked, stubborn, traced_training, nn.Sequential(traced_training), listed):
         model = Model(m)
         assert model.apart and "depend on the other queries" in model.notes[0]
         views = [images(300), images(100)]

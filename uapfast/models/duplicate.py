@@ -191,7 +191,7 @@ def _below(value: Any) -> list[Any]:
     return [] if isinstance(value, PLAIN) else list(getattr(value, "__dict__", {}).values())
 
 
-def _walk(value: Any) -> Iterator[Any]:
+def reached(value: Any) -> Iterator[Any]:
     """Everything that can be reached from ``value``, itself first; not beyond tensors."""
     seen: set[int] = set()
     todo = [value]
@@ -208,12 +208,12 @@ def _walk(value: Any) -> Iterator[Any]:
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    return [one for one in _walk(value) if isinstance(one, Tensor)]
+    return [one for one in reached(value) if isinstance(one, Tensor)]
 
 
 def _reaches(value: Any) -> bool:
     """Whether modules or tensors can be reached from ``value``."""
-    return any(isinstance(one, (nn.Module, Tensor)) for one in _walk(value))
+    return any(isinstance(one, (nn.Module, Tensor)) for one in reached(value))
 
 
 def _torchs(kind: type) -> bool:
@@ -266,4 +266,4 @@ def _address(t: Tensor) -> int:
         return 0
 
 
-__all__ = ["Duplicate", "Guard"]
+__all__ = ["Duplicate", "Guard", "reached"]

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from uapfast.errors import ModelError
+from uapfast.models.duplicate import reached
 
 
 def tensors_sha256(module: nn.Module) -> str:
@@ -123,12 +124,12 @@ def batch_note(module: nn.Module) -> str | None:
 
 
 def _dependent(module: nn.Module) -> Iterator[str]:
-    for name, part in module.named_modules():
+    names = {id(part): name for name, part in module.named_modules()}
+    for part in reached(module):  # what eval() does not know of, in lists and closures, as well
         if isinstance(part, torch.jit.ScriptModule):
-            if "." in name or not name:  # once for all that it holds
-                yield from _scripted(part)
+            yield from _scripted(part)
         elif isinstance(part, _BatchNorm) and (part.training or part.running_mean is None):
-            yield f"{type(part).__name__} {name}".strip()
+            yield f"{type(part).__name__} {names.get(id(part), '')}".strip()
 
 
 def _scripted(module: torch.jit.ScriptModule) -> Iterator[str]:

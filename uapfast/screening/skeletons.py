@@ -61,6 +61,7 @@ class Skeleton:
             something of its own on loading goes through ``load_state_dict``; one that changes its buffers
             while it answers is copied for every suspect as well.
         size: bytes of its weights.
+        note: what to say of answers that depend on the batch, or None.
 
     Raises:
         ModelError: unknown architecture, or one that cannot be built, or is too large.
@@ -77,6 +78,7 @@ class Skeleton:
         self.size = check_size(size_of(built), suspect.arch)
         self._wrapped = suspect.mean is not None or suspect.std is not None
         self.module = frozen(built, suspect.mean, suspect.std, self.device)
+        self.note = batch_note(self.module)
         state = self._inner.state_dict()
         odd = [name for name, tensor in state.items() if not isinstance(tensor, Tensor)]
         if odd:
@@ -175,7 +177,7 @@ class Skeleton:
         Raises:
             SuspectError: the network fails, or does not return one row an image.
         """
-        apart = batch_note(self.module) is not None  # as Model does where answers depend on the batch
+        apart = self.note is not None  # as Model does
         found = [self._batch(x, name)[:rows] for x, rows in batches_of(parts, count, apart)]
         shapes = {part.shape[1:] for part in found}
         if len(shapes) > 1:
