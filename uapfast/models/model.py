@@ -72,7 +72,8 @@ class Model:
         module: frozen copy in eval mode, preprocessing included; None for a callable.
         sha256: of the module's tensors; None for a callable, and for a module that holds none, or that
             answers with tensors of others as well (by a closure).
-        notes: what a reader of its answers has to know (that they depend on the batch), or nothing.
+        apart: whether answers depend on what else is in the batch, so that views are asked one by one.
+        notes: what a reader of a verdict has to know of its answers.
 
     Raises:
         InputError: a target that answers nothing, or bad settings.
@@ -104,6 +105,7 @@ class Model:
         self.module: nn.Module | None = None
         self.sha256: str | None = None
         self.notes: tuple[str, ...] = ()
+        self.apart = False
         self.device = torch.device(device)
         self._call = target
         self._guard: Guard | None = None
@@ -117,7 +119,7 @@ class Model:
         made = Duplicate(target)
         self.module = settled(made.module, mean, std, self.device)
         note = batch_note(self.module)
-        self.notes = () if note is None else (note,)
+        self.apart, self.notes = note is not None, () if note is None else (note,)
         if has_state(target) and not made.outside:
             self.sha256 = tensors_sha256(target)
         self._call = self.module  # the caller's may go
@@ -162,11 +164,6 @@ class Model:
         except BaseException as exc:
             _attach(exc, parts)
             raise
-
-    @property
-    def apart(self) -> bool:
-        """Whether answers depend on what else is in the batch, so that views are to be asked one by one."""
-        return bool(self.notes)
 
     def _batch(self, x: Tensor, size: int) -> Tensor:
         """What the model returned for one batch, on the CPU; one row an image."""
