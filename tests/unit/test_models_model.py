@@ -104,6 +104,16 @@ def test_a_callable_is_asked_no_more_than_there_is() -> None:
     assert asked == [8, 8, 4]
 
 
+def test_chunks_are_joined_and_never_cut() -> None:
+    asked = []
+    model = Model(lambda x: (asked.append(len(x)), torch.zeros(len(x), 3))[1], batch_size=300)
+    assert len(model.answers_to([images(200)] * 11).values) == 2200
+    assert asked == [300, 300, 300, 100] * 2 + [200]
+    asked.clear()
+    model.answers_to([images(1500), images(10)])
+    assert asked == [300] * 5 + [10]
+
+
 def test_a_short_last_batch_does_not_change_the_kind() -> None:
     """One row of logits may look like probabilities; all rows together do not."""
 

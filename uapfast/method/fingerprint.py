@@ -19,7 +19,6 @@ from uapfast.models.model import Model
 from uapfast.ops import build_queries
 
 KEEP_CLASSES = 32  # beyond this many classes a query keeps only those the pool gives weight to
-CHUNK = 1024
 
 
 def to_grid(x: Tensor) -> Tensor:
@@ -87,11 +86,9 @@ class QueryPlan:
         return torch.cat(out)
 
     def chunks(self) -> Iterator[Tensor]:
-        """All queries, whole views at a time, about ``CHUNK`` images each."""
-        step = max(1, CHUNK // max(1, self.blocks * self.per_view))
-        for first in range(0, self.views, step):
-            group = range(first, min(self.views, first + step))
-            yield torch.cat([self.images(w) for w in group])
+        """All queries, view by view."""
+        for view in range(self.views):
+            yield self.images(view)
 
 
 def ask(model: Model, plan: QueryPlan, classes: int | None = None) -> tuple[Tensor, Kind]:
@@ -104,8 +101,7 @@ def ask(model: Model, plan: QueryPlan, classes: int | None = None) -> tuple[Tens
     Raises:
         SuspectError: NaN or infinite answers, another class count, or a changing shape.
     """
-    chunks = (plan.images(view) for view in range(plan.views)) if model.apart else plan.chunks()
-    answers = model.answers_to(chunks, classes)
+    answers = model.answers_to(plan.chunks(), classes)
     shape = (plan.views, plan.blocks, plan.per_view, answers.classes)
     return answers.probabilities().reshape(shape), answers.kind
 

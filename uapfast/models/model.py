@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from uapfast.models.duplicate import Duplicate, Guard
 from uapfast.models.pooling import slice_max_pools
 from uapfast.models.state import batch_note, check_ready, has_state, input_dtype, tensors_sha256
 
+CHUNK = 1024  # images in memory at a time, where they come in smaller chunks
 SLACK = 1e-6  # rounding allowed beyond 0..1
 NO_MEMORY = (
     "can't allocate memory",
@@ -144,13 +145,14 @@ class Model:
     def answers_to(self, chunks: Iterable[Any], classes: int | None = None) -> Answers:
         """As :meth:`answers`, for images that come in chunks, so that they never lie in memory together.
 
-        A module whose answers depend on the batch (:attr:`apart`) is asked chunk by chunk, in even batches.
+        Small chunks are joined, up to ``CHUNK`` images. A module whose answers depend on the batch
+        (:attr:`apart`) is asked chunk by chunk, in even batches.
         """
         parts: list[Tensor] = []
         asked = 0
         try:
-            for images in chunks:
-                x = _checked(images)
+            checked = (_checked(images) for images in chunks)
+            for x in checked if self.apart else _joined(checked):
                 size = even(len(x), self.batch_size) if self.apart else self.batch_size
                 for part in torch.split(x, size):
                     parts.append(self._batch(part, size))
@@ -212,6 +214,18 @@ def answer(module: nn.Module, x: Tensor, name: str) -> Any:
 def even(count: int, most: int) -> int:
     """The size of as few batches of ``count`` as ``most`` allows, all of one size."""
     return -(-count // max(1, -(-count // most)))
+
+
+def _joined(chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same images in chunks of at most ``CHUNK``, none of those given cut in two."""
+    held: list[Tensor] = []
+    for x in chunks:
+        if held and (sum(map(len, held)) + len(x) > CHUNK or x.shape[1:] != held[0].shape[1:]):
+            yield torch.cat(held)
+            held = []
+        held.append(x)
+    if held:
+        yield torch.cat(held)
 
 
 def _attach(exc: BaseException, parts: Sequence[Tensor]) -> None:
