@@ -66,6 +66,10 @@ class SuspectError(InputError):
     """A suspect's answers cannot be used (NaN, wrong shape); ``verify`` reports ``invalid``."""
 
 
+class OutputError(InputError):
+    """What came back cannot be read, or not be told apart; the message says what to give (``output=``)."""
+
+
 class TimeLimitError(SuspectError):
     """A suspect was not read or asked within the time limit of ``screen``, or too many never ended."""
 

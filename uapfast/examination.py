@@ -181,9 +181,9 @@ class Examination:
     def _read(self, values: Tensor | Answers, count: int) -> Answers:
         if not isinstance(values, Answers):
             classes = self.design.reference.classes
-            values = detect(values, self.name, rows=count, classes=classes, output=self._output)
-        self._output = values.kind  # what the first answers look like holds for all
-        if self._first is None:
+            output, first = self._output, self._first
+            values = detect(values, self.name, rows=count, classes=classes, output=output, like=first)
+        if self._first is None:  # how the first answers are read holds for all
             self._first = values
         return values if self._order is None else _reordered(values, self._order)
 
@@ -196,7 +196,8 @@ class Examination:
         hard = reduce_classes(only_labels(full), keep)
         reduced = hard if answers.kind == "labels" else reduce_classes(full, keep)
         self.views = part.stop
-        self._labels.append(hard[:, reference.clean].argmax(-1).numpy())
+        clean = hard[:, reference.clean]
+        self._labels.append(torch.where(clean.any(-1), clean.argmax(-1), -1).numpy())
         if self._nothing_said(answers):
             self._doubt = "the same answer to every query: it says nothing of whom it descends from"
             self._ended = True
@@ -210,7 +211,7 @@ class Examination:
         return self._stage == 0 and says_nothing(answers.values)
 
     def _score(self, features: NDArray[np.float32]) -> None:
-        mode = self.design.mode(self._output == "labels")
+        mode = self.design.mode(self._first is not None and self._first.kind == "labels")
         self._features.append(features)
         so_far = np.concatenate(self._features)
         if not isinstance(mode.scorer, LineageScorer):
@@ -261,7 +262,7 @@ class Examination:
         order = class_order(given, wanted, reference.classes)
         ours = np.argsort(order)  # suspect's class -> ours
         if reference.keep is None:
-            after = reference.consensus.agreement(ours[labels])
+            after = reference.consensus.agreement(np.where(labels < 0, labels, ours[labels]))
         else:  # labels that were summed up cannot be renamed: some probes learn, the others check
             after = _checked_by_half(given, wanted, reference.classes)
         if reference.consensus.range_of(after, labels.size) == "usual":
@@ -371,7 +372,8 @@ def _checked(order: Sequence[int] | None, classes: int) -> Tensor | None:
 def _reordered(answers: Answers, order: Tensor) -> Answers:
     """Answers by the reference's classes."""
     if answers.kind == "labels":
-        return replace(answers, values=torch.argsort(order)[answers.values])
+        ours = torch.argsort(order)[answers.values.clamp(min=0)]
+        return replace(answers, values=torch.where(answers.values < 0, answers.values, ours))
     return replace(answers, values=answers.values[:, order])
 
 

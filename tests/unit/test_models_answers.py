@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from uapfast.errors import SuspectError
+from uapfast.errors import InputError, OutputError, SuspectError
 from uapfast.models.answers import detect
 
 
@@ -55,10 +55,13 @@ def test_probabilities_and_labels_of_each_kind_agree(seed: int, classes: int, sc
 def test_said_kind_wins_over_looks() -> None:
     p = logits().softmax(-1)
     assert detect(p, "s", output="logits").kind == "logits"
-    with pytest.raises(SuspectError, match=r"must be probabilities .* got -\d"):
+    assert torch.equal(detect(logits(), "s", output="labels").labels(), logits().argmax(-1))
+    assert detect([1.0, 0.0, 2.0], "s", output="labels", classes=5).labels().tolist() == [1, 0, 2]
+    with pytest.raises(OutputError, match=r"must be probabilities .* got -\d") as caught:
         detect(logits(), "s", output="probabilities")
-    with pytest.raises(SuspectError, match=r"\[N\] integer labels, got \[40, 5\]"):
-        detect(logits(), "s", output="labels")
+    assert not isinstance(caught.value, SuspectError)
+    with pytest.raises(OutputError, match=r"\[N\] integer labels, got \[2\]"):
+        detect([0.5, 1.0], "s", output="labels")
 
 
 BAD = {
@@ -71,11 +74,17 @@ BAD = {
     "scalar": (torch.tensor(1.0), r"\[\]"),
     "complex": (torch.zeros(3, 4, dtype=torch.complex64), r"\[3, 4\]"),
     "negative label": (torch.tensor([0, -1, 2]), "-1"),
+    "a number": ({"logits": 1}, r"\[\]"),
+}
+UNREADABLE = {
     "words": (np.array(["cat", "dog"]), "an array of numbers, got ndarray"),
     "objects": (np.array([None, {}], dtype=object), "an array of numbers"),
-    "a dict": ({"logits": 1}, "an array of numbers, got dict"),
     "none": (None, "an array of numbers, got NoneType"),
     "ragged": ([[1.0, 2.0], [3.0]], "an array of numbers, got list"),
+    "another dict": ({"out": torch.zeros(3, 4)}, "under one of logits, .* got dict of out"),
+    "two entries": ({"logits": logits(), "scores": logits()}, "got dict of logits, scores"),
+    "an empty dict": ({}, "got dict of nothing"),
+    "no table": ((torch.zeros(3, 4, 5), torch.zeros(2)), r"got tuple of \[\[3, 4, 5\], \[2\]\]"),
 }
 
 
@@ -85,6 +94,14 @@ def test_what_cannot_be_used(name: str) -> None:
     with pytest.raises(SuspectError, match=said) as caught:
         detect(values, "the-suspect")
     assert caught.value.where == "the-suspect"
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_read_is_the_askers(name: str) -> None:
+    values, said = UNREADABLE[name]
+    with pytest.raises(OutputError, match=said) as caught:
+        detect(values, "the-suspect")
+    assert not isinstance(caught.value, SuspectError)
 
 
 def test_counts_are_checked() -> None:
@@ -106,9 +123,9 @@ def test_counts_are_checked() -> None:
     )
 )
 @settings(deadline=None, max_examples=150)
-def test_anything_returned_gives_answers_or_a_suspect_error(values: object) -> None:
+def test_anything_returned_gives_answers_or_a_typed_error(values: object) -> None:
     try:
         answers = detect(values, "s")
-    except SuspectError:
+    except InputError:
         return
     assert torch.isfinite(answers.probabilities()).all()

@@ -104,6 +104,16 @@ def test_a_callable_is_asked_no_more_than_there_is() -> None:
     assert asked == [8, 8, 4]
 
 
+def test_chunks_are_joined_and_never_cut() -> None:
+    asked = []
+    model = Model(lambda x: (asked.append(len(x)), torch.zeros(len(x), 3))[1], batch_size=300)
+    assert len(model.answers_to([images(200)] * 11).values) == 2200
+    assert asked == [300, 300, 300, 100] * 2 + [200]
+    asked.clear()
+    model.answers_to([images(1500), images(10)])
+    assert asked == [300] * 5 + [10]
+
+
 def test_a_short_last_batch_does_not_change_the_kind() -> None:
     """One row of logits may look like probabilities; all rows together do not."""
 
@@ -187,15 +197,14 @@ def test_rounding_beyond_the_range_is_allowed() -> None:
     assert len(Model(network()).answers(x).values) == 20
 
 
-def test_a_suspect_that_fails_gives_one_typed_line() -> None:
-    def suspect(x: Tensor) -> Tensor:
-        raise ConnectionError("503 service unavailable\nwith a long trace")
+def test_a_module_that_fails_gives_one_typed_line() -> None:
+    class Fails(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise ValueError("no such layer\nwith a long trace")
 
     with pytest.raises(SuspectError) as caught:
-        Model(suspect, name="remote").answers(images())
-    assert (
-        str(caught.value) == "remote: answers must be returned, got ConnectionError: 503 service unavailable"
-    )
+        Model(Fails(), name="remote").answers(images())
+    assert str(caught.value) == "remote: answers must be returned, got ValueError: no such layer"
     with pytest.raises(SuspectError, match="RuntimeError"):
         Model(network(3)).answers(images())
     with pytest.raises(SuspectError, match=r"20 rows, one a query, got \[7, 3\]"):

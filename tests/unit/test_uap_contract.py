@@ -238,3 +238,66 @@ def test_bad_input_is_named(models, change, error, message):
     model, x = given.pop("model"), given.pop("images")
     with pytest.raises(error, match=message):
         universal_perturbation(model, x, **given)
+
+
+class Through(nn.Module):
+    """A linear network whose answers go through ``change``."""
+
+    def __init__(self, change) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net, self.change = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), change
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.change(self.net(x))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_callers_mode_does_not_matter(method, mode):
+    def made():
+        model, x = Through(lambda z: z), images()[:60] * 1.0
+        return universal_perturbation(model, x, eps=0.2, method=method, max_passes=1, seed=0).v
+
+    right = made()
+    with mode():
+        assert torch.equal(made(), right)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_forward_that_cuts_the_gradient_off_is_named(method):
+    class Decorated(Through):
+        @torch.no_grad()
+        def forward(self, x):
+            return super().forward(x)
+
+    quantised = torch.ao.quantization.quantize_dynamic(Through(lambda z: z), {nn.Linear})
+    by_numpy = Through(lambda z: torch.from_numpy(z.detach().numpy()))
+    for model in (Through(lambda z: z.detach()), Decorated(lambda z: z), by_numpy, quantised):
+        with pytest.raises(ModelError, match="whose answers have a gradient"):
+            universal_perturbation(model, images()[:60], eps=0.2, method=method, max_passes=1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["rounded", "saturated"])
+def test_answers_without_a_gradient_are_said(method, kind):
+    changes = {
+        "rounded": lambda z: z.softmax(1).mul(100).round(),
+        "saturated": lambda z: (z * 1e5).softmax(1),
+    }
+    with pytest.warns(FoolingRateWarning, match="no gradient .rounded outputs, or saturated"):
+        u = universal_perturbation(
+            Through(changes[kind]), images()[:60], eps=0.05, method=method, max_passes=1
+        )
+    assert u.fooling_rate == 0 and float(u.v.abs().max()) < 1e-4
+
+
+def test_models_that_answer_with_objects():
+    right = universal_perturbation(Through(lambda z: z), images()[:60], eps=0.2, max_passes=1, seed=0)
+    for change in (lambda z: {"logits": z, "loss": None}, lambda z: (z, z)):
+        u = universal_perturbation(Through(change), images()[:60], eps=0.2, max_passes=1, seed=0)
+        assert torch.equal(u.v, right.v)
+    scripted = torch.jit.script(Through(lambda z: z).net)
+    for model in (scripted, torch.jit.freeze(scripted.eval())):
+        u = universal_perturbation(model, images()[:60], eps=0.2, max_passes=1, seed=0)
+        torch.testing.assert_close(u.v, right.v, atol=1e-5, rtol=0)

@@ -55,8 +55,12 @@ class Consensus:
         return cls(majority.astype(np.int64), min(shares), float(np.quantile(shares, UNUSUAL)))
 
     def agreement(self, labels: Labels) -> float:
-        """Share of the first k views' queries that ``labels`` ``[k,n]`` answer as the majority does."""
-        return float((labels == self.majority[: len(labels)]).mean())
+        """Share of the first k views' queries that ``labels`` ``[k,n]`` answer as the majority does.
+
+        A query without an answer (-1) does not count.
+        """
+        answered = labels >= 0
+        return float((labels == self.majority[: len(labels)])[answered].mean()) if answered.any() else 0.0
 
     def range_of(self, agreement: float, queries: int) -> Range:
         """Where an agreement over so many queries lies among those of the pool's models."""
@@ -84,7 +88,8 @@ def class_order(labels: Labels, wanted: Labels, classes: int) -> tuple[int, ...]
         agreements: Kuhn 1955, as scipy has it).
     """
     table = np.zeros((classes, classes), np.int64)
-    np.add.at(table, (wanted, labels), 1)
+    answered = labels >= 0
+    np.add.at(table, (wanted[answered], labels[answered]), 1)
     _, columns = linear_sum_assignment(table, maximize=True)
     return tuple(int(c) for c in columns)
 

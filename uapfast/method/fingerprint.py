@@ -20,7 +20,6 @@ from uapfast.models.model import Model
 from uapfast.ops import build_queries
 
 KEEP_CLASSES = 32  # beyond this many classes a query keeps only those the pool gives weight to
-CHUNK = 1024
 
 
 def to_grid(x: Tensor) -> Tensor:
@@ -88,12 +87,8 @@ class QueryPlan:
         return torch.cat(out)
 
     def chunks(self, views: range | None = None) -> Iterator[Tensor]:
-        """The queries of some views, or of all: whole views at a time, about ``CHUNK`` images each."""
-        views = range(self.views) if views is None else views
-        step = max(1, CHUNK // max(1, self.blocks * self.per_view))
-        for first in range(views.start, views.stop, step):
-            group = range(first, min(views.stop, first + step))
-            yield torch.cat([self.images(w) for w in group])
+        """The queries of some views, or of all, view by view."""
+        yield from map(self.images, range(self.views) if views is None else views)
 
 
 def ask(model: Model, plan: QueryPlan, classes: int | None = None) -> tuple[Tensor, Kind]:
@@ -134,12 +129,19 @@ def reduce_classes(answers: Tensor, keep: Tensor | None) -> Tensor:
     if keep is None:
         return answers
     kept = torch.gather(answers, -1, keep.expand(*answers.shape[:-1], keep.shape[-1]))
-    return torch.cat([kept, (1.0 - kept.sum(-1, keepdim=True)).clamp(min=0.0)], dim=-1)
+    rest = (1.0 - kept.sum(-1, keepdim=True)).clamp(min=0.0) * answered(answers)
+    return torch.cat([kept, rest], dim=-1)
+
+
+def answered(answers: Tensor) -> Tensor:
+    """Bool ``[...,1]``: rows of probabilities that are not all zero; zeros stand for a query not answered."""
+    return (answers > 0).any(-1, keepdim=True)
 
 
 def only_labels(answers: Tensor) -> Tensor:
-    """One-hot rows of the top class, the same shape as ``answers``."""
-    return torch.nn.functional.one_hot(answers.argmax(-1), answers.shape[-1]).to(torch.float32)
+    """One-hot rows of the top class, the same shape as ``answers``; zeros where there is no answer."""
+    rows = torch.nn.functional.one_hot(answers.argmax(-1), answers.shape[-1]).to(torch.float32)
+    return rows * answered(answers)
 
 
 def paper_features(reduced: Tensor) -> Tensor:

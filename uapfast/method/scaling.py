@@ -60,9 +60,21 @@ def even_spread(logits: Tensor) -> Tensor:
 
 
 def _rescaled(p: Floats | Array, target: Array, prior: Array) -> Floats:
-    """``[B,n,R]`` in float32, brought to a confidence ``[B]`` and to class frequencies ``[B,R]``."""
-    found: Floats = rescale(*map(torch.from_numpy, (p.astype(np.float32, copy=False), target, prior))).numpy()
-    return found
+    """``[B,n,R]`` in float32, brought to a confidence ``[B]`` and to class frequencies ``[B,R]``.
+
+    Rows of zeros (queries not answered) stay, and do not count.
+    """
+    p = p.astype(np.float32, copy=False)
+    answered = np.asarray(p.any(-1))
+    if answered.all():
+        found: Floats = rescale(*map(torch.from_numpy, (p, target, prior))).numpy()
+        return found
+    out = np.zeros(p.shape, np.float32)
+    for block, rows in enumerate(answered):
+        if rows.any():
+            one = slice(block, block + 1)
+            out[block, rows] = _rescaled(p[one, rows], target[one], prior[one])[0]
+    return out
 
 
 def groups(first: int, count: int) -> list[slice]:
@@ -118,6 +130,7 @@ class Scaling:
             first: number of the first of them; 0 or one of ``EDGES``.
         """
         residual = self.roots(answers, first) - self.origin[first : first + len(answers)]
+        residual[~answers.any(-1)] = 0.0  # not answered: says nothing
         length = np.sqrt(np.square(residual).sum(-1, keepdims=True) + CLIP**2)
         out: Floats = (residual / length).reshape(*answers.shape[:2], -1).astype(np.float32)
         return out
@@ -133,6 +146,7 @@ class Scaling:
             first: number of the first of them.
         """
         residual = answers - self.mean[first : first + len(answers)]
+        residual[~answers.any(-1)] = 0.0
         out: Floats = residual.reshape(*answers.shape[:2], -1).astype(np.float32)
         return out
 

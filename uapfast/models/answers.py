@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from uapfast.errors import SuspectError
+from uapfast.errors import OutputError, SuspectError
+from uapfast.models.kinds import OVER_ONE, PERCENT, Kind, Reading, probabilities, tell
+from uapfast.models.unpack import unpack
 
-Kind = Literal["logits", "probabilities", "labels"]
 OUTPUTS = ("auto", "logits", "probabilities", "labels")
-# rows of two-digit or truncated (top-k) probabilities do not sum to 1; logits hardly ever sum to this
-LEAST_SUM, MOST_SUM, OVER_ONE = 0.5, 1.05, 1e-3
+RULE = "[N,K] logits or probabilities, or [N] integer labels"
+UNANSWERED = -1  # the label of a query without an answer
 
 
 @dataclass(frozen=True)
@@ -23,91 +23,160 @@ class Answers:
 
     Attributes:
         kind: ``logits``, ``probabilities`` or ``labels``.
-        values: float32 ``[N,K]``, or int64 ``[N]`` for labels; on the CPU.
+        values: float32 ``[N,K]`` (percentages divided by 100), or int64 ``[N]`` for labels; on the CPU.
+            A query without an answer has a row of zeros (of probabilities) or the label -1.
         classes: K.
         note: what they were taken for, where that is not obvious.
+        read: how they were read, for later answers of the same model (``like`` of :func:`detect`).
     """
 
     kind: Kind
     values: Tensor
     classes: int
     note: str | None = None
+    read: Reading | None = None
 
     def probabilities(self) -> Tensor:
-        """float32 ``[N,K]``: softmax of logits, one-hot rows of labels."""
+        """float32 ``[N,K]``: softmax of logits, one-hot rows of labels, zeros where there is no answer."""
         if self.kind == "labels":
-            return torch.nn.functional.one_hot(self.values, self.classes).to(torch.float32)
+            rows = torch.nn.functional.one_hot(self.values.clamp(min=0), self.classes)
+            return (rows * (self.values >= 0)[:, None]).to(torch.float32)
         return self.values.softmax(-1) if self.kind == "logits" else self.values
 
     def labels(self) -> Tensor:
-        """int64 ``[N]``: the top class of each answer."""
-        return self.values if self.kind == "labels" else self.values.argmax(-1)
+        """int64 ``[N]``: the top class of each answer; -1 where there is none."""
+        if self.kind == "labels":
+            return self.values
+        top = self.values.argmax(-1)
+        return top if self.kind == "logits" else _where_answered(self.values, top)
 
 
-def as_tensor(values: Any, where: str) -> Tensor:
-    """What a model returned as a plain tensor on the CPU.
+def as_tensor(values: Any, where: str, rows: int | None = None, output: str = "auto") -> Tensor:
+    """What a model returned as a plain, dense tensor on the CPU; see :func:`uapfast.models.unpack.unpack`.
 
     Raises:
-        SuspectError: no array of numbers.
+        OutputError: no array of numbers in it, or several that could be meant.
     """
-    try:
-        v = torch.as_tensor(np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values)
-        return v.detach().to("cpu")
-    except Exception as exc:  # any object may come back: dicts, model outputs, arrays of strings
-        raise SuspectError(where, "answers", "an array of numbers", type(values).__name__) from exc
+    v = unpack(values, where, rows, output).detach()
+    if v.is_quantized:
+        v = v.dequantize()
+    return (v if v.layout == torch.strided else v.to_dense()).to("cpu")
 
 
 def detect(
-    values: Any, where: str, *, rows: int | None = None, classes: int | None = None, output: str = "auto"
+    values: Any,
+    where: str,
+    *,
+    rows: int | None = None,
+    classes: int | None = None,
+    output: str = "auto",
+    like: Answers | None = None,
 ) -> Answers:
     """Tell what ``values`` are and check them.
 
     Args:
-        values: what a model returned for one batch, torch or numpy.
+        values: whatever a model returned (:func:`uapfast.models.unpack.unpack`).
         where: named in errors.
         rows: answers expected.
         classes: K expected; needed to know the range of labels.
-        output: ``auto``, or what the caller says they are.
+        output: ``auto``, or what the caller says they are. ``labels`` takes the top class of ``[N,K]``.
+        like: earlier answers of the same model: these are read as those were (``output`` does not count).
 
     Raises:
-        SuspectError: not an array, wrong shape or class count, NaN or infinity, labels out of range.
+        OutputError: no array, not what ``output`` says, or nothing that can be told: the caller is asked.
+        SuspectError: wrong shape or class count, NaN or infinity, labels out of range; or not like ``like``.
     """
-    v = as_tensor(values, where)
+    if like is not None:
+        try:
+            return _detect(values, where, rows, classes, like.kind, like.read)
+        except OutputError as exc:
+            raise SuspectError(where, "answers", f"{like.kind} as before", exc.got) from exc
+    return _detect(values, where, rows, classes, output, None)
+
+
+def _detect(
+    values: Any, where: str, rows: int | None, classes: int | None, output: str, before: Reading | None
+) -> Answers:
+    v = as_tensor(values, where, rows, output)
     if rows is not None and (v.ndim == 0 or v.shape[0] != rows):
         raise SuspectError(where, "answers", f"{rows} rows, one a query", list(v.shape))
     integer = not v.dtype.is_floating_point and not v.dtype.is_complex
-    if output == "labels" or (output == "auto" and v.ndim == 1 and integer):
+    if v.ndim == 1 and (output == "labels" or (output == "auto" and integer)):
         return _labels(v, where, classes)
     if v.ndim != 2 or v.shape[1] < 2 or v.dtype.is_complex:
-        raise SuspectError(
-            where, "answers", "[N,K] logits or probabilities, or [N] integer labels", list(v.shape)
-        )
+        raise SuspectError(where, "answers", RULE, list(v.shape))
     if classes is not None and v.shape[1] != classes:
         raise SuspectError(where, "answers", f"of {classes} classes", v.shape[1])
-    v = v.to(torch.float32)
-    if not bool(torch.isfinite(v).all()):
-        raise SuspectError(where, "answers", "finite", "NaN or infinity")
-    sums = v.sum(-1)
-    looks = bool(
-        (v >= 0).all()
-        and (v <= 1 + OVER_ONE).all()
-        and (sums >= LEAST_SUM).all()
-        and (sums <= MOST_SUM).all()
-    )
-    if output == "probabilities" and not looks:
-        raise SuspectError(
-            where, "answers", "probabilities (0..1, summing to 1)", f"{float(v.min()):g}..{float(v.max()):g}"
-        )
-    kind: Kind = "probabilities" if output == "probabilities" or (output == "auto" and looks) else "logits"
-    return Answers(kind, v, int(v.shape[1]))
+    v, hidden = _finite(v.to(torch.float32), where)
+    read = _reading(v, where, output, before)
+    if hidden:
+        read = replace(read, note="; ".join(p for p in ("NaN: classes not shown", read.note) if p))
+    count = int(v.shape[1])
+    if read.kind == "labels":
+        return Answers("labels", _where_answered(v, v.argmax(-1)), count, read.note, read)
+    if read.kind == "probabilities":
+        v = _as_read(v, read)
+    return Answers(read.kind, v, count, read.note, read)
+
+
+def _reading(v: Tensor, where: str, output: str, before: Reading | None) -> Reading:
+    if before is not None and before.kind == "probabilities":
+        most = before.scale * (1 + OVER_ONE)
+        if len(v) and not (float(v.min()) >= -OVER_ONE and float(v.max()) <= most):
+            raise OutputError(where, "answers", "as before", f"{float(v.min()):g}..{float(v.max()):g}")
+        return before
+    if output == "auto":
+        return tell(v, where)
+    if output == "probabilities":
+        return probabilities(v, where)
+    return Reading("labels" if output == "labels" else "logits")
+
+
+def _as_read(v: Tensor, read: Reading) -> Tensor:
+    """Probabilities as they count: nothing below 0, percentages divided, zeros of rounding filled."""
+    v = v.clamp(min=0) if bool((v < 0).any()) else v
+    v = v / read.scale if read.scale != 1 else v
+    if not read.least:
+        return v
+    answered = (v > 0).any(-1, keepdim=True)
+    filled = torch.where((v == 0) & answered, torch.full_like(v, read.least), v)
+    return filled / filled.sum(-1, keepdim=True).clamp(min=read.least)
+
+
+def _where_answered(rows: Tensor, top: Tensor) -> Tensor:
+    """``top`` ``[N]``, and -1 for rows of zeros."""
+    silent = (rows == 0).all(-1)
+    return top.masked_fill(silent, UNANSWERED) if bool(silent.any()) else top
+
+
+def _finite(v: Tensor, where: str) -> tuple[Tensor, bool]:
+    """``v`` without NaN, and whether there was any: classes that no answer shows (top-k).
+
+    Raises:
+        SuspectError: NaN or infinity in any other way.
+    """
+    if bool(torch.isfinite(v).all()):
+        return v, False
+    shown = torch.isfinite(v)
+    counts = shown.sum(-1)
+    # as many in every row and few of them, scores all: a network that went wrong has no such pattern
+    alike = 1 <= int(counts.min()) == int(counts.max()) <= v.shape[1] // 2
+    some = v[shown]
+    if alike and bool((torch.isnan(v) | shown).all()) and float(some.min()) >= 0:
+        if float(some.max()) <= PERCENT * (1 + OVER_ONE):
+            return torch.nan_to_num(v, nan=0.0), True
+    raise SuspectError(where, "answers", "finite", "NaN or infinity")
 
 
 def _labels(v: Tensor, where: str, classes: int | None) -> Answers:
-    if v.ndim != 1 or v.dtype.is_floating_point:
-        raise SuspectError(where, "answers", "[N] integer labels", f"{list(v.shape)} {v.dtype}")
+    if v.dtype.is_complex or (v.dtype.is_floating_point and not bool((v == v.round()).all())):
+        raise OutputError(where, "answers", "[N] integer labels", f"{list(v.shape)} {v.dtype}")
     v = v.to(torch.int64)
     top = int(v.max()) if len(v) else 0
     count = classes if classes is not None else top + 1
     if len(v) and (int(v.min()) < 0 or top >= count):
         raise SuspectError(where, "answers", f"labels in 0..{count - 1}", f"{int(v.min())}..{top}")
     return Answers("labels", v, count)
+
+
+__all__ = ["OUTPUTS", "Answers", "Kind", "as_tensor", "detect", "unpack"]

@@ -134,5 +134,5 @@ def load_model(
     module = resolve_arch(spec, base=base)()
     notes = fill(module, state, path)
     model = Model(module, name=name or path.stem, mean=mean, std=std, device=device, output=output, arch=spec)
-    model.notes = notes
+    model.notes = (*notes, *model.notes)
     return model

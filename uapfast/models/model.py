@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,19 @@ from torch import Tensor, nn
 
 from uapfast.errors import InputError, ModelError, SuspectError
 from uapfast.models.answers import OUTPUTS, Answers, as_tensor, detect
+from uapfast.models.duplicate import Duplicate, Guard
 from uapfast.models.pooling import slice_max_pools
+from uapfast.models.state import batch_note, check_ready, has_state, input_dtype, tensors_sha256
 
+CHUNK = 1024  # images in memory at a time, where they come in smaller chunks
 MOST_STD = 2.0  # images in 0..1 have at most 0.5; some networks want 1, none what pixels in 0..255 have
 SLACK = 1e-6  # rounding allowed beyond 0..1
+NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "Cannot allocate memory",
+)  # as torch says it on a CPU
+ATTENTION = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
 
 class Preprocessed(nn.Module):
@@ -43,23 +52,15 @@ class Preprocessed(nn.Module):
         return out
 
 
-def tensors_sha256(module: nn.Module) -> str:
-    """SHA-256 of a module's state: names, dtypes, shapes, bytes; the same on every device."""
-    h = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        t = tensor.detach().to("cpu").contiguous()
-        h.update(f"{name}:{t.dtype}:{tuple(t.shape)}".encode())
-        h.update(t.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return h.hexdigest()
-
-
 class Model:
     """A classifier behind one interface; safe to use from several threads.
 
     Args:
         target: ``nn.Module`` that takes images in 0..1 after ``mean`` and ``std``, or a callable from
-            float32 ``[N,C,H,W]`` in 0..1 to ``[N,K]`` logits or probabilities, or to ``[N]`` labels.
-            A module is copied and frozen; the caller's is not touched.
+            float32 ``[N,C,H,W]`` in 0..1 to ``[N,K]`` logits or probabilities, or to ``[N]`` labels, in any
+            form that :func:`uapfast.models.unpack.unpack` reads.
+            A module is copied and frozen, with the functions that it holds; the caller's is not touched. One
+            whose weights are all float16, bfloat16 or float64 gets images of that type.
         name: shown in errors.
         mean: per channel (or one for all), subtracted before the module; with ``std``. Modules only.
         std: per channel, > 0.
@@ -73,8 +74,10 @@ class Model:
     Attributes:
         module: frozen copy in eval mode, preprocessing included; None for a callable.
         preprocessing: ``mean`` and ``std`` by name, one value a channel each; None where none were given.
-        notes: what a reader of a verdict has to know of how it was loaded.
-        sha256: of the module's tensors; None for a callable.
+        sha256: of the module's tensors; None for a callable, and for a module that holds none, or that
+            answers with tensors of others as well (by a closure).
+        apart: whether answers depend on what else is in the batch, so that views are asked one by one.
+        notes: what a reader of a verdict has to know of its answers.
 
     Raises:
         InputError: a target that answers nothing, or bad settings.
@@ -106,16 +109,28 @@ class Model:
         self.module: nn.Module | None = None
         self.sha256: str | None = None
         self.preprocessing: dict[str, list[float]] | None = None
-        self.notes: tuple[str, ...] = ()  # what loading took although it differed (models/checkpoint.py)
+        self.notes: tuple[str, ...] = ()
+        self.apart = False
         self.device = torch.device(device)
         self._call = target
+        self._guard: Guard | None = None
         if isinstance(target, nn.Module):
-            self.module = frozen(target, mean, std, self.device)
-            if mean is not None and std is not None:
-                self.preprocessing = {"mean": list(map(float, mean)), "std": list(map(float, std))}
-            self.sha256 = tensors_sha256(target)
+            self._take(target, mean, std)
         elif mean is not None or std is not None:
             raise InputError("Model", "mean and std", "for modules only (a callable does its own)", self.name)
+
+    def _take(self, target: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        check_ready(target)
+        made = Duplicate(target)
+        self.module = settled(made.module, mean, std, self.device)
+        note = batch_note(self.module)
+        self.apart, self.notes = note is not None, () if note is None else (note,)
+        if has_state(target) and not made.outside:
+            self.sha256 = tensors_sha256(target)
+        if mean is not None and std is not None:
+            self.preprocessing = {"mean": list(map(float, mean)), "std": list(map(float, std))}
+        self._call = self.module  # the caller's may go
+        self._guard = Guard(target, self.module) if made.loose else None
 
     def with_preprocessing(self, mean: Sequence[float], std: Sequence[float]) -> Model:
         """The same module behind ``(x - mean) / std``; it must have none yet.
@@ -142,45 +157,108 @@ class Model:
 
         Raises:
             InputError: images out of 0..1 or of wrong shape.
-            SuspectError: the model fails, or its answers cannot be used.
+            OutputError: what came back cannot be read, or told apart: see ``output``.
+            SuspectError: a module fails, or its answers cannot be used.
+            Exception: whatever a callable raises, as it is (and ``MemoryError`` of a module). Answers that
+                came before lie in its attribute ``uapfast_answers``, a tensor of rows, which a note counts.
         """
         return self.answers_to([images], classes)
 
     def answers_to(self, chunks: Iterable[Any], classes: int | None = None) -> Answers:
-        """As :meth:`answers`, for images that come in chunks, so that they never lie in memory together."""
-        parts, asked = [], 0
-        for images in chunks:
-            x = _checked(images)
-            parts += [self._batch(x[i : i + self.batch_size]) for i in range(0, len(x), self.batch_size)]
-            asked += len(x)
-        shapes = {part.shape[1:] for part in parts}
-        if len(shapes) > 1:
-            raise SuspectError(self.name, "answers", "of one shape in every batch", sorted(map(list, shapes)))
-        # all at once: what a short batch looks like may mislead
-        return detect(torch.cat(parts), self.name, rows=asked, classes=classes, output=self.output)
+        """As :meth:`answers`, for images that come in chunks, so that they never lie in memory together.
 
-    def _batch(self, x: Tensor) -> Tensor:
+        Small chunks are joined, up to ``CHUNK`` images. A module whose answers depend on the batch
+        (:attr:`apart`) is asked chunk by chunk, in even batches.
+        """
+        parts: list[Tensor] = []
+        asked = 0
+        try:
+            checked = (_checked(images) for images in chunks)
+            for x in checked if self.apart else _joined(checked):
+                size = even(len(x), self.batch_size) if self.apart else self.batch_size
+                for part in torch.split(x, size):
+                    parts.append(self._batch(part, size))
+                asked += len(x)
+            shapes = {part.shape[1:] for part in parts}
+            if len(shapes) > 1:
+                shown = sorted(map(list, shapes))
+                raise SuspectError(self.name, "answers", "of one shape in every batch", shown)
+            # all at once: what a short batch looks like may mislead
+            return detect(torch.cat(parts), self.name, rows=asked, classes=classes, output=self.output)
+        except BaseException as exc:
+            _attach(exc, parts)
+            raise
+
+    def _batch(self, x: Tensor, size: int) -> Tensor:
         """What the model returned for one batch, on the CPU; one row an image."""
         rows = len(x)
-        if rows < self.batch_size and self.module is not None:
-            x = torch.cat([x, x[:1].expand(self.batch_size - rows, *x.shape[1:])])
-        try:
-            with torch.no_grad():
-                x = x.to(self.device if self.module is not None else "cpu", copy=True)  # it may write into it
-                out = (self.module or self._call)(x.numpy() if self.numpy and self.module is None else x)
-        except InputError:
-            raise
-        except Exception as exc:  # a suspect may fail in any way; the caller gets one typed error
-            said = str(exc).splitlines()[0] if str(exc) else ""
-            raise SuspectError(
-                self.name, "answers", "returned", f"{type(exc).__name__}: {said[:200]}"
-            ) from exc
-        answers = as_tensor(out, self.name)
-        if self.module is not None and answers.ndim > 0 and len(answers) == len(x):
-            answers = answers[:rows]
-        if answers.ndim == 0 or len(answers) != rows:
-            raise SuspectError(self.name, "answers", f"{rows} rows, one a query", list(answers.shape))
-        return answers
+        if rows < size and self.module is not None:
+            x = torch.cat([x, x[:1].expand(size - rows, *x.shape[1:])])
+        x = x.to(self.device if self.module is not None else "cpu", copy=True)  # it may write into it
+        with torch.no_grad():
+            out = self._asked(x) if self.module is not None else self._call(x.numpy() if self.numpy else x)
+        answers = as_tensor(out, self.name, len(x), self.output)
+        if answers.ndim == 0 or len(answers) != len(x):
+            raise SuspectError(self.name, "answers", f"{len(x)} rows, one a query", list(answers.shape))
+        return answers[:rows]
+
+    def _asked(self, x: Tensor) -> Any:
+        assert self.module is not None
+        guard: contextlib.AbstractContextManager[Any] = self._guard or contextlib.nullcontext()
+        if self._guard is not None and any(isinstance(m, ATTENTION) for m in self.module.modules()):
+            with guard:  # of torch, and takes another path where it is watched
+                answer(self.module, x[:2].clone(), self.name)
+            guard = contextlib.nullcontext()
+        with guard:
+            out = answer(self.module, x, self.name)
+        self._guard = None
+        return out
+
+
+def answer(module: nn.Module, x: Tensor, name: str) -> Any:
+    """Whatever a suspect's module returns for ``x``.
+
+    Raises:
+        SuspectError: it fails, in whatever way.
+        InputError: as it is; ``MemoryError`` and ``torch.OutOfMemoryError`` likewise: who asks ran out.
+    """
+    try:
+        return module(x)
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as exc:
+        said = str(exc).splitlines()[0] if str(exc) else ""
+        if isinstance(exc, RuntimeError) and any(text in said for text in NO_MEMORY):
+            raise MemoryError(said) from exc
+        raise SuspectError(name, "answers", "returned", f"{type(exc).__name__}: {said[:200]}") from exc
+
+
+def even(count: int, most: int) -> int:
+    """The size of as few batches of ``count`` as ``most`` allows, all of one size."""
+    return -(-count // max(1, -(-count // most)))
+
+
+def _joined(chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same images in chunks of at most ``CHUNK``, none of those given cut in two."""
+    held: list[Tensor] = []
+    for x in chunks:
+        if held and (sum(map(len, held)) + len(x) > CHUNK or x.shape[1:] != held[0].shape[1:]):
+            yield torch.cat(held)
+            held = []
+        held.append(x)
+    if held:
+        yield torch.cat(held)
+
+
+def _attach(exc: BaseException, parts: Sequence[Tensor]) -> None:
+    """Leave what was answered so far with an exception that ends the asking."""
+    if not parts or len({part.shape[1:] for part in parts}) != 1:
+        return
+    done = torch.cat([part.detach() for part in parts])
+    with contextlib.suppress(AttributeError, TypeError):  # a class may forbid attributes
+        exc.uapfast_answers = done  # type: ignore[attr-defined]
+        if hasattr(exc, "add_note"):  # Python 3.11
+            exc.add_note(f"{len(done)} queries were answered before; see the attribute uapfast_answers")
 
 
 def as_model(obj: Any, **settings: Any) -> Model:
@@ -203,15 +281,34 @@ def frozen(
     target: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, device: torch.device
 ) -> nn.Module:
     """A copy in eval mode without gradients; the caller's module stays as it is."""
-    try:
-        module = copy.deepcopy(target)
-    except Exception as exc:  # tensors of a graph, locks, handles: whatever a module may hold
-        rule = "a module that copy.deepcopy can copy (or a callable)"
-        raise ModelError("Model", "model", rule, f"{type(exc).__name__}: {exc}") from exc
+    check_ready(target)
+    return settled(Duplicate(target).module, mean, std, device)
+
+
+def settled(
+    module: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, device: torch.device
+) -> nn.Module:
+    """A module that is ours alone, with its preprocessing, in eval mode and without gradients."""
+    for parameter in module.parameters():  # TorchScript has no requires_grad_ for all; copies have a graph
+        (parameter if parameter.is_leaf else parameter.detach_()).requires_grad_(False)
     slice_max_pools(module)
+    dtype = input_dtype(module)
+    if dtype != torch.float32:
+        module.register_forward_pre_hook(Cast(dtype))
     if mean is not None or std is not None:
         module = Preprocessed(module, *_statistics(mean, std))
-    return module.to(device).eval().requires_grad_(False)
+    return module.to(device).eval()
+
+
+class Cast:
+    """A hook before a module: floating arguments become ``dtype``."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments, cast."""
+        return tuple(a.to(self.dtype) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args)
 
 
 def _checked(images: Any) -> Tensor:
@@ -231,3 +328,16 @@ def _checked(images: Any) -> Tensor:
         hint = " (divide by 255?)" if 1.5 < high <= 255 and low >= 0 else ""
         raise InputError("Model", "images", "in 0..1", f"{low:g}..{high:g}{hint}")
     return x
+
+
+__all__ = [
+    "Duplicate",
+    "Model",
+    "Preprocessed",
+    "answer",
+    "as_model",
+    "even",
+    "frozen",
+    "settled",
+    "tensors_sha256",
+]

@@ -31,4 +31,13 @@ def batches(parts: Iterable[Tensor], size: int) -> Iterator[tuple[Tensor, int]]:
         yield torch.cat([*held, filler.expand(room, *filler.shape[1:])]), size - room
 
 
-__all__ = ["BATCH", "batch_size", "batches"]
+def batches_of(parts: Iterable[Tensor], count: int, apart: bool) -> Iterator[tuple[Tensor, int]]:
+    """:func:`batches` of ``count`` rows in all; ``apart``: no batch holds rows of two parts."""
+    if not apart:
+        yield from batches(parts, batch_size(count))
+        return
+    for part in parts:
+        yield from batches([part], batch_size(len(part)))
+
+
+__all__ = ["BATCH", "batch_size", "batches", "batches_of"]

@@ -25,7 +25,8 @@ from uapfast.models.checkpoint import fill
 from uapfast.models.fitting import check_finite, wanted
 from uapfast.models.model import frozen
 from uapfast.models.registry import arch_file, resolve_arch
-from uapfast.screening.batches import BATCH, batch_size, batches
+from uapfast.models.state import batch_note
+from uapfast.screening.batches import BATCH, batch_size, batches, batches_of
 from uapfast.screening.inplace import (
     alias,
     check_size,
@@ -61,6 +62,7 @@ class Skeleton:
             something of its own on loading goes through ``load_state_dict``; one that changes its buffers
             while it answers is copied for every suspect as well.
         size: bytes of its weights.
+        note: what to say of answers that depend on the batch, or None.
 
     Raises:
         ModelError: unknown architecture, or one that cannot be built, or is too large.
@@ -77,6 +79,7 @@ class Skeleton:
         self.size = check_size(size_of(built), suspect.arch)
         self._wrapped = suspect.mean is not None or suspect.std is not None
         self.module = frozen(built, suspect.mean, suspect.std, self.device)
+        self.note = batch_note(self.module)
         state = self._inner.state_dict()
         odd = [name for name, tensor in state.items() if not isinstance(tensor, Tensor)]
         if odd:
@@ -172,7 +175,8 @@ class Skeleton:
         Raises:
             SuspectError: the network fails, or does not return one row an image.
         """
-        found = [self._batch(x, name)[:rows] for x, rows in batches(parts, batch_size(count))]
+        apart = self.note is not None  # as Model does
+        found = [self._batch(x, name)[:rows] for x, rows in batches_of(parts, count, apart)]
         shapes = {part.shape[1:] for part in found}
         if len(shapes) > 1:
             raise SuspectError(name, "answers", "of one shape in every batch", sorted(map(list, shapes)))
@@ -186,7 +190,7 @@ class Skeleton:
         except Exception as exc:  # a suspect may fail in any way; the caller gets one typed error
             said = str(exc).splitlines()[0] if str(exc) else ""
             raise SuspectError(name, "answers", "returned", f"{type(exc).__name__}: {said[:200]}") from exc
-        answers = as_tensor(out, name)
+        answers = as_tensor(out, name, len(x))
         if answers.ndim == 0 or len(answers) != len(x):
             raise SuspectError(name, "answers", f"{len(x)} rows, one a query", list(answers.shape))
         return answers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from uapfast.method.uap.margin import MarginSettings, run_margin
 from uapfast.method.uap.resident import Job
 from uapfast.method.uap.stopping import check_classes, make_runs
 from uapfast.method.uap.together import form_of, make_together
+from uapfast.models.model import Duplicate
 from uapfast.types import UniversalPerturbation
 
 __all__ = ["complain", "universal_perturbation"]
@@ -38,6 +38,7 @@ __all__ = ["complain", "universal_perturbation"]
 BATCH: dict[str, int] = {"deepfool": 32, "margin": 64, "contrastive": 64}
 PASSES: dict[str, int] = {"deepfool": 10, "margin": 20}
 CONTRAST_STEPS = 60
+TINY = 1e-3  # share of the ball's radius below which a perturbation is none
 
 
 @dataclass
@@ -123,8 +124,11 @@ def universal_perturbation(
         ``v`` float32 ``[C,H,W]`` on the model's device, and plain numbers; with ``models`` or ``count``
         > 1 ``[P,C,H,W]`` (model by model, seed by seed) and tuples of length P.
 
+    Gradients are turned on within, whatever the caller's mode (``no_grad``, ``inference_mode``).
+
     Raises:
-        InputError: an argument breaks the above (``ModelError`` for a model's, ``DataError`` for images).
+        InputError: an argument breaks the above (``ModelError`` for a model's, also if its answers have no
+            gradient; ``DataError`` for images).
         FoolingRateError: with ``strict``.
     """
     batched = models is not None or count != 1
@@ -135,18 +139,24 @@ def universal_perturbation(
     check_arguments(asked)
     x = to_images(images)
     victims, movers, spared = modules_of(model, models, move, spare, method)
-    victims, movers, spared = ([_placed(m, device) for m in part] for part in (victims, movers, spared))
-    with frozen([*victims, *movers, *spared]):
-        jobs = _jobs(victims, x, asked)
-        made = _made_of(jobs, movers, spared, asked)
+    # whoever calls may have turned gradients off; what was made in inference mode has none until it is copied
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x.clone() if x.is_inference() else x
+        victims, movers, spared = ([_placed(m, device) for m in part] for part in (victims, movers, spared))
+        with frozen([*victims, *movers, *spared]):
+            jobs = _jobs(victims, x, asked)
+            made = _made_of(jobs, movers, spared, asked)
+    _warn_of_none(made, eps)
     complain(min(m.rate for m in made), min_fooling, strict)
     return _result(made, batched, asked, _total(jobs))
 
 
 def _placed(module: nn.Module, device: str | torch.device | None) -> nn.Module:
-    if device is None or device_of(module) == torch.device(device):
+    here = device is None or device_of(module) == torch.device(device)
+    if here and not any(t.is_inference() for t in [*module.parameters(), *module.buffers()]):
         return module
-    return copy.deepcopy(module).to(device)
+    made = Duplicate(module).module
+    return made if here else made.to(device)
 
 
 def _jobs(modules: list[nn.Module], x: Tensor, a: Arguments) -> list[tuple[Job, int]]:
@@ -160,7 +170,9 @@ def _jobs(modules: list[nn.Module], x: Tensor, a: Arguments) -> list[tuple[Job, 
         placed[key] = placed[key] if key in placed else x.to(*key)
         victim = Victim(module, placed[key], counter)
         runs = make_runs(victim, [a.seed + i for i in range(a.count)], a.holdout, a.fooling)
-        jobs.append((Job(victim, runs), check_classes(victim, runs[0])))
+        classes = check_classes(victim, runs[0])
+        query.check_gradient(victim.images[:1])
+        jobs.append((Job(victim, runs), classes))
     return jobs
 
 
@@ -236,6 +248,17 @@ def _make(
         if k != classes:
             raise ModelError(WHERE, "move and spare", f"models of {classes} classes, as the victim", k)
     return run_contrastive(victim, movers, spared, runs, settings)
+
+
+def _warn_of_none(made: list[_Made], eps: float) -> None:
+    """Warn where nothing was found because there is nothing to go by."""
+    if any(m.rate == 0 and m.size <= TINY * eps for m in made):
+        warnings.warn(
+            f"{WHERE}: model must be one whose answers change a little with the images, got no gradient "
+            "(rounded outputs, or saturated probabilities: give logits), so v = 0 and it fools nobody",
+            FoolingRateWarning,
+            stacklevel=3,
+        )
 
 
 def complain(low: float, min_fooling: float, strict: bool) -> None:

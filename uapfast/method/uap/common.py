@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from uapfast import ops
 from uapfast.errors import InputError, ModelError
+from uapfast.models.answers import unpack
 
 WHERE = "universal_perturbation"
 EVALUATION_BATCH = 256
@@ -32,12 +33,14 @@ class Counter:
 def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Put ``modules`` in eval mode with no gradients to parameters; undo both at the end."""
     distinct = list({id(m): m for m in modules}.values())
-    modes = [(part, part.training) for m in distinct for part in m.modules()]
+    # a frozen TorchScript module has no mode
+    modes = [(part, part.training) for m in distinct for part in m.modules() if hasattr(part, "training")]
     wants = [(p, p.requires_grad) for m in distinct for p in m.parameters()]
     try:
         for m in distinct:
             m.eval()
-            m.requires_grad_(False)
+        for parameter, _ in wants:  # TorchScript has no requires_grad_ for all
+            parameter.requires_grad_(False)
         yield
     finally:
         for part, training in modes:
@@ -73,8 +76,8 @@ class Query:
     def logits(self, points: Tensor) -> Tensor:
         """``[B,K]`` logits at clamp(``points`` ``[B,C,H,W]``); differentiable in ``points``."""
         self.counter.forwards += len(points)
-        out = self.module(points.clamp(0, 1).to(self.model_dtype))
-        return out.to(self.dtype)  # type: ignore[no-any-return]
+        out = unpack(self.module(points.clamp(0, 1).to(self.model_dtype)), WHERE, len(points))
+        return out.to(self.dtype)
 
     def checked(self, points: Tensor) -> Tensor:
         """As :meth:`logits`, without gradients; raises ``ModelError`` for unusable answers."""
@@ -82,13 +85,26 @@ class Query:
             parts = []
             for batch in torch.split(points, EVALUATION_BATCH):
                 self.counter.forwards += len(batch)
-                out = self.module(batch.clamp(0, 1).to(self.model_dtype))
+                out = unpack(self.module(batch.clamp(0, 1).to(self.model_dtype)), WHERE, len(batch))
                 parts.append(check_logits(out, len(batch)).to(self.dtype))
         return torch.cat(parts)
 
     def labels(self, points: Tensor) -> Tensor:
         """int64 ``[B]`` labels, checked."""
         return self.checked(points).argmax(1)
+
+    def check_gradient(self, points: Tensor) -> None:
+        """Raise ``ModelError`` if the answers cannot be differentiated in the images; not counted."""
+        with torch.enable_grad():
+            x = points.detach().clamp(0, 1).to(self.model_dtype).requires_grad_(True)
+            out = unpack(self.module(x), WHERE, len(points))
+            # some have a gradient in their weights and none in the images
+            if not out.requires_grad or torch.autograd.grad(out.sum(), x, allow_unused=True)[0] is None:
+                self._refuse()
+
+    def _refuse(self) -> None:
+        rule = "one whose answers have a gradient (no detach, no_grad or numpy on the way, not quantised)"
+        raise ModelError(WHERE, "model", rule, "answers that are cut off from the images")
 
 
 def check_logits(out: object, rows: int) -> Tensor:
