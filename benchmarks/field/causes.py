@@ -21,7 +21,8 @@ CAUSES = {
     "noise": r"nois|random",
     "mode": r"train(ing)? mode|batch statistics|depends? on the batch",
     "failure": r"ConnectionError",
-    "pool": r"contaminat|would convict|limit|ancestor|fine-tun|twins are not|descend|of the victim's kind",
+    "pool": r"contaminat|would (be )?convict|may not convict|limit|ancestor|fine-tun|twins are not|descend|"
+    r"of the victim's kind",
 }
 # what every verdict may say, whatever went wrong
 ORDINARY = re.compile(
@@ -47,7 +48,7 @@ def names_cause(row: Row) -> str | None:
 
 
 def known_copies(rows: Iterable[Row]) -> set[tuple[str, str]]:
-    """(world, suspect) of exact copies, and of what a sound pool of that victim convicts when asked rightly."""
+    """(world, suspect) of exact copies, and of what a sound pool convicts when asked rightly."""
     sound = [r for r in rows if r["kind"] in COPIES and r["pool"] not in BAD_POOLS]
     return {
         (row["world"], row["suspect"])

@@ -21,6 +21,22 @@ GROUPS: dict[str, tuple[str, ...]] = {
 ACQUITTED = {"copy": "C", "tuned": "T", "pruned": "P", "soft student": "S", "hard student": "H"}
 ACCUSED = {"i": ("honest",), "f": ("sibling", "backbone"), "g": ("garbage",)}
 OUTCOMES = ("piracy", "inconclusive", "independent", "invalid", "refused", "raised", "crashed")
+WHAT = """
+**Silent and wrong** is: an honest model or garbage gets `piracy`, whatever the reasons say; or an exact copy,
+or another copy that some sound pool of the same victim convicts when asked rightly, gets `independent` and no
+reason names the cause (by the words listed in `causes.py`). `invalid`, `inconclusive` and errors are not
+silent. One task, two victims: the table finds faults, it does not measure rates for other tasks.
+"""
+RIGHTLY = "What the repair must not cost: verdicts on suspects that were asked as they should be."
+LETTERS = """
+Silent and wrong are: acquitted C the exact copy, T fine-tuned, P pruned, S soft student, H hard student;
+accused i honest models, f honest fine-tunings of the victim's backbone and the backbone, g garbage, with
+their number.{arrow} Garbage is asked in the {garbage} ways that do not need a network.
+"""
+EXPECTED = """
+Expected `right`: nothing is lost, so the verdict should be that of a right question. `raises`: the asker's
+own failure must come back to him. Shown is the reason that names the cause, or the first.
+"""
 Pick = Callable[[Row], bool]
 
 
@@ -59,8 +75,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in lines] + [""]
 
 
-def _paragraph(*parts: str) -> str:
-    return textwrap.fill(" ".join(parts), 118, break_long_words=False, break_on_hyphens=False) + "\n"
+def _paragraph(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 118, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def _overall(runs: list[Run]) -> list[str]:
@@ -156,46 +172,18 @@ def page(found: dict[str, Any], earlier: dict[str, Any] | None) -> str:
     cpu = ", ".join(f"{run.found['cpu_seconds']} s" for run in runs)
     asked = len(runs[-1].rows)
     command = COMMAND + (" --before FILE" if earlier else "")
-    lines = [
-        "# Asked wrongly: silent wrong verdicts",
-        "",
-        _paragraph(
-            f"Made by `{command}`, {cpu} of CPU on one thread; {versions}. scikit-learn's 8x8 digits; {len(WAYS)} ways",
-            f"to ask (`ways.py`), {len(POOLS)} pools of {HOMOLOGOUS} innocents, {asked} verdicts. Networks learned",
-            f"for {EPOCHS} epochs, fine-tunings for {FURTHER}; all seeds are in `worlds.py`.",
-        ),
-        _paragraph(
-            "**Silent and wrong** is: an honest model or garbage gets `piracy`, whatever the reasons say; or an exact",
-            "copy, or another copy that some sound pool of the same victim convicts when asked rightly, gets",
-            "`independent` and no reason names the cause (by the words listed in `causes.py`). `invalid`,",
-            "`inconclusive` and errors are not silent. One task, two victims: the table finds faults, it does not",
-            "measure rates for other tasks.",
-        ),
-        *_overall(runs),
-        "## By pool",
-        "",
-        *_by_pool(runs),
-        *_made(runs),
-        "## Asked rightly",
-        "",
-        "What the repair must not cost: verdicts on suspects that were asked as they should be.",
-        "",
-        *_asked_rightly(runs),
-        "## By way",
-        "",
-        _paragraph(
-            "Silent and wrong are: acquitted C the exact copy, T fine-tuned, P pruned, S soft student, H hard",
-            "student; accused i honest models, f honest fine-tunings of the victim's backbone and the backbone, g",
-            f"garbage, with their number.{' Before → after.' if earlier else ''} Garbage is asked in the",
-            f"{sum(w.garbage for w in WAYS)} ways that do not need a network.",
-        ),
-        *_by_way(runs),
-        "## The exact copy, way by way, with 12 twins",
-        "",
-        _paragraph(
-            "Expected `right`: nothing is lost, so the verdict should be that of a right question. `raises`: the",
-            "asker's own failure must come back to him. Shown is the reason that names the cause, or the first.",
-        ),
-        *_copy(runs),
-    ]
+    made = (
+        f"Made by `{command}`, {cpu} of CPU on one thread; {versions}. scikit-learn's 8x8 digits; "
+        f"{len(WAYS)} ways to ask (`ways.py`), {len(POOLS)} pools of {HOMOLOGOUS} innocents, {asked} "
+        f"verdicts. Networks learned for {EPOCHS} epochs, fine-tunings for {FURTHER}; all seeds are in "
+        "`worlds.py`."
+    )
+    letters = LETTERS.format(
+        arrow=" Before → after." if earlier else "", garbage=sum(w.garbage for w in WAYS)
+    )
+    lines = ["# Asked wrongly: silent wrong verdicts\n", _paragraph(made), _paragraph(WHAT), *_overall(runs)]
+    lines += ["## By pool\n", *_by_pool(runs), *_made(runs)]
+    lines += ["## Asked rightly\n", RIGHTLY + "\n", *_asked_rightly(runs)]
+    lines += ["## By way\n", _paragraph(letters), *_by_way(runs)]
+    lines += ["## The exact copy, way by way, with 12 twins\n", _paragraph(EXPECTED), *_copy(runs)]
     return "\n".join(lines).rstrip() + "\n"
