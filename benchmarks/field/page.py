@@ -43,10 +43,9 @@ Pick = Callable[[Row], bool]
 class Run:
     """One run's rows, and what they count for."""
 
-    def __init__(self, name: str, found: dict[str, Any]) -> None:
-        self.name, self.found = name, found
+    def __init__(self, name: str, found: dict[str, Any], known: set[tuple[str, str]]) -> None:
+        self.name, self.found, self.known = name, found, known
         self.rows: list[Row] = found["rows"]
-        self.known = known_copies(self.rows)
 
     def share(self, pick: Pick) -> str:
         """``n of N (x %)`` silent wrong verdicts among the rows picked that can be one."""
@@ -165,11 +164,15 @@ def page(found: dict[str, Any], earlier: dict[str, Any] | None) -> str:
         found: what ``run`` returned, with ``versions``.
         earlier: the same of other code, or None.
     """
-    runs = [Run("before", earlier), Run("after", found)] if earlier else [Run("now", found)]
-    versions = "; ".join(
-        f"{run.name}: " + ", ".join(f"{k} {v}" for k, v in run.found["versions"].items() if v) for run in runs
-    )
-    cpu = ", ".join(f"{run.found['cpu_seconds']} s" for run in runs)
+    given = {"before": earlier, "after": found} if earlier else {"now": found}
+    known: set[tuple[str, str]] = set()  # of all runs, so that both count the same copies
+    for one in given.values():
+        known |= known_copies(one["rows"])
+    runs = [Run(name, one, known) for name, one in given.items()]
+    said = {run.name: ", ".join(f"{k} {v}" for k, v in run.found["versions"].items() if v) for run in runs}
+    alike = len(set(said.values())) == 1
+    versions = said[runs[-1].name] if alike else "; ".join(f"{name}: {v}" for name, v in said.items())
+    cpu = " and ".join(f"{run.found['cpu_seconds']} s" for run in runs)
     asked = len(runs[-1].rows)
     command = COMMAND + (" --before FILE" if earlier else "")
     made = (

@@ -81,6 +81,13 @@ def test_each_way_changes_what_it_says():
     assert len({w.name for w in WAYS}) == len(WAYS) >= 20
 
 
+def test_both_columns_count_the_same_copies():
+    rightly, asked = row(kind="tuned", way="as it is", outcome="piracy"), row(kind="tuned")
+    rest = {"pools": {}, "versions": {"torch": "2"}, "cpu_seconds": 1}
+    text = page({"rows": [asked], **rest}, {"rows": [rightly, asked], **rest})
+    assert "| other copies acquitted | 1 of 2 (50.0 %) | 1 of 1 (100.0 %) |" in text
+
+
 def test_page_has_before_and_after():
     honest = row(kind="honest", outcome="piracy", pool="0 twins", way="transposed")
     before = {"rows": [row(), honest], "pools": {"12 twins": {}, "0 twins": {}}}
