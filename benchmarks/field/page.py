@@ -147,6 +147,7 @@ def _copy(runs: list[Run]) -> list[str]:
                 for r in run.rows
                 if r["pool"] == "12 twins" and r["way"] == way.name and r["kind"] == "copy"
             ]
+            cells += [] if found else ["-", "-"]
             for r in found:
                 z = "" if r.get("z") is None else f", z {r['z']:.1f}"
                 cells += [f"{r['outcome']}{z}", (names_cause(r) or r["reasons"][0]).replace("|", "\\|")[:150]]
