@@ -73,7 +73,11 @@ def test_each_way_changes_what_it_says():
         own = net(x)
         for way in WAYS:
             if way.causes in (("images",), ("classes",), ("rows",)):
-                ask = way.target(net)
+                try:
+                    ask = way.target(net)
+                except ModelError:  # statistics that no images have are refused
+                    assert way.name == "mean 73, std 90"
+                    continue
                 if callable(getattr(ask, "answers", None)):
                     continue
                 got = ask(x)

@@ -36,7 +36,6 @@ from uapfast.models.registry import resolve_arch
 from uapfast.pool.manifest import Entry, write_manifest
 from uapfast.pool.origin import doubt, find_origin, said_init
 from uapfast.pool.plan import Job, PoolConfig, default_archs, make_plan, relative_arch
-from uapfast.pool.pool import preprocessing
 from uapfast.pool.recipe import load_recipe
 from uapfast.pool.train import MEASURED_ON, Context, code_sha256, make_model, one_thread, predict
 
@@ -50,7 +49,6 @@ __all__ = ["PoolConfig", "build_pool", "predict"]
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
 FAR_BELOW = 0.1  # of the victim's accuracy on the owner's images
-_log = logging.getLogger(__name__)
 
 
 def build_pool(
@@ -117,8 +115,9 @@ def build_pool(
         StorageError: ``out`` cannot be written.
     """
     config = PoolConfig(twins, surrogates, homologous, epochs, seed, tuple(other_archs))
-    good = isinstance(jobs, int) and 1 <= jobs <= 1024
-    check(good, "pool", "jobs", "a whole number in 1..1024", repr(jobs))
+    check(
+        isinstance(jobs, int) and 1 <= jobs <= 1024, "pool", "jobs", "a whole number in 1..1024", repr(jobs)
+    )
     if said_init(init) == "random" and ancestor is not None:
         rule = "left out with init=random (a victim that began at random weights has no ancestor)"
         raise InputError("pool", "ancestor", rule, ancestor)
@@ -135,10 +134,9 @@ def build_pool(
     others = config.other_archs or default_archs(arch, data, classes)
     for spec in (arch, *others):
         resolve_arch(spec)
-    statistics = preprocessing(victim)
     base = {
         "victim": victim.sha256, "data": data.sha256, "recipe": None, "code": None, "init": origin.to_dict(),
-        "mean": statistics and statistics[0], "std": statistics and statistics[1],
+        **(victim.preprocessing or dict.fromkeys(("mean", "std"))),
     }  # fmt: skip
     if recipe is not None:
         load_recipe(recipe)
@@ -146,7 +144,7 @@ def build_pool(
     plan = make_plan(arch, config, others, recipe is not None, origin.start)
     both = (None, None) if mean is None or std is None else (tuple(mean), tuple(std))
     context = Context(data, Path(out), Path(weights), arch, recipe, base, taken, *both)
-    _log.info("pool: %s", origin.sentence())
+    log.info("pool: %s", origin.sentence())
     with _folder(context.out):
         todo = _missing(plan, context)
         done = len(plan) - len(todo)

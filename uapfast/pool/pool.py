@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from uapfast.errors import PoolError
-from uapfast.models.model import Model, Preprocessed, as_model
+from uapfast.models.model import Model, as_model
 
 RELATIONS = ("victim", "twin", "piracy", "homologous", "ancestor")
 
@@ -184,13 +184,6 @@ class Pool:
         return cls(tuple(rows))
 
 
-def preprocessing(model: Model) -> tuple[list[float], list[float]] | None:
-    """Mean and std, one a channel, that a model applies to images in 0..1; None for none."""
-    if not isinstance(model.module, Preprocessed):
-        return None
-    return model.module.mean.flatten().tolist(), model.module.std.flatten().tolist()
-
-
 def check_victim(pool: Pool, victim: Model) -> None:
     """Hold the victim that a reference is made for against the one that the pool was made of.
 
@@ -205,16 +198,16 @@ def check_victim(pool: Pool, victim: Model) -> None:
     if own.sha256 != victim.sha256:
         rule = f"the pool's own victim {pool.victim.name!r}, SHA-256 {own.sha256}"
         raise PoolError("generate", "victim", rule, f"SHA-256 {victim.sha256}")
-    asked, wanted = preprocessing(victim), preprocessing(own)
+    asked, wanted = victim.preprocessing, own.preprocessing
     if asked != wanted:
         rule = f"those of the pool's own victim, {_said(wanted)} (columns mean and std of the manifest)"
         raise PoolError("generate", "mean and std of the victim", rule, _said(asked))
 
 
-def _said(statistics: tuple[list[float], list[float]] | None) -> str:
+def _said(statistics: dict[str, list[float]] | None) -> str:
     if statistics is None:
         return "none"
-    mean, std = (" ".join(f"{v:g}" for v in values) for values in statistics)
+    mean, std = (" ".join(f"{v:g}" for v in statistics[name]) for name in ("mean", "std"))
     return f"mean {mean} and std {std}"
 
 
