@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 from benchmarks.field.causes import known_copies, names_cause, wrong  # noqa: E402
 from benchmarks.field.page import page  # noqa: E402
 from benchmarks.field.ways import WAYS  # noqa: E402
+from uapfast.errors import ModelError  # noqa: E402
 
 NOTHING = "p 0.552: nothing points to the victim"
 

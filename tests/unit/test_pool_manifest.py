@@ -15,7 +15,7 @@ from torch import nn
 from uapfast.errors import ManifestError, ModelError, PoolError, StorageError
 from uapfast.models.checkpoint import save_weights
 from uapfast.pool.manifest import Entry, read_manifest, write_manifest
-from uapfast.pool.pool import Pool, PoolModel, load_pool, preprocessing
+from uapfast.pool.pool import Pool, PoolModel, load_pool
 
 FIXED = [HealthCheck.function_scoped_fixture]
 NETS = """from torch import nn
@@ -172,8 +172,9 @@ def test_preprocessing_parents_and_an_ancestor_are_read(folder: Path) -> None:
     pool = load_pool(path)
     assert {m.name: m.parent for m in pool.models} == {"v": "old", "t": "v", "old": None, "h": "old"}
     assert pool.ancestor is not None and pool.ancestor.name == "old" and pool.homologous[0].parent == "old"
-    assert pool.victim is not None and preprocessing(pool.homologous[0].model) is None
-    mean, std = preprocessing(pool.victim.model) or ([], [])
+    assert pool.victim is not None and pool.homologous[0].model.preprocessing is None
+    found = pool.victim.model.preprocessing or {}
+    mean, std = found["mean"], found["std"]
     assert (mean, std) == (pytest.approx([0.5, 0.25]), pytest.approx([0.2, 0.1]))
 
 

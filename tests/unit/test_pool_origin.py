@@ -18,7 +18,7 @@ from uapfast.models.checkpoint import read_weights, save_weights
 from uapfast.models.model import Model
 from uapfast.pool.build import build_pool
 from uapfast.pool.origin import Origin, find_origin, fresh_model
-from uapfast.pool.pool import Pool, PoolModel, check_victim, load_pool, preprocessing
+from uapfast.pool.pool import Pool, PoolModel, check_victim, load_pool
 from uapfast.pool.recipe import default_recipe
 
 ARCH = "uapfast:mlp-small?size=8"
@@ -247,7 +247,7 @@ def test_preprocessing_travels_with_the_pool(tmp_path: Path) -> None:
     for m in pool.models:
         own = m.model.arch == ARCH
         assert (lines[m.name]["mean"], lines[m.name]["std"]) == (("0.3", "0.25") if own else ("", "")), m.name
-        assert (preprocessing(m.model) is not None) == own
+        assert (m.model.preprocessing is not None) == own
     for row in record["models"]:
         model = next(m.model for m in pool.models if m.name == row["name"])
         right = float((model.answers(data().x()).labels() == data().labels).double().mean())
@@ -287,7 +287,7 @@ def test_a_recipe_gets_the_network_itself_with_its_preprocessing_in_front(
                 build_pool(arch, tmp_path / "v.safetensors", data(), tmp_path / "pool", **settings)
         else:
             made = build_pool(arch, tmp_path / "v.safetensors", data(), tmp_path / "pool", **settings)
-            assert preprocessing(load_pool(made).twins[0].model) is not None
+            assert load_pool(made).twins[0].model.preprocessing is not None
 
 
 def test_twins_far_below_the_victim_are_named(place: Path, tmp_path: Path) -> None:

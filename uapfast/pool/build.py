@@ -115,12 +115,7 @@ def build_pool(
         StorageError: ``out`` cannot be written.
     """
     config = PoolConfig(twins, surrogates, homologous, epochs, seed, tuple(other_archs))
-    check(
-        isinstance(jobs, int) and 1 <= jobs <= 1024, "pool", "jobs", "a whole number in 1..1024", repr(jobs)
-    )
-    if said_init(init) == "random" and ancestor is not None:
-        rule = "left out with init=random (a victim that began at random weights has no ancestor)"
-        raise InputError("pool", "ancestor", rule, ancestor)
+    _check(jobs, init, ancestor)
     victim = load_model(arch, weights, name="victim", mean=mean, std=std)
     classes, accuracy = _classes(victim, data)
     origin, taken = find_origin(init, arch)
@@ -155,6 +150,14 @@ def build_pool(
             log.debug("pool: %s made (%d of %d)", name, number, len(plan))
             report(number, len(plan), name)
         return _finish(plan, context, config, (accuracy, former, unlike))
+
+
+def _check(jobs: object, init: str, ancestor: object) -> None:
+    good = isinstance(jobs, int) and 1 <= jobs <= 1024
+    check(good, "pool", "jobs", "a whole number in 1..1024", repr(jobs))
+    if said_init(init) == "random" and ancestor is not None:
+        rule = "left out with init=random (a victim that began at random weights has no ancestor)"
+        raise InputError("pool", "ancestor", rule, ancestor)
 
 
 @dataclass(frozen=True)
