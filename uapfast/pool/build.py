@@ -152,7 +152,7 @@ def build_pool(
         return _finish(plan, context, config, (accuracy, former, unlike))
 
 
-def _check(jobs: object, init: str, ancestor: object) -> None:
+def _check(jobs: object, init: str | os.PathLike[str], ancestor: object) -> None:
     good = isinstance(jobs, int) and 1 <= jobs <= 1024
     check(good, "pool", "jobs", "a whole number in 1..1024", repr(jobs))
     if said_init(init) == "random" and ancestor is not None:
