@@ -97,7 +97,7 @@ class Reference:
 
     @property
     def innocents(self) -> list[int]:
-        """Rows of the models that the suspect side compares with; none trained an encoder, none is a variant."""
+        """Rows of the models that the suspect side compares with; none trained an encoder or is a variant."""
         rows = self._rows("homologous")
         return [i for i in rows if self.records[i].counted and not self.records[i].trains_encoder]
 

@@ -15,7 +15,7 @@ from scipy import special
 
 from uapfast.method.decision import Side, compare
 from uapfast.method.lineage import LineageScorer
-from uapfast.method.whitening import Array, Index, center, safe_length
+from uapfast.method.whitening import Array, center, safe_length
 
 DEPENDENT = 0.6  # partial cosine from which an innocent counts as made from another; docs/verdicts.md
 JOINTLY = 0.7  # the same with two others together
@@ -116,10 +116,9 @@ def dependent_innocents(scorer: LineageScorer) -> list[tuple[int, int, float]]:
 
 
 def _explained_by(gram: Array, row: int, base: list[int]) -> tuple[int, float, float]:
-    """The model of ``base`` that has most in common with ``row``, and the partial cosine: with it alone, and
-    with the two nearest together, given all the others.
+    """The model of ``base`` that has most in common with ``row``, and partial cosines given all the others.
 
-    Two of ``base`` may be variants of ``row`` that have little more in common with each other than it has
+    One with it alone, one with the two nearest together. Two of ``base`` may be variants of ``row`` that have little more in common with each other than it has
     with both.
     """
     inverse = np.linalg.inv(gram[np.ix_(base, base)])
@@ -145,7 +144,7 @@ def _partial(gram: Array) -> Array:
 
 
 def _least_explained(gram: Array) -> tuple[list[int], list[int]]:
-    """The half that is left when the model that the others explain best leaves, again and again; and who left."""
+    """The half that stays when the model that the others explain best leaves, again and again; and who left."""
     left, gone = list(range(len(gram))), []
     inverse = np.linalg.inv(gram)
     while len(left) > max(2, len(gram) // 2):
@@ -192,7 +191,9 @@ def copies_among_innocents(scorer: LineageScorer, alpha: float) -> dict[int, Cop
     for _ in range(most):
         scores = _judged(base, None)
         stand = _stand_out(scores, scores)
-        first = int(np.argmin([copy.p for copy in stand])) if scorer.roster.has_twins else int(scores.argmax())
+        first = (
+            int(np.argmin([copy.p for copy in stand])) if scorer.roster.has_twins else int(scores.argmax())
+        )
         out.append(left.pop(first))
         base = scorer.with_innocents(np.array(left))
         rest = _judged(base, None)

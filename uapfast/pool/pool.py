@@ -19,8 +19,8 @@ class PoolModel:
 
     Attributes:
         name: unique in the pool.
-        relation: ``victim``, ``twin``, ``piracy``, ``homologous``, or ``ancestor``: what the victim was fine-tuned
-            from, which the reference must not convict.
+        relation: ``victim``, ``twin``, ``piracy``, ``homologous``, or ``ancestor``: what the victim was
+            fine-tuned from, which the reference must not convict.
         candidate: for a piracy model, the name of the victim or twin that it derives from.
         kind: how a piracy model was made; the same kind of every candidate is compared alike.
         model: what answers.
@@ -121,6 +121,24 @@ class Pool:
             for i, m in enumerate(homologous)
         ]
         return cls(tuple(rows))
+
+
+def check_victim(pool: Pool, victim: Model) -> None:
+    """Refuse a pool that was made for another victim.
+
+    Args:
+        pool: its victim's row, where it has one, is compared by the SHA-256 of its tensors.
+        victim: the model that a reference is made of.
+
+    Raises:
+        PoolError: the pool's victim has other weights.
+    """
+    own = pool.victim.model.sha256 if pool.victim is not None else None
+    if own is not None and victim.sha256 is not None and own != victim.sha256:
+        rule = "made for the victim that was given (the same weights)"
+        raise PoolError(
+            "generate", "pool", rule, f"one for a victim with SHA-256 {own[:12]}, not {victim.sha256[:12]}"
+        )
 
 
 def load_pool(manifest: str | os.PathLike[str], device: str = "cpu") -> Pool:

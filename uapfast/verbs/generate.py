@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,12 @@ from uapfast.method.fingerprint import (
 )
 from uapfast.method.points import disagree_points, disagreement, kmeans_points
 from uapfast.models.model import as_model
-from uapfast.pool.pool import Pool, load_pool
+from uapfast.pool.pool import Pool, check_victim, load_pool
 from uapfast.reference import Record, Reference
 from uapfast.verbs.candidates import make_uaps
-from uapfast.verbs.entries import Entry, candidates_of, check_pool, check_twins, moved_by, ordered, records_of
+from uapfast.verbs.entries import Entry, candidates_of, check_pool, moved_by, ordered, records_of
+from uapfast.verbs.findings import Findings
+from uapfast.verbs.pool_checks import check_accuracy, check_confidence, check_vouched, examine_pool
 
 Progress = Callable[[int, int, str], None]
 PER_POINT = 3  # images looked at for every query point wanted, if there are so many
@@ -45,6 +48,7 @@ def generate(
     config: GenerateConfig | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
+    vouched: Mapping[str, str] | None = None,
 ) -> Reference:
     """Make the reference of one victim (Peng et al., CVPR 2022, extended as docs/method.md says).
 
@@ -52,19 +56,25 @@ def generate(
         victim: ``nn.Module`` (takes 0..1 images, returns logits) or :class:`uapfast.models.model.Model`.
         images: owner's images ``[N,C,H,W]`` (or ``[N,H,W]``), uint8 or float in 0..1, torch or
             numpy. Best are images of the task that the victim was not trained on.
-        labels: ``[N]`` integers, or None. Only checked: the method needs the models' answers alone.
+        labels: ``[N]`` integers, or None. They show whether every model of the pool knows the task; the
+            method needs the models' answers alone.
         pool: twins, surrogates and homologous models (docs/method.md), or a manifest's path.
         config: settings; every random choice follows ``config.seed``.
         device: where victim and pool are run.
         progress: called as ``progress(done, total, what)``.
+        vouched: names of homologous models that look like copies, and why they are honest; each is
+            warned of by every verdict.
 
     Returns:
-        The reference, complete and immutable.
+        The reference, complete and immutable. It is tested as it is made (docs/verdicts.md): what was found
+        is given as ``PoolWarning``, and stored in ``settings["warnings"]``, ``settings["limits"]``
+        (with any the reference does not convict) and ``settings["trials"]``.
 
     Raises:
         DataError: images or labels of wrong shape, range or number.
         ModelError: the victim is no white-box model, or its answers cannot be used.
-        PoolError: too few models, or copies of the victim among them; the message says what it costs.
+        PoolError: too few models, a pool of another victim, copies of the victim among its innocents or
+            twins, or models that do not know the task; the message says what to do.
         FoolingRateError: with ``config.strict``, a UAP below ``config.min_fooling``.
     """
     report = progress or (lambda done, total, what: None)
@@ -79,21 +89,30 @@ def generate(
         raise ModelError(
             "generate", "victim", "an nn.Module (the owner's side is white-box)", type(victim).__name__
         )
-    models = ordered(white, pool)
-    check_pool(models, config)
+    check_victim(pool, white)
+    models, findings, vouched = ordered(white, pool), Findings(), dict(vouched or {})
+    check_pool(models, config, findings)
+    check_vouched(vouched, models, findings)
     steps = 2 * len(models) + len(moved_by(models, config))
     counter = _Counter(report, steps)
 
     wanted = max(config.uap_images, PER_POINT * config.points * config.views, LOOKED_AT)
-    x = x[_subset(len(x), wanted, config.seed)]
+    looked_at = _subset(len(x), wanted, config.seed)
+    x = x[looked_at]
     clean, classes = _clean_answers(models, x, config, counter)
+    if labels is not None:
+        check_accuracy(clean, torch.as_tensor(labels)[looked_at].to("cpu", torch.int64), models, findings)
     if config.encoder == "lineage":
-        check_twins(clean, models)
+        check_confidence(clean, models, findings)
     chosen = _select(clean, models, config)
     points = x[torch.from_numpy(chosen.reshape(-1))]
     points = to_grid(points) if config.wire_safe else points
     images = x[_subset(len(x), config.uap_images, config.seed + 1)]
     uaps, uap_report = make_uaps(models, images, config, counter.step)
+    if uap_report[0]["fooling_rate"] < config.min_fooling:
+        findings.note(
+            f"the victim's UAP fools {uap_report[0]['fooling_rate']:.0%}, not {config.min_fooling:.0%}"
+        )
     plan = _plan(points, uaps, config)
     answers = _ask_all(models, plan, classes, counter)
     keep = kept_classes(answers)
@@ -109,7 +128,11 @@ def generate(
     weights: dict[str, Tensor] = {}
     if config.encoder == "paper":
         weights = _train_paper(reduced, records, config.seed)
-    return Reference(plan, records, reduced, top, keep, classes, config.encoder, weights, settings)
+    reference = Reference(plan, records, reduced, top, keep, classes, config.encoder, weights, settings)
+    if config.encoder == "lineage":
+        reference = examine_pool(reference, vouched, findings)
+    found = {"warnings": findings.warnings, "limits": findings.limits, "vouched": vouched}
+    return replace(reference, settings=reference.settings | found, _cache={})
 
 
 class _Counter:

@@ -124,9 +124,7 @@ def _without(reference: Reference, row: int) -> Reference:
     return replace(reference, records=records, answers=answers, labels=labels, _cache={})
 
 
-def _judge(
-    scorer: Any, reference: Reference, name: str, answers: Tensor, hard: bool, alpha: float
-) -> Trial:
+def _judge(scorer: Any, reference: Reference, name: str, answers: Tensor, hard: bool, alpha: float) -> Trial:
     outcome = decide(scorer.assess(reference.suspect_features(answers, hard)), alpha)
     return Trial(name, outcome.p, outcome.decision == "piracy")
 
