@@ -18,7 +18,7 @@ from uapfast.method.lineage import LineageScorer
 from uapfast.method.whitening import Array, center, safe_length
 
 DEPENDENT = 0.6  # partial cosine from which an innocent counts as made from another; docs/verdicts.md
-JOINTLY = 0.7  # the same with two others together
+SAME = 0.97  # cosine from which answers are all but the same
 COPIED = 0.7  # the same for candidates: those that were fine-tuned from one model resemble each other more
 ALONE = 0.45  # cosine with the victim of a copy, where there are no twins to compare with
 RIDGE = 0.01  # share of the mean squared length added to every model's, for partial cosines
@@ -87,73 +87,37 @@ def dependent_candidates(scorer: LineageScorer) -> list[tuple[int, int, float]]:
 def dependent_innocents(scorer: LineageScorer) -> list[tuple[int, int, float]]:
     """Innocents that were made from another one: rows of both, and their partial cosine.
 
-    The partial cosine is what two models have in common that no third one shares. In a group of many
-    variants each pair shares all of it with a third, so variants are first taken out: the model that the
-    others explain best leaves, until half of them are left, and then each one that left is compared with
-    those that stayed, which are of different origin, and joins them if it is, too.
+    The partial cosine is what two models have in common that no third one shares; models that share data or
+    architecture with many have little of it. Of the pair that has most one is taken out, again and again. It
+    is the one that the others explain less, so that what its variants were made from stays. Variants among
+    which that model is missing hide each other as models of the same data do: of those only what are all
+    but the same answers is found.
     """
     rows = scorer.roster.innocents
-    gram = scorer.gram if scorer.roster.has_twins else center(scorer.gram, rows)
-    inner = _cosines(gram[np.ix_(rows, rows)])
-    inner = inner + RIDGE * np.eye(len(rows))
-    base, waiting = _least_explained(inner)
+    cosine = _cosines(scorer.gram[np.ix_(rows, rows)])  # about the candidates
+    inner = cosine + RIDGE * np.eye(len(rows))
+    left = list(range(len(rows)))
     found: list[tuple[int, int, float]] = []
-    while len(base) > 1:  # two of one origin may both be hard to explain by all the others
-        partial = _partial(inner[np.ix_(base, base)])
-        i, j = np.unravel_index(int(partial.argmax()), partial.shape)
-        if partial[i, j] < DEPENDENT:
+    while len(left) > 2:
+        inverse = np.linalg.inv(inner[np.ix_(left, left)])
+        partial = _partial(inverse)
+        same = cosine[np.ix_(left, left)] - np.eye(len(left))
+        value = np.where(same >= SAME, same, np.where(partial >= DEPENDENT, partial, 0.0))
+        one, other = np.unravel_index(int(value.argmax()), value.shape)
+        if value[one, other] <= 0:
             break
-        later, earlier = max(base[i], base[j]), min(base[i], base[j])
-        found.append((later, earlier, float(partial[i, j])))
-        base.remove(later)
-    for row in reversed(waiting):
-        most, alone, jointly = _explained_by(inner, row, base)
-        if alone >= DEPENDENT or jointly >= JOINTLY:
-            found.append((row, most, jointly))
-        else:
-            base.append(row)
-    return [(int(rows[i]), int(rows[j]), value) for i, j, value in found]
+        gone, stays = (one, other) if inverse[one, one] < inverse[other, other] else (other, one)
+        found.append((int(rows[left[gone]]), int(rows[left[stays]]), float(value[one, other])))
+        left.pop(gone)
+    return found
 
 
-def _explained_by(gram: Array, row: int, base: list[int]) -> tuple[int, float, float]:
-    """The model of ``base`` that has most in common with ``row``, and partial cosines given all the others.
-
-    One with it alone, one with the two nearest together. Two of ``base`` may be variants of ``row`` that have little more in common with each other than it has
-    with both.
-    """
-    inverse = np.linalg.inv(gram[np.ix_(base, base)])
-    along = inverse @ gram[base, row]
-    left = max(float(gram[row, row] - gram[row, base] @ along), RIDGE)
-    partial = along / np.sqrt(left * np.diagonal(inverse) + np.square(along))
-    near = np.argsort(-partial)[:2]
-    near = near[partial[near] > 0]
-    if not len(near):
-        return base[0], 0.0, 0.0
-    explained = float(along[near] @ np.linalg.solve(inverse[np.ix_(near, near)], along[near]))
-    jointly = float(np.sqrt(explained / (left + explained)))
-    return base[int(near[0])], float(partial[near[0]]), jointly
-
-
-def _partial(gram: Array) -> Array:
-    """Partial cosines ``[N,N]`` of each pair given all the others, 0 on the diagonal."""
-    inverse = np.linalg.inv(gram)
+def _partial(inverse: Array) -> Array:
+    """Partial cosines ``[N,N]`` of each pair given all the others, from the inverse; 0 on the diagonal."""
     length = np.sqrt(np.diagonal(inverse))
     out: Array = -inverse / np.outer(length, length)
     np.fill_diagonal(out, 0.0)
     return out
-
-
-def _least_explained(gram: Array) -> tuple[list[int], list[int]]:
-    """The half that stays when the model that the others explain best leaves, again and again; and who left."""
-    left, gone = list(range(len(gram))), []
-    inverse = np.linalg.inv(gram)
-    while len(left) > max(2, len(gram) // 2):
-        alone = 1.0 / (np.diagonal(inverse) * np.diagonal(gram)[left])  # share that the others do not explain
-        i = int(alone.argmin())
-        inverse = inverse - np.outer(inverse[i], inverse[i]) / inverse[i, i]
-        inverse = np.delete(np.delete(inverse, i, 0), i, 1)
-        gone.append(left.pop(i))
-    return left, gone
 
 
 @dataclass(frozen=True)
@@ -177,8 +141,8 @@ def copies_among_innocents(scorer: LineageScorer, alpha: float) -> dict[int, Cop
     are left (the generalised extreme deviate procedure, Rosner 1983): the largest number of which all
     stand out at ``alpha`` are copies. A model's score with a candidate is compared in standard deviations
     that *all* pairs of an innocent and a candidate share, so that two or three twins are enough. Without
-    twins an honest model near the middle of all others stands out as well: then its cosine must be a copy's,
-    too.
+    twins models near the middle of all others, or of the victim's own data, stand out as well: then the cosine
+    must be a copy's, and no more than a quarter is taken out.
 
     Args:
         scorer: with the innocents in question.
@@ -186,7 +150,8 @@ def copies_among_innocents(scorer: LineageScorer, alpha: float) -> dict[int, Cop
     """
     left, out = [int(i) for i in scorer.roster.innocents], []
     found: dict[int, Copy] = {}
-    most = min(MOST_REMOVED if len(left) < MANY else MOST_OF_MANY, len(left) // 2, len(left) - LEAST_LEFT)
+    most = MOST_REMOVED if len(left) < MANY else MOST_OF_MANY
+    most = min(most, len(left) // (2 if scorer.roster.has_twins else 4), len(left) - LEAST_LEFT)
     base = scorer
     for _ in range(most):
         scores = _judged(base, None)

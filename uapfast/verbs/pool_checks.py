@@ -1,8 +1,8 @@
 """Whether a pool is what it says, told from its models' answers.
 
 Every reference is tested as it is made: that all models know the task, that the twins are of the victim's
-kind, that no innocent is a copy of a candidate or a variant of another innocent, that the ancestor would be called
-independent, and that no pseudo-suspect (:mod:`uapfast.verbs.trials`) would be convicted.
+kind, that no innocent is a copy of a candidate or a variant of another innocent, that the ancestor would be
+called independent, and that no pseudo-suspect (:mod:`uapfast.verbs.trials`) would be convicted.
 """
 
 from __future__ import annotations
@@ -243,7 +243,8 @@ def _count_once(scorer: LineageScorer, records: tuple[Record, ...], findings: Fi
     if shown:
         findings.warn(
             "homologous models that answer too much alike to be independent, of which one counts (variants "
-            f"of one network, or models that hardly learned): {'; '.join(shown)}. Name their parent in the manifest"
+            f"of one network, or models that hardly learned): {'; '.join(shown)}. Name their parent in the "
+            "manifest"
         )
     return tuple(replace(r, counted=False) if i in variants else r for i, r in enumerate(records))
 
@@ -257,9 +258,9 @@ def _check_ancestors(reference: Reference, findings: Findings) -> None:
         outcome = decide(reference.scorer().assess(features), ALPHA)
         if outcome.decision != "independent":
             findings.limit(
-                f"it finds the ancestor {record.name} {outcome.decision} (p {outcome.p:.1g}): the pool cannot "
-                "tell what the victim has of its own from what it has of its ancestor; make twins, and homologous "
-                "models of its architecture, from the ancestor (uapfast pool --init)"
+                f"it finds the ancestor {record.name} {outcome.decision} (p {outcome.p:.1g}): the pool "
+                "cannot tell what the victim has of its own from what it has of its ancestor; make twins, and "
+                "homologous models of its architecture, from the ancestor (uapfast pool --init)"
             )
 
 
