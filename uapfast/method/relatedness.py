@@ -9,8 +9,10 @@ victim among the innocents and five variants of one network all show in the resi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from uapfast.method.decision import Side, compare
@@ -112,7 +114,7 @@ def dependent_innocents(scorer: LineageScorer) -> list[tuple[int, int, float]]:
     return found
 
 
-def _partial(inverse: Array) -> Array:
+def _partial(inverse: NDArray[Any]) -> Array:
     """Partial cosines ``[N,N]`` of each pair given all the others, from the inverse; 0 on the diagonal."""
     length = np.sqrt(np.diagonal(inverse))
     out: Array = -inverse / np.outer(length, length)
@@ -141,8 +143,8 @@ def copies_among_innocents(scorer: LineageScorer, alpha: float) -> dict[int, Cop
     are left (the generalised extreme deviate procedure, Rosner 1983): the largest number of which all
     stand out at ``alpha`` are copies. A model's score with a candidate is compared in standard deviations
     that *all* pairs of an innocent and a candidate share, so that two or three twins are enough. Without
-    twins models near the middle of all others, or of the victim's own data, stand out as well: then the cosine
-    must be a copy's, and no more than a quarter is taken out.
+    twins models near the middle of all others, or of the victim's own data, stand out as well: then the
+    cosine must be a copy's, and no more than a quarter is taken out.
 
     Args:
         scorer: with the innocents in question.

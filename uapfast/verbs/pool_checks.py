@@ -104,7 +104,7 @@ def _with_shares(records: list[Record], right: Any, rows: list[int]) -> str:
 
 
 def check_confidence(clean: Tensor, models: list[Entry], findings: Findings) -> None:
-    """Warn where the victim is surer or less sure than its twins: they may be of another recipe.
+    """Limit a reference whose victim is surer or less sure than its twins: they are of another recipe.
 
     Args:
         clean: ``[M,N,K]`` probabilities of the models that are candidates, in order, then others.
@@ -118,7 +118,7 @@ def check_confidence(clean: Tensor, models: list[Entry], findings: Findings) -> 
     odds = logit(np.clip(confidence, 1e-6, 1 - 1e-6))  # spreads evenly where confidences crowd near 1
     side = compare(float(odds[0]), odds[1:])
     if min(side.p, 1.0 - side.p) < APART:
-        findings.warn(
+        findings.limit(
             f"twins should be made by the victim's own recipe; its mean confidence is {confidence[0]:.3f}, "
             f"theirs {confidence[1:].min():.3f}..{confidence[1:].max():.3f}: if they are of another recipe, "
             "p_candidate is void"
@@ -139,8 +139,8 @@ def examine_pool(reference: Reference, vouched: Mapping[str, str], findings: Fin
     records = _declared(reference.records)
     reference = replace(reference, records=records, _cache={})
     scorer = _scorer(reference)
-    _check_innocents(scorer, records, vouched)
     _check_twins(scorer, records, findings)
+    _check_innocents(scorer, records, vouched, findings)
     records = _count_once(scorer, records, findings)
     reference = replace(reference, records=records, _cache={})
     if len(reference.innocents) < MIN_INNOCENTS:
@@ -164,20 +164,27 @@ def _scorer(reference: Reference) -> LineageScorer:
     return scorer
 
 
-def _check_innocents(scorer: LineageScorer, records: tuple[Record, ...], vouched: Mapping[str, str]) -> None:
+def _check_innocents(
+    scorer: LineageScorer, records: tuple[Record, ...], vouched: Mapping[str, str], findings: Findings
+) -> None:
+    """Innocents that look like copies: an error, but where twins of another kind make them look so."""
     names = [records[i].name for i in scorer.roster.candidates]
     copies = copies_among_innocents(scorer, ALPHA)
-    found = {
-        records[row].name: copy for row, copy in sorted(copies.items()) if records[row].name not in vouched
-    }
-    if found:
-        shown = [f"{name} (like {names[copy.candidate]}, p {copy.p:.1g})" for name, copy in found.items()]
-        rule = (
-            "of homologous models that are no copies: remove those named, or vouch for them with a reason "
-            f"(--vouch {next(iter(found))}=REASON). If they are honest, victim and they may share an "
-            "ancestor that the twins were not made from"
-        )
-        raise PoolError("generate", "pool", rule, ", ".join(shown))
+    found = {records[i].name: copy for i, copy in sorted(copies.items()) if records[i].name not in vouched}
+    if not found:
+        return
+    shown = ", ".join(
+        f"{name} (like {names[copy.candidate]}, p {copy.p:.1g})" for name, copy in found.items()
+    )
+    if findings.limits:
+        findings.warn(f"homologous models that look like copies beside such twins: {shown}")
+        return
+    rule = (
+        "of homologous models that are no copies: remove those named, or vouch for them with a reason "
+        f"(--vouch {next(iter(found))}=REASON). If they are honest, victim and they may share an ancestor that "
+        "the twins were not made from"
+    )
+    raise PoolError("generate", "pool", rule, shown)
 
 
 def _check_twins(scorer: LineageScorer, records: tuple[Record, ...], findings: Findings) -> None:
@@ -259,8 +266,8 @@ def _check_ancestors(reference: Reference, findings: Findings) -> None:
         if outcome.decision != "independent":
             findings.limit(
                 f"it finds the ancestor {record.name} {outcome.decision} (p {outcome.p:.1g}): the pool "
-                "cannot tell what the victim has of its own from what it has of its ancestor; make twins, and "
-                "homologous models of its architecture, from the ancestor (uapfast pool --init)"
+                "cannot tell what the victim has of its own from what it has of its ancestor; make twins, "
+                "and homologous models of its architecture, from the ancestor (uapfast pool --init)"
             )
 
 
