@@ -20,6 +20,8 @@ from uapfast.method.lineage import LineageScorer
 from uapfast.method.whitening import Array, center, safe_length
 
 DEPENDENT = 0.6  # partial cosine from which an innocent counts as made from another; docs/verdicts.md
+RELATED = 0.37  # partial cosine from which two innocents may have been made from each other
+AMONG_RELATIVES = 0.75  # the same as DEPENDENT once other relatives are left out
 SAME = 0.97  # cosine from which answers are all but the same
 COPIED = 0.7  # the same for candidates: those that were fine-tuned from one model resemble each other more
 ALONE = 0.45  # cosine with the victim of a copy, where there are no twins to compare with
@@ -104,7 +106,10 @@ def dependent_innocents(scorer: LineageScorer) -> list[tuple[int, int, float]]:
         inverse = np.linalg.inv(inner[np.ix_(left, left)])
         partial = _partial(inverse)
         same = cosine[np.ix_(left, left)] - np.eye(len(left))
-        value = np.where(same >= SAME, same, np.where(partial >= DEPENDENT, partial, 0.0))
+        value = np.where(partial >= DEPENDENT, partial, 0.0)
+        beside = _beside_relatives(inner[np.ix_(left, left)], partial)
+        for found_by, least in ((beside, AMONG_RELATIVES), (same, SAME)):
+            value = np.maximum(value, np.where(found_by >= least, found_by, 0.0))
         one, other = np.unravel_index(int(value.argmax()), value.shape)
         if value[one, other] <= 0:
             break
@@ -112,6 +117,23 @@ def dependent_innocents(scorer: LineageScorer) -> list[tuple[int, int, float]]:
         found.append((int(rows[left[gone]]), int(rows[left[stays]]), float(value[one, other])))
         left.pop(gone)
     return found
+
+
+def _beside_relatives(gram: Array, partial: Array) -> Array:
+    """Partial cosines ``[N,N]`` of pairs that have much in common, given all but their other relatives.
+
+    What a network has in common with each of k variants the other variants explain but for 1/sqrt(k).
+    """
+    close = partial >= RELATED
+    out = partial.copy()
+    for one, other in zip(*np.nonzero(np.triu(close)), strict=True):
+        others = ~(close[one] | close[other])
+        others[[one, other]] = True
+        kept = np.flatnonzero(others)
+        inverse = np.linalg.inv(gram[np.ix_(kept, kept)])
+        i, j = np.searchsorted(kept, (one, other))
+        out[one, other] = out[other, one] = -inverse[i, j] / np.sqrt(inverse[i, i] * inverse[j, j])
+    return out
 
 
 def _partial(inverse: NDArray[Any]) -> Array:

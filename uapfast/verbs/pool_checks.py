@@ -170,7 +170,7 @@ def _check_innocents(
     """Innocents that look like copies: an error, but where twins of another kind make them look so."""
     names = [records[i].name for i in scorer.roster.candidates]
     copies = copies_among_innocents(scorer, ALPHA)
-    found = {records[i].name: copy for i, copy in sorted(copies.items()) if records[i].name not in vouched}
+    found = {records[i].name: c for i, c in sorted(copies.items()) if records[i].name not in vouched}
     if not found:
         return
     shown = ", ".join(
