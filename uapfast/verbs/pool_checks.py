@@ -134,7 +134,7 @@ def examine_pool(reference: Reference, vouched: Mapping[str, str], findings: Fin
         findings: what was found before; gets what is found now.
 
     Raises:
-        PoolError: copies of a candidate among the innocents or the twins, or too few innocents that count.
+        PoolError: copies of a candidate among the innocents or the twins.
     """
     records = _declared(reference.records)
     reference = replace(reference, records=records, _cache={})
@@ -143,9 +143,6 @@ def examine_pool(reference: Reference, vouched: Mapping[str, str], findings: Fin
     _check_innocents(scorer, records, vouched, findings)
     records = _count_once(scorer, records, findings)
     reference = replace(reference, records=records, _cache={})
-    if len(reference.innocents) < MIN_INNOCENTS:
-        rule = f"of at least {MIN_INNOCENTS} homologous models that do not depend on each other"
-        raise PoolError("generate", "pool", rule, len(reference.innocents))
     _check_ancestors(reference, findings)
     trials = try_reference(reference, ALPHA, tuple(vouched))
     found = summary(trials)
@@ -170,19 +167,19 @@ def _check_innocents(
     """Innocents that look like copies: an error, but where twins of another kind make them look so."""
     names = [records[i].name for i in scorer.roster.candidates]
     copies = copies_among_innocents(scorer, ALPHA)
-    found = {records[i].name: c for i, c in sorted(copies.items()) if records[i].name not in vouched}
+    named = {records[row].name: copy for row, copy in sorted(copies.items())}
+    found = {name: copy for name, copy in named.items() if name not in vouched}
     if not found:
         return
-    shown = ", ".join(
-        f"{name} (like {names[copy.candidate]}, p {copy.p:.1g})" for name, copy in found.items()
-    )
+    who = [f"{name} (like {names[copy.candidate]}, p {copy.p:.1g})" for name, copy in found.items()]
+    shown = ", ".join(who)
     if findings.limits:
         findings.warn(f"homologous models that look like copies beside such twins: {shown}")
         return
     rule = (
         "of homologous models that are no copies: remove those named, or vouch for them with a reason "
-        f"(--vouch {next(iter(found))}=REASON). If they are honest, victim and they may share an ancestor that "
-        "the twins were not made from"
+        f"(--vouch {next(iter(found))}=REASON). If they are honest, victim and they may share an ancestor "
+        "that the twins were not made from"
     )
     raise PoolError("generate", "pool", rule, shown)
 
@@ -231,7 +228,7 @@ def _declared(records: tuple[Record, ...]) -> tuple[Record, ...]:
 
 
 def _count_once(scorer: LineageScorer, records: tuple[Record, ...], findings: Findings) -> tuple[Record, ...]:
-    """Of innocents that depend on each other the first counts; warned of."""
+    """Of innocents that depend on each other the first counts, if enough are left; warned of."""
     first = {int(i): int(i) for i in scorer.roster.innocents}
 
     def root(row: int) -> int:
@@ -253,6 +250,12 @@ def _count_once(scorer: LineageScorer, records: tuple[Record, ...], findings: Fi
             f"of one network, or models that hardly learned): {'; '.join(shown)}. Name their parent in the "
             "manifest"
         )
+    if len(first) - len(variants) < MIN_INNOCENTS:
+        findings.limit(
+            f"only {len(first) - len(variants)} of its {len(first)} homologous models are independent of each "
+            f"other, fewer than {MIN_INNOCENTS}: train others, on other images or of other architectures"
+        )
+        return records
     return tuple(replace(r, counted=False) if i in variants else r for i, r in enumerate(records))
 
 
