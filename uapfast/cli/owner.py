@@ -69,15 +69,9 @@ def generate(
         owned = load_data(data)
         models = load_pool(pool, o.device(device))
         reference = run(
-            victim,
-            owned.x(),
-            owned.labels,
-            pool=models,
-            config=config,
-            device=o.device(device),
-            progress=progress,
-            vouched=_vouched(vouch or []),
-        )
+            victim, owned.x(), owned.labels, pool=models, config=config, device=o.device(device),
+            progress=progress, vouched=_vouched(vouch or []),
+        )  # fmt: skip
         reference.save(out)
         print(f"wrote {out}", *lines(reference.summary()), sep="\n", file=stdout, flush=True)
 

@@ -26,7 +26,7 @@ from uapfast.method.fingerprint import (
     to_grid,
 )
 from uapfast.method.points import disagree_points, disagreement, kmeans_points
-from uapfast.models.model import as_model
+from uapfast.models.model import Model, as_model
 from uapfast.pool.pool import Pool, check_victim, load_pool
 from uapfast.reference import Record, Reference
 from uapfast.verbs.candidates import make_uaps
@@ -84,11 +84,7 @@ def generate(
     if labels is not None:
         _check_labels(labels, len(x))
     pool = pool if isinstance(pool, Pool) else load_pool(pool, device=device)
-    white = as_model(victim, device=device, name="victim")
-    if white.module is None:
-        raise ModelError(
-            "generate", "victim", "an nn.Module (the owner's side is white-box)", type(victim).__name__
-        )
+    white = _white_box(victim, device)
     check_victim(pool, white)
     models, findings, vouched = ordered(white, pool), Findings(), dict(vouched or {})
     check_pool(models, config, findings)
@@ -100,19 +96,14 @@ def generate(
     looked_at = _subset(len(x), wanted, config.seed)
     x = x[looked_at]
     clean, classes = _clean_answers(models, x, config, counter)
-    if labels is not None:
-        check_accuracy(clean, torch.as_tensor(labels)[looked_at].to("cpu", torch.int64), models, findings)
-    if config.encoder == "lineage":
-        check_confidence(clean, models, findings)
+    known = None if labels is None else torch.as_tensor(labels)[looked_at].to("cpu", torch.int64)
+    _check_answers(clean, known, models, config, findings)
     chosen = _select(clean, models, config)
     points = x[torch.from_numpy(chosen.reshape(-1))]
     points = to_grid(points) if config.wire_safe else points
     images = x[_subset(len(x), config.uap_images, config.seed + 1)]
     uaps, uap_report = make_uaps(models, images, config, counter.step)
-    if uap_report[0]["fooling_rate"] < config.min_fooling:
-        findings.note(
-            f"the victim's UAP fools {uap_report[0]['fooling_rate']:.0%}, not {config.min_fooling:.0%}"
-        )
+    _note_fooling(uap_report, config, findings)
     plan = _plan(points, uaps, config)
     answers = _ask_all(models, plan, classes, counter)
     keep = kept_classes(answers)
@@ -129,7 +120,36 @@ def generate(
     if config.encoder == "paper":
         weights = _train_paper(reduced, records, config.seed)
     reference = Reference(plan, records, reduced, top, keep, classes, config.encoder, weights, settings)
+    return _examined(reference, vouched, findings)
+
+
+def _white_box(victim: Any, device: str) -> Model:
+    white = as_model(victim, device=device, name="victim")
+    if white.module is None:
+        rule = "an nn.Module (the owner's side is white-box)"
+        raise ModelError("generate", "victim", rule, type(victim).__name__)
+    return white
+
+
+def _check_answers(
+    clean: Tensor, labels: Tensor | None, models: list[Entry], config: GenerateConfig, findings: Findings
+) -> None:
+    if labels is not None:
+        check_accuracy(clean, labels, models, findings)
     if config.encoder == "lineage":
+        check_confidence(clean, models, findings)
+
+
+def _note_fooling(report: list[dict[str, Any]], config: GenerateConfig, findings: Findings) -> None:
+    """What was warned of when the victim's UAP was made."""
+    rate = report[0]["fooling_rate"]
+    if rate < config.min_fooling:
+        findings.note(f"the victim's UAP fools {rate:.1%} of the images, less than {config.min_fooling:.1%}")
+
+
+def _examined(reference: Reference, vouched: dict[str, str], findings: Findings) -> Reference:
+    """The reference with what its tests have found."""
+    if reference.encoder == "lineage":
         reference = examine_pool(reference, vouched, findings)
     found = {"warnings": findings.warnings, "limits": findings.limits, "vouched": vouched}
     return replace(reference, settings=reference.settings | found, _cache={})

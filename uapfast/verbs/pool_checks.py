@@ -252,8 +252,8 @@ def _count_once(scorer: LineageScorer, records: tuple[Record, ...], findings: Fi
         )
     if len(first) - len(variants) < MIN_INNOCENTS:
         findings.limit(
-            f"only {len(first) - len(variants)} of its {len(first)} homologous models are independent of each "
-            f"other, fewer than {MIN_INNOCENTS}: train others, on other images or of other architectures"
+            f"only {len(first) - len(variants)} of its {len(first)} homologous models are independent of "
+            f"each other, not {MIN_INNOCENTS}: train others, on other images or of other architectures"
         )
         return records
     return tuple(replace(r, counted=False) if i in variants else r for i, r in enumerate(records))
