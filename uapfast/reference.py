@@ -138,8 +138,9 @@ class Reference:
 
     @property
     def innocents(self) -> list[int]:
-        """Rows of the models that the suspect side compares with; none of them trained an encoder."""
-        return [i for i in self._rows("homologous") if not self.records[i].trains_encoder]
+        """Rows of the models that the suspect side compares with; none trained an encoder or is a variant."""
+        rows = self._rows("homologous")
+        return [i for i in rows if self.records[i].counted and not self.records[i].trains_encoder]
 
     def roster(self) -> Roster:
         """Rows by role, as the lineage scorer needs them."""

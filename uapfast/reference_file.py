@@ -29,7 +29,11 @@ MAX_HEADER = 16_000_000
 
 @dataclass(frozen=True)
 class Record:
-    """One model of the pool as the reference remembers it (``relation`` as in a manifest)."""
+    """One model of the pool as the reference remembers it (``relation`` as in a manifest).
+
+    ``counted`` is False for a homologous model that is a variant of another one: it is recorded, and no
+    innocent of its own. ``parent`` is the model that the owner says it was made from.
+    """
 
     name: str
     relation: str
@@ -37,12 +41,15 @@ class Record:
     kind: str
     sha256: str | None
     trains_encoder: bool = False
+    parent: str | None = None
+    counted: bool = True
 
 
 def make_roster(records: tuple[Record, ...]) -> Roster:
     """Rows by role. Only surrogate kinds that every candidate has, once each, are templates."""
     rows = {
-        r: [i for i, x in enumerate(records) if x.relation == r] for r in ("victim", "twin", "homologous")
+        r: [i for i, x in enumerate(records) if x.relation == r and x.counted]
+        for r in ("victim", "twin", "homologous")
     }
     candidates = rows["victim"] + rows["twin"]
     names = [records[i].name for i in candidates]

@@ -14,6 +14,7 @@ from uapfast.cli import options as o
 from uapfast.cli.base import app
 from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
 from uapfast.cli.show import lines, subspace_lines
+from uapfast.config import check
 
 
 @app.command()
@@ -40,6 +41,10 @@ def generate(
     wire_safe: Annotated[bool, typer.Option("--wire-safe", help="Keep the UAP on the 1/255 grid.")] = False,
     mean: o.Mean = None,
     std: o.Std = None,
+    vouch: Annotated[
+        list[str] | None,
+        typer.Option("--vouch", metavar="NAME=REASON", help="A homologous model is honest; repeatable."),
+    ] = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     debug: o.Debug = False,
@@ -64,16 +69,22 @@ def generate(
         owned = load_data(data)
         models = load_pool(pool, o.device(device))
         reference = run(
-            victim,
-            owned.x(),
-            owned.labels,
-            pool=models,
-            config=config,
-            device=o.device(device),
-            progress=progress,
-        )
+            victim, owned.x(), owned.labels, pool=models, config=config, device=o.device(device),
+            progress=progress, vouched=_vouched(vouch or []),
+        )  # fmt: skip
         reference.save(out)
         print(f"wrote {one_line(out)}", *lines(reference.summary()), sep="\n", file=stdout, flush=True)
+
+
+def _vouched(given: list[str]) -> dict[str, str]:
+    """``NAME=REASON``, each once."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, _, reason = text.partition("=")
+        good = bool(name.strip()) and bool(reason.strip()) and name.strip() not in found
+        check(good, "generate", "--vouch", "NAME=REASON, once for a name", repr(text))
+        found[name.strip()] = reason.strip()
+    return found
 
 
 @app.command()

@@ -11,7 +11,7 @@ exact (:mod:`uapfast.method.decision`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -143,6 +143,19 @@ class LineageScorer:
     @cached_property
     def _gram(self) -> Array:
         return self._wide @ self._wide.swapaxes(-1, -2)
+
+    @property
+    def gram(self) -> Array:
+        """Inner products ``[M,M]`` of the pool's models over all views, about the candidates' mean."""
+        out: Array = self._gram.sum(0)
+        return out
+
+    def with_innocents(self, innocents: Index) -> LineageScorer:
+        """The same pool with other rows for innocents, at no cost; the candidates stay."""
+        out = LineageScorer(self.pool, replace(self.roster, innocents=innocents))
+        for name in ("_scale", "_wide", "_gram"):  # they depend on the candidates alone
+            out.__dict__[name] = getattr(self, name)
+        return out
 
     def _extend(self, suspect: NDArray[np.float32], views: int | None = None) -> Array:
         """Gram matrices of the pool with the suspect as the last row: ``[V,M+1,M+1]``."""

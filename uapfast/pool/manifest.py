@@ -186,12 +186,14 @@ class Made:
         hashes: model's name to the SHA-256 of its tensors.
         victim: that of the victim.
         init: where the victim began.
+        warnings: what was warned of when the pool was made.
     """
 
     kinds: dict[str, str]
     hashes: dict[str, str]
     victim: str | None = None
     init: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def _made(path: Path) -> Made:
@@ -203,7 +205,8 @@ def _made(path: Path) -> Made:
         models, base = found["models"], found.get("base", {})
         kinds = {str(m["name"]): str(m["kind"]) for m in models}
         hashes = {str(m["name"]): str(m["sha256"]) for m in models if "sha256" in m}
-        return Made(kinds, hashes, base.get("victim"), base.get("init"))
+        warned = tuple(map(str, found.get("warnings", ())))
+        return Made(kinds, hashes, base.get("victim"), base.get("init"), warned)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise _bad("beside a whole pool.json", f"{type(exc).__name__} ({record})") from exc
 
@@ -239,4 +242,4 @@ def read_pool(manifest: str | os.PathLike[str], device: str = "cpu") -> Pool:
         _check_hash(e, model, made)
         kind = made.kinds.get(e.name, e.arch if e.relation == "piracy" else e.relation)
         models.append(PoolModel(e.name, e.relation, e.candidate, kind, model, e.parent))
-    return Pool(tuple(models), made.init)
+    return Pool(tuple(models), made.init, made.warnings)

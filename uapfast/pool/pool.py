@@ -85,6 +85,7 @@ class Pool:
         models: all of them.
         init: what ``pool.json`` says of where the victim began (:class:`uapfast.pool.origin.Origin` as JSON
             types); None where nobody said.
+        warnings: what was warned of when it was made; every verdict repeats it.
 
     Raises:
         PoolError: duplicate names, an unknown relation, two victims, a piracy model without its candidate,
@@ -93,6 +94,7 @@ class Pool:
 
     models: tuple[PoolModel, ...]
     init: Mapping[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check names and relations."""
@@ -151,6 +153,7 @@ class Pool:
         piracy: Mapping[str, Sequence[Any]] | None = None,
         homologous: Sequence[Any] = (),
         ancestor: Any = None,
+        init: str | None = None,
         device: str = "cpu",
     ) -> Pool:
         """A pool of modules or callables; twins are named twin-00, twin-01, ...
@@ -161,6 +164,7 @@ class Pool:
                 i-th models of all candidates are taken as one kind.
             homologous: honest models of the same task.
             ancestor: what the victim was fine-tuned from, if anything.
+            init: where victim and twins began: ``random``, ``weights`` (the same for all) or ``factory``.
             device: where modules are run.
         """
         rows = [
@@ -181,7 +185,9 @@ class Pool:
         if ancestor is not None:
             former = as_model(ancestor, device=device)
             rows.append(PoolModel("ancestor", "ancestor", None, "ancestor", former))
-        return cls(tuple(rows))
+        if init not in (None, "random", "weights", "factory"):
+            raise PoolError("Pool", "init", "random, weights or factory", repr(init))
+        return cls(tuple(rows), None if init is None else {"start": init})
 
 
 def check_victim(pool: Pool, victim: Model) -> None:

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
-from scipy.special import logit
-from torch import Tensor
 
 from uapfast.config import GenerateConfig
-from uapfast.errors import PoolError, PoolWarning
-from uapfast.method.decision import compare
+from uapfast.errors import PoolError
 from uapfast.models.model import Model
 from uapfast.pool.pool import Pool
 from uapfast.reference import Record
+from uapfast.verbs.findings import Findings
 
 MIN_INNOCENTS = 5
 GOOD_TWINS, GOOD_INNOCENTS = 8, 12
-APART = 1e-3  # one-sided level at which the victim stands apart from its twins
 
 Entry = tuple[Record, Model]
 
 
 def ordered(victim: Model, pool: Pool) -> list[Entry]:
-    """Victim, twins, homologous, then surrogates, by name within each."""
+    """Victim, twins, homologous, surrogates, then ancestors, by name within each."""
     name = pool.victim.name if pool.victim is not None else "victim"
     out: list[Entry] = [(Record(name, "victim", None, "victim", victim.sha256), victim)]
-    for relation in ("twin", "homologous", "piracy"):
+    for relation in ("twin", "homologous", "piracy", "ancestor"):
         found = sorted((m for m in pool.models if m.relation == relation), key=lambda m: m.name)
-        out += [(Record(m.name, relation, m.candidate, m.kind, m.model.sha256), m.model) for m in found]
+        out += [
+            (Record(m.name, relation, m.candidate, m.kind, m.model.sha256, parent=m.parent), m.model)
+            for m in found
+        ]
     return out
 
 
@@ -36,7 +34,7 @@ def _count(models: list[Entry], relation: str) -> int:
     return sum(record.relation == relation for record, _ in models)
 
 
-def check_pool(models: list[Entry], config: GenerateConfig) -> None:
+def check_pool(models: list[Entry], config: GenerateConfig, findings: Findings) -> None:
     """Refuse a pool that cannot carry a verdict; warn of one that carries little."""
     twins, innocents = _count(models, "twin"), _count(models, "homologous")
     seen: dict[str, str] = {}
@@ -47,6 +45,7 @@ def check_pool(models: list[Entry], config: GenerateConfig) -> None:
                 "generate", "pool", "of different models", f"{record.name} with the weights of {first}"
             )
         seen[str(record.sha256)] = record.name
+    _check_parents(models)
     least = MIN_INNOCENTS if config.encoder == "lineage" else 2 * MIN_INNOCENTS
     if innocents < least:
         rule = (
@@ -57,54 +56,28 @@ def check_pool(models: list[Entry], config: GenerateConfig) -> None:
     if config.encoder == "paper" and _count(models, "piracy") < 1:
         raise PoolError("generate", "pool", "of at least 1 piracy model for encoder=paper", "none")
     if twins < 2 and config.encoder == "lineage":
-        warnings.warn(
-            PoolWarning(
-                f"generate: pool should hold at least 2 twins (better {GOOD_TWINS}), got {twins}: without "
-                "them the suspect side decides alone, and a victim that resembles every model cannot be "
-                "recognised"
-            ),
-            stacklevel=4,
+        findings.warn(
+            f"pool should hold at least 2 twins (better {GOOD_TWINS}), got {twins}: without them the suspect "
+            "side decides alone, and a victim that resembles every model cannot be recognised"
         )
     elif twins < GOOD_TWINS and config.encoder == "lineage":
-        warnings.warn(
-            PoolWarning(
-                f"generate: pool should hold at least {GOOD_TWINS} twins, got {twins}: the exact floor of "
-                f"the candidate side is 1/{twins + 1}, and its t test has {twins - 1} degrees of freedom"
-            ),
-            stacklevel=4,
+        findings.warn(
+            f"pool should hold at least {GOOD_TWINS} twins, got {twins}: the exact floor of the candidate "
+            f"side is 1/{twins + 1}, and its t test has {twins - 1} degrees of freedom"
         )
     if innocents < GOOD_INNOCENTS:
-        warnings.warn(
-            PoolWarning(
-                f"generate: pool should hold at least {GOOD_INNOCENTS} homologous models, got {innocents}: "
-                f"the exact floor of the suspect side is 1/{innocents + 1}"
-            ),
-            stacklevel=4,
+        findings.warn(
+            f"pool should hold at least {GOOD_INNOCENTS} homologous models, got {innocents}: the exact floor "
+            f"of the suspect side is 1/{innocents + 1}"
         )
 
 
-def check_twins(clean: Tensor, models: list[Entry]) -> None:
-    """Warn where the victim stands apart from its twins: they may be of another recipe.
-
-    Args:
-        clean: ``[M,N,K]`` probabilities of the models that are candidates, in order, then others.
-        models: the pool.
-    """
-    count = sum(record.relation in ("victim", "twin") for record, _ in models)
-    if count < 4 or len(clean) < count:
-        return
-    confidence = clean[:count].amax(-1).mean(-1).double().numpy()
-    odds = logit(np.clip(confidence, 1e-6, 1 - 1e-6))  # spreads evenly where confidences crowd near 1
-    side = compare(float(odds[0]), odds[1:])
-    if min(side.p, 1.0 - side.p) < APART:
-        warnings.warn(
-            PoolWarning(
-                f"generate: twins should be made by the victim's own recipe; its mean confidence is "
-                f"{confidence[0]:.3f}, theirs {confidence[1:].min():.3f}..{confidence[1:].max():.3f}: if "
-                "they are of another recipe, p_candidate is void"
-            ),
-            stacklevel=3,
-        )
+def _check_parents(models: list[Entry]) -> None:
+    relations = {record.name: record.relation for record, _ in models}
+    for record, _ in models:
+        if record.relation == "homologous" and relations.get(str(record.parent)) in ("victim", "twin"):
+            rule = f"of relation piracy, with candidate {record.parent}, where that is its parent"
+            raise PoolError("generate", f"pool model {record.name}", rule, "homologous")
 
 
 def candidates_of(models: list[Entry], config: GenerateConfig) -> list[Entry]:

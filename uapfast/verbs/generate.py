@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,19 @@ from uapfast.method.fingerprint import (
     to_grid,
 )
 from uapfast.method.points import disagree_points, disagreement, kmeans_points
-from uapfast.models.model import as_model
-from uapfast.pool.pool import Pool, load_pool
+from uapfast.models.model import Model, as_model
+from uapfast.pool.pool import Pool, check_victim, load_pool
 from uapfast.reference import Record, Reference
 from uapfast.verbs.candidates import make_uaps
-from uapfast.verbs.entries import Entry, candidates_of, check_pool, check_twins, moved_by, ordered, records_of
+from uapfast.verbs.entries import Entry, candidates_of, check_pool, moved_by, ordered, records_of
+from uapfast.verbs.findings import Findings
+from uapfast.verbs.pool_checks import (
+    check_accuracy,
+    check_confidence,
+    check_origin,
+    check_vouched,
+    examine_pool,
+)
 from uapfast.verbs.probes import choose_probes
 
 log = logging.getLogger(__name__)
@@ -48,6 +57,7 @@ def generate(
     config: GenerateConfig | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
+    vouched: Mapping[str, str] | None = None,
 ) -> Reference:
     """Make the reference of one victim (Peng et al., CVPR 2022, extended as docs/method.md says).
 
@@ -55,19 +65,25 @@ def generate(
         victim: ``nn.Module`` (takes 0..1 images, returns logits) or :class:`uapfast.models.model.Model`.
         images: owner's images ``[N,C,H,W]`` (or ``[N,H,W]``), uint8 or float in 0..1, torch or
             numpy. Best are images of the task that the victim was not trained on.
-        labels: ``[N]`` integers, or None. Only checked: the method needs the models' answers alone.
+        labels: ``[N]`` integers, or None. They show whether every model of the pool knows the task; the
+            method needs the models' answers alone.
         pool: twins, surrogates and homologous models (docs/method.md), or a manifest's path.
         config: settings; every random choice follows ``config.seed``.
         device: where victim and pool are run.
         progress: called as ``progress(done, total, what)``.
+        vouched: names of homologous models that look like copies, and why they are honest; each is
+            warned of by every verdict.
 
     Returns:
-        The reference, complete and immutable.
+        The reference, complete and immutable. It is tested as it is made (docs/verdicts.md): what was found
+        is given as ``PoolWarning``, and stored in ``settings["warnings"]``, ``settings["limits"]``
+        (with any the reference does not convict) and ``settings["trials"]``.
 
     Raises:
         DataError: images or labels of wrong shape, range or number.
         ModelError: the victim is no white-box model, or its answers cannot be used.
-        PoolError: too few models, or copies of the victim among them; the message says what it costs.
+        PoolError: too few models, a pool of another victim, copies of the victim among its innocents or
+            twins, or models that do not know the task; the message says what to do.
         FoolingRateError: with ``config.strict``, a UAP below ``config.min_fooling``.
     """
     report = progress or (lambda done, total, what: None)
@@ -77,29 +93,26 @@ def generate(
     if labels is not None:
         _check_labels(labels, len(x))
     pool = pool if isinstance(pool, Pool) else load_pool(pool, device=device)
-    white = as_model(victim, device=device, name="victim")
-    if white.module is None:
-        raise ModelError(
-            "generate", "victim", "an nn.Module (the owner's side is white-box)", type(victim).__name__
-        )
-    models = ordered(white, pool)
-    check_pool(models, config)
+    white = _white_box(victim, device)
+    check_victim(pool, white)
+    models, findings, vouched = ordered(white, pool), Findings(), dict(vouched or {})
+    check_pool(models, config, findings)
+    check_vouched(vouched, models, findings)
+    check_origin(pool, findings)
     log.info("generate: %d models, %d images", len(models), len(x))
     steps = 2 * len(models) + len(moved_by(models, config))
     counter = _Counter(report, steps)
 
     wanted = max(config.uap_images, PER_POINT * config.points * config.views, LOOKED_AT)
-    x = x[_subset(len(x), wanted, config.seed)]
+    looked_at = _subset(len(x), wanted, config.seed)
+    x = x[looked_at]
     clean, classes = _clean_answers(models, x, config, counter)
-    if config.encoder == "lineage":
-        check_twins(clean, models)
-    probes = choose_probes(clean, x[0], len(x) - config.points * config.views)
-    kept = np.arange(len(x)) if probes is None else np.setdiff1d(np.arange(len(x)), probes[0])
-    chosen = kept[_select(clean[:, kept], models, config)]
-    points = x[torch.from_numpy(chosen.reshape(-1))]
-    points = to_grid(points) if config.wire_safe else points
+    known = None if labels is None else torch.as_tensor(labels)[looked_at].to("cpu", torch.int64)
+    _check_answers(clean, known, models, config, findings)
+    points, probes = _choose(clean, x, models, config)
     images = x[_subset(len(x), config.uap_images, config.seed + 1)]
     uaps, uap_report = make_uaps(models, images, config, counter.step)
+    _note_fooling(uap_report, config, findings)
     plan = _plan(points, uaps, config)
     answers = _ask_all(models, plan, classes, counter)
     keep = kept_classes(answers)
@@ -111,14 +124,49 @@ def generate(
         "uap": uap_report,
         "victim_sha256": white.sha256,
         "preprocessing": white.preprocessing,
+        "init": None if pool.init is None else dict(pool.init),
         "versions": versions(),
     }
     weights: dict[str, Tensor] = {}
     if config.encoder == "paper":
         weights = _train_paper(reduced, records, config.seed)
+    reference = Reference(
+        plan, records, reduced, top, keep, classes, config.encoder, weights, settings, *probes
+    )
     log.info("generate: done, %d queries", plan.queries)
-    found = (None, None) if probes is None else (x[torch.from_numpy(probes[0])].clone(), probes[1])
-    return Reference(plan, records, reduced, top, keep, classes, config.encoder, weights, settings, *found)
+    return _examined(reference, vouched, findings)
+
+
+def _white_box(victim: Any, device: str) -> Model:
+    white = as_model(victim, device=device, name="victim")
+    if white.module is None:
+        rule = "an nn.Module (the owner's side is white-box)"
+        raise ModelError("generate", "victim", rule, type(victim).__name__)
+    return white
+
+
+def _check_answers(
+    clean: Tensor, labels: Tensor | None, models: list[Entry], config: GenerateConfig, findings: Findings
+) -> None:
+    if labels is not None:
+        check_accuracy(clean, labels, models, findings)
+    if config.encoder == "lineage":
+        check_confidence(clean, models, findings)
+
+
+def _note_fooling(report: list[dict[str, Any]], config: GenerateConfig, findings: Findings) -> None:
+    """What was warned of when the victim's UAP was made."""
+    rate = report[0]["fooling_rate"]
+    if rate < config.min_fooling:
+        findings.note(f"the victim's UAP fools {rate:.1%} of the images, less than {config.min_fooling:.1%}")
+
+
+def _examined(reference: Reference, vouched: dict[str, str], findings: Findings) -> Reference:
+    """The reference with what its tests have found."""
+    if reference.encoder == "lineage":
+        reference = examine_pool(reference, vouched, findings)
+    found = {"warnings": findings.warnings, "limits": findings.limits, "vouched": vouched}
+    return replace(reference, settings=reference.settings | found, _cache={})
 
 
 class _Counter:
@@ -194,6 +242,18 @@ def _clean_answers(
     if classes is None or classes < 2:
         raise ModelError("generate", "victim", "a classifier of at least 2 classes", classes)
     return torch.stack(out), classes
+
+
+def _choose(
+    clean: Tensor, x: Tensor, models: list[Entry], config: GenerateConfig
+) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
+    """Query points ``[Q,C,H,W]``, and probes with their labels from the other images."""
+    assert config.points is not None
+    found = choose_probes(clean, x[0], len(x) - config.points * config.views)
+    rest = np.arange(len(x)) if found is None else np.setdiff1d(np.arange(len(x)), found[0])
+    points = x[torch.from_numpy(rest[_select(clean[:, rest], models, config)].reshape(-1))]
+    points = to_grid(points) if config.wire_safe else points
+    return points, (None, None) if found is None else (x[torch.from_numpy(found[0])].clone(), found[1])
 
 
 def _select(clean: Tensor, models: list[Entry], config: GenerateConfig) -> np.ndarray[Any, Any]:

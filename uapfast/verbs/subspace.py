@@ -53,7 +53,8 @@ def subspace(
     generator = torch.Generator().manual_seed(seed)
     x = x[torch.randperm(len(x), generator=generator)[:most_images]]
     models = ordered(as_model(victim, name="victim"), pool)
-    kept = [(r, m) for r, m in models if r.relation != "piracy" or r.candidate == models[0][0].name]
+    own = (None, models[0][0].name)
+    kept = [(r, m) for r, m in models if r.relation != "ancestor" and r.candidate in own]
     table = {r.name: (r.relation, white_box(m, r.name)) for r, m in kept}
     return uap_subspaces(
         table, x, per_model=per_model, rank=rank, eps=eps, norm=norm, seed=seed, progress=progress

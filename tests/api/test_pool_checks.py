@@ -1,0 +1,233 @@
+"""The tests that ``generate`` makes of every pool, on small real models (scikit-learn's digits)."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+import uapfast
+from uapfast.errors import PoolError, PoolWarning
+from uapfast.models.model import Model
+from uapfast.pool.pool import Pool, PoolModel, check_victim
+from uapfast.verbs import pool_checks
+from uapfast.verbs.trials import Trial, garbage, summary, try_reference
+
+CONFIG = uapfast.GenerateConfig(points=40, views=10, ray=(0.0,), uap_images=100, eps=0.2, min_fooling=0.0)
+UNSEEN = slice(700, 1797)
+
+
+def fit(x: torch.Tensor, y: torch.Tensor, seed: int, model: nn.Module | None = None, **how: Any) -> nn.Module:
+    width, steps, rate = how.get("width", 48), how.get("steps", 120), how.get("rate", 0.01)
+    torch.manual_seed(seed)
+    net = copy.deepcopy(model) if model is not None else None
+    net = net or nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+    optimizer = torch.optim.Adam(net.parameters(), lr=rate)
+    for _ in range(steps):
+        rows = torch.randint(len(x), (128,))
+        loss = nn.functional.cross_entropy(net(x[rows]), y[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def world() -> dict[str, Any]:
+    torch.set_num_threads(1)
+    digits = load_digits()
+    x = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
+    y = torch.tensor(digits.target)
+    own = slice(0, 700)
+    victim = fit(x[own], y[own], 0)
+    parts = [torch.randperm(700, generator=torch.Generator().manual_seed(s))[:250] for s in range(12)]
+    return {
+        "x": x,
+        "y": y,
+        "victim": victim,
+        "twins": [fit(x[own], y[own], s) for s in range(1, 9)],
+        "homologous": [fit(x[p], y[p], 20 + s, width=24 + 8 * (s % 4)) for s, p in enumerate(parts)],
+        "copies": [fit(x[900:1400], y[900:1400], 60 + s, victim, steps=20, rate=1e-3) for s in range(4)],
+    }
+
+
+def pool_of(world: dict[str, Any], **changed: Any) -> Pool:
+    given = {"twins": world["twins"], "homologous": world["homologous"], "init": "random"} | changed
+    return Pool.from_models(**given)
+
+
+def made(
+    world: dict[str, Any], pool: Pool, victim: nn.Module | None = None, **more: Any
+) -> uapfast.Reference:
+    labels = more.pop("labels", world["y"][UNSEEN])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return uapfast.generate(
+            victim or world["victim"], world["x"][UNSEEN], labels, pool=pool, config=CONFIG, **more
+        )
+
+
+@pytest.fixture(scope="module")
+def clean(world: dict[str, Any]) -> uapfast.Reference:
+    return made(world, pool_of(world))
+
+
+# -- pseudo-suspects -----------------------------------------------------------------------------------
+def test_a_sound_reference_has_no_limits_and_records_its_trials(clean: uapfast.Reference) -> None:
+    assert clean.limits == () and clean.settings["warnings"] == []
+    trials = clean.settings["trials"]
+    assert trials["convicted"] == [] and trials["smallest_p"] > 1e-3
+    assert trials["count"] == 22 + 12 * 3 + 4 * 8  # garbage, innocents in three forms, twins in all
+    assert all(record.counted for record in clean.records)
+
+
+def test_where_the_victim_began_is_asked_for(world: dict[str, Any]) -> None:
+    reference = made(world, pool_of(world, init=None))
+    assert len(reference.warnings) == 1 and "training began" in reference.warnings[0]
+    assert reference.settings["init"] is None
+    assert any("training began" in r for r in uapfast.verify(reference, world["victim"]).reasons)
+    with pytest.raises(PoolError, match="random, weights or factory"):
+        pool_of(world, init="scratch")
+
+
+def test_trials_are_the_same_every_time(clean: uapfast.Reference) -> None:
+    assert summary(try_reference(clean)) == clean.settings["trials"]
+
+
+def test_garbage_has_the_shape_of_answers_and_says_nothing(clean: uapfast.Reference) -> None:
+    found = list(garbage(clean))
+    assert {answers.shape for _, answers, _ in found} == {clean.answers.shape[1:]}
+    assert all(torch.allclose(a.sum(-1), torch.ones(()), atol=1e-4) for _, a, _ in found)
+    right = clean.labels[0]
+    for name, answers, hard in found:
+        if hard or "random" in name:
+            assert (answers.argmax(-1) == right).double().mean() < 0.3, name
+
+
+def test_a_conviction_of_garbage_limits_the_reference(
+    clean: uapfast.Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = [Trial("even answers", 1e-5, True), Trial("random labels 1", 0.4, False)]
+    monkeypatch.setattr(pool_checks, "try_reference", lambda *_: seen)
+    findings = pool_checks.Findings()
+    with pytest.warns(PoolWarning, match="will not convict"):
+        tested = pool_checks.examine_pool(clean, {}, findings)
+    assert "even answers; 1 of 2 trials" in findings.limits[0]
+    assert tested.settings["trials"]["worst"] == "even answers"
+
+
+def test_without_twins_a_reference_that_convicts_garbage_has_limits(world: dict[str, Any]) -> None:
+    reference = made(world, pool_of(world, twins=[]))
+    convicted = [t.name for t in try_reference(reference) if t.convicted]
+    assert bool(reference.limits) == bool(convicted)
+    assert reference.settings["trials"]["convicted"] == convicted
+
+
+# -- copies and variants -------------------------------------------------------------------------------
+@pytest.mark.parametrize("copies", [1, 4])
+def test_copies_of_the_victim_among_the_innocents_are_named(world: dict[str, Any], copies: int) -> None:
+    pool = pool_of(world, homologous=[*world["homologous"], *world["copies"][:copies]])
+    with pytest.raises(PoolError, match="share an ancestor") as caught:
+        made(world, pool)
+    named = [f"homologous-{12 + i}" for i in range(copies)]
+    assert all(name in caught.value.got for name in named)
+    assert caught.value.got.count("homologous") == copies
+
+
+def test_who_is_vouched_for_stays_and_is_warned_of(world: dict[str, Any]) -> None:
+    pool = pool_of(world, homologous=[*world["homologous"], world["copies"][0]])
+    reference = made(world, pool, vouched={"homologous-12": "sold to a partner"})
+    assert reference.settings["vouched"] == {"homologous-12": "sold to a partner"}
+    assert "homologous-12" in reference.warnings[0] and "sold to a partner" in reference.warnings[0]
+    assert len(reference.innocents) == 13
+    for wrong in ({"homologous-99": "who"}, {"twin-00": "no innocent"}, {"homologous-12": " "}):
+        with pytest.raises(PoolError, match="vouched"):
+            made(world, pool, vouched=wrong)
+
+
+def test_variants_count_once_and_are_named(world: dict[str, Any], clean: uapfast.Reference) -> None:
+    x, y = world["x"][:300], world["y"][:300]
+    variant = fit(x, y, 5, world["homologous"][1], steps=5, rate=1e-3)
+    pool = pool_of(world, homologous=[*world["homologous"], variant])
+    reference = made(world, pool)
+    assert any("homologous-01 and homologous-12" in text for text in reference.warnings)
+    assert len(reference.innocents) == 12 and not reference.records[-1].counted
+    declared = Pool(tuple(dataclasses.replace(m, parent="homologous-01") if m.name == "homologous-12" else m
+                          for m in pool.models))  # fmt: skip
+    reference = made(world, declared)
+    assert reference.warnings == () and len(reference.innocents) == 12
+    assert reference.records[-1].parent == "homologous-01"
+
+
+def test_a_twin_that_is_a_copy_is_refused_unless_it_is_declared(world: dict[str, Any]) -> None:
+    near = fit(world["x"][:700], world["y"][:700], 3, world["victim"], steps=3, rate=1e-3)
+    pool = pool_of(world, twins=[*world["twins"][:7], near])
+    with pytest.raises(PoolError, match="twin-07 and victim"):
+        made(world, pool)
+    branch = tuple(dataclasses.replace(m, parent="victim") if m.name == "twin-07" else m for m in pool.models)
+    assert made(world, Pool(branch)).candidates[-1] == "twin-07"
+
+
+def test_a_homologous_model_whose_parent_is_the_victim_is_refused(world: dict[str, Any]) -> None:
+    pool = pool_of(world)
+    models = tuple(
+        dataclasses.replace(m, parent="twin-03") if m.name == "homologous-00" else m for m in pool.models
+    )
+    with pytest.raises(PoolError, match="relation piracy, with candidate twin-03"):
+        made(world, Pool(models))
+
+
+# -- kind, ancestor, accuracy, hashes --------------------------------------------------------------------
+def test_twins_of_another_kind_and_an_ancestor_limit_the_reference(world: dict[str, Any]) -> None:
+    x, y = world["x"], world["y"]
+    public = fit(x[:350], y[:350], 70, steps=150)
+    victim = fit(x[350:700], y[350:700], 71, public, steps=60, rate=2e-3)
+    ancestor = PoolModel("public", "ancestor", None, "ancestor", Model(public))
+    scratch = pool_of(world, twins=[fit(x[350:700], y[350:700], 80 + s) for s in range(8)])
+    reference = made(world, Pool((*scratch.models, ancestor)), victim)
+    assert any("not of the victim's kind" in text and "--init" in text for text in reference.limits)
+    assert any("ancestor public" in text for text in reference.limits)
+    tuned = [fit(x[350:700], y[350:700], 90 + s, public, steps=60, rate=2e-3) for s in range(8)]
+    reference = made(world, Pool((*pool_of(world, twins=tuned).models, ancestor)), victim)
+    assert reference.limits == ()
+    assert reference.records[-1].relation == "ancestor" and "public" not in reference.candidates
+
+
+class Shifted(nn.Module):
+    """A model that is asked without its preprocessing."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(-4.0 * x)
+
+
+def test_a_pool_asked_without_its_preprocessing_is_noticed(world: dict[str, Any]) -> None:
+    twins = [Shifted(m) for m in world["twins"]]
+    reference = made(world, pool_of(world, twins=twins))
+    assert any("twin-00 on" in text and "mean and std" in text for text in reference.limits)
+    wrong = [Shifted(m) for m in world["homologous"]]
+    reference = made(world, pool_of(world, homologous=[*world["homologous"], wrong[0]]))
+    assert any("homologous-12 on" in text and "mean and std" in text for text in reference.warnings)
+    with pytest.raises(PoolError, match="know the task.*mean and std"):
+        made(world, pool_of(world, homologous=wrong))
+    reference = made(world, pool_of(world), labels=world["y"][UNSEEN].roll(1))
+    assert any("labels of other images" in text for text in reference.limits)
+
+
+def test_a_pool_of_another_victim_is_refused(world: dict[str, Any]) -> None:
+    other = Pool((PoolModel("victim", "victim", None, "victim", Model(world["twins"][0])),))
+    with pytest.raises(PoolError, match="the pool's own victim"):
+        check_victim(other, Model(world["victim"]))
+    check_victim(other, Model(world["twins"][0]))
+    models = pool_of(world, twins=world["twins"][1:]).models
+    with pytest.raises(PoolError, match="the pool's own victim"):
+        made(world, Pool((*other.models, *models)))

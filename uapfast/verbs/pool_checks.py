@@ -1,0 +1,289 @@
+"""Whether a pool is what it says, told from its models' answers.
+
+Every reference is tested as it is made: that all models know the task, that the twins are of the victim's
+kind, that no innocent is a copy of a candidate or a variant of another innocent, that the ancestor would be
+called independent, and that no pseudo-suspect (:mod:`uapfast.verbs.trials`) would be convicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import logit
+from torch import Tensor
+
+from uapfast.config import ALPHA
+from uapfast.errors import PoolError
+from uapfast.method.decision import compare, decide
+from uapfast.method.lineage import LineageScorer
+from uapfast.method.relatedness import (
+    copies_among_innocents,
+    dependent_candidates,
+    dependent_innocents,
+    kinship,
+)
+from uapfast.pool.pool import Pool
+from uapfast.reference import Record, Reference
+from uapfast.verbs.entries import GOOD_TWINS, MIN_INNOCENTS, Entry
+from uapfast.verbs.findings import Findings
+from uapfast.verbs.trials import summary, try_reference
+
+APART = 1e-3  # one-sided level at which twins are not of the victim's kind
+APART_OF_FEW = 1e-2  # the same where there are fewer twins than are good: their t test reaches no further
+DOUBTFUL = 2e-2  # level from which that is warned of
+CENTRE = 0.12  # mean cosine between the ways from the victim to its twins below which they were made from it
+LEAST_KNOWN = 0.7  # of what the victim knows beyond guessing, a twin's
+CHANCE = 0.15  # below this share a model hardly knows the task
+GUESSING = 4.0  # standard deviations above the commonest class that a model which guesses does not reach
+
+PREPROCESSING = "are mean and std, range and size of images, and the order of classes, its own?"
+OTHER_KIND = (
+    "either they are of another recipe, or the victim was fine-tuned from weights that they were not made "
+    "from; make them by the victim's own recipe, and where it began: uapfast pool --recipe, --init"
+)
+
+
+def check_vouched(vouched: Mapping[str, str], models: list[Entry], findings: Findings) -> None:
+    """Whom the owner vouches for: homologous models of the pool, each with a reason; warned of."""
+    names = {record.name for record, _ in models if record.relation == "homologous"}
+    for name, reason in vouched.items():
+        if name not in names:
+            raise PoolError("generate", "vouched", "names of homologous models of the pool", repr(name))
+        if not isinstance(reason, str) or not reason.strip():
+            raise PoolError("generate", f"vouched for {name}", "a reason", repr(reason))
+        findings.warn(f"{name} counts as innocent because the owner says so: {reason}")
+
+
+def check_origin(pool: Pool, findings: Findings) -> None:
+    """What is known of where the victim began, and what the pool's making warned of."""
+    for sentence in pool.warnings:
+        findings.note(sentence)
+    if pool.init is None and pool.ancestor is None:
+        findings.note(
+            "nobody said where the victim's training began: if at public weights, honest fine-tunings of the "
+            "same weights may look like copies (docs/fine_tuned.md)"
+        )
+
+
+def check_accuracy(clean: Tensor, labels: Tensor, models: list[Entry], findings: Findings) -> None:
+    """Whether victim, twins and homologous models know the task that the labels state.
+
+    Args:
+        clean: ``[M,N,K]`` probabilities of victim, twins and homologous models, in the pool's order.
+        labels: ``[N]`` int64.
+        models: the pool.
+        findings: gets what is found.
+
+    Raises:
+        PoolError: most homologous models guess.
+    """
+    asked = [r for r, _ in models if r.relation in ("victim", "twin", "homologous")][: len(clean)]
+    right = (clean.argmax(-1) == labels).double().mean(-1).numpy()
+    guess = float(torch.bincount(labels - labels.min()).max()) / len(labels)
+    reach = guess + GUESSING * float(np.sqrt(guess * (1.0 - guess) / len(labels)))
+    if right[0] <= reach:
+        findings.limit(
+            f"the victim is right on {right[0]:.0%} of the owner's images, and guessing on {guess:.0%}: "
+            f"labels of other images, or {PREPROCESSING}"
+        )
+        return
+    share = (right - guess) / (right[0] - guess)
+    twins = [i for i, r in enumerate(asked) if r.relation == "twin" and share[i] < LEAST_KNOWN]
+    if twins:
+        findings.limit(
+            f"twins are right on far fewer images than the victim ({right[0]:.0%}): "
+            f"{_with_shares(asked, right, twins)}; {PREPROCESSING}"
+        )
+    honest = [i for i, r in enumerate(asked) if r.relation == "homologous"]
+    guessing = [i for i in honest if share[i] < CHANCE]
+    if len(guessing) > len(honest) / 2:
+        rule = f"of homologous models that know the task (the victim is right on {right[0]:.0%})"
+        raise PoolError("generate", "pool", rule, f"{_with_shares(asked, right, guessing)}; {PREPROCESSING}")
+    if guessing:
+        findings.warn(
+            f"homologous models that hardly know the task (the victim is right on {right[0]:.0%}): "
+            f"{_with_shares(asked, right, guessing)}; {PREPROCESSING}"
+        )
+
+
+def _with_shares(records: list[Record], right: Any, rows: list[int]) -> str:
+    shown = [f"{records[i].name} on {right[i]:.0%}" for i in rows[:5]]
+    return ", ".join(shown) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+
+
+def check_confidence(clean: Tensor, models: list[Entry], findings: Findings) -> None:
+    """Limit a reference whose victim is surer or less sure than its twins: they are of another recipe.
+
+    Args:
+        clean: ``[M,N,K]`` probabilities of the models that are candidates, in order, then others.
+        models: the pool.
+        findings: gets what is found.
+    """
+    count = sum(record.relation in ("victim", "twin") for record, _ in models)
+    if count < 4 or len(clean) < count:
+        return
+    confidence = clean[:count].amax(-1).mean(-1).double().numpy()
+    odds = logit(np.clip(confidence, 1e-6, 1 - 1e-6))  # spreads evenly where confidences crowd near 1
+    side = compare(float(odds[0]), odds[1:])
+    if min(side.p, 1.0 - side.p) < APART:
+        findings.limit(
+            f"twins should be made by the victim's own recipe; its mean confidence is {confidence[0]:.3f}, "
+            f"theirs {confidence[1:].min():.3f}..{confidence[1:].max():.3f}: if they are of another recipe, "
+            "p_candidate is void"
+        )
+
+
+def examine_pool(reference: Reference, vouched: Mapping[str, str], findings: Findings) -> Reference:
+    """The reference with what the tests of its pool say, in its records and settings.
+
+    Args:
+        reference: of the lineage encoder, without limits.
+        vouched: names of homologous models, and why they are honest though they look like copies.
+        findings: what was found before; gets what is found now.
+
+    Raises:
+        PoolError: copies of a candidate among the innocents or the twins.
+    """
+    records = _declared(reference.records)
+    reference = replace(reference, records=records, _cache={})
+    scorer = _scorer(reference)
+    _check_twins(scorer, records, findings)
+    _check_innocents(scorer, records, vouched, findings)
+    records = _count_once(scorer, records, findings)
+    reference = replace(reference, records=records, _cache={})
+    _check_ancestors(reference, findings)
+    trials = try_reference(reference, ALPHA, tuple(vouched))
+    found = summary(trials)
+    if found["convicted"]:
+        findings.limit(
+            f"it convicts answers that are no copy's ({found['convicted'][0]}; {len(found['convicted'])} of "
+            f"{found['count']} trials): the pool does not tell copies from such answers; more twins and more "
+            "homologous models would"
+        )
+    return replace(reference, settings=reference.settings | {"trials": found}, _cache={})
+
+
+def _scorer(reference: Reference) -> LineageScorer:
+    scorer = reference.scorer()
+    assert isinstance(scorer, LineageScorer)
+    return scorer
+
+
+def _check_innocents(
+    scorer: LineageScorer, records: tuple[Record, ...], vouched: Mapping[str, str], findings: Findings
+) -> None:
+    """Innocents that look like copies: an error, but where twins of another kind make them look so."""
+    names = [records[i].name for i in scorer.roster.candidates]
+    copies = copies_among_innocents(scorer, ALPHA)
+    named = {records[row].name: copy for row, copy in sorted(copies.items())}
+    found = {name: copy for name, copy in named.items() if name not in vouched}
+    if not found:
+        return
+    who = [f"{name} (like {names[copy.candidate]}, p {copy.p:.1g})" for name, copy in found.items()]
+    shown = ", ".join(who)
+    if findings.limits:
+        findings.warn(f"homologous models that look like copies beside such twins: {shown}")
+        return
+    rule = (
+        "of homologous models that are no copies: remove those named, or vouch for them with a reason "
+        f"(--vouch {next(iter(found))}=REASON). If they are honest, victim and they may share an ancestor "
+        "that the twins were not made from"
+    )
+    raise PoolError("generate", "pool", rule, shown)
+
+
+def _check_twins(scorer: LineageScorer, records: tuple[Record, ...], findings: Findings) -> None:
+    """Twins that are copies, or not of the victim's kind."""
+    own = [records[i] for i in scorer.roster.candidates]
+    pairs = [
+        f"{own[j].name} and {own[i].name}"
+        for i, j, _ in dependent_candidates(scorer)
+        if own[i].name != own[j].parent and own[j].name != own[i].parent
+    ]
+    if pairs:
+        rule = "of twins that were trained each by itself (or with their parent in the manifest)"
+        raise PoolError("generate", "pool", rule, "copies of each other: " + ", ".join(pairs))
+    twins = len(own) - 1
+    if twins < 3:
+        return
+    found = kinship(scorer)
+    shown = f"{found.ratio:.2f} times as far from its twins as they are from the others"
+    branches = any(r.parent == own[0].name for r in own[1:])
+    if found.distance.p <= (APART if twins >= GOOD_TWINS else APART_OF_FEW):
+        findings.limit(
+            f"the twins are not of the victim's kind (it is {shown}, p {found.distance.p:.1g}): {OTHER_KIND}"
+        )
+    elif found.distance.p <= DOUBTFUL:
+        p = f"p {found.distance.p:.1g}"
+        findings.warn(f"the twins may not be of the victim's kind (it is {shown}, {p}): {OTHER_KIND}")
+    elif found.angle < CENTRE and not branches:
+        rule = "of twins that were not made from the victim (or with it as their parent in the manifest)"
+        raise PoolError("generate", "pool", rule, f"twins that all lie around the victim, {shown}")
+    elif 1.0 - found.distance.p <= DOUBTFUL and not branches:
+        findings.warn(
+            f"the twins may have been made from the victim (it is {shown}, p {1 - found.distance.p:.1g}): "
+            "copies of it are then called independent"
+        )
+
+
+def _declared(records: tuple[Record, ...]) -> tuple[Record, ...]:
+    """Homologous models whose parent is a homologous model of the pool are no innocents of their own."""
+    honest = {r.name for r in records if r.relation == "homologous"}
+    return tuple(
+        replace(r, counted=False) if r.name in honest and r.parent in honest and r.parent != r.name else r
+        for r in records
+    )
+
+
+def _count_once(scorer: LineageScorer, records: tuple[Record, ...], findings: Findings) -> tuple[Record, ...]:
+    """Of innocents that depend on each other the first counts, if enough are left; warned of."""
+    first = {int(i): int(i) for i in scorer.roster.innocents}
+
+    def root(row: int) -> int:
+        while first[row] != row:
+            row = first[row]
+        return row
+
+    for one, other, _ in dependent_innocents(scorer):
+        low, high = sorted((root(one), root(other)))
+        first[high] = low
+    groups: dict[int, list[int]] = {}
+    for row in first:
+        groups.setdefault(root(row), []).append(row)
+    variants = {row for group in groups.values() for row in group[1:]}
+    shown = [" and ".join(records[i].name for i in group) for group in groups.values() if len(group) > 1]
+    if shown:
+        findings.warn(
+            "homologous models that answer too much alike to be independent, of which one counts (variants "
+            f"of one network, or models that hardly learned): {'; '.join(shown)}. Name their parent in the "
+            "manifest"
+        )
+    if len(first) - len(variants) < MIN_INNOCENTS:
+        findings.limit(
+            f"only {len(first) - len(variants)} of its {len(first)} homologous models are independent of "
+            f"each other, not {MIN_INNOCENTS}: train others, on other images or of other architectures"
+        )
+        return records
+    return tuple(replace(r, counted=False) if i in variants else r for i, r in enumerate(records))
+
+
+def _check_ancestors(reference: Reference, findings: Findings) -> None:
+    """What the victim was fine-tuned from must be independent of it."""
+    for row, record in enumerate(reference.records):
+        if record.relation != "ancestor":
+            continue
+        features = reference.suspect_features(reference.answers[row], False)
+        outcome = decide(reference.scorer().assess(features), ALPHA)
+        if outcome.decision != "independent":
+            findings.limit(
+                f"it finds the ancestor {record.name} {outcome.decision} (p {outcome.p:.1g}): the pool "
+                "cannot tell what the victim has of its own from what it has of its ancestor; make twins, "
+                "and homologous models of its architecture, from the ancestor (uapfast pool --init)"
+            )
+
+
+__all__ = ["check_accuracy", "check_confidence", "check_vouched", "examine_pool"]
