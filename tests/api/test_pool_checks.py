@@ -159,7 +159,7 @@ def test_variants_count_once_and_are_named(world: dict[str, Any], clean: uapfast
     assert any("homologous-01 and homologous-12" in text for text in reference.warnings)
     assert len(reference.innocents) == 12 and not reference.records[-1].counted
     declared = Pool(tuple(dataclasses.replace(m, parent="homologous-01") if m.name == "homologous-12" else m
-                          for m in pool.models))  # fmt: skip
+                          for m in pool.models), pool.init)  # fmt: skip
     reference = made(world, declared)
     assert reference.warnings == () and len(reference.innocents) == 12
     assert reference.records[-1].parent == "homologous-01"
