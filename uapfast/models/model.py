@@ -66,8 +66,8 @@ class Model:
         std: per channel, > 0.
         output: ``auto``, ``logits``, ``probabilities`` or ``labels``.
         device: of the module.
-        batch_size: queries per call. A module's last batch is padded, so that shapes never vary; a
-            callable's is not, since a query may cost money.
+        batch_size: queries per call. A module's last batch is padded to those before, so that shapes do not
+            vary; a callable's is not, since a query may cost money.
         numpy: hand a callable numpy arrays instead of tensors.
         arch: SPEC that the module was made from, for the record.
 
@@ -177,7 +177,7 @@ class Model:
             for x in checked if self.apart else _joined(checked):
                 size = even(len(x), self.batch_size) if self.apart else self.batch_size
                 for part in torch.split(x, size):
-                    parts.append(self._batch(part, size))
+                    parts.append(self._batch(part, size if parts else min(size, len(part))))
                 asked += len(x)
             shapes = {part.shape[1:] for part in parts}
             if len(shapes) > 1:

@@ -91,16 +91,14 @@ def _shipped(spec: str, name: str) -> Factory:
 def _library(spec: str, kind: str, name: str) -> Factory:
     name, _, query = name.partition("?")
     options: dict[str, Any] = dict(_options(spec, query, LIBRARY_OPTIONS[kind]))
-    if not PLAIN_NAME.fullmatch(
-        name
-    ):  # hf-hub:OWNER/NAME, local-dir:PATH and whatever comes to be of the kind
+    if not PLAIN_NAME.fullmatch(name):  # hf-hub:OWNER/NAME, local-dir:PATH, whatever comes to be of the kind
         raise _bad(f"{kind}:NAME with the name of a network alone (no hub, address or folder)", repr(spec))
     try:
         module = importlib.import_module("timm" if kind == "timm" else "torchvision.models")
     except Exception as exc:  # a torchvision that does not fit its torch fails with RuntimeError
-        raise MissingDependency(
-            f"arch: {kind}:{name} needs {kind} (pip install 'uapfast[timm]'), got {exc}"
-        ) from exc
+        absent = isinstance(exc, ModuleNotFoundError) and (exc.name or "").split(".")[0] == kind
+        need = "(pip install 'uapfast[timm]')" if absent else "to be imported (do torch and torchvision fit?)"
+        raise MissingDependency(f"arch: {kind}:{name} needs {kind} {need}, got {exc}") from exc
     known: list[str] = module.list_models() if kind == "timm" else _classifiers(module)
     if name not in known and not (kind == "timm" and module.is_model(name)):
         if kind == "torchvision" and name in module.list_models():
