@@ -22,7 +22,8 @@ BELOW_METHOD = BELOW_OPS | {"ops"}
 BELOW_POOL = BELOW_METHOD | {"method", "models", "data", "safeload"}
 BELOW_REFERENCE = BELOW_POOL | {"pool"}
 BELOW_EXAMINATION = BELOW_REFERENCE | {"reference", "reference_file"}
-BELOW_VERBS = BELOW_EXAMINATION | {"examination"}
+BELOW_SUSPECTS = BELOW_METHOD | {"models", "safeload"}
+BELOW_VERBS = BELOW_EXAMINATION | {"examination", "suspects"}
 BELOW_REPORT = BELOW_VERBS | {"verbs"}
 
 # What each part may import of ours, besides itself.
@@ -44,6 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "reference_file": LEAVES | {"method"},
     "reference": BELOW_REFERENCE | {"reference_file"},
     "examination": BELOW_EXAMINATION,
+    "suspects": BELOW_SUSPECTS,
     "verbs": BELOW_VERBS,
     "screening": BELOW_VERBS,
     "report": BELOW_REPORT | {"screening"},

@@ -70,6 +70,10 @@ class OutputError(InputError):
     """What came back cannot be read, or not be told apart; the message says what to give (``output=``)."""
 
 
+class UnavailableError(UapfastError, ConnectionError):
+    """A suspect does not answer now, or may not be asked more; ``verify`` reports ``unavailable``."""
+
+
 class TimeLimitError(SuspectError):
     """A suspect was not read or asked within the time limit of ``screen``, or too many never ended."""
 

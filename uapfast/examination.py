@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast._version import versions
-from uapfast.errors import InputError, SuspectError
+from uapfast.errors import InputError, SuspectError, UnavailableError
 from uapfast.method.consensus import Range, class_order, says_nothing
 from uapfast.method.decision import decide, view_level_p
 from uapfast.method.fingerprint import only_labels, reduce_classes, shown
@@ -120,6 +120,7 @@ class Examination:
         self.views = self.queries = 0
         self.error: SuspectError | None = None
         self.agreement: float | None = None
+        self._lost: UnavailableError | None = None
         self._output = output
         self._first: Answers | None = None
         self._order = _checked(order, design.reference.classes)
@@ -177,6 +178,10 @@ class Examination:
     def fail(self, error: SuspectError) -> None:
         """End it: the suspect's answers cannot be had, or not be used."""
         self.error, self._ended = error, True
+
+    def lose(self, error: UnavailableError) -> None:
+        """End it: the suspect does not answer now, or may not be asked more."""
+        self._lost, self._ended = error, True
 
     def _read(self, values: Tensor | Answers, count: int) -> Answers:
         if not isinstance(values, Answers):
@@ -276,6 +281,8 @@ class Examination:
         blank = self._blank()
         if self.error is not None:
             return replace(blank, decision="invalid", reasons=(str(self.error), *self._remarks()))
+        if self._lost is not None:
+            return replace(blank, decision="unavailable", reasons=(str(self._lost), *self._remarks()))
         if self._doubt is not None:
             return replace(blank, decision="inconclusive", reasons=(self._doubt, *self._remarks()))
         assert self._stop is not None

@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import torch
 
-Decision = Literal["piracy", "independent", "inconclusive", "invalid"]
-EXIT_CODES: dict[Decision, int] = {"independent": 0, "piracy": 1, "inconclusive": 3, "invalid": 4}
+Decision = Literal["piracy", "independent", "inconclusive", "invalid", "unavailable"]
+EXIT_CODES: dict[Decision, int] = {
+    "independent": 0,
+    "piracy": 1,
+    "inconclusive": 3,
+    "invalid": 4,
+    "unavailable": 5,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +55,8 @@ class Verdict:
     """What the answers of one suspect say about its descent; see docs/verdicts.md.
 
     Attributes:
-        decision: ``piracy``, ``independent``, ``inconclusive`` or ``invalid``.
+        decision: ``piracy``, ``independent``, ``inconclusive``, ``invalid``, or ``unavailable`` (it did not
+            answer, or the budget ended before enough was asked).
         p_value: the larger of ``p_candidate`` and ``p_suspect``; None, as all that follow, where the answers
             allow no comparison.
         p_candidate: candidate side: the victim's score among those of its twins, Student t
@@ -104,7 +111,7 @@ class Verdict:
 
     @property
     def exit_code(self) -> int:
-        """Of ``uapfast verify``: 0 independent, 1 piracy, 3 inconclusive, 4 invalid."""
+        """Of ``uapfast verify``: 0 independent, 1 piracy, 3 inconclusive, 4 invalid, 5 unavailable."""
         return EXIT_CODES[self.decision]
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ _NOTE = {
     "piracy": "the suspect descends from the victim, at the stated level",
     "independent": "nothing here says that the suspect descends from the victim",
     "inconclusive": "the evidence does not reach the stated level, and does not clear the suspect",
+    "unavailable": "the suspect did not answer enough; nothing is known about its descent",
     "invalid": "the suspect gave no usable answers; nothing is known about its descent",
 }
 

@@ -12,7 +12,13 @@ from rich.text import Text
 from uapfast.report import Report, summarise
 from uapfast.report.page import p_text
 
-STYLES = {"piracy": "bold red", "independent": "green", "inconclusive": "yellow", "invalid": "magenta"}
+STYLES = {
+    "piracy": "bold red",
+    "independent": "green",
+    "inconclusive": "yellow",
+    "invalid": "magenta",
+    "unavailable": "magenta",
+}
 
 
 def _console(stream: TextIO) -> Console:

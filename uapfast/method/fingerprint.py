@@ -8,18 +8,26 @@ by one of them, drawn evenly, so that the queries single out no candidate (docs/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from uapfast.method.scaling import even_spread
 from uapfast.models.answers import Answers, Kind
-from uapfast.models.model import Model
 from uapfast.ops import build_queries
 
 KEEP_CLASSES = 32  # beyond this many classes a query keeps only those the pool gives weight to
+
+
+class Answering(Protocol):
+    """What can be asked: models, and every other kind of suspect."""
+
+    def answers_to(self, chunks: Iterable[Tensor], classes: int | None = None) -> Answers:
+        """Answers to images float32 ``[n,C,H,W]`` in 0..1, in their order."""
+        ...
 
 
 def to_grid(x: Tensor) -> Tensor:
@@ -91,7 +99,7 @@ class QueryPlan:
         yield from map(self.images, range(self.views) if views is None else views)
 
 
-def ask(model: Model, plan: QueryPlan, classes: int | None = None) -> tuple[Tensor, Kind]:
+def ask(model: Answering, plan: QueryPlan, classes: int | None = None) -> tuple[Tensor, Kind]:
     """Ask ``model`` every query of the plan.
 
     Returns:

@@ -19,8 +19,9 @@ DECISIONS = {
     "independent": ("✔", "independent"),
     "inconclusive": ("?", "inconclusive"),
     "invalid": ("!", "invalid"),
+    "unavailable": ("-", "unavailable"),
 }
-ORDER = ("piracy", "inconclusive", "independent", "invalid")
+ORDER = ("piracy", "inconclusive", "independent", "invalid", "unavailable")
 
 
 def p_text(value: float | None) -> str:

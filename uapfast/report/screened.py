@@ -18,7 +18,7 @@ from uapfast.reference import Reference
 from uapfast.screening.population import Population
 from uapfast.screening.rows import COLUMNS, SCHEMA_VERSION
 
-ORDER = {"piracy": 0, "inconclusive": 1, "independent": 2, "invalid": 3}
+ORDER = {"piracy": 0, "inconclusive": 1, "independent": 2, "invalid": 3, "unavailable": 4}
 KEY = b"uapfast"
 Row = dict[str, Any]
 

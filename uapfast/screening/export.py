@@ -55,7 +55,7 @@ class Summary:
     @property
     def exit_code(self) -> int:
         """1 if any row is piracy; else 3 if any is inconclusive, 4 if any is invalid, 0."""
-        codes = {"piracy": 1, "inconclusive": 3, "invalid": 4}
+        codes = {"piracy": 1, "inconclusive": 3, "invalid": 4, "unavailable": 5}
         return next((code for decision, code in codes.items() if self.decisions.get(decision)), 0)
 
     def to_dict(self) -> dict[str, Any]:

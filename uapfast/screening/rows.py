@@ -37,7 +37,10 @@ COLUMNS = (
     Column("arch", "string", False, "architecture SPEC"),
     Column("sha256", "string", True, "of the tensors (names, dtypes, shapes, bytes); null if unreadable"),
     Column(
-        "decision", "string", False, "piracy, independent, inconclusive or invalid; piracy needs q <= fdr"
+        "decision",
+        "string",
+        False,
+        "piracy (needs q <= fdr), independent, inconclusive, invalid or unavailable",
     ),
     Column("p_value", "float64", True, "the larger of p_candidate and p_suspect, on the views used"),
     Column("p_candidate", "float64", True, "candidate side: the victim among its twins; null without twins"),

@@ -11,11 +11,12 @@ from torch import Tensor
 from uapfast.method.fingerprint import ask, only_labels, reduce_classes
 from uapfast.models.model import Model, as_model
 from uapfast.reference import Reference, as_reference
+from uapfast.suspects.base import Suspect
 
 
 def as_suspect(
     reference: Reference, suspect: Any, output: str = "auto", device: str = "cpu"
-) -> tuple[Model, list[str]]:
+) -> tuple[Model | Suspect, list[str]]:
     """A suspect as something to ask, and what is assumed of it.
 
     A module that comes without mean and std is asked with the victim's, as a copy of it has to be. One that
@@ -24,6 +25,8 @@ def as_suspect(
     Raises:
         InputError: not something that answers.
     """
+    if isinstance(suspect, Suspect):
+        return suspect, list(suspect.notes)
     model, own = as_model(suspect, output=output, device=device), reference.preprocessing
     notes = list(model.notes)
     if own is None or model.module is None or model.preprocessing is not None:

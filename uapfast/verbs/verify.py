@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from uapfast.config import ALPHA, check
-from uapfast.errors import SuspectError
+from uapfast.errors import SuspectError, UnavailableError
 from uapfast.examination import Design, Examination
+from uapfast.method.fingerprint import Answering
 from uapfast.method.sequential import Looks
-from uapfast.models.model import Model
 from uapfast.reference import Reference, as_reference
+from uapfast.suspects.base import Suspect
 from uapfast.types import Verdict
 from uapfast.verbs.encode import as_suspect
 
@@ -33,7 +34,8 @@ def verify(
 
     Args:
         reference: from :func:`uapfast.generate` or :func:`uapfast.load`, or its file.
-        suspect: as :func:`uapfast.encode`.
+        suspect: as :func:`uapfast.encode`; one whose queries cost somebody something
+            (:class:`uapfast.suspects.base.Suspect`) is asked look by look, and no more than is needed.
         alpha: level of a conviction on each side, in (0, 0.5); see docs/verdicts.md for what it bounds.
         output: what the suspect answers with, or ``auto``.
         class_order: for each class of the reference, the suspect's class that means it; the same if None.
@@ -51,7 +53,9 @@ def verify(
     check(good, "verify", "alpha", "a level in (0, 0.5)", repr(alpha))
     reference = as_reference(reference, "verify")
     model, notes = as_suspect(reference, suspect, output, device)
-    design = Design(reference, Looks.single(reference.plan.views))
+    views, costly = reference.plan.views, isinstance(model, Suspect) and model.costly
+    early = costly and reference.encoder == "lineage"
+    design = Design(reference, Looks.default(views) if early else Looks.single(views))
     examination = Examination(
         design,
         alpha=alpha,
@@ -69,12 +73,14 @@ def verify(
     return verdict
 
 
-def _ask(examination: Examination, model: Model) -> None:
+def _ask(examination: Examination, model: Answering) -> None:
     """Ask what is due."""
     try:
         answers = model.answers_to(examination.images(), examination.design.reference.classes)
     except SuspectError as exc:
         examination.fail(exc)
+    except UnavailableError as exc:
+        examination.lose(exc)
     else:
         examination.take(answers)
 

@@ -3,8 +3,8 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const C = data.columns, S = data.strings, PAGE = 100, count = C.name.length;
-  const order = ["piracy", "inconclusive", "independent", "invalid"];
-  const marks = { piracy: "✖", inconclusive: "?", independent: "✔", invalid: "!" };
+  const order = ["piracy", "inconclusive", "independent", "invalid", "unavailable"];
+  const marks = { piracy: "✖", inconclusive: "?", independent: "✔", invalid: "!", unavailable: "–" };
   const $ = (id) => document.getElementById(id);
   const said = (name, i) => (C[name][i] < 0 ? null : S[C[name][i]]);
   const many = new Set(C.reference).size > 1;

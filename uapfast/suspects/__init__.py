@@ -1,0 +1,1 @@
+"""Suspects: whatever answers, one kind a file (:mod:`uapfast.suspects.base` says what each has to do)."""

@@ -1,0 +1,97 @@
+"""What every kind of suspect is: something that answers images, with what is known of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uapfast.models.answers import Answers, detect, unpack
+
+BATCH = 64  # images asked at a time, unless a kind has a size of its own
+
+
+class Suspect(ABC):
+    """Something that answers images. A new kind is one file with a subclass.
+
+    Attributes:
+        name: shown in errors and tables.
+        sha256: of its weights or its file; None where it has none to show (an endpoint, a callable).
+        output: what it answers with: ``auto``, ``logits``, ``probabilities`` or ``labels``.
+        notes: what a reader of the verdict has to know of how it was loaded or asked; plain sentences.
+        costly: whether queries cost somebody something: then a verdict asks look by look, and stops early.
+        batch_size: images a call.
+        source: what it is, for the record; JSON types, never a secret.
+    """
+
+    name: str
+    sha256: str | None = None
+    output: str = "auto"
+    notes: tuple[str, ...] = ()
+    costly: bool = False
+    batch_size: int = BATCH
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What it is, for the record."""
+        return {"kind": type(self).__name__.lower(), "name": self.name}
+
+    @abstractmethod
+    def answer(self, images: Tensor) -> Any:
+        """What it returns for one batch, float32 ``[n,C,H,W]`` in 0..1: anything that ``detect`` understands.
+
+        Raises:
+            SuspectError: it answers in a way that cannot be used.
+            UnavailableError: it does not answer now.
+            Exception: whatever is wrong on the asker's side, as it is.
+        """
+
+    def answers_to(self, chunks: Iterable[Tensor], classes: int | None = None) -> Answers:
+        """Ask for images that come in chunks, in batches of at most ``batch_size``, in their order.
+
+        Args:
+            chunks: float32 ``[n,C,H,W]`` in 0..1.
+            classes: K expected, or None.
+
+        Raises:
+            as :meth:`answer`; OutputError where the kind of answer cannot be told.
+        """
+        parts, rows = [], 0
+        for images in _batches(chunks, self.batch_size):
+            found = unpack(self.answer(images), self.name, len(images), self.output)
+            parts.append(found.detach().to("cpu"))
+            rows += len(images)
+        return detect(torch.cat(parts), self.name, rows=rows, classes=classes, output=self.output)
+
+    def close(self) -> None:  # noqa: B027, most kinds hold nothing
+        """Give back what it holds: processes, connections."""
+
+    def __enter__(self) -> Suspect:
+        """Itself; closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+
+def _batches(chunks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """The same images in batches of ``size``, the last smaller."""
+    held: list[Tensor] = []
+    count = 0
+    for chunk in chunks:
+        while len(chunk):
+            part, chunk = chunk[: size - count], chunk[size - count :]
+            held.append(part)
+            count += len(part)
+            if count == size:
+                yield torch.cat(held)
+                held, count = [], 0
+    if held:
+        yield torch.cat(held)
+
+
+__all__ = ["BATCH", "Suspect"]
