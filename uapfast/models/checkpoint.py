@@ -125,6 +125,6 @@ def load_model(
     """
     path = Path(weights)
     state = read_weights(path)
-    module = resolve_arch(spec, base=base)()
+    module = resolve_arch(spec, base=base, anew=True)()  # with no other's globals
     fill(module, state, path)
     return Model(module, name=name or path.stem, mean=mean, std=std, device=device, output=output, arch=spec)
