@@ -75,6 +75,8 @@ def screen_lines(summary: dict[str, Any]) -> list[str]:
     out = [f"{summary['suspects']} suspects, {rows} rows"]
     out += [f"  {d:<12} {decisions[d]:>7}  {_NOTE[d]}" for d in _NOTE if decisions.get(d)]
     out += [f"  {name}: {count}" for name, count in sorted(summary["errors"].items())]
+    if changed := summary.get("code_changed"):
+        out.append(f"asked again because the code of their architecture changed: {changed} rows")
     full = summary["queries_full"]
     if full:
         out.append(f"queries: {summary['queries_used']} of {full} ({summary['queries_used'] / full:.0%})")

@@ -38,6 +38,8 @@ class Summary:
         queries_used: asked, over all rows.
         queries_full: that full budgets would have asked.
         populations: by the reference's SHA-256.
+        code_changed: rows of an earlier run that were asked again because the code of their architecture
+            (:mod:`uapfast.models.code`) is another one now.
     """
 
     suspects: int
@@ -47,6 +49,7 @@ class Summary:
     queries_used: int
     queries_full: int
     populations: dict[str, Population]
+    code_changed: int = 0
 
     @property
     def exit_code(self) -> int:

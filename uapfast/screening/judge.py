@@ -18,6 +18,7 @@ from uapfast.method.sequential import Stop, Stopper
 from uapfast.models.answers import Kind, detect
 from uapfast.screening.panel import Asked, Mode, Panel, shape_of
 from uapfast.screening.plan import Suspect
+from uapfast.screening.proof import agree
 from uapfast.screening.reader import Loaded
 from uapfast.screening.rows import Row, one_line
 from uapfast.screening.skeletons import Skeleton, Skeletons
@@ -173,53 +174,107 @@ class Case:
         )
 
 
-def judge(panel: Panel, skeletons: Skeletons, suspect: Suspect, loaded: Loaded) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What came of one suspect.
+
+    Attributes:
+        rows: one for each reference.
+        lent: they rest on a network that others had before.
+        refuted: that network turned out to answer otherwise than a new one.
+    """
+
+    rows: list[Row]
+    lent: bool = False
+    refuted: bool = False
+
+
+def judge(panel: Panel, skeletons: Skeletons, suspect: Suspect, loaded: Loaded) -> Judged:
     """Fill the suspect's architecture with its weights, ask, and decide for every reference.
 
     Raises:
         UapfastError: weights that do not fit or are not finite.
         Exception: whatever a network or its factory raises where nobody expects it.
     """
+    proof, agreed, refuted = skeletons.proof(suspect), None, False
     with skeletons.borrow(suspect) as skeleton:
+        if skeleton.is_new:
+            found = _Asking(panel, skeleton, suspect, loaded, False)
+            if not (settled := skeleton.settled()):
+                proof.refute()
+            return Judged(found.rows(), refuted=not settled)
+        how = proof.begin(loaded.sha256, skeleton.holds)
+        try:
+            if how != "own":
+                lent = _Asking(panel, skeleton, suspect, loaded, how == "both")
+                if skeleton.settled() and how == "lent":
+                    return Judged(lent.rows(), lent=True)
+            with skeletons.borrow(suspect, own=True) as new:
+                found = _Asking(panel, new, suspect, loaded, how == "both")
+                if how != "own":
+                    agreed = skeleton.in_place and found.agrees_with(lent)
+                    refuted = not agreed
+        finally:
+            if how != "own":
+                proof.end(agreed)
+    return Judged(found.rows(), refuted=refuted)
+
+
+class _Asking:
+    """One suspect asked on one network; ``keep`` its answers, to compare them."""
+
+    def __init__(
+        self, panel: Panel, skeleton: Skeleton, suspect: Suspect, loaded: Loaded, keep: bool
+    ) -> None:
+        self._panel, self._loaded, self._keep = panel, loaded, keep
         start = time.perf_counter()
         skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)
-        spent = {"seconds_read": loaded.seconds, "seconds_load": time.perf_counter() - start}
-        cases, forward = _ask(panel, skeleton, suspect)
-        if not skeleton.settled():
-            skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)
-            cases, forward = _ask(panel, skeleton, suspect)
-    spent["seconds_forward"] = forward
-    return [case.row(panel, loaded.sha256, **spent) for case in cases]
+        skeleton.holds = loaded.sha256
+        self._spent = {"seconds_read": loaded.seconds, "seconds_load": time.perf_counter() - start}
+        self._answers: list[Tensor] = []
+        self._cases = [Case(asked, suspect) for asked in panel.asked]
+        self._spent["seconds_forward"] = self._ask(skeleton)
+
+    def _ask(self, skeleton: Skeleton) -> float:
+        panel, forward = self._panel, 0.0
+        shapes = list(dict.fromkeys(shape_of(a) for a in panel.asked))
+        for stage in range(panel.stages):
+            for shape in shapes:
+                live = [c for c in self._cases if c.open and shape_of(c.asked) == shape]
+                live = [c for c in live if stage < len(c.asked.looks.views)]
+                if live:
+                    forward += self._ask_stage(skeleton, live, stage)
+        return forward
+
+    def _ask_stage(self, skeleton: Skeleton, live: list[Case], stage: int) -> float:
+        """One stage of all references whose queries have one shape, in common batches; returns seconds."""
+        start = time.perf_counter()
+        counts = [c.asked.asked(len(c.asked.stage(stage))) for c in live]
+        parts = (c.asked.images(view) for c in live for view in c.asked.stage(stage))
+        try:
+            values = skeleton.answer(parts, sum(counts), live[0].suspect.name)
+        except SuspectError as exc:
+            for case in live:
+                case.error = exc
+            return time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        if self._keep:
+            self._answers.append(values)
+        for case, part in zip(live, torch.split(values, counts), strict=True):
+            case.take(part, stage)
+        return seconds
+
+    def agrees_with(self, other: _Asking) -> bool:
+        """Whether another network gave the same answers, and failed where this one did."""
+        settings = self._panel.settings
+        errors = ([str(case.error) for case in asking._cases] for asking in (self, other))
+        if not agree(self._answers, other._answers, settings.device, settings.precision):
+            return False
+        return next(errors) == next(errors)
+
+    def rows(self) -> list[Row]:
+        """One for each reference."""
+        return [case.row(self._panel, self._loaded.sha256, **self._spent) for case in self._cases]
 
 
-def _ask(panel: Panel, skeleton: Skeleton, suspect: Suspect) -> tuple[list[Case], float]:
-    cases = [Case(asked, suspect) for asked in panel.asked]
-    shapes = list(dict.fromkeys(shape_of(a) for a in panel.asked))
-    forward = 0.0
-    for stage in range(panel.stages):
-        for shape in shapes:
-            live = [c for c in cases if c.open and shape_of(c.asked) == shape]
-            live = [c for c in live if stage < len(c.asked.looks.views)]
-            if live:
-                forward += _ask_stage(skeleton, live, stage)
-    return cases, forward
-
-
-def _ask_stage(skeleton: Skeleton, live: list[Case], stage: int) -> float:
-    """One stage of all references whose queries have one shape, in common batches; returns seconds."""
-    start = time.perf_counter()
-    counts = [c.asked.asked(len(c.asked.stage(stage))) for c in live]
-    parts = (c.asked.images(view) for c in live for view in c.asked.stage(stage))
-    try:
-        values = skeleton.answer(parts, sum(counts), live[0].suspect.name)
-    except SuspectError as exc:
-        for case in live:
-            case.error = exc
-        return time.perf_counter() - start
-    seconds = time.perf_counter() - start
-    for case, part in zip(live, torch.split(values, counts), strict=True):
-        case.take(part, stage)
-    return seconds
-
-
-__all__ = ["base_row", "failed_rows", "judge"]
+__all__ = ["Judged", "base_row", "failed_rows", "judge"]

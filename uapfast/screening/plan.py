@@ -48,7 +48,7 @@ class Suspect:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     output: str = field(default="auto")
-    code: str | None = None
+    code: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Check the fields; raises ``InputError``."""
