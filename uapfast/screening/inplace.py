@@ -126,6 +126,15 @@ def some_outside(flat: Tensor, targets: Mapping[str, Tensor]) -> bool:
     return any(t.is_floating_point() and t.numel() > 0 and n not in inside for n, t in targets.items())
 
 
+def differs(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str | None:
+    """Name of one of ``tensors`` that ``state`` does not have as it is, cast; or None."""
+    for name, tensor in tensors.items():
+        mine = state.get(name)
+        if mine is None or not torch.equal(mine, tensor.to(mine.device, mine.dtype)):
+            return name
+    return None
+
+
 def size_of(module: nn.Module) -> int:
     """Bytes of parameters and buffers."""
     return sum(t.numel() * t.element_size() for t in everything(module))
@@ -153,6 +162,7 @@ __all__ = [
     "alias",
     "changes_with_mode",
     "check_size",
+    "differs",
     "everything",
     "flatten",
     "layout",

@@ -20,7 +20,6 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -29,22 +28,21 @@ from uapfast.errors import InputError, ModelError, SuspectError, UapfastError
 from uapfast.models.answers import as_tensor
 from uapfast.models.checkpoint import fill
 from uapfast.models.model import frozen
-from uapfast.models.registry import arch_file, resolve_arch
 from uapfast.screening.batches import BATCH, batch_size, batches
+from uapfast.screening.building import build_network
 from uapfast.screening.inplace import (
     alias,
     changes_with_mode,
-    check_size,
+    differs,
     everything,
     flatten,
     layout,
     own_places,
     plain,
     size_of,
-    size_unbuilt,
     some_outside,
 )
-from uapfast.screening.plan import Suspect, code_of
+from uapfast.screening.plan import Suspect
 from uapfast.screening.precision import ask
 from uapfast.screening.proof import Proof
 from uapfast.screening.reader import Shapes
@@ -104,17 +102,7 @@ class Skeleton:
         self._asked = self._settled = False
 
     def _build(self) -> nn.Module:
-        suspect = self._suspect
-        base = Path(suspect.base) if suspect.base else None
-        factory = resolve_arch(suspect.arch, base=base, anew=True)
-        if arch_file(suspect.arch, base=base) is None:  # a manifest may name it: look before it is built
-            check_size(size_unbuilt(factory), suspect.arch)
-        built = factory()
-        check_size(size_of(built), suspect.arch)
-        if suspect.code is not None and code_of(suspect) != suspect.code:
-            rule = f"the code that it was when the screen began ({suspect.arch}; screen again)"
-            raise ModelError("screen", "arch", rule, "changed or other code")
-        return built
+        return build_network(self._suspect)
 
     @property
     def _inner(self) -> nn.Module:
@@ -170,20 +158,13 @@ class Skeleton:
         self.module = frozen(self.module, suspect.mean, suspect.std, self.device)
         self.in_place = in_place
         if self.in_place:
-            why = holds_more(self.module) or self._changed_by_freezing(tensors)
+            changed = differs(self._inner.state_dict(), tensors)
+            why = holds_more(self.module) or (f"eval() changes {changed}" if changed else None)
             if why is not None:
                 log.debug("screen: %s is built for every suspect: %s", suspect.arch, why)
                 self.in_place = False
             else:
                 self._picture = Picture(self.module)
-
-    def _changed_by_freezing(self, tensors: Mapping[str, Tensor]) -> str | None:
-        state = self._inner.state_dict()
-        for name, tensor in tensors.items():
-            mine = state.get(name)
-            if mine is None or not torch.equal(mine, tensor.to(mine.device, mine.dtype)):
-                return f"eval() changes {name}"
-        return None
 
     def _takes_more(self) -> bool:
         """Whether weights may be copied into it now; its memory is made ready for that."""
