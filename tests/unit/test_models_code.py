@@ -151,6 +151,7 @@ def test_code_that_was_executed_anew_is_forgotten_with_its_network(tmp_path):
         "def net():\n    return Net(1, 1)\n"
     )
     (tmp_path / "near.py").write_text("n = 0\n")
+    gc.collect()  # what other tests have left
     before = {name for name in sys.modules if name.startswith(PREFIX)}
     net = copy.deepcopy(resolve_arch(f"{tmp_path / 'net.py'}:net", anew=True)())
     gc.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from torch import nn
@@ -10,6 +11,11 @@ from uapfast.errors import ModelError
 from uapfast.models.registry import arch_file, resolve_arch
 from uapfast.screening.inplace import check_size, size_of, size_unbuilt
 from uapfast.screening.plan import Suspect, code_of
+
+
+@lru_cache(maxsize=1024)
+def _size(arch: str) -> int:
+    return size_unbuilt(resolve_arch(arch))
 
 
 def build_network(suspect: Suspect) -> nn.Module:
@@ -23,7 +29,7 @@ def build_network(suspect: Suspect) -> nn.Module:
     base = Path(suspect.base) if suspect.base else None
     factory = resolve_arch(suspect.arch, base=base, anew=True)
     if arch_file(suspect.arch, base=base) is None:  # a manifest may name it: look before it is built
-        check_size(size_unbuilt(factory), suspect.arch)
+        check_size(_size(suspect.arch), suspect.arch)
     built = factory()
     check_size(size_of(built), suspect.arch)
     if suspect.code is not None and code_of(suspect) != suspect.code:

@@ -200,9 +200,7 @@ def judge(panel: Panel, skeletons: Skeletons, suspect: Suspect, loaded: Loaded) 
     with skeletons.borrow(suspect) as skeleton:
         if skeleton.is_new:
             found = _Asking(panel, skeleton, suspect, loaded, False)
-            if not (settled := skeleton.settled()):
-                proof.refute()
-            return Judged(found.rows(), refuted=not settled)
+            return Judged(found.rows(), refuted=not skeleton.settled() and proof.refute())
         how = proof.begin(loaded.sha256, skeleton.holds)
         try:
             if how != "own":

@@ -91,9 +91,11 @@ class Proof:
             self._proven = self._proven or bool(agreed)
             self.refuted = self.refuted or agreed is False
 
-    def refute(self) -> None:
-        """Every suspect gets a network of its own from now on."""
-        self.end(False)
+    def refute(self) -> bool:
+        """Every suspect gets a network of its own from now on; returns whether that is new."""
+        with self._lock:
+            known, self.refuted = self.refuted, True
+            return not known
 
 
 __all__ = ["ONE_IN", "How", "Proof", "agree", "is_sampled"]

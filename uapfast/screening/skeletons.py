@@ -34,7 +34,6 @@ from uapfast.screening.inplace import (
     alias,
     changes_with_mode,
     differs,
-    everything,
     flatten,
     layout,
     own_places,
@@ -97,7 +96,7 @@ class Skeleton:
         self._flat: Tensor | None = None
         self._targets: dict[str, Tensor] = {}
         self._loose, self._moves = False, changes_with_mode(self.module)
-        self._where: list[int] = []
+        self._where: list[tuple[Mapping[str, Tensor | None], str, Tensor, int]] = []
         self._picture: Picture | None = None
         self._asked = self._settled = False
 
@@ -180,10 +179,11 @@ class Skeleton:
         same = own_places(self._flat, self._targets) == self.shapes.places
         self.in_place = alias(self._inner, self._targets) and same
         self._loose = some_outside(self._flat, self._targets)
-        self._where = self._places()
+        parts = [d for part in self.module.modules() for d in (part._parameters, part._buffers)]
+        self._where = [(d, n, t, t.data_ptr()) for d in parts for n, t in d.items() if t is not None]
 
-    def _places(self) -> list[int]:
-        return [t.data_ptr() for t in everything(self.module)]
+    def _has_moved(self) -> bool:
+        return any(d.get(n) is not t or t.data_ptr() != place for d, n, t, place in self._where)
 
     def _after_copy(self) -> None:
         """What ``eval()`` makes of weights is made anew."""
@@ -211,7 +211,7 @@ class Skeleton:
         if not self.in_place:
             return False
         if self._settled:
-            self.in_place = self._where == self._places()
+            self.in_place = not self._has_moved()
         else:
             assert self._picture is not None
             self._settled = self.in_place = self._picture.is_still(self.module)
@@ -304,7 +304,7 @@ class Skeletons:
 
         Args:
             suspect: whose.
-            own: a new one, as always where the network was refuted.
+            own: a new one for this suspect alone, as always where the network was refuted.
         """
         if own:  # asked once more: the time limit is for each time
             self._watch.begin()
@@ -313,6 +313,8 @@ class Skeletons:
         if skeleton is None:
             with self._alone(suspect):  # a user's factory need not be safe in several threads
                 skeleton = self._build(suspect)
+        if own:
+            skeleton.in_place = False
         try:
             yield skeleton
         except UapfastError:  # about the suspect; the next one's weights replace its
