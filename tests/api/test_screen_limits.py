@@ -20,6 +20,7 @@ from uapfast.config import GIVEN_UP
 from uapfast.errors import InputError, TimeLimitError
 from uapfast.screening import pipeline, run
 from uapfast.screening.engines import holds, late
+from uapfast.screening.panel import Panel, Settings
 from uapfast.screening.plan import Suspect
 from uapfast.screening.reader import Shapes, Slot, read_checkpoint
 from uapfast.screening.skeletons import Skeletons
@@ -271,3 +272,31 @@ def test_skeletons_of_a_thread_that_was_given_up_are_not_lent_again(world):
     with skeletons.borrow(world.suspects[0]):
         pass
     assert len(skeletons._idle) == 1
+
+
+def test_a_read_that_ends_after_its_suspect_was_given_up_changes_nothing(world, monkeypatch):
+    """The suspect's heir and others with the same tensors are asked as if it had never ended."""
+    panel = Panel.of(world.references, Settings(1e-3, workers=1, timeout=LIMIT))
+    inside, release = threading.Event(), threading.Event()
+    line = pipeline._Line(panel, 1)
+    real = line.lanes.read
+
+    def slow(*given):
+        inside.set()
+        release.wait(20)
+        return real(*given)
+
+    monkeypatch.setattr(line.lanes, "read", slow)
+    suspect = world.suspects[0]
+    item = pipeline.Item(suspect, suspect.stamp(), slot=line.slots.pop())
+    line.under_way.add(item)
+    line.to_read.put(item)
+    assert inside.wait(20)
+    thread = item.thread
+    heir = line._give_up(item)
+    release.set()
+    thread.join(20)
+    assert heir is not None and item.loaded is None and heir.loaded is None and not line.endless
+    assert heir.rows is not None and "read within" in str(heir.rows[0].error_message)
+    assert line.events.empty()
+    line.stop()

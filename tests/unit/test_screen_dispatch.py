@@ -362,3 +362,17 @@ def test_a_network_that_cannot_be_built_costs_few_workers(kind):
     if kind == "build":
         assert "must be built within" in str(done["build1999"].rows[0].error_message)
         assert holds(done["build1999"].stamp, "stamp build1999", 1.0)
+
+
+def test_what_rests_on_reuse_is_told_and_so_are_its_copies():
+    class Lending(Scripted):
+        def step(self, fake: Fake) -> Told | str | None:
+            told = super().step(fake)
+            if isinstance(told, Told) and told.rows:
+                name = told.rows[0].name
+                return told._replace(lent=name.startswith("good"), refuted=name.startswith("goodr"))
+            return told
+
+    done = play(["good1=a", "good2=a", "goodr=b", "own=c"], Lending(), workers=1, known=lambda *_: None)
+    assert {d.suspect.name for d in done if d.lent} == {"good1=a", "good2=a", "goodr=b"}
+    assert [d.suspect.name for d in done if d.refuted] == ["goodr=b"]

@@ -260,3 +260,32 @@ def test_names_that_are_no_text_are_kept(tmp_path):
         assert [s for s, _ in store.pending()] == [odd]
         store.add([(odd, "-", rows(odd))])
         assert [r.name for r in store.rows("r1")] == ["\\udcff.pt"]
+
+
+def test_what_rests_on_a_refuted_network_goes_with_its_copies_and_is_known_ever_after(tmp_path):
+    some = suspects(4)
+    other = Suspect("/nowhere/x.pt", "uapfast:cnn-small?size=8")
+    with open_store(tmp_path / "s") as store:
+        store.set_plan([*some, other])
+        network = next(s for s, _ in store.pending()).network
+        kept = [(s, s.stamp(), rows(s, sha256="same" if i > 1 else s.name)) for i, s in enumerate(some)]
+        store.add([*kept[:3], (other, other.stamp(), rows(other, sha256="same"))], [(network, "same")])
+        store.add(kept[3:])  # the same tensors, adopted later
+        assert store.counts() == (5, 5) and store.refuted() == frozenset()
+        assert store.refute(network) == 2 * len(REFERENCES)
+        assert [s.name for s, _ in store.pending()] == ["2.pt", "3.pt"]
+        assert store.refute(network) == 0
+    with open_store(tmp_path / "s") as store:
+        assert store.refuted() == {network}
+    with open_store(tmp_path / "s", resume=False) as store:
+        store.set_plan(some)
+        assert store.refuted() == frozenset()
+
+
+def test_rows_of_other_code_are_pending_and_counted(tmp_path):
+    (one, two) = suspects(2)
+    with open_store(tmp_path / "s") as store:
+        store.set_plan([one, two])
+        store.add((s, s.stamp(), rows(s)) for s in (replace(one, code="old"), two))
+        assert [s for s, _ in store.pending()] == [one] and store.recoded == len(REFERENCES)
+        assert store.same_tensors(two, two.name) and store.same_tensors(one, one.name) is None

@@ -81,6 +81,8 @@ def screen_lines(summary: dict[str, Any]) -> list[str]:
         names = ", ".join(one_line(n, 60) for n in summary["skipped_names"])
         more = ", ..." if summary["skipped"] > len(summary["skipped_names"]) else ""
         out.append(f"skipped, no weights by name or first bytes: {summary['skipped']} files ({names}{more})")
+    if changed := summary.get("code_changed"):
+        out.append(f"asked again because the code of their architecture changed: {changed} rows")
     full = summary["queries_full"]
     if full:
         out.append(f"queries: {summary['queries_used']} of {full} ({summary['queries_used'] / full:.0%})")

@@ -131,8 +131,17 @@ def load_model(
     """
     path = Path(weights)
     state = read_weights(path)
-    module = resolve_arch(spec, base=base)()
+    module = resolve_arch(spec, base=base, anew=True)()  # with no other's globals
     notes = fill(module, state, path)
-    model = Model(module, name=name or path.stem, mean=mean, std=std, device=device, output=output, arch=spec)
+    model = Model(
+        module,
+        name=name or path.stem,
+        mean=mean,
+        std=std,
+        device=device,
+        output=output,
+        arch=spec,
+        own=True,
+    )
     model.notes = (*notes, *model.notes)
     return model

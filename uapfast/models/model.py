@@ -70,6 +70,7 @@ class Model:
             vary; a callable's is not, since a query may cost money.
         numpy: hand a callable numpy arrays instead of tensors.
         arch: SPEC that the module was made from, for the record.
+        own: whether a module is given away: it is then frozen itself, and not copied.
 
     Attributes:
         module: frozen copy in eval mode, preprocessing included; None for a callable.
@@ -96,6 +97,7 @@ class Model:
         batch_size: int = 256,
         numpy: bool = False,
         arch: str | None = None,
+        own: bool = False,
     ) -> None:
         if not callable(target):
             raise InputError("Model", "model", "an nn.Module or a callable", type(target).__name__)
@@ -115,22 +117,24 @@ class Model:
         self._call = target
         self._guard: Guard | None = None
         if isinstance(target, nn.Module):
-            self._take(target, mean, std)
+            self._take(target, mean, std, own)
         elif mean is not None or std is not None:
             raise InputError("Model", "mean and std", "for modules only (a callable does its own)", self.name)
 
-    def _take(self, target: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    def _take(
+        self, target: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, own: bool
+    ) -> None:
         check_ready(target)
-        made = Duplicate(target)
-        self.module = settled(made.module, mean, std, self.device)
+        made = None if own else Duplicate(target)
+        sha256 = tensors_sha256(target) if has_state(target) and not (made and made.outside) else None
+        self.module = settled(target if made is None else made.module, mean, std, self.device)
         note = batch_note(self.module)
         self.apart, self.notes = note is not None, () if note is None else (note,)
-        if has_state(target) and not made.outside:
-            self.sha256 = tensors_sha256(target)
+        self.sha256 = sha256
         if mean is not None and std is not None:
             self.preprocessing = {"mean": list(map(float, mean)), "std": list(map(float, std))}
         self._call = self.module  # the caller's may go
-        self._guard = Guard(target, self.module) if made.loose else None
+        self._guard = Guard(target, self.module) if made is not None and made.loose else None
 
     def with_preprocessing(self, mean: Sequence[float], std: Sequence[float]) -> Model:
         """The same module behind ``(x - mean) / std``; it must have none yet.
@@ -277,14 +281,6 @@ def _statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> tu
     return list(mean), list(std)
 
 
-def frozen(
-    target: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, device: torch.device
-) -> nn.Module:
-    """A copy in eval mode without gradients; the caller's module stays as it is."""
-    check_ready(target)
-    return settled(Duplicate(target).module, mean, std, device)
-
-
 def settled(
     module: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, device: torch.device
 ) -> nn.Module:
@@ -337,7 +333,6 @@ __all__ = [
     "answer",
     "as_model",
     "even",
-    "frozen",
     "settled",
     "tensors_sha256",
 ]

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 from torch import nn
 
 from uapfast.errors import MissingDependency, ModelError
+from uapfast.models.code import executed_sha256
 from uapfast.models.nets import NETS, SMALLEST
 from uapfast.models.userfile import load_function
 
@@ -31,7 +32,7 @@ def _bad(rule: str, got: object) -> ModelError:
     return ModelError("arch", "SPEC", rule, got)
 
 
-def resolve_arch(spec: str, *, base: Path | None = None) -> Factory:
+def resolve_arch(spec: str, *, base: Path | None = None, anew: bool = False) -> Factory:
     """The factory that a spec names; calling it gives a new ``nn.Module``, freshly initialised.
 
     Args:
@@ -40,6 +41,7 @@ def resolve_arch(spec: str, *, base: Path | None = None) -> Factory:
             ``torchvision:resnet18?classes=10``. Nothing else is ever imported, and no network of a library
             is one that downloads anything: of torchvision image classifiers alone, of timm registered names.
         base: folder that a relative file is relative to; the current one by default.
+        anew: see :func:`uapfast.models.userfile.load_function`.
 
     Raises:
         ModelError: no such file, function, network or option; the message lists what there is. Calling
@@ -56,7 +58,8 @@ def resolve_arch(spec: str, *, base: Path | None = None) -> Factory:
     path = arch_file(spec, base=base)
     if path is None:
         raise _bad(RULE, repr(spec))
-    function = load_function(path, spec.rpartition(":")[2], where="arch", argument="SPEC")
+    name = spec.rpartition(":")[2]
+    function = load_function(path, name, where="arch", argument="SPEC", anew=anew)
     return partial(_build, function, spec)
 
 
@@ -64,6 +67,12 @@ def arch_file(spec: str, *, base: Path | None = None) -> Path | None:
     """The file of a spec ``FILE.py:NAME``; None for every other spec."""
     path, _, function = spec.rpartition(":")
     return (base or Path()) / path if path.endswith(".py") and function else None
+
+
+def code_sha256(spec: str, *, base: Path | None = None) -> str:
+    """SHA-256 of what a spec executes (:func:`uapfast.models.code.executed_sha256`)."""
+    kind = spec.partition(":")[0]
+    return executed_sha256(arch_file(spec, base=base), kind if kind in LIBRARY_OPTIONS else None)
 
 
 def _options(spec: str, query: str, allowed: dict[str, tuple[int, int]]) -> dict[str, int]:

@@ -6,32 +6,54 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
+import itertools
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from uapfast.errors import ModelError
+from uapfast.models.code import source_sha256
 
 PREFIX = "_uapfast_user_"
 _LOADING = threading.RLock()
+_NUMBERS = itertools.count(1)
 
 
-def load_function(path: Path, name: str, *, where: str, argument: str) -> Callable[..., Any]:
+class _Life:
+    """Keeps a module that was executed for one object importable as long as that object, or a copy, lives."""
+
+    def __init__(self, unique: str) -> None:
+        weakref.finalize(self, _forget, unique)
+
+    def __copy__(self) -> _Life:
+        return self
+
+    def __deepcopy__(self, _: object) -> _Life:
+        return self
+
+
+def load_function(
+    path: Path, name: str, *, where: str, argument: str, anew: bool = False
+) -> Callable[..., Any]:
     """A function of a Python file.
 
-    The file is executed under a name of its own made of its path and text, so that two files called
-    ``model.py`` never meet, and an edited file is read anew. Modules beside it can be imported, as
-    ``import layers`` or ``from .layers import Block``, at its top or inside the function.
+    The file is executed under a name of its own made of its path and source, so that two files called
+    ``model.py`` never meet, and an edited file, or one with an edited neighbour, is read anew. Modules
+    beside it can be imported, as ``import layers`` or ``from .layers import Block``, at its top or inside
+    the function.
 
     Args:
         path: of the file.
         name: of the function (or class).
         where: for errors.
         argument: for errors.
+        anew: execute the file once more, with globals of its own, even if it was before. What it
+            keeps in globals is then no other network's.
 
     Raises:
         ModelError: no such file or function, or the file fails.
@@ -40,7 +62,8 @@ def load_function(path: Path, name: str, *, where: str, argument: str) -> Callab
         path = path.resolve()
     except (OSError, ValueError, RuntimeError) as exc:  # a NUL, a loop of links
         raise ModelError(where, argument, "an existing Python file", f"{path!s:.100} ({exc})") from exc
-    module = _load(path, where, argument)
+    module = _load(path, where, argument, anew)
+    life = _Life(module.__name__) if anew else None
     found = getattr(module, name, None)
     if not callable(found):
         own = [n for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__]
@@ -50,18 +73,26 @@ def load_function(path: Path, name: str, *, where: str, argument: str) -> Callab
     @functools.wraps(found)
     def call(*args: Any, **kwargs: Any) -> Any:
         with _neighbours(path.parent):
-            return found(*args, **kwargs)
+            made = found(*args, **kwargs)
+        if life is not None and isinstance(getattr(made, "__dict__", None), dict):
+            made.__dict__["_uapfast_life"] = life
+        return made
 
     return call
 
 
-def _load(path: Path, where: str, argument: str) -> ModuleType:
+def _forget(unique: str) -> None:
+    for name in [n for n in list(sys.modules) if n == unique or n.startswith(unique + ".")]:
+        sys.modules.pop(name, None)
+
+
+def _load(path: Path, where: str, argument: str, anew: bool) -> ModuleType:
     try:
-        text = path.read_bytes()
+        text, source = path.read_bytes(), source_sha256(path)
     except OSError as exc:
         raise ModelError(where, argument, "an existing Python file", f"{path} ({exc.strerror})") from exc
-    digest = hashlib.sha256(os.fsencode(path) + b"\0" + text).hexdigest()[:16]
-    unique = PREFIX + digest
+    digest = hashlib.sha256(os.fsencode(path) + b"\0" + text + source.encode()).hexdigest()[:16]
+    unique = f"{PREFIX}{digest}_{next(_NUMBERS)}" if anew else PREFIX + digest
     with _LOADING:
         if unique in sys.modules:
             return sys.modules[unique]

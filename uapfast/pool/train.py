@@ -18,6 +18,7 @@ from uapfast.data import Dataset
 from uapfast.errors import InputError, ModelError, PoolError
 from uapfast.files import write_text
 from uapfast.models.checkpoint import fill, read_weights, save_weights
+from uapfast.models.code import source_sha256
 from uapfast.models.model import Preprocessed, tensors_sha256
 from uapfast.models.registry import arch_file
 from uapfast.pool.origin import fresh_model as fresh_model
@@ -71,9 +72,9 @@ class Context:
 
 
 def code_sha256(spec: str) -> str | None:
-    """SHA-256 of the file that ``FILE.py:NAME`` names; None for a spec without file."""
+    """SHA-256 of the file that ``FILE.py:NAME`` names, with what it imports from beside itself, or None."""
     path = arch_file(spec)
-    return None if path is None or not path.is_file() else sha256(path.read_bytes()).hexdigest()
+    return None if path is None or not path.is_file() else source_sha256(path)
 
 
 def make_model(job: Job, context: Context) -> str:

@@ -70,7 +70,8 @@ class DeviceSkeleton(Skeleton):
     """A skeleton on a stream of its own that waits for nothing but its answers.
 
     What it answers equals what a :class:`Skeleton` on the device answers. A network that is not replaced in
-    place, or that has not yet been seen to stay as it was loaded, is asked as there.
+    place, or that has not yet been seen to stay as it was loaded, or in which ``train()`` and ``eval()`` do
+    more than usual, is asked as there.
 
     Args:
         suspect: as there.
@@ -89,11 +90,14 @@ class DeviceSkeleton(Skeleton):
         start = super().__init__
         self.stream.now(lambda: start(suspect, str(device.place), precision))
         self._outside: list[Tensor] = []
-        if self.in_place:
-            low, high = self._flat.data_ptr(), self._flat.data_ptr() + self._flat.nbytes
-            every = [t for t in self._targets.values() if t.is_floating_point() and t.numel()]
-            self._outside = [t for t in every if not low <= t.data_ptr() < high]
-            self._total = self.stream.now(lambda: torch.zeros(1, dtype=torch.float32, device=device.place))
+
+    def _make_flat(self) -> None:
+        super()._make_flat()
+        assert self._flat is not None
+        low, high = self._flat.data_ptr(), self._flat.data_ptr() + self._flat.nbytes
+        every = [t for t in self._targets.values() if t.is_floating_point() and t.numel()]
+        self._outside = [t for t in every if not low <= t.data_ptr() < high]
+        self._total = torch.zeros(1, dtype=torch.float32, device=self.lanes.place)
 
     def load(
         self,
@@ -111,7 +115,7 @@ class DeviceSkeleton(Skeleton):
             self.stream.wait(arriving.ready)
         self._unchecked = None
         try:
-            if self.in_place and self._settled:
+            if not self.is_new and self._settled and self.stream.now(self._takes_more):
                 self._take_in_place(tensors, path, fits, flat)
             else:
                 plainly = super().load
@@ -124,6 +128,10 @@ class DeviceSkeleton(Skeleton):
         self, tensors: Mapping[str, Tensor], path: object, fits: Shapes | None, flat: Tensor | None
     ) -> None:
         tensors, names, flat = self.shapes.to_copy(tensors, path, fits, flat)
+        resident = self._flat
+        assert resident is not None
+        if self._moves:
+            self.stream.now(self.module.train)
         alike: dict[bool, tuple[list[Tensor], list[Tensor]]] = {True: ([], []), False: ([], [])}
         for name in names:
             target, tensor = self._targets[name], tensors[name]
@@ -133,15 +141,17 @@ class DeviceSkeleton(Skeleton):
 
         def copy() -> None:
             if flat is not None:
-                self._flat.copy_(flat)
+                resident.copy_(flat)
             for to, of in alike.values():  # one kernel for those of one type
                 if to:
                     torch._foreach_copy_(to, of, non_blocking=True)
-            torch.sum(self._flat, dim=0, keepdim=True, out=self._total)
+            torch.sum(resident, dim=0, keepdim=True, out=self._total)
             for t in self._outside:
                 self._total += t.sum().to(torch.float32)
 
         self.stream.do(copy)
+        if self._moves:
+            self.stream.now(self._after_copy)
         self._unchecked = (path,)
 
     def settled(self) -> bool:
@@ -156,7 +166,8 @@ class DeviceSkeleton(Skeleton):
     def answer(self, parts: Iterable[Tensor], count: int, name: str) -> Tensor:
         """As :meth:`Skeleton.answer`."""
         forward, rest = None, iter(parts)
-        if self.in_place and self._settled:
+        self._asked = True
+        if self.in_place and self._settled and not self._moves:
             first = next(rest)
             rest = itertools.chain([first], rest)
             forward = self._forward_for(batch_size(count), first)

@@ -185,7 +185,7 @@ class Board:
                 continue
             del hand.out[news.number]
             hand.done += 1
-            yield from self._end(ticket, news.rows, news.again)
+            yield from self._end(ticket, news)
 
     def _was_read(self, hand: Hand, ticket: Ticket) -> Iterator[Done]:
         assert ticket.sha256 is not None
@@ -213,15 +213,16 @@ class Board:
             ticket.key = key
         hand.ask.append(number)
 
-    def _end(self, ticket: Ticket, rows: Sequence[Row], again: bool) -> Iterator[Done]:
-        waiting = self._release(ticket)
-        yield Done(ticket.errand.suspect, AGAIN if again else ticket.errand.stamp, tuple(rows))
+    def _end(self, ticket: Ticket, news: Told) -> Iterator[Done]:
+        waiting, rows = self._release(ticket), news.rows or ()
+        stamp = AGAIN if news.again else ticket.errand.stamp
+        yield Done(ticket.errand.suspect, stamp, rows, news.lent, news.refuted)
         for other in waiting:
             if any(row.error_class for row in rows):
                 other.own = True
                 self._ready.append(other)
             else:
-                yield self._adopt(other, rows)
+                yield self._adopt(other, rows, news.lent)
 
     def _release(self, ticket: Ticket) -> list[Ticket]:
         """Those that wait for this one's answers."""
@@ -231,10 +232,10 @@ class Board:
         return waiting
 
     @staticmethod
-    def _adopt(ticket: Ticket, rows: Sequence[Row]) -> Done:
+    def _adopt(ticket: Ticket, rows: Sequence[Row], lent: bool = False) -> Done:
         suspect = ticket.errand.suspect
         moved = (row.moved_to(suspect.name, suspect.shown, seconds_read=ticket.seconds) for row in rows)
-        return Done(suspect, ticket.errand.stamp, tuple(moved))
+        return Done(suspect, ticket.errand.stamp, tuple(moved), lent)
 
     # -- without a worker --------------------------------------------------------------------------
     def expire(self, worker: int, busy: Busy, limit: float) -> Iterator[Done]:

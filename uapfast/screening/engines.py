@@ -41,11 +41,15 @@ class Done:
         suspect: who.
         stamp: of its file when it was read.
         rows: one for each reference.
+        lent: they rest on a network that others had before (:mod:`uapfast.screening.skeletons`).
+        refuted: so may no row of this network: those that did are to be asked again.
     """
 
     suspect: Suspect
     stamp: str
     rows: tuple[Row, ...]
+    lent: bool = False
+    refuted: bool = False
 
 
 class Engine(Protocol):

@@ -28,13 +28,18 @@ class Orders(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What a worker says of one suspect: read (no rows yet, it waits for orders), or at its end."""
+    """What a worker says of one suspect: read (no rows yet, it waits for orders), or at its end.
+
+    ``lent`` and ``refuted`` are those of :class:`uapfast.screening.engines.Done`.
+    """
 
     number: int
     sha256: str | None
     seconds: float
     rows: tuple[Row, ...] | None = None
     again: bool = False
+    lent: bool = False
+    refuted: bool = False
 
 
 class Busy(NamedTuple):

@@ -40,6 +40,8 @@ class Summary:
         populations: by the reference's SHA-256.
         skipped: files of a folder that are no suspects.
         skipped_names: the first few of them.
+        code_changed: rows of an earlier run that were asked again because the code of their architecture
+            (:mod:`uapfast.models.code`) is another one now.
     """
 
     suspects: int
@@ -51,6 +53,7 @@ class Summary:
     populations: dict[str, Population]
     skipped: int = 0
     skipped_names: tuple[str, ...] = ()
+    code_changed: int = 0
 
     @property
     def exit_code(self) -> int:

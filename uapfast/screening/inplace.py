@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,15 +28,44 @@ def plain(module: nn.Module) -> bool:
     )
 
 
+def changes_with_mode(module: nn.Module) -> bool:
+    """Whether ``train()`` and ``eval()`` may do more than to set ``training``."""
+
+    def more(part: nn.Module) -> bool:
+        kind = type(part)
+        plain = kind.train is nn.Module.train and kind.eval is nn.Module.eval
+        plain = plain and kind.__setattr__ is nn.Module.__setattr__
+        own = any(name in part.__dict__ for name in ("train", "eval"))
+        return own or not plain or isinstance(getattr(kind, "training", None), property)
+
+    return any(more(part) for part in module.modules())
+
+
 def everything(module: nn.Module) -> list[Tensor]:
     """Parameters and buffers, those that are in no state dict included."""
     return [*module.parameters(), *module.buffers()]
 
 
-def flatten(module: nn.Module, device: torch.device) -> Tensor:
-    """Move float32 weights into one tensor, so that one pass checks them all; returns it."""
+class Layout(NamedTuple):
+    """Where float32 weights go in one tensor of all of them.
+
+    Attributes:
+        moved: module and name of each, and its tensor.
+        starts: of each, in elements.
+        size: of the one tensor, in elements.
+        places: by name in the state dict, in bytes; those that share their place with no other.
+    """
+
+    moved: list[tuple[nn.Module, str, Tensor]]
+    starts: list[int]
+    size: int
+    places: dict[str, int]
+
+
+def layout(module: nn.Module) -> Layout:
+    """The layout of a network's weights; the same for every network that one factory makes."""
     owners = Counter(t.untyped_storage().data_ptr() for t in everything(module))
-    keys = set(module.state_dict())
+    state = module.state_dict(keep_vars=True)
 
     def fits(t: Tensor) -> bool:
         alone = owners[t.untyped_storage().data_ptr()] == 1  # tied weights stay where they are
@@ -46,15 +76,24 @@ def flatten(module: nn.Module, device: torch.device) -> Tensor:
     for prefix, part in module.named_modules():
         for name, t in [*part._parameters.items(), *part._buffers.items()]:
             listed = f"{prefix}.{name}" if prefix else name
-            if t is not None and listed in keys and id(t) not in seen and fits(t):
+            if t is not None and listed in state and id(t) not in seen and fits(t):
                 moved.append((part, name, t))
                 seen.add(id(t))
     starts, end = [], 0
     for _, _, t in moved:
         starts.append(end)
         end += -(-t.numel() // ALIGN) * ALIGN
-    flat = torch.zeros(end, dtype=torch.float32, device=device)
-    for (_, _, t), start in zip(moved, starts, strict=True):
+    place = {id(t): 4 * start for (_, _, t), start in zip(moved, starts, strict=True)}
+    names = Counter(id(t) for t in state.values())
+    own = {name: place[id(t)] for name, t in state.items() if id(t) in place and names[id(t)] == 1}
+    return Layout(moved, starts, end, own)
+
+
+def flatten(module: nn.Module, device: torch.device) -> Tensor:
+    """Move float32 weights into one tensor, so that one pass checks them all; returns it."""
+    found = layout(module)
+    flat = torch.zeros(found.size, dtype=torch.float32, device=device)
+    for (_, _, t), start in zip(found.moved, found.starts, strict=True):
         view = flat[start : start + t.numel()].view(t.shape)
         view.copy_(t.detach())
         t.data = view
@@ -87,6 +126,15 @@ def some_outside(flat: Tensor, targets: Mapping[str, Tensor]) -> bool:
     return any(t.is_floating_point() and t.numel() > 0 and n not in inside for n, t in targets.items())
 
 
+def differs(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str | None:
+    """Name of one of ``tensors`` that ``state`` does not have as it is, cast; or None."""
+    for name, tensor in tensors.items():
+        mine = state.get(name)
+        if mine is None or not torch.equal(mine, tensor.to(mine.device, mine.dtype)):
+            return name
+    return None
+
+
 def size_of(module: nn.Module) -> int:
     """Bytes of parameters and buffers."""
     return sum(t.numel() * t.element_size() for t in everything(module))
@@ -110,10 +158,14 @@ def check_size(size: int, arch: str) -> int:
 
 __all__ = [
     "MOST_BYTES",
+    "Layout",
     "alias",
+    "changes_with_mode",
     "check_size",
+    "differs",
     "everything",
     "flatten",
+    "layout",
     "own_places",
     "plain",
     "size_of",

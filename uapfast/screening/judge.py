@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from uapfast.errors import SuspectError
 from uapfast.examination import Examination
 from uapfast.screening.panel import Asked, Panel, shape_of
 from uapfast.screening.plan import Suspect
+from uapfast.screening.proof import agree
 from uapfast.screening.reader import Loaded
 from uapfast.screening.rows import VERDICT_FIELDS, Row, one_line
 from uapfast.screening.skeletons import Skeleton, Skeletons
@@ -68,14 +69,17 @@ class Case:
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, asked: Asked, suspect: Suspect, sha256: str) -> Case:
+    def of(cls, asked: Asked, suspect: Suspect, sha256: str, notes: Sequence[str] = ()) -> Case:
         """Before the first question."""
-        alpha = asked.settings.alpha
-        return cls(
-            asked,
-            suspect,
-            Examination(asked.design, alpha=alpha, name=suspect.name, output=suspect.output, sha256=sha256),
+        examination = Examination(
+            asked.design,
+            alpha=asked.settings.alpha,
+            name=suspect.name,
+            output=suspect.output,
+            sha256=sha256,
+            notes=(*notes, *suspect.notes),
         )
+        return cls(asked, suspect, examination)
 
     @property
     def due(self) -> int:
@@ -110,49 +114,101 @@ class Case:
         )
 
 
-def judge(panel: Panel, skeletons: Skeletons, suspect: Suspect, loaded: Loaded) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What came of one suspect.
+
+    Attributes:
+        rows: one for each reference.
+        lent: they rest on a network that others had before.
+        refuted: that network turned out to answer otherwise than a new one.
+    """
+
+    rows: list[Row]
+    lent: bool = False
+    refuted: bool = False
+
+
+def judge(panel: Panel, skeletons: Skeletons, suspect: Suspect, loaded: Loaded) -> Judged:
     """Fill the suspect's architecture with its weights, ask, and decide for every reference.
 
     Raises:
         UapfastError: weights that do not fit or are not finite.
         Exception: whatever a network or its factory raises where nobody expects it.
     """
+    proof, agreed, refuted = skeletons.proof(suspect), None, False
     with skeletons.borrow(suspect) as skeleton:
+        if skeleton.is_new:
+            found = _Asking(panel, skeleton, suspect, loaded, False)
+            return Judged(found.rows(), refuted=not skeleton.settled() and proof.refute())
+        how = proof.begin(loaded.sha256, skeleton.holds)
+        try:
+            if how != "own":
+                lent = _Asking(panel, skeleton, suspect, loaded, how == "both")
+                if skeleton.settled() and how == "lent":
+                    return Judged(lent.rows(), lent=True)
+            with skeletons.borrow(suspect, own=True) as new:
+                found = _Asking(panel, new, suspect, loaded, how == "both")
+                if how != "own":
+                    agreed = skeleton.in_place and found.agrees_with(lent)
+                    refuted = not agreed
+        finally:
+            if how != "own":
+                proof.end(agreed)
+    return Judged(found.rows(), refuted=refuted)
+
+
+class _Asking:
+    """One suspect asked on one network; ``keep`` its answers, to compare them."""
+
+    def __init__(
+        self, panel: Panel, skeleton: Skeleton, suspect: Suspect, loaded: Loaded, keep: bool
+    ) -> None:
+        self._panel, self._loaded, self._keep = panel, loaded, keep
         start = time.perf_counter()
         skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)
-        spent = {"seconds_read": loaded.seconds, "seconds_load": time.perf_counter() - start}
-        cases, forward = _ask(panel, skeleton, suspect, loaded.sha256)
-        if not skeleton.settled():
-            skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)
-            cases, forward = _ask(panel, skeleton, suspect, loaded.sha256)
-    spent["seconds_forward"] = forward
-    return [case.row(panel, loaded.sha256, **spent) for case in cases]
+        skeleton.holds = loaded.sha256
+        self._spent = {"seconds_read": loaded.seconds, "seconds_load": time.perf_counter() - start}
+        self._answers: list[Tensor] = []
+        self._cases = [Case.of(asked, suspect, loaded.sha256, skeleton.notes) for asked in panel.asked]
+        self._spent["seconds_forward"] = self._ask(skeleton)
+
+    def _ask(self, skeleton: Skeleton) -> float:
+        forward = 0.0
+        while live := [c for c in self._cases if c.examination.open]:
+            for shape in dict.fromkeys(shape_of(c.asked) for c in live):
+                forward += self._ask_together(skeleton, [c for c in live if shape_of(c.asked) == shape])
+        return forward
+
+    def _ask_together(self, skeleton: Skeleton, live: list[Case]) -> float:
+        """What is due for references whose queries have one shape, in common batches; returns seconds."""
+        start = time.perf_counter()
+        counts = [c.due for c in live]
+        parts = (images for c in live for images in c.images())
+        try:
+            values = skeleton.answer(parts, sum(counts), live[0].suspect.name)
+        except SuspectError as exc:
+            for case in live:
+                case.examination.fail(exc)
+            return time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        if self._keep:
+            self._answers.append(values)
+        for case, part in zip(live, torch.split(values, counts), strict=True):
+            case.take(part)
+        return seconds
+
+    def agrees_with(self, other: _Asking) -> bool:
+        """Whether another network gave the same answers, and failed where this one did."""
+        settings = self._panel.settings
+        errors = ([str(case.examination.error) for case in asking._cases] for asking in (self, other))
+        if not agree(self._answers, other._answers, settings.device, settings.precision):
+            return False
+        return next(errors) == next(errors)
+
+    def rows(self) -> list[Row]:
+        """One for each reference."""
+        return [case.row(self._panel, self._loaded.sha256, **self._spent) for case in self._cases]
 
 
-def _ask(panel: Panel, skeleton: Skeleton, suspect: Suspect, sha256: str) -> tuple[list[Case], float]:
-    cases = [Case.of(asked, suspect, sha256) for asked in panel.asked]
-    forward = 0.0
-    while live := [c for c in cases if c.examination.open]:
-        for shape in dict.fromkeys(shape_of(c.asked) for c in live):
-            forward += _ask_together(skeleton, [c for c in live if shape_of(c.asked) == shape])
-    return cases, forward
-
-
-def _ask_together(skeleton: Skeleton, live: list[Case]) -> float:
-    """What is due for references whose queries have one shape, in common batches; returns seconds."""
-    start = time.perf_counter()
-    counts = [c.due for c in live]
-    parts = (images for c in live for images in c.images())
-    try:
-        values = skeleton.answer(parts, sum(counts), live[0].suspect.name)
-    except SuspectError as exc:
-        for case in live:
-            case.examination.fail(exc)
-        return time.perf_counter() - start
-    seconds = time.perf_counter() - start
-    for case, part in zip(live, torch.split(values, counts), strict=True):
-        case.take(part)
-    return seconds
-
-
-__all__ = ["base_row", "failed_rows", "judge"]
+__all__ = ["Judged", "base_row", "failed_rows", "judge"]

@@ -33,6 +33,7 @@ class Settings:
         workers: suspects asked at a time, or None for one a core.
         precision: of the networks, ``float32`` or ``bf16``.
         timeout: seconds that reading a suspect, or asking it, may take; may be infinite.
+        anew: networks (:attr:`Suspect.network`) that are built for every suspect.
     """
 
     alpha: float
@@ -42,6 +43,7 @@ class Settings:
     workers: int | None = None
     precision: str = "float32"
     timeout: float = TIMEOUT
+    anew: frozenset[str] = frozenset()
 
 
 @dataclass

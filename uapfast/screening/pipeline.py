@@ -28,11 +28,11 @@ from threadpoolctl import threadpool_limits
 from uapfast.config import GIVEN_UP
 from uapfast.errors import SandboxError, TimeLimitError
 from uapfast.screening.engines import AGAIN, Done, late
-from uapfast.screening.judge import failed_rows, judge
+from uapfast.screening.judge import Judged, failed_rows, judge
 from uapfast.screening.lanes import lanes_of
 from uapfast.screening.panel import Panel
 from uapfast.screening.plan import Suspect
-from uapfast.screening.reader import Slot
+from uapfast.screening.reader import Loaded, Slot
 from uapfast.screening.rows import Row
 from uapfast.screening.skeletons import Skeletons
 from uapfast.screening.under_way import Item
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 
 Source = queue.SimpleQueue["Item | None"]
-Step = Callable[[Item], None]
+Step = Callable[[Item], "Loaded | Judged"]
 
 
 def workers_of(panel: Panel) -> int:
@@ -77,7 +77,9 @@ class _Line:
     def __init__(self, panel: Panel, workers: int) -> None:
         self.panel, self.limit = panel, panel.settings.timeout
         self.watch, self.lanes = Watch(), lanes_of(panel.settings)
-        self.skeletons = Skeletons(panel.settings.device, self.watch, self.lanes.skeleton)
+        self.skeletons = Skeletons(
+            panel.settings.device, self.watch, self.lanes.skeleton, panel.settings.anew
+        )
         self.depth = PER_WORKER * workers + self.lanes.readers - 1
         self.room = Room(self.watch, self.depth)
         self.to_read: Source = queue.SimpleQueue()
@@ -123,30 +125,41 @@ class _Line:
         while (item := source.get()) is not None:
             self.watch.begin()
             item.thread = me
+            found: Loaded | Judged | TimeLimitError | None = None
+            stamped: str | None = None
+            if item.loaded is None:
+                found = self.hung.get(item.suspect.network)
             try:
-                step(item)
+                found = found or step(item)
             except BaseException as exc:  # a factory may even call sys.exit; the run goes on
                 log.debug("screen: %s", item.suspect.name, exc_info=True)
                 sha256 = item.loaded.sha256 if item.loaded else None
-                item.rows = failed_rows(self.panel, item.suspect, exc, sha256)
-                if isinstance(exc, TRANSIENT):
-                    item.stamped = AGAIN
-            with self.lock:
+                found = Judged(failed_rows(self.panel, item.suspect, exc, sha256))
+                stamped = AGAIN if isinstance(exc, TRANSIENT) else None
+            with self.lock:  # alone may change an item: it may have been given up, and its heir goes on
                 if item.lost:
                     return
+                self._take(item, found, stamped)
                 item.thread = None
                 self.events.put(item)
 
-    def _read(self, item: Item) -> None:
-        assert item.slot is not None
-        if item.suspect.network in self.hung:
-            self._late(item, self.hung[item.suspect.network])
-            return
-        item.loaded = self.lanes.read(item.suspect, item.slot, self.skeletons.shapes)
+    def _take(self, item: Item, found: Loaded | Judged | TimeLimitError, stamped: str | None) -> None:
+        """What came of one step."""
+        if isinstance(found, Loaded):
+            item.loaded = found
+        elif isinstance(found, TimeLimitError):
+            self._late(item, found)
+        else:
+            item.rows, item.lent, item.refuted = found.rows, found.lent, found.refuted
+            item.stamped = stamped
 
-    def _judge(self, item: Item) -> None:
+    def _read(self, item: Item) -> Loaded:
+        assert item.slot is not None
+        return self.lanes.read(item.suspect, item.slot, self.skeletons.shapes)
+
+    def _judge(self, item: Item) -> Judged:
         assert item.loaded is not None
-        item.rows = judge(self.panel, self.skeletons, item.suspect, item.loaded)
+        return judge(self.panel, self.skeletons, item.suspect, item.loaded)
 
     def _late(self, item: Item, error: TimeLimitError) -> None:
         """Rows of a suspect that does not end."""
@@ -241,7 +254,7 @@ class _Line:
             elif any(row.error_class for row in item.rows):  # errors name their file: ask it itself
                 self._retry(other, asked)
             else:
-                self._adopt(other, item.rows)
+                self._adopt(other, item.rows, item.lent)
                 yield self._end(other)
 
     def _retry(self, item: Item, asked: dict[tuple[str, str], list[Item]]) -> None:
@@ -253,8 +266,9 @@ class _Line:
             asked[key] = []
             self.to_judge.put(item)
 
-    def _adopt(self, item: Item, rows: list[Row]) -> None:
+    def _adopt(self, item: Item, rows: list[Row], lent: bool = False) -> None:
         assert item.loaded is not None
+        item.lent = lent
         suspect, seconds = item.suspect, item.loaded.seconds
         item.rows = [row.moved_to(suspect.name, suspect.shown, seconds_read=seconds) for row in rows]
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from uapfast.config import numbers
 from uapfast.errors import InputError, ManifestError
+from uapfast.examination import preprocessing_note
 from uapfast.models.answers import OUTPUTS
-from uapfast.models.registry import arch_file
+from uapfast.models.registry import arch_file, code_sha256
 from uapfast.safeload.glance import looks_like_weights
 
 COLUMNS = ("path", "arch", "name", "mean", "std", "output")
@@ -39,6 +40,9 @@ class Suspect:
         mean: per channel; images in 0..1 are normalised by (x - mean) / std before the module.
         std: per channel.
         output: what the model answers with, or ``auto``.
+        assumed: whether mean and std are the victim's, since the suspect came without any.
+        code: SHA-256 of what the architecture executes, as a screen found it when it began; None for what
+            it is now.
     """
 
     path: str
@@ -48,6 +52,8 @@ class Suspect:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     output: str = field(default="auto")
+    assumed: bool = False
+    code: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Check the fields; raises ``InputError``."""
@@ -59,6 +65,13 @@ class Suspect:
             raise InputError("screen", "output of a suspect", "one of " + ", ".join(OUTPUTS), self.output)
         object.__setattr__(self, "path", os.fspath(self.path))
         object.__setattr__(self, "name", printable(self.name or os.path.basename(self.path.rstrip("/"))))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of its verdicts has to know of how it is asked."""
+        if not self.assumed or self.mean is None or self.std is None:
+            return ()
+        return (preprocessing_note(self.mean, self.std),)
 
     @property
     def shown(self) -> str:
@@ -80,12 +93,14 @@ class Suspect:
     @property
     def network(self) -> str:
         """Hash of what it is filled into: equal tensors of equal networks give equal answers."""
-        return _network(self.arch, self.base, self.mean, self.std, self.output)
+        code = self.code or code_of(self)
+        return _network(code, self.arch, self.base, self.mean, self.std, self.output)
 
     @property
     def key(self) -> str:
-        """Hash of file and network: what a row in the store belongs to."""
-        own = json.dumps([os.path.abspath(self.path), self.network])
+        """Hash of file and network by name: what a row in the store belongs to, whatever the code is."""
+        network = _network(None, self.arch, self.base, self.mean, self.std, self.output)
+        own = json.dumps([os.path.abspath(self.path), network])
         return hashlib.sha256(own.encode()).hexdigest()[:32]
 
     def stamp(self) -> str:
@@ -97,10 +112,15 @@ class Suspect:
         return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ino}"
 
 
+def code_of(suspect: Suspect) -> str:
+    """SHA-256 of what a suspect's architecture executes now."""
+    return code_sha256(suspect.arch, base=Path(suspect.base) if suspect.base else None)
+
+
 @lru_cache(maxsize=256)
-def _network(arch: str, base: str | None, *preprocessing: object) -> str:
+def _network(code: str | None, arch: str, base: str | None, *preprocessing: object) -> str:
     file = arch_file(arch, base=Path(base) if base else None)
-    own = [arch, None if file is None else os.path.abspath(file), *preprocessing]
+    own = [code, arch, None if file is None else os.path.abspath(file), *preprocessing]
     return hashlib.sha256(json.dumps(own).encode()).hexdigest()[:32]
 
 
@@ -321,4 +341,13 @@ def _needed(arch: str | None) -> str:
     return arch
 
 
-__all__ = ["SUFFIXES", "Skipped", "Suspect", "as_suspects", "from_folder", "from_manifest", "printable"]
+__all__ = [
+    "SUFFIXES",
+    "Skipped",
+    "Suspect",
+    "as_suspects",
+    "code_of",
+    "from_folder",
+    "from_manifest",
+    "printable",
+]

@@ -136,7 +136,7 @@ class Worker:
         self._watch = Watch()
         self._panel = unpack(packed, device)
         self._lanes = lanes_of(replace(packed.settings, device=device))
-        self._skeletons = Skeletons(device, self._watch, self._lanes.skeleton)
+        self._skeletons = Skeletons(device, self._watch, self._lanes.skeleton, packed.settings.anew)
         self._to_read: queue.SimpleQueue[Errand] = queue.SimpleQueue()
         self._to_ask: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
@@ -218,8 +218,9 @@ class Worker:
 
     def _ask(self, held: Held) -> Told:
         assert held.loaded is not None
-        rows = judge(self._panel, self._skeletons, held.errand.suspect, held.loaded)
-        return Told(held.errand.number, held.loaded.sha256, held.loaded.seconds, tuple(rows))
+        found = judge(self._panel, self._skeletons, held.errand.suspect, held.loaded)
+        told = (held.errand.number, held.loaded.sha256, held.loaded.seconds, tuple(found.rows))
+        return Told(*told, lent=found.lent, refuted=found.refuted)
 
     def _try(self, held: Held, step: Callable[[Held], Told]) -> None:
         number = held.errand.number

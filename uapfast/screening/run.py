@@ -106,7 +106,25 @@ def screen(
         progress,
         Skipped(),
     )
-    return Screening(run, as_suspects(suspects, arch, run.skipped))
+    return Screening(run, _preprocessed(as_suspects(suspects, arch, run.skipped), run.panel))
+
+
+def _preprocessed(suspects: Iterator[Suspect], panel: Panel) -> Iterator[Suspect]:
+    """Suspects without mean and std are asked with the victim's, as ``verify`` does.
+
+    Raises:
+        InputError: victims of different preprocessing, of which none can be meant.
+    """
+    found = [asked.reference.preprocessing for asked in panel.asked]
+    for suspect in suspects:
+        own = found[0]
+        if suspect.mean is None and suspect.std is None and any(found):
+            if any(other != own for other in found):
+                rule = "given for every suspect, since the references' victims have different ones"
+                raise InputError("screen", "mean and std", rule, f"none for {suspect.name}")
+            assert own is not None
+            suspect = replace(suspect, mean=tuple(own["mean"]), std=tuple(own["std"]), assumed=True)
+        yield suspect
 
 
 _engine = engine
@@ -183,7 +201,8 @@ class Screening:
     """A screen under way. Iterate once: rows come as suspects are finished, after they are stored.
 
     Rows that come have no q-value and no population columns yet, since these need all rows; the table and
-    :meth:`rows` have them.
+    :meth:`rows` have them. A row comes once more where a network turned out to answer otherwise than a new
+    one (:mod:`uapfast.screening.skeletons`); the later one counts.
 
     Attributes:
         summary: what it came to, once it is finished.
@@ -194,6 +213,7 @@ class Screening:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._entered = self._closed = False
         self.summary: Summary | None = None
+        self._again = False
         path = run.store
         if path is None:
             self._folder = tempfile.TemporaryDirectory(prefix="uapfast-")
@@ -201,6 +221,7 @@ class Screening:
         self._store = Store(path, run.panel.keys(), resume=run.resume)
         try:
             self.total = self._store.set_plan(suspects)
+            self._refuted = self._store.refuted()
         except BaseException:
             self.close()
             raise
@@ -223,10 +244,18 @@ class Screening:
         try:
             with closing(self._results(fresh)) as results:
                 for one in results:
+                    network = one.suspect.network
+                    if one.refuted and network not in self._refuted:
+                        yield from self._commit(batch, fresh)
+                        self._withdraw(network)
+                        done = self._store.counts()[1]
+                    if one.lent and network in self._refuted:
+                        self._again = True  # asked meanwhile, on what was refuted
+                        continue
                     batch.append(one)
                     done += 1
                     if one.rows[0].sha256 is not None:
-                        fresh[one.suspect.network, one.rows[0].sha256] = one
+                        fresh[network, one.rows[0].sha256] = one
                     self._report(done, one.suspect.name)
                     if len(batch) * len(one.rows) >= COMMIT_ROWS or time.monotonic() - last >= COMMIT_SECONDS:
                         yield from self._commit(batch, fresh)
@@ -235,12 +264,22 @@ class Screening:
             self._keep(batch)
             raise
         yield from self._commit(batch, fresh)
-        self._finish()
+        if self._again:  # at most once for each network
+            self._again = False
+            yield from self
+        else:
+            self._finish()
+
+    def _withdraw(self, network: str) -> None:
+        """Remove the rows that rest on the reuse of a network; another pass asks them again."""
+        self._refuted |= {network}
+        self._again |= self._store.refute(network) > 0
 
     def _results(self, fresh: dict[tuple[str, str], Done]) -> Generator[Done, None, None]:
         run = self._run
-        pending = self._store.pending(run.panel.settings.timeout)
-        results: Generator[Done, None, None] = run.engine(run.panel, pending, self._known(fresh), run.address)
+        panel = replace(run.panel, settings=replace(run.panel.settings, anew=self._refuted))
+        pending = self._store.pending(panel.settings.timeout)
+        results: Generator[Done, None, None] = run.engine(panel, pending, self._known(fresh), run.address)
         return results
 
     def _known(self, fresh: dict[tuple[str, str], Done]) -> Callable[[Suspect, str], list[Row] | None]:
@@ -255,7 +294,8 @@ class Screening:
         return known
 
     def _keep(self, batch: list[Done]) -> None:
-        self._store.add((one.suspect, one.stamp, one.rows) for one in batch)
+        lent = [(one.suspect.network, one.rows[0].sha256) for one in batch if one.lent]
+        self._store.add(((one.suspect, one.stamp, one.rows) for one in batch), lent)
 
     def _commit(self, batch: list[Done], fresh: dict[tuple[str, str], Done]) -> Iterator[Row]:
         self._keep(batch)
@@ -279,6 +319,7 @@ class Screening:
         skipped = self._run.skipped
         self.summary = replace(self.summary, skipped=skipped.count, skipped_names=tuple(skipped.names))
         log.info("screen: %d rows, %s", self.summary.rows, self.summary.decisions)
+        self.summary = replace(self.summary, code_changed=self._store.recoded)
         for sha256, population in self.summary.populations.items():
             said = population.says()
             if said is not None:

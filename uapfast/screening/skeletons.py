@@ -1,20 +1,25 @@
-"""One network per architecture, built once; every suspect's weights are copied into the same memory.
+"""One network per architecture; every suspect's weights are copied into the same memory, where that is safe.
 
-What a skeleton answers equals what a network of its own would answer: weights are cast and checked as
-:func:`uapfast.models.checkpoint.fill` does, evaluation mode and preprocessing are those of
-:class:`uapfast.models.model.Model`.
+A row must be what :func:`uapfast.verify` says of the same file. So the first suspect of every skeleton is
+asked on a network made as for ``verify``: built by the factory, filled, frozen. That network is used again
+only if it holds nothing besides its weights and answering left no trace in it
+(:mod:`uapfast.screening.traces`); it then goes through ``train()`` and ``eval()`` around each load where
+these do something. The second suspect with other tensors, and 2 % of the later ones by the hash of theirs,
+are asked on a new network as well (:mod:`uapfast.screening.proof`), and theirs is the row that counts.
+Where the answers differ the network is refuted: from then on every suspect gets a new one. Rows that rest on
+reuse are marked ``lent``; those of a refuted network are removed from the store, those of earlier runs
+included, and asked again in another pass (:mod:`uapfast.screening.run`), whatever engine gave them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
+import logging
 import math
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -23,30 +28,33 @@ from uapfast.errors import InputError, ModelError, SuspectError, UapfastError
 from uapfast.models.answers import as_tensor
 from uapfast.models.checkpoint import fill
 from uapfast.models.fitting import check_finite, wanted
-from uapfast.models.model import frozen
-from uapfast.models.registry import arch_file, resolve_arch
+from uapfast.models.model import settled
 from uapfast.models.state import batch_note
 from uapfast.screening.batches import BATCH, batch_size, batches, batches_of
+from uapfast.screening.building import build_network
 from uapfast.screening.inplace import (
     alias,
-    check_size,
-    everything,
+    changes_with_mode,
+    differs,
     flatten,
+    layout,
     own_places,
     plain,
     size_of,
-    size_unbuilt,
     some_outside,
 )
 from uapfast.screening.plan import Suspect
 from uapfast.screening.precision import ask
+from uapfast.screening.proof import Proof
 from uapfast.screening.reader import Shapes
+from uapfast.screening.traces import Picture, holds_more
 from uapfast.screening.watch import Watch
 
 IDLE, IDLE_BYTES = 8, 4 << 30  # skeletons kept without work, and their weights together
 POLL = 0.2  # seconds after which who waits for a builder looks whether that one was given up
 Build = Callable[[Suspect], "Skeleton"]
 KNOWN = 1024  # architectures whose shapes are remembered
+log = logging.getLogger(__name__)
 
 
 class Skeleton:
@@ -58,50 +66,53 @@ class Skeleton:
 
     Attributes:
         shapes: names and shapes of the weights that it takes.
-        in_place: whether weights are copied into the network's own memory. A network that does
-            something of its own on loading goes through ``load_state_dict``; one that changes its buffers
-            while it answers is copied for every suspect as well.
+        is_new: nothing was loaded into it yet.
+        in_place: whether, as far as is known, weights can be copied into the network's own memory. Where
+            not, :meth:`load` builds a network for each suspect.
+        holds: SHA-256 of the tensors that were loaded last, if the caller said it.
         size: bytes of its weights.
-        note: what to say of answers that depend on the batch, or None.
+        notes: what a reader of the verdict has to know of the weights that were loaded, or of the network.
 
     Raises:
-        ModelError: unknown architecture, or one that cannot be built, or is too large.
+        ModelError: unknown architecture, or one that cannot be built, or is too large, or whose code is not
+            that of ``suspect.code``.
         MissingDependency: timm or torchvision is needed.
     """
 
     def __init__(self, suspect: Suspect, device: str = "cpu", precision: str = "float32") -> None:
         self.device, self.precision = torch.device(device), precision
-        base = Path(suspect.base) if suspect.base else None
-        factory = resolve_arch(suspect.arch, base=base)
-        if arch_file(suspect.arch, base=base) is None:  # a manifest may name it: look before it is built
-            check_size(size_unbuilt(factory), suspect.arch)
-        built = factory()
-        self.size = check_size(size_of(built), suspect.arch)
+        self._suspect: Suspect = suspect
+        self.holds: str | None = None
         self._wrapped = suspect.mean is not None or suspect.std is not None
-        self.module = frozen(built, suspect.mean, suspect.std, self.device)
-        self.note = batch_note(self.module)
-        state = self._inner.state_dict()
+        self.module = self._build()
+        self.is_new, self.size = True, size_of(self.module)
+        state = self.module.state_dict()
         odd = [name for name, tensor in state.items() if not isinstance(tensor, Tensor)]
         if odd:
             raise ModelError("screen", "arch", f"a network whose state is tensors ({suspect.arch})", odd[0])
-        self.shapes = Shapes(wanted(self._inner))
-        self._flat = torch.empty(0)
-        self._targets: dict[str, Tensor] = {}
-        self.in_place = plain(self._inner)
+        self.shapes = Shapes(wanted(self.module))
+        self.notes: tuple[str, ...] = ()
+        self._batches: str | None = None  # what to say of answers that depend on the batch
+        self.in_place = plain(self.module) and alias(self.module, state)
         if self.in_place:
-            self._flat = flatten(self._inner, self.device)
-            self._targets = dict(self._inner.state_dict())
-            self.in_place = alias(self._inner, self._targets)
-            self.shapes.places, self.shapes.flat = own_places(self._flat, self._targets), 4 * len(self._flat)
-        self._loose = some_outside(self._flat, self._targets)
+            found = layout(self.module)
+            self.shapes.places, self.shapes.flat = found.places, 4 * found.size
         self.shapes.apart = [name for name in state if name not in self.shapes.places]
-        self._spare: nn.Module | None = None
-        self._settled = False
+        self._flat: Tensor | None = None
+        self._targets: dict[str, Tensor] = {}
+        self._loose, self._moves = False, changes_with_mode(self.module)
+        self._where: list[tuple[Mapping[str, Tensor | None], str, Tensor, int]] = []
+        self._picture: Picture | None = None
+        self._asked = self._settled = False
+
+    def _build(self) -> nn.Module:
+        return build_network(self._suspect)
 
     @property
     def _inner(self) -> nn.Module:
         """The network without its preprocessing."""
-        inner: nn.Module = self.module.inner if self._wrapped else self.module  # type: ignore[assignment]
+        wrapped = self._wrapped and not self.is_new
+        inner: nn.Module = self.module.inner if wrapped else self.module  # type: ignore[assignment]
         return inner
 
     def load(
@@ -123,42 +134,94 @@ class Skeleton:
             ModelError: names or shapes that differ.
             SuspectError: NaN or infinite weights.
         """
-        if self._settled and self._spare is not None:
-            self.module = copy.deepcopy(self._spare)
-        if not self.in_place:
-            fill(self._inner, tensors, path, self.shapes.wants)
-        else:
-            tensors, names, flat = self.shapes.to_copy(tensors, path, fits, flat)
-            if flat is not None:
-                self._flat.copy_(flat)
-            if names:
-                torch._foreach_copy_([self._targets[n] for n in names], [tensors[n] for n in names])
-            self._check_finite(path)
-        if not self._settled and self._spare is None:
-            self._spare = copy.deepcopy(self.module)
+        if self.is_new or not self._takes_more():
+            self._load_new(tensors, path)
+            return
+        tensors, names, flat = self.shapes.to_copy(tensors, path, fits, flat)
+        self.notes = () if self._batches is None else (self._batches,)
+        if self._moves:
+            self.module.train()
+        if flat is not None:
+            assert self._flat is not None
+            self._flat.copy_(flat)
+        if names:
+            torch._foreach_copy_([self._targets[n] for n in names], [tensors[n] for n in names])
+        self._after_copy()
+        self._check_finite(path)
+        if not self._settled:
+            self._picture = Picture(self.module)
+
+    def _load_new(self, tensors: Mapping[str, Tensor], path: object) -> None:
+        """As :func:`uapfast.models.checkpoint.load_model` does: build, fill, freeze."""
+        if not self.is_new:
+            self.module, self.is_new = self._build(), True
+        self._asked = self._settled = False
+        self._flat, self._picture = None, None
+        notes = fill(self.module, tensors, path, self.shapes.wants)
+        suspect = self._suspect
+        in_place, self.in_place, self.is_new = self.in_place, False, False  # if freezing fails
+        self.module = settled(self.module, suspect.mean, suspect.std, self.device)
+        self.in_place, self._batches = in_place, batch_note(self.module)
+        self.notes = notes if self._batches is None else (*notes, self._batches)
+        if self.in_place:
+            own = self._inner.state_dict()
+            changed = differs(own, {n: t for n, t in tensors.items() if n in own})
+            why = holds_more(self.module) or (f"eval() changes {changed}" if changed else None)
+            if why is not None:
+                log.debug("screen: %s is built for every suspect: %s", suspect.arch, why)
+                self.in_place = False
+            else:
+                self._picture = Picture(self.module)
+
+    def _takes_more(self) -> bool:
+        """Whether weights may be copied into it now; its memory is made ready for that."""
+        if not self.in_place or (self._asked and not self._settled):
+            return False
+        if self._flat is None:
+            self._make_flat()
+        return self.in_place
+
+    def _make_flat(self) -> None:
+        self._flat = flatten(self._inner, self.device)
+        self._targets = dict(self._inner.state_dict())
+        same = own_places(self._flat, self._targets) == self.shapes.places
+        self.in_place = alias(self._inner, self._targets) and same
+        self._loose = some_outside(self._flat, self._targets)
+        parts = [d for part in self.module.modules() for d in (part._parameters, part._buffers)]
+        self._where = [(d, n, t, t.data_ptr()) for d in parts for n, t in d.items() if t is not None]
+
+    def _has_moved(self) -> bool:
+        return any(d.get(n) is not t or t.data_ptr() != place for d, n, t, place in self._where)
+
+    def _after_copy(self) -> None:
+        """What ``eval()`` makes of weights is made anew."""
+        if self._moves:
+            self.module.train()
+            self.module.eval()
+            self.module.requires_grad_(False)
 
     def _check_finite(self, path: object) -> None:
         """What was copied, after the cast (which may overflow)."""
         # one sum sees every NaN and infinity; that it overflows without any only costs the loop below
+        assert self._flat is not None
         if self._loose or not math.isfinite(float(self._flat.sum())):
             check_finite(self.shapes.wants, self._targets, path)
 
     def settled(self) -> bool:
-        """Whether the network is as it was loaded, asked after its first answers.
+        """Whether the network may take other weights, asked after answers.
 
-        If it is not, every suspect gets a copy of its own from then on, and the first has to be loaded and
-        asked again.
+        If not, :meth:`load` builds a new one from then on. Answers of a network that was built for its
+        suspect hold all the same.
         """
+        if not self.in_place:
+            return False
         if self._settled:
-            return True
-        assert self._spare is not None
-        self._settled = True
-        before, after = everything(self._spare), everything(self.module)
-        if all(a is b or torch.equal(a, b) for a, b in zip(before, after, strict=True)):
-            self._spare = None
-            return True
-        self.in_place = False
-        return False
+            self.in_place = not self._has_moved()
+        else:
+            assert self._picture is not None
+            self._settled = self.in_place = self._picture.is_still(self.module)
+            self._picture = None
+        return self.in_place
 
     def answer(self, parts: Iterable[Tensor], count: int, name: str) -> Tensor:
         """What the network says to ``count`` images.
@@ -175,7 +238,8 @@ class Skeleton:
         Raises:
             SuspectError: the network fails, or does not return one row an image.
         """
-        apart = self.note is not None  # as Model does
+        self._asked = True
+        apart = self._batches is not None  # as Model does
         found = [self._batch(x, name)[:rows] for x, rows in batches_of(parts, count, apart)]
         shapes = {part.shape[1:] for part in found}
         if len(shapes) > 1:
@@ -203,12 +267,20 @@ class Skeletons:
         device: where they run, unless ``build`` knows.
         watch: is told when a thread waits for another one's building.
         build: makes one; a plain one by default.
+        anew: networks (:attr:`Suspect.network`) that are built for every suspect.
     """
 
-    def __init__(self, device: str = "cpu", watch: Watch | None = None, build: Build | None = None) -> None:
+    def __init__(
+        self,
+        device: str = "cpu",
+        watch: Watch | None = None,
+        build: Build | None = None,
+        anew: Collection[str] = (),
+    ) -> None:
         self._build, self._watch = build or (lambda suspect: Skeleton(suspect, device)), watch or Watch()
         self._idle: OrderedDict[tuple[str, int], Skeleton] = OrderedDict()
         self._shapes: OrderedDict[str, Shapes] = OrderedDict()
+        self._anew, self._proofs = frozenset(anew), OrderedDict[str, Proof]()
         self._lock, self._building = threading.Lock(), threading.Lock()
         self._builder: tuple[threading.Thread, str] | None = None
         self._forsaken: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
@@ -222,13 +294,33 @@ class Skeletons:
                 found = skeleton.shapes
         return found
 
+    def proof(self, suspect: Suspect) -> Proof:
+        """What is known of the suspect's network."""
+        network = suspect.network
+        with self._lock:
+            found = self._proofs.get(network)
+            if found is None:
+                found = Proof(network in self._anew, self._forsaken.__contains__)
+                self._proofs[network] = found
+            return found
+
     @contextlib.contextmanager
-    def borrow(self, suspect: Suspect) -> Iterator[Skeleton]:
-        """A skeleton of the suspect's architecture; it goes back at the end, unless something broke."""
-        skeleton = self._take(suspect)
+    def borrow(self, suspect: Suspect, own: bool = False) -> Iterator[Skeleton]:
+        """A skeleton of the suspect's architecture; it goes back at the end, unless something broke.
+
+        Args:
+            suspect: whose.
+            own: a new one for this suspect alone, as always where the network was refuted.
+        """
+        if own:  # asked once more: the time limit is for each time
+            self._watch.begin()
+        own = own or self.proof(suspect).refuted
+        skeleton = self._take(suspect, own)
         if skeleton is None:
             with self._alone(suspect):  # a user's factory need not be safe in several threads
                 skeleton = self._build(suspect)
+        if own:
+            skeleton.in_place = False
         try:
             yield skeleton
         except UapfastError:  # about the suspect; the next one's weights replace its
@@ -271,20 +363,23 @@ class Skeletons:
             self._building, self._builder = threading.Lock(), None
             return builder[1]
 
-    def _take(self, suspect: Suspect) -> Skeleton | None:
+    def _take(self, suspect: Suspect, own: bool) -> Skeleton | None:
+        network = suspect.network
         with self._lock:
-            for key in reversed(self._idle):
-                if key[0] == suspect.network:
+            for key, skeleton in reversed(self._idle.items()):
+                if key[0] == network and (skeleton.is_new or not own):
                     return self._idle.pop(key)
         return None
 
     def give_back(self, suspect: Suspect, skeleton: Skeleton) -> None:
         """Let others have it; those longest without work are dropped beyond ``IDLE`` and ``IDLE_BYTES``."""
+        network, refuted = suspect.network, self.proof(suspect).refuted
         with self._lock:
             if threading.current_thread() in self._forsaken:
                 return
-            self._idle[suspect.network, id(skeleton)] = skeleton
-            known = self._shapes.setdefault(suspect.network, skeleton.shapes)
+            known = self._shapes.setdefault(network, skeleton.shapes)
+            if skeleton.is_new or (skeleton.in_place and not refuted):
+                self._idle[network, id(skeleton)] = skeleton
             if known == skeleton.shapes and known.places == skeleton.shapes.places:
                 skeleton.shapes = known
             while len(self._idle) > IDLE or (len(self._idle) > 1 and self._idle_bytes() > IDLE_BYTES):

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from uapfast.errors import StorageError
 from uapfast.screening.engines import holds
-from uapfast.screening.plan import Suspect
+from uapfast.screening.plan import Suspect, code_of
 from uapfast.screening.rows import SCHEMA_VERSION, Row
 
 APPLICATION = 0x75617073  # "uaps" in the file's header
@@ -31,6 +31,9 @@ CREATE TABLE IF NOT EXISTS rows(
 CREATE INDEX IF NOT EXISTS by_content ON rows(sha256, network, reference, settings);
 CREATE TABLE IF NOT EXISTS plan(position INTEGER PRIMARY KEY, suspect TEXT NOT NULL, given TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS by_suspect ON plan(suspect);
+CREATE TABLE IF NOT EXISTS lent(network TEXT NOT NULL, sha256 TEXT NOT NULL,
+  PRIMARY KEY(network, sha256)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refuted(network TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 
@@ -51,6 +54,10 @@ class Store:
             everything else that its rows depend on.
         resume: keep the rows that are there; otherwise :meth:`set_plan` removes them.
 
+    Attributes:
+        recoded: rows that :meth:`pending` handed out again because the code of their architecture is
+            another one than it was.
+
     Raises:
         StorageError: unwritable, in use by another process, damaged, of another version, or a full disk.
     """
@@ -59,6 +66,7 @@ class Store:
         self, path: str | os.PathLike[str], references: Mapping[str, str], *, resume: bool = True
     ) -> None:
         self.path, self.references, self._keep = Path(path), dict(references), resume
+        self.recoded = 0
         with self._typed():
             self._db = sqlite3.connect(self.path, timeout=2.0, isolation_level=None, check_same_thread=False)
         try:
@@ -127,17 +135,18 @@ class Store:
         with self._typed():
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("DELETE FROM plan")
-            given = ((i, s.key, s.to_json()) for i, s in enumerate(suspects))
+            given = ((i, s.key, s.to_json()) for i, s in enumerate(_with_code(suspects)))
             self._db.executemany("INSERT INTO plan VALUES (?, ?, ?)", given)
             (count,) = self._db.execute("SELECT count(*) FROM plan").fetchone()
             if not self._keep:
-                self._db.execute("DELETE FROM rows")
+                for table in ("rows", "lent", "refuted"):
+                    self._db.execute(f"DELETE FROM {table}")
             self._db.execute("COMMIT")
             self._keep = True
         return int(count)
 
     def pending(self, timeout: float = math.inf) -> Iterator[tuple[Suspect, str]]:
-        """Suspects with a row missing or older than their file, with the file's stamp; each once.
+        """Suspects with a row missing or older than their file or code, with the file's stamp; each once.
 
         So are those that took more than an earlier time limit, if ``timeout`` (seconds) gives them more.
         """
@@ -146,7 +155,12 @@ class Store:
             for position, key, text in page:  # noqa: B007
                 suspect = Suspect.from_json(text)
                 stamp = suspect.stamp()
-                if not self._done(key, stamp, timeout) and not self._earlier(position, key):
+                found = self._stamps(key)
+                done = all(
+                    f is not None and f[1] == suspect.network and holds(f[0], stamp, timeout) for f in found
+                )
+                if not done and not self._earlier(position, key):
+                    self.recoded += sum(f is not None and f[1] != suspect.network for f in found)
                     yield suspect, stamp
 
     def _page(self, after: int) -> list[tuple[int, str, str]]:
@@ -154,11 +168,11 @@ class Store:
         with self._typed():
             return self._db.execute(query, (after, PAGE)).fetchall()
 
-    def _done(self, key: str, stamp: str, timeout: float) -> bool:
-        query = "SELECT stamp FROM rows WHERE reference = ? AND suspect = ? AND settings = ?"
+    def _stamps(self, key: str) -> list[tuple[str, str] | None]:
+        """Stamp and network of a suspect's row for each reference."""
+        query = "SELECT stamp, network FROM rows WHERE reference = ? AND suspect = ? AND settings = ?"
         with self._typed():
-            found = (self._db.execute(query, (r, key, s)).fetchone() for r, s in self.references.items())
-            return all(f is not None and holds(f[0], stamp, timeout) for f in found)
+            return [self._db.execute(query, (r, key, s)).fetchone() for r, s in self.references.items()]
 
     def _earlier(self, position: int, key: str) -> bool:
         """Whether the list names the same suspect before ``position``."""
@@ -167,8 +181,15 @@ class Store:
             return self._db.execute(query, (key, position)).fetchone() is not None
 
     # -- what was done ---------------------------------------------------------------------------
-    def add(self, done: Iterable[tuple[Suspect, str, Sequence[Row]]]) -> None:
-        """Write results in one transaction: suspect, stamp of its file, and its row for every reference."""
+    def add(
+        self,
+        done: Iterable[tuple[Suspect, str, Sequence[Row]]],
+        lent: Iterable[tuple[str, str | None]] = (),
+    ) -> None:
+        """Write results in one transaction: suspect, stamp of its file, and its row for every reference.
+
+        ``lent`` are networks and hashes of tensors whose rows rest on a network that others had before.
+        """
         with self._typed():
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
@@ -180,7 +201,26 @@ class Store:
                     for row in rows
                 ),
             )
+            self._db.executemany("INSERT OR IGNORE INTO lent VALUES (?, ?)", lent)
             self._db.execute("COMMIT")
+
+    def refute(self, network: str) -> int:
+        """Remove what rests on the reuse of a network, of earlier runs as well; returns how many rows."""
+        lent = "SELECT sha256 FROM lent WHERE network = ?"
+        with self._typed():
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("INSERT OR IGNORE INTO refuted VALUES (?)", (network,))
+            count = self._db.execute(
+                f"DELETE FROM rows WHERE network = ? AND sha256 IN ({lent})", (network, network)
+            ).rowcount
+            self._db.execute("DELETE FROM lent WHERE network = ?", (network,))
+            self._db.execute("COMMIT")
+        return int(count)
+
+    def refuted(self) -> frozenset[str]:
+        """Networks that are built for every suspect."""
+        with self._typed():
+            return frozenset(network for (network,) in self._db.execute("SELECT network FROM refuted"))
 
     def same_tensors(self, suspect: Suspect, sha256: str) -> list[Row] | None:
         """Rows of a suspect with the same tensors and network, one a reference; or None."""
@@ -244,6 +284,16 @@ class Store:
     ) -> None:
         """Close it."""
         self.close()
+
+
+def _with_code(suspects: Iterable[Suspect]) -> Iterator[Suspect]:
+    """Suspects with the code that their architecture has now, so that one run knows one code."""
+    known: dict[tuple[str, str | None], str] = {}
+    for suspect in suspects:
+        which = suspect.arch, suspect.base
+        if which not in known:
+            known[which] = code_of(suspect)
+        yield replace(suspect, code=known[which])
 
 
 def _renamed(row: Row, suspect: Suspect) -> Row:

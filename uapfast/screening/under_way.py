@@ -26,6 +26,7 @@ class Item:
         lost: given up; whatever comes of it is nobody's any more.
         error: why it was given up.
         stamped: instead of ``stamp``, for the store.
+        lent, refuted: see :class:`uapfast.screening.engines.Done`.
     """
 
     suspect: Suspect
@@ -37,11 +38,13 @@ class Item:
     lost: bool = False
     error: TimeLimitError | None = None
     stamped: str | None = None
+    lent: bool = False
+    refuted: bool = False
 
     def done(self) -> Done:
         """Its result."""
         assert self.rows is not None
-        return Done(self.suspect, self.stamped or self.stamp, tuple(self.rows))
+        return Done(self.suspect, self.stamped or self.stamp, tuple(self.rows), self.lent, self.refuted)
 
 
 __all__ = ["Item"]

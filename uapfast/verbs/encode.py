@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from uapfast.examination import preprocessing_note
 from uapfast.method.fingerprint import ask, only_labels, reduce_classes
 from uapfast.models.model import Model, as_model
 from uapfast.reference import Reference, as_reference
@@ -31,13 +32,7 @@ def as_suspect(
     notes = list(model.notes)
     if own is None or model.module is None or model.preprocessing is not None:
         return model, notes
-    return model.with_preprocessing(**own), [*notes, preprocessing_note(own)]
-
-
-def preprocessing_note(own: dict[str, list[float]]) -> str:
-    """What is said of a suspect that is asked with the victim's preprocessing, having none of its own."""
-    mean, std = (" ".join(f"{v:g}" for v in own[name]) for name in ("mean", "std"))
-    return f"it is asked with the victim's mean {mean} and std {std}, since none were given"
+    return model.with_preprocessing(**own), [*notes, preprocessing_note(**own)]
 
 
 def encode(

@@ -7,9 +7,8 @@ is decided, and what is said about it, stands here alone.
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,72 +17,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast._version import versions
-from uapfast.errors import InputError, SuspectError, UnavailableError
+from uapfast.errors import SuspectError, UnavailableError
+from uapfast.examination.classes import agreement_by_half, checked_order, reordered
+from uapfast.examination.design import Design
 from uapfast.method.consensus import Range, class_order, says_nothing
 from uapfast.method.decision import decide, view_level_p
 from uapfast.method.fingerprint import only_labels, reduce_classes, shown
 from uapfast.method.lineage import LineageScorer
-from uapfast.method.sequential import Background, Looks, Stop, Stopper
+from uapfast.method.sequential import Stop, Stopper
 from uapfast.method.standing import assessment
 from uapfast.models.answers import Answers, detect
-from uapfast.reference import Reference, Scorer
+from uapfast.reference import Reference
 from uapfast.types import Verdict
 
 ADVICE = "is it asked with its own preprocessing (range, mean and std, size), class order and order of rows?"
 ROUNDED = 4  # digits of answers that are hashed, so that a device's last bits do not change the hash
-
-
-@dataclass(frozen=True)
-class Mode:
-    """A pool as it is compared with suspects that show probabilities, or labels only."""
-
-    scorer: Scorer
-    background: Background | None
-
-
-@dataclass
-class Design:
-    """How suspects are asked for one reference: how many views, and after which is looked.
-
-    Attributes:
-        reference: its queries and its pool.
-        looks: numbers of views after which is looked; the last is the budget.
-        early: leave suspects that the views to come could hardly convict (needs more than one look).
-    """
-
-    reference: Reference
-    looks: Looks
-    _modes: dict[bool, Mode] = field(default_factory=dict, init=False, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-
-    @property
-    def views(self) -> int:
-        """The budget."""
-        return self.looks.views[-1]
-
-    def queries(self, views: int) -> int:
-        """Answers of so many views."""
-        return views * self.reference.plan.blocks * self.reference.plan.per_view
-
-    def stage(self, number: int) -> range:
-        """Views that are asked between look ``number - 1`` and look ``number``."""
-        return range(self.looks.views[number - 1] if number else 0, self.looks.views[number])
-
-    def mode(self, labels_only: bool) -> Mode:
-        """The pool in one access mode; made once each."""
-        with self._lock:
-            if labels_only not in self._modes:
-                self._modes[labels_only] = self._make_mode(labels_only)
-            return self._modes[labels_only]
-
-    def _make_mode(self, labels_only: bool) -> Mode:
-        reference = self.reference
-        if reference.encoder != "lineage" or self.views == reference.plan.views:
-            scorer = reference.scorer(labels_only)
-        else:
-            scorer = LineageScorer(reference.pool_features(labels_only, self.views), reference.roster())
-        early = len(self.looks.views) > 1 and isinstance(scorer, LineageScorer)
-        return Mode(scorer, Background.of(scorer) if early else None)  # type: ignore[arg-type]
 
 
 class Examination:
@@ -123,7 +71,7 @@ class Examination:
         self._lost: UnavailableError | None = None
         self._output = output
         self._first: Answers | None = None
-        self._order = _checked(order, design.reference.classes)
+        self._order = checked_order(order, design.reference.classes)
         self._stage, self._probing, self._ended = 0, False, False
         self._features: list[NDArray[np.float32]] = []
         self._labels: list[NDArray[np.int64]] = []
@@ -190,7 +138,7 @@ class Examination:
             values = detect(values, self.name, rows=count, classes=classes, output=output, like=first)
         if self._first is None:  # how the first answers are read holds for all
             self._first = values
-        return values if self._order is None else _reordered(values, self._order)
+        return values if self._order is None else reordered(values, self._order)
 
     # -- looking -----------------------------------------------------------------------------------
     def _look(self, answers: Answers, part: range) -> None:
@@ -269,7 +217,7 @@ class Examination:
         if reference.keep is None:
             after = reference.consensus.agreement(np.where(labels < 0, labels, ours[labels]))
         else:  # labels that were summed up cannot be renamed: some probes learn, the others check
-            after = _checked_by_half(given, wanted, reference.classes)
+            after = agreement_by_half(given, wanted, reference.classes)
         if reference.consensus.range_of(after, labels.size) == "usual":
             share = f"agrees with {self.agreement:.0%} of what the pool's models answer"
             named = ",".join(map(str, order))
@@ -355,6 +303,12 @@ class Examination:
         )
 
 
+def preprocessing_note(mean: Sequence[float], std: Sequence[float]) -> str:
+    """What is said of a suspect that is asked with the victim's preprocessing, having none of its own."""
+    means, stds = (" ".join(f"{v:g}" for v in values) for values in (mean, std))
+    return f"it is asked with the victim's mean {means} and std {stds}, since none were given"
+
+
 def told(reference: Reference) -> dict[str, Any]:
     """What a verdict says of the reference's settings; JSON types."""
     return {
@@ -366,31 +320,4 @@ def told(reference: Reference) -> dict[str, Any]:
     }
 
 
-def _checked(order: Sequence[int] | None, classes: int) -> Tensor | None:
-    if order is None:
-        return None
-    found = [int(k) for k in order]
-    if sorted(found) != list(range(classes)):
-        rule = f"each of 0..{classes - 1} once: for each class, the suspect's class that means it"
-        raise InputError("verify", "class order", rule, ",".join(map(str, found))[:200])
-    return torch.tensor(found)
-
-
-def _reordered(answers: Answers, order: Tensor) -> Answers:
-    """Answers by the reference's classes."""
-    if answers.kind == "labels":
-        ours = torch.argsort(order)[answers.values.clamp(min=0)]
-        return replace(answers, values=torch.where(answers.values < 0, answers.values, ours))
-    return replace(answers, values=answers.values[:, order])
-
-
-def _checked_by_half(labels: NDArray[np.int64], wanted: NDArray[np.int64], classes: int) -> float:
-    """Agreement of every other round of probes after renaming classes as the rounds between say."""
-    learns = (np.arange(len(labels)) // classes) % 2 == 0
-    if learns.all():
-        return 0.0
-    ours = np.argsort(class_order(labels[learns], wanted[learns], classes))
-    return float((ours[labels[~learns]] == wanted[~learns]).mean())
-
-
-__all__ = ["Design", "Examination", "Mode", "told"]
+__all__ = ["Examination", "preprocessing_note", "told"]

@@ -1,0 +1,66 @@
+"""How suspects are asked for one reference, and what they are compared with."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from uapfast.method.lineage import LineageScorer
+from uapfast.method.sequential import Background, Looks
+from uapfast.reference import Reference, Scorer
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A pool as it is compared with suspects that show probabilities, or labels only."""
+
+    scorer: Scorer
+    background: Background | None
+
+
+@dataclass
+class Design:
+    """How suspects are asked for one reference: how many views, and after which is looked.
+
+    Attributes:
+        reference: its queries and its pool.
+        looks: numbers of views after which is looked; the last is the budget.
+        early: leave suspects that the views to come could hardly convict (needs more than one look).
+    """
+
+    reference: Reference
+    looks: Looks
+    _modes: dict[bool, Mode] = field(default_factory=dict, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    @property
+    def views(self) -> int:
+        """The budget."""
+        return self.looks.views[-1]
+
+    def queries(self, views: int) -> int:
+        """Answers of so many views."""
+        return views * self.reference.plan.blocks * self.reference.plan.per_view
+
+    def stage(self, number: int) -> range:
+        """Views that are asked between look ``number - 1`` and look ``number``."""
+        return range(self.looks.views[number - 1] if number else 0, self.looks.views[number])
+
+    def mode(self, labels_only: bool) -> Mode:
+        """The pool in one access mode; made once each."""
+        with self._lock:
+            if labels_only not in self._modes:
+                self._modes[labels_only] = self._make_mode(labels_only)
+            return self._modes[labels_only]
+
+    def _make_mode(self, labels_only: bool) -> Mode:
+        reference = self.reference
+        if reference.encoder != "lineage" or self.views == reference.plan.views:
+            scorer = reference.scorer(labels_only)
+        else:
+            scorer = LineageScorer(reference.pool_features(labels_only, self.views), reference.roster())
+        early = len(self.looks.views) > 1 and isinstance(scorer, LineageScorer)
+        return Mode(scorer, Background.of(scorer) if early else None)  # type: ignore[arg-type]
+
+
+__all__ = ["Design", "Mode"]
