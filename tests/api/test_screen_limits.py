@@ -18,6 +18,7 @@ import uapfast
 from tests.api.screen_world import MLP, World
 from uapfast.config import GIVEN_UP
 from uapfast.errors import InputError, TimeLimitError
+from uapfast.models.fitting import wanted
 from uapfast.screening import pipeline, run
 from uapfast.screening.engines import holds, late
 from uapfast.screening.panel import Panel, Settings
@@ -247,7 +248,9 @@ def test_large_weights_wait_for_room_and_give_it_back(tmp_path):
     room.take(3, 1000)  # whoever is alone in it gets what it needs
     save_file({"w": torch.zeros(1000)}, tmp_path / "w.safetensors")
     slot = Slot(room=Room(watch, slots=4, most=8000))
-    shapes = Shapes({"w": (1000,)})
+    net = torch.nn.Module()
+    net.w = torch.nn.Parameter(torch.zeros(1000))
+    shapes = Shapes(wanted(net))
     for _ in range(2):
         read_checkpoint(Suspect(str(tmp_path / "w.safetensors"), MLP), slot, lambda _: shapes)
         assert slot.size >= 4000

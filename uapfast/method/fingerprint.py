@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from uapfast.method.scaling import even_spread
+from uapfast.method.scaling import even_spread, without_floor
 from uapfast.models.answers import Answers, Kind
 from uapfast.ops import build_queries
 
@@ -117,8 +117,8 @@ def ask(model: Answering, plan: QueryPlan, classes: int | None = None) -> tuple[
 def shown(answers: Answers) -> Tensor:
     """Probabilities float32 ``[N,K]`` of answers of any kind, logits of any scale (:func:`even_spread`)."""
     if answers.kind == "logits":
-        return even_spread(answers.values).softmax(-1)
-    return answers.probabilities()
+        return without_floor(even_spread(answers.values).softmax(-1))
+    return answers.probabilities() if answers.kind == "labels" else without_floor(answers.values)
 
 
 def kept_classes(answers: Tensor) -> Tensor | None:

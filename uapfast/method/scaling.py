@@ -34,6 +34,9 @@ ROOT = 3  # of probabilities; docs/method.md
 CLIP = 0.4  # length of a point's residual of cube roots from which it counts hardly more; docs/method.md
 LEAST_SPREAD, MOST_SPREAD = 1.0, 50.0  # of usual logits: largest above the mean, median of queries
 USUAL_SPREAD = 10.0  # what others are brought to
+LEAST_FLOOR = 0.02  # share of even answers that is worth removing
+FLOOR_SHARE, FLOOR_WIDTH = 0.25, 1.1  # of all entries, this share lies within this factor of the smallest
+FLOOR_ROWS = 2000  # looked at
 FLOOR = 1e-3  # share of an even answer, after scaling: less than that, an answer of few digits does not show
 
 
@@ -57,6 +60,23 @@ def even_spread(logits: Tensor) -> Tensor:
     if LEAST_SPREAD <= spread <= MOST_SPREAD or spread <= 0.0:
         return logits
     return (logits.double() * (USUAL_SPREAD / spread)).to(logits.dtype)
+
+
+def without_floor(p: Tensor) -> Tensor:
+    """Probabilities ``[N,K]`` without what is mixed into every one of them alike.
+
+    Even answers mixed in (to hide, or by a service that smooths) leave all classes that a model rules out at
+    one and the same value, which no temperature undoes. A network's own answers have no such value: where the
+    smallest entry stands alone they stay as they are.
+    """
+    if not p.numel():
+        return p
+    floor = float(p.min())
+    common = float(torch.quantile(p[:FLOOR_ROWS].flatten().double(), FLOOR_SHARE))
+    if floor * p.shape[-1] < LEAST_FLOOR or common > FLOOR_WIDTH * floor:
+        return p
+    left = (p - floor).clamp(min=0.0)
+    return left / left.sum(-1, keepdim=True).clamp(min=LEAST_FLOOR)
 
 
 def _rescaled(p: Floats | Array, target: Array, prior: Array) -> Floats:
@@ -151,4 +171,4 @@ class Scaling:
         return out
 
 
-__all__ = ["EDGES", "Scaling", "even_spread"]
+__all__ = ["EDGES", "Scaling", "even_spread", "without_floor"]

@@ -54,6 +54,7 @@ IDLE, IDLE_BYTES = 8, 4 << 30  # skeletons kept without work, and their weights 
 POLL = 0.2  # seconds after which who waits for a builder looks whether that one was given up
 Build = Callable[[Suspect], "Skeleton"]
 KNOWN = 1024  # architectures whose shapes are remembered
+LARGE = 31 << 20  # bytes; glibc learns from blocks of up to 32 MiB
 log = logging.getLogger(__name__)
 
 
@@ -284,6 +285,9 @@ class Skeletons:
         self._lock, self._building = threading.Lock(), threading.Lock()
         self._builder: tuple[threading.Thread, str] | None = None
         self._forsaken: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        # glibc gives free memory back beyond twice the largest block that was ever freed: without this
+        # the memory of every batch, to be faulted in again for the next
+        torch.empty(LARGE, dtype=torch.uint8)
 
     def shapes(self, suspect: Suspect) -> Shapes:
         """Names and shapes of the weights of a suspect's architecture; raises as :class:`Skeleton`."""
