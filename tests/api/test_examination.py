@@ -173,6 +173,14 @@ def test_the_scale_of_logits_says_nothing(world, reference, scale):
         assert scaled.decision == plain.decision and scaled.z == pytest.approx(plain.z, abs=0.05)
 
 
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_even_answers_mixed_in_hide_nothing(world, reference, share):
+    for suspect in (world["victim"], world["tuned"], world["honest"][0]):
+        plain = uapfast.verify(reference, suspect)
+        mixed = uapfast.verify(reference, lambda x, f=suspect: (1 - share) * f(x).softmax(1) + share / 10)
+        assert mixed.decision == plain.decision and mixed.z == pytest.approx(plain.z, abs=0.2)
+
+
 def test_a_copy_that_convicts_though_it_agrees_little_is_warned_of(world, reference):
     odd = copy.deepcopy(reference.consensus)
     strict = dataclasses.replace(

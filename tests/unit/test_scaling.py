@@ -6,10 +6,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
 from uapfast.method import scaling as scaling_module
-from uapfast.method.scaling import CLIP, EDGES, ROOT, Scaling, confidence
+from uapfast.method.fingerprint import shown
+from uapfast.method.scaling import CLIP, EDGES, ROOT, Scaling, confidence, even_spread, without_floor
 from uapfast.method.sequential import LOOKS
+from uapfast.models.answers import Answers
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -97,3 +100,38 @@ def test_a_small_change_of_answers_changes_features_little():
     moved = softmax(np.log(p[1]) + 1e-4 * np.random.default_rng(1).standard_normal(p[1].shape))
     before, after = (scaling.features(x.astype(np.float32)) for x in (p[1], moved))
     assert np.abs(before - after).max() < 2e-3
+
+
+def logits(spread: float = 6.0) -> torch.Tensor:
+    return spread * torch.randn(500, 10, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 0.01, 100.0, 1e5])
+def test_logits_of_any_scale_keep_what_they_say(scale):
+    usual = logits()
+    assert even_spread(usual) is usual and even_spread(torch.zeros(5, 3)).sum() == 0
+    a, b = even_spread(usual * scale).softmax(-1), even_spread(usual * 1e-2).softmax(-1)
+    assert torch.allclose(a, b, atol=1e-5) and (a > 0).all()
+    assert torch.equal(a.argmax(-1), usual.argmax(-1))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
+def test_even_answers_that_were_mixed_in_are_taken_out(share):
+    p = logits().softmax(-1)
+    found = without_floor((1 - share) * p + share / 10)
+    assert torch.allclose(found, p, atol=2e-3 * share / (1 - share) + 1e-5)
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.5, 2.0, 6.0, 50.0])
+def test_a_networks_own_answers_have_no_common_floor(spread):
+    p = logits(spread).softmax(-1)
+    assert without_floor(p) is p
+
+
+def test_flat_probabilities_are_read_as_the_logits_that_they_are():
+    flat = shown(Answers("probabilities", (logits() / 40).softmax(-1), 10))
+    assert torch.allclose(flat, even_spread(logits() / 40).softmax(-1), atol=1e-4)
+    usual = logits().softmax(-1)
+    assert shown(Answers("probabilities", usual, 10)) is usual
+    silent = torch.zeros(20, 10)  # queries without an answer
+    assert torch.equal(shown(Answers("probabilities", silent, 10)), silent)

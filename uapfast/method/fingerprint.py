@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from uapfast.method.scaling import even_spread, without_floor
+from uapfast.method.scaling import LEAST_SPREAD, even_spread, without_floor
 from uapfast.models.answers import Answers, Kind
 from uapfast.ops import build_queries
 
@@ -115,10 +115,19 @@ def ask(model: Answering, plan: QueryPlan, classes: int | None = None) -> tuple[
 
 
 def shown(answers: Answers) -> Tensor:
-    """Probabilities float32 ``[N,K]`` of answers of any kind, logits of any scale (:func:`even_spread`)."""
+    """Probabilities float32 ``[N,K]`` of answers of any kind.
+
+    What was done to all of them alike and says nothing is undone: a scale of logits that softmax would lose
+    (:func:`even_spread`), even answers mixed in (:func:`without_floor`).
+    """
+    if answers.kind == "labels":
+        return answers.probabilities()
     if answers.kind == "logits":
         return without_floor(even_spread(answers.values).softmax(-1))
-    return answers.probabilities() if answers.kind == "labels" else without_floor(answers.values)
+    p = without_floor(answers.values)
+    logs = p.log()  # of all but truncated answers as good as logits
+    flat = bool(torch.isfinite(logs).all()) and float((logs.amax(-1) - logs.mean(-1)).median()) < LEAST_SPREAD
+    return even_spread(logs).softmax(-1) if flat else p
 
 
 def kept_classes(answers: Tensor) -> Tensor | None:
