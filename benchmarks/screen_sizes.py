@@ -37,7 +37,7 @@ from uapfast.pool import attacks
 from uapfast.pool.recipe import default_recipe
 from uapfast.pool.train import fresh_model
 from uapfast.screening.population import q_values
-from uapfast.verbs.encode import ask_suspect, reduced_features
+from uapfast.verbs.encode import features_of
 
 RESULTS = Path(__file__).parent / "results" / "screen_sizes.md"
 NETWORKS = ("resnet", "vgg", "depthwise", "cnn")
@@ -101,8 +101,7 @@ def features(work: Path) -> tuple[LineageScorer, list[Array], list[Array]]:
     ref = uapfast.load(reference)
 
     def asked(model: nn.Module) -> Array:
-        answers, kind, _ = ask_suspect(ref, as_model(model))
-        return np.asarray(reduced_features(ref, answers, kind))
+        return np.asarray(features_of(ref, as_model(model))[0])
 
     honest = [
         asked(train(f"honest-{s}", arch(NETWORKS[s % 4]), (own, other)[s % 3 == 0], 200 + s))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast.examination import preprocessing_note
-from uapfast.method.fingerprint import ask, only_labels, reduce_classes
+from uapfast.method.fingerprint import Answering, ask, only_labels, reduce_classes
+from uapfast.models.answers import Kind
 from uapfast.models.model import Model, as_model
 from uapfast.reference import Reference, as_reference
 from uapfast.suspects.base import Suspect
@@ -62,8 +65,13 @@ def encode(
     """
     reference = as_reference(reference, "encode")
     model, _ = as_suspect(reference, suspect, output, device)
-    answers, kind = ask(model, reference.plan, reference.classes)
+    features, kind = features_of(reference, model)
+    return torch.from_numpy(reference.scorer(kind == "labels").embed(features))
+
+
+def features_of(reference: Reference, suspect: Answering) -> tuple[NDArray[np.float32], Kind]:
+    """A suspect's feature rows, as the scorers take them, and what it answered with."""
+    answers, kind = ask(suspect, reference.plan, reference.classes)
     labels_only = kind == "labels"
     reduced = reduce_classes(only_labels(answers) if labels_only else answers, reference.keep)
-    features = reference.suspect_features(reduced, labels_only)
-    return torch.from_numpy(reference.scorer(labels_only).embed(features))
+    return reference.suspect_features(reduced, labels_only), kind
