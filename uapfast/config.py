@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -37,7 +38,8 @@ def numbers(text: str) -> tuple[float, ...]:
     Raises:
         ValueError: empty, or anything that is no finite number.
     """
-    values = tuple(float(part) for part in text.replace(";", " ").replace(",", " ").split())
+    parts = re.split(r"\s*[,;]\s*|\s+", text.strip())  # "0.5," has an empty one, which float refuses
+    values = tuple(map(float, parts))
     if not values or not all(math.isfinite(v) for v in values):
         raise ValueError(text)
     return values

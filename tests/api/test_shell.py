@@ -45,8 +45,8 @@ def run(*arguments: str, code: str = "from uapfast.cli import main; import sys; 
 
 def make_verdict(decision: Decision, **changed: Any) -> Verdict:
     sides = [f"p_{side}{kind}" for side in ("candidate", "suspect") for kind in ("", "_floor", "_exact")]
-    empty = ["p_value", *sides, "p_view", "similarity", "z", "rank", "output", "suspect_sha256"]
-    values: dict[str, Any] = dict.fromkeys(empty) | {
+    empty = ["p_value", *sides, "p_view", "similarity", "z", "z_pool", "rank", "agreement", "agreement_least"]
+    values: dict[str, Any] = dict.fromkeys([*empty, "output", "suspect_sha256"]) | {
         "decision": decision, "views_used": 2, "queries_used": 40, "alpha": 1e-3,
         "reasons": ("because",), "reference_sha256": "ab" * 32,
     }  # fmt: skip
