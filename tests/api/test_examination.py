@@ -136,10 +136,29 @@ def test_the_order_is_not_learnt_from_what_is_scored(reference):
     assert len(reference.probe_labels.unique()) == 10
 
 
-@pytest.mark.parametrize("order", [(0, 1), (0,) * 10, range(1, 11)])
+@pytest.mark.parametrize("order", [(0, 1), (0,) * 10, range(-1, 9)])
 def test_a_class_order_names_every_class_once(world, reference, order):
-    with pytest.raises(InputError, match="each of 0..9 once"):
+    with pytest.raises(InputError, match="10 different classes"):
         uapfast.verify(reference, world["victim"], class_order=order)
+
+
+@pytest.mark.parametrize("answer", ["logits", "probabilities", "labels"])
+def test_a_suspect_with_more_classes_is_compared_on_ours(world, reference, answer):
+    """Ours are its classes 2..11; it knows four others."""
+
+    def suspect(x: Tensor) -> Tensor:
+        logits = torch.full((len(x), 14), -8.0)
+        logits[:, 2:12] = world["victim"](x)
+        return {"logits": logits, "probabilities": logits.softmax(1), "labels": logits.argmax(1)}[answer]
+
+    plain = world["victim"] if answer != "labels" else lambda x: world["victim"](x).argmax(1)
+    assert uapfast.verify(reference, suspect).decision == "invalid"  # never assumed
+    found = uapfast.verify(reference, suspect, class_order=range(2, 12), alpha=0.01)
+    expected = uapfast.verify(reference, plain, alpha=0.01)
+    assert found.decision == expected.decision == "piracy" and found.z == pytest.approx(expected.z, abs=1e-3)
+    if answer != "labels":
+        with pytest.raises(InputError, match="0..13"):
+            uapfast.verify(reference, suspect, class_order=range(5, 15))
 
 
 GARBAGE = {

@@ -132,7 +132,9 @@ def test_exit_code_and_output_of_each_decision(
     monkeypatch.setattr("uapfast.cli.base.load", lambda *a, **k: None)
     monkeypatch.setattr("uapfast.verbs.verify.verify", lambda *a, **k: verdict)
     code = main(["verify", "r", "--arch", "a", "--weights", "w", *(["--json"] if as_json else [])])
-    assert code == {"independent": 0, "piracy": 1, "inconclusive": 3, "invalid": 4}[decision]
+    assert (
+        code == {"independent": 0, "piracy": 1, "inconclusive": 3, "invalid": 4, "unavailable": 5}[decision]
+    )
     out = capsys.readouterr().out
     if as_json:
         assert json.loads(out) == verdict.to_dict() and out.count("\n") == 1

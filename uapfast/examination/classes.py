@@ -14,24 +14,39 @@ from uapfast.errors import InputError
 from uapfast.method.consensus import class_order
 from uapfast.models.answers import Answers
 
+TINY = 1e-30  # of a row that says nothing of our classes
+
 
 def checked_order(order: Sequence[int] | None, classes: int) -> Tensor | None:
-    """A class order as a tensor ``[K]``; raises ``InputError`` unless it names every class once."""
+    """A class order as a tensor ``[K]``; raises ``InputError`` unless it names K different classes."""
     if order is None:
         return None
     found = [int(k) for k in order]
-    if sorted(found) != list(range(classes)):
-        rule = f"each of 0..{classes - 1} once: for each class, the suspect's class that means it"
+    if len(found) != classes or len(set(found)) != classes or min(found) < 0:
+        rule = f"{classes} different classes from 0 on: for each of ours, the suspect's that means it"
         raise InputError("verify", "class order", rule, ",".join(map(str, found))[:200])
     return torch.tensor(found)
 
 
 def reordered(answers: Answers, order: Tensor) -> Answers:
-    """Answers by the reference's classes."""
+    """Answers by the reference's classes; those of classes that have no place there are left out.
+
+    Raises:
+        InputError: the order names classes that the suspect does not have.
+    """
+    most = int(order.max())
     if answers.kind == "labels":
-        ours = torch.argsort(order)[answers.values.clamp(min=0)]
-        return replace(answers, values=torch.where(answers.values < 0, answers.values, ours))
-    return replace(answers, values=answers.values[:, order])
+        ours = torch.full((max(most, int(answers.values.max())) + 1,), -1)
+        ours[order] = torch.arange(len(order))
+        mapped = torch.where(answers.values < 0, answers.values, ours[answers.values.clamp(min=0)])
+        return replace(answers, values=mapped, classes=len(order))
+    if most >= answers.classes:
+        rule = f"classes that the suspect has, 0..{answers.classes - 1}"
+        raise InputError("verify", "class order", rule, most)
+    values = answers.values[:, order]
+    if answers.kind == "probabilities" and answers.classes > len(order):
+        values = values / values.sum(-1, keepdim=True).clamp(min=TINY)
+    return replace(answers, values=values, classes=len(order))
 
 
 def agreement_by_half(labels: NDArray[np.int64], wanted: NDArray[np.int64], classes: int) -> float:

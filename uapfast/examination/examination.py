@@ -43,7 +43,8 @@ class Examination:
         name: of the suspect, for errors.
         output: what it answers with, or ``auto``.
         sha256: of its tensors, if it has any.
-        order: for each class of the reference, the suspect's class that means it; None if they are the same.
+        order: for each class of the reference, the suspect's class that means it (it may have more); None if
+            they are the same.
         notes: what a reader has to know of how it is asked; repeated among the reasons.
 
     Attributes:
@@ -82,6 +83,11 @@ class Examination:
         self._range: Range = "usual"  # where its agreement lies
         self._odd: str | None = None  # what is odd about it, and what may be the cause
         self._hash = hashlib.sha256()
+
+    @property
+    def renames(self) -> bool:
+        """Whether the suspect's classes are others than the reference's."""
+        return self._order is not None
 
     # -- asking ------------------------------------------------------------------------------------
     @property
@@ -133,7 +139,7 @@ class Examination:
 
     def _read(self, values: Tensor | Answers, count: int) -> Answers:
         if not isinstance(values, Answers):
-            classes = self.design.reference.classes
+            classes = None if self._order is not None else self.design.reference.classes
             output, first = self._output, self._first
             values = detect(values, self.name, rows=count, classes=classes, output=output, like=first)
         if self._first is None:  # how the first answers are read holds for all

@@ -38,7 +38,8 @@ def verify(
             (:class:`uapfast.suspects.base.Suspect`) is asked look by look, and no more than is needed.
         alpha: level of a conviction on each side, in (0, 0.5); see docs/verdicts.md for what it bounds.
         output: what the suspect answers with, or ``auto``.
-        class_order: for each class of the reference, the suspect's class that means it; the same if None.
+        class_order: for each class of the reference, the suspect's class that means it (it may have more, or
+            name them in another order); the same if None.
         device: where an ``nn.Module`` is run.
 
     Returns:
@@ -76,7 +77,8 @@ def verify(
 def _ask(examination: Examination, model: Answering) -> None:
     """Ask what is due."""
     try:
-        answers = model.answers_to(examination.images(), examination.design.reference.classes)
+        classes = examination.design.reference.classes
+        answers = model.answers_to(examination.images(), None if examination.renames else classes)
     except SuspectError as exc:
         examination.fail(exc)
     except UnavailableError as exc:
