@@ -89,7 +89,7 @@ def only_result_on_stdout() -> Iterator[TextIO]:
     saved = None
     with contextlib.suppress(OSError, ValueError, AttributeError):
         real.flush()
-        if real.fileno() == 1:
+        if os.path.samestat(os.fstat(real.fileno()), os.fstat(1)):  # the same file, by whatever number
             saved = os.dup(1)
             os.dup2(2, 1)
     result = os.fdopen(os.dup(saved), "w", encoding="utf-8") if saved is not None else real
