@@ -200,6 +200,91 @@ def test_even_answers_mixed_in_hide_nothing(world, reference, share):
         assert mixed.decision == plain.decision and mixed.z == pytest.approx(plain.z, abs=0.2)
 
 
+def labels_of(x: Tensor, net: nn.Module) -> Tensor:
+    return nn.functional.one_hot(net(x).argmax(1), 10).float()
+
+
+DRESSED = {
+    "smoothed": lambda x, f: 0.01 + 0.9 * labels_of(x, f),
+    "saturated": lambda x, f: (f(x) * 1e3).softmax(1),
+    "as logits": lambda x, f: 10 * labels_of(x, f) - 3,
+    "random rest": lambda x, f: labels_of(x, f) + 1e-4 * torch.rand(len(x), 10, generator=torch.Generator()),
+}
+
+
+@pytest.mark.parametrize("dress", DRESSED)
+def test_labels_in_the_dress_of_scores_do_not_acquit(world, reference, dress):
+    plain = uapfast.verify(reference, lambda x: world["victim"](x).argmax(1), alpha=0.01)
+    assert plain.decision == "piracy" and plain.output == "labels"
+    found = uapfast.verify(reference, lambda x: DRESSED[dress](x, world["victim"]), alpha=0.01)
+    assert found.decision != "independent"
+    if found.decision == "inconclusive" and found.p_value > 0.05:
+        assert "its labels alone give p" in found.reasons[0]
+    for honest in world["honest"]:
+        assert uapfast.verify(reference, lambda x, f=honest: DRESSED[dress](x, f)).decision != "piracy"
+
+
+def test_a_suspect_that_declines_most_queries_is_not_cleared(world, reference):
+    def declines(x: Tensor) -> Tensor:
+        drop = torch.rand(len(x), generator=torch.Generator()) < 0.95
+        return world["victim"](x).softmax(1) * ~drop[:, None]
+
+    found = uapfast.verify(reference, declines)
+    assert found.decision == "inconclusive" and "of the queries only" in found.reasons[0]
+
+
+@pytest.mark.parametrize("total", [255, 1000])
+def test_whole_numbers_of_one_sum_are_shares(world, reference, total):
+    found = uapfast.verify(reference, lambda x: (world["victim"](x).softmax(1) * total).round())
+    assert found.decision == "piracy" and any(f"sum to about {total}" in r for r in found.reasons)
+
+
+def test_every_conviction_says_what_else_could_explain_it(world, reference):
+    assert any("in the victim's order" in r for r in uapfast.verify(reference, world["victim"]).reasons)
+    assert not any("order (the same" in r for r in uapfast.verify(reference, world["honest"][0]).reasons)
+
+
+def test_verdicts_do_not_depend_on_the_default_dtype(world, reference):
+    model = Model(world["victim"])
+    expected = uapfast.verify(reference, model)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = uapfast.verify(reference, model)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.z == expected.z and found.p_value == expected.p_value
+
+
+class Centred(nn.Module):
+    """Answers relative to the rest of the batch; nothing in it tells so."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.net(x)
+        return z - 0.5 * z.mean(0)
+
+
+class Drops(nn.Module):
+    """Drops out in evaluation as well."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(self.net(x), 0.5, training=True)
+
+
+def test_answers_that_depend_on_the_batch_or_do_not_repeat_are_told(world, reference):
+    found = uapfast.verify(reference, Centred(world["victim"]))
+    assert any("depend on the other queries" in r for r in found.reasons)
+    found = uapfast.verify(reference, Drops(world["victim"]))
+    assert any("differently each time" in r for r in found.reasons)
+
+
 def test_a_copy_that_convicts_though_it_agrees_little_is_warned_of(world, reference):
     odd = copy.deepcopy(reference.consensus)
     strict = dataclasses.replace(

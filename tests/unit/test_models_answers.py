@@ -68,15 +68,15 @@ BAD = {
     "nan": (torch.full((3, 4), float("nan")), "finite, got NaN or infinity"),
     "infinity": (torch.tensor([[0.0, float("inf")]]), "finite"),
     "one nan among many": (torch.where(torch.eye(9) > 0, float("nan"), torch.zeros(9, 9))[:, :4], "finite"),
-    "one column": (torch.zeros(3, 1), r"\[3, 1\]"),
     "three axes": (torch.zeros(3, 4, 1), r"\[3, 4, 1\]"),
-    "float vector": (torch.zeros(3), r"\[3\]"),
     "scalar": (torch.tensor(1.0), r"\[\]"),
     "complex": (torch.zeros(3, 4, dtype=torch.complex64), r"\[3, 4\]"),
     "negative label": (torch.tensor([0, -1, 2]), "-1"),
     "a number": ({"logits": 1}, r"\[\]"),
 }
 UNREADABLE = {
+    "one column": (torch.zeros(3, 1), r"\[3, 1\] torch.float32"),
+    "float vector": (torch.zeros(3), r"\[3\] torch.float32"),
     "words": (np.array(["cat", "dog"]), "an array of numbers, got ndarray"),
     "objects": (np.array([None, {}], dtype=object), "an array of numbers"),
     "none": (None, "an array of numbers, got NoneType"),

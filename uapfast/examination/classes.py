@@ -21,10 +21,10 @@ def checked_order(order: Sequence[int] | None, classes: int) -> Tensor | None:
     """A class order as a tensor ``[K]``; raises ``InputError`` unless it names K different classes."""
     if order is None:
         return None
-    found = [int(k) for k in order]
+    found = [int(k) for k in order if isinstance(k, int | np.integer)]
     if len(found) != classes or len(set(found)) != classes or min(found) < 0:
         rule = f"{classes} different classes from 0 on: for each of ours, the suspect's that means it"
-        raise InputError("verify", "class order", rule, ",".join(map(str, found))[:200])
+        raise InputError("verify", "class order", rule, str(list(order))[:200])
     return torch.tensor(found)
 
 

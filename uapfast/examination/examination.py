@@ -31,6 +31,12 @@ from uapfast.reference import Reference
 from uapfast.types import Verdict
 
 ADVICE = "is it asked with its own preprocessing (range, mean and std, size), class order and order of rows?"
+ELSE = (
+    "what else could explain it: training on the victim's images in the victim's order (the same seed), or a "
+    "common ancestor that the pool does not know; rule both out before you accuse (docs/verdicts.md)"
+)
+LEAST_ANSWERED = 0.5  # share of the queries; with fewer answers nobody is cleared
+HELD_BACK = 0.01  # p of the labels alone at or below which their scores do not acquit
 ROUNDED = 4  # digits of answers that are hashed, so that a device's last bits do not change the hash
 
 
@@ -76,6 +82,7 @@ class Examination:
         self._stage, self._probing, self._ended = 0, False, False
         self._features: list[NDArray[np.float32]] = []
         self._labels: list[NDArray[np.int64]] = []
+        self._hard: list[tuple[int, Tensor]] = []  # first view, one-hot rows
         self._stopper: Stopper | None = None
         self._stop: Stop | None = None
         self._p_view: float | None = None
@@ -156,6 +163,7 @@ class Examination:
         reduced = hard if answers.kind == "labels" else reduce_classes(full, keep)
         self.views = part.stop
         clean = hard[:, reference.clean]
+        self._hard.append((part.start, hard))
         self._labels.append(torch.where(clean.any(-1), clean.argmax(-1), -1).numpy())
         if self._nothing_said(answers):
             self._doubt = "the same answer to every query: it says nothing of whom it descends from"
@@ -196,6 +204,12 @@ class Examination:
         self.agreement = consensus.agreement(labels)
         self._range = consensus.range_of(self.agreement, labels.size)
         self._ended = True
+        answered = float((labels >= 0).mean())
+        if answered < LEAST_ANSWERED:
+            self._odd = f"it answers {answered:.0%} of the queries only: too few to clear it"
+            return
+        if self._range == "usual" and self._stop.outcome.decision == "independent":
+            self._odd = self._by_labels()
         if self._range == "usual":
             return
         others = f"the least of them with {consensus.least:.0%}"
@@ -211,6 +225,26 @@ class Examination:
             return
         self._probing = reference.probes is not None and self._order is None
         self._ended = not self._probing
+
+    def _by_labels(self) -> str | None:
+        """What its labels alone say against it, if its scores acquit it; asked once all views are there.
+
+        Labels in the dress of scores (smoothed, saturated, with random rest) say less than the labels do. To
+        hold an acquittal back accuses nobody.
+        """
+        assert self._first is not None
+        design, reference = self.design, self.design.reference
+        if self._first.kind == "labels" or self.views < design.views or reference.encoder != "lineage":
+            return None
+        scorer = design.mode(True).scorer
+        features = [reference.suspect_features(hard, True, first) for first, hard in self._hard]
+        outcome = decide(scorer.assess(np.concatenate(features)), self.alpha)
+        if outcome.p > HELD_BACK or outcome.rank not in (None, 1):
+            return None
+        return (
+            f"its labels alone give p {outcome.p:.3g}, which its {self._first.kind} hide: they may be labels "
+            "in another form (ask with output labels)"
+        )
 
     def _probed(self, answers: Answers) -> None:
         """Whether other names of the classes would explain the answers; learnt where nothing is scored."""
@@ -251,6 +285,8 @@ class Examination:
         if limits and decision == "piracy":
             decision = "inconclusive"
             reasons = [f"this reference may not convict: {limits[0]}", *limits[1:], *reasons]
+        if decision == "piracy":
+            reasons.append(ELSE)
         if self._odd is not None:
             # a copy that was changed much may answer so as well; an honest model is not cleared by it
             reasons.insert(0, self._odd)

@@ -103,6 +103,8 @@ def _detect(
     integer = not v.dtype.is_floating_point and not v.dtype.is_complex
     if v.ndim == 1 and (output == "labels" or (output == "auto" and integer)):
         return _labels(v, where, classes)
+    if (v.ndim == 1 and not integer) or (v.ndim == 2 and v.shape[1] == 1):  # the asker's adapter
+        raise OutputError(where, "answers", RULE, f"{list(v.shape)} {v.dtype}")
     if v.ndim != 2 or v.shape[1] < 2 or v.dtype.is_complex:
         raise SuspectError(where, "answers", RULE, list(v.shape))
     if classes is not None and v.shape[1] != classes:

@@ -17,6 +17,7 @@ NEAR = 1e-3  # from a sum of 1 a row of logits is, by chance, in fewer than one 
 MIXED, MIXED_ROWS = 0.05, 3  # share and number of rows that by chance are not near a sum of 1
 LEAST_ROWS = 8  # fewer are not held to be varied enough to ask about
 PERCENT = 100.0
+LEAST_TOTAL = 50.0  # sum of whole numbers from which they are shares of it
 LEAST_OF_ONE_DIGIT = 5e-4  # by measurement: what innocents and copies show through rounding to one digit
 WHOLE_PERCENT = 0.1  # share of rows of truncated percentages that sum to 100 all the same
 ASK = "told apart (give output= as logits, probabilities or labels)"
@@ -49,7 +50,7 @@ def tell(v: Tensor, where: str) -> Reading:
         return Reading("logits")
     low = float(v.min())
     if low >= 0:
-        found = _single(v) or _probabilities(v, 1.0) or _probabilities(v, PERCENT)
+        found = _single(v) or _probabilities(v, 1.0) or _probabilities(v, PERCENT) or _counts(v)
         if found is not None:
             return found
     elif low >= -OVER_ONE and bool((v.sum(-1) >= 2 - MOST_SUM).all()):  # rounding below zero
@@ -69,6 +70,20 @@ def _single(v: Tensor) -> Reading | None:
     alike = bool((top[shown > 0] == top.max()).all())
     said = "one-hot rows: labels" if alike else "top-1 scores: labels, since the other classes are not shown"
     return Reading("labels", note=_joined(said, _unanswered(v)))
+
+
+def _counts(v: Tensor) -> Reading | None:
+    """Whole numbers whose rows sum to about one number, 255 or 1000 say: probabilities in steps of one."""
+    sums = v.sum(-1)
+    sums = sums[sums > 0]
+    if len(sums) < LEAST_ROWS or not bool((v == v.round()).all()):
+        return None
+    total = float(sums.median())
+    if total < LEAST_TOTAL or bool(((sums - total).abs() > v.shape[1] / 2).any()):
+        return None
+    return Reading(
+        "probabilities", total, note=_joined(f"whole numbers that sum to about {total:g}", _unanswered(v))
+    )
 
 
 def digits(v: Tensor) -> int | None:

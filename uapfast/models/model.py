@@ -15,7 +15,16 @@ from uapfast.errors import InputError, ModelError, SuspectError
 from uapfast.models.answers import OUTPUTS, Answers, as_tensor, detect
 from uapfast.models.duplicate import Duplicate, Guard
 from uapfast.models.pooling import slice_max_pools
-from uapfast.models.state import batch_note, check_ready, has_state, input_dtype, tensors_sha256
+from uapfast.models.state import (
+    ALONE,
+    TRIED,
+    batch_note,
+    check_ready,
+    has_state,
+    input_dtype,
+    repeats,
+    tensors_sha256,
+)
 
 CHUNK = 1024  # images in memory at a time, where they come in smaller chunks
 MOST_STD = 2.0  # images in 0..1 have at most 0.5; some networks want 1, none what pixels in 0..255 have
@@ -151,6 +160,15 @@ class Model:
         out.module = Preprocessed(self.module, mean, std).to(self.device).eval()
         out.preprocessing = {"mean": mean, "std": std}
         return out
+
+    def try_out(self, images: Tensor) -> None:
+        """Find by a few images whether answers depend on the batch, or do not repeat: ``notes`` say so."""
+        if self.module is None or self.apart or len(images) <= ALONE:
+            return
+        with torch.no_grad():
+            self.apart, said = repeats(self._asked, images[:TRIED].to(self.device))
+        if said is not None:
+            self.notes = (*self.notes, said)
 
     def answers(self, images: Any, classes: int | None = None) -> Answers:
         """Ask for every image, in batches of one size.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,12 @@ from torch.nn.parameter import is_lazy
 
 from uapfast.errors import ModelError
 from uapfast.models.duplicate import reached
+from uapfast.models.unpack import unpack
+
+TRIED, ALONE = 12, 3  # images by which it is tried whether answers repeat, and of them alone
+NEAR = 1e-3  # share of the largest answer by which rounding may differ between batches
+TINY = 1e-30
+DEPENDS = "answers depend on the other queries of a batch"
 
 
 def tensors_sha256(module: nn.Module) -> str:
@@ -116,11 +122,33 @@ def batch_note(module: nn.Module) -> str | None:
             training mode, in TorchScript too; a forward of the module's own making is not looked into.
     """
     for part in _dependent(module):
-        return (
-            f"answers depend on the other queries of a batch ({part} uses the batch's statistics): "
-            "asked view by view, in batches of one size"
-        )
+        return f"{DEPENDS} ({part} uses the batch's statistics): asked view by view, in batches of one size"
     return None
+
+
+def repeats(answer: Callable[[Tensor], Any], x: Tensor) -> tuple[bool, str | None]:
+    """Whether a network answers an image as it does beside others, and twice alike, by trying.
+
+    Args:
+        answer: what it returns for images.
+        x: a few images ``[n,C,H,W]``, n > ``ALONE``.
+
+    Returns:
+        Whether answers depend on the other images of a batch, and what to say; neither where it fails.
+    """
+    try:
+        whole, again, alone = (unpack(answer(part.clone()), "") for part in (x, x, x[:ALONE]))
+        room = NEAR * max(float(whole.detach().abs().to(torch.float64).max()), TINY)
+        if bool((whole.double() - again.double()).abs().max() > room):
+            return False, "it answers the same question differently each time: verdicts on it do not repeat"
+        if bool((whole[:ALONE].double() - alone.double()).abs().max() > room):
+            said = (
+                "answers depend on the other queries of a batch: asked view by view, in batches of one size"
+            )
+            return True, said
+    except Exception:  # whatever is wrong with it shows when it is asked
+        pass
+    return False, None
 
 
 def _dependent(module: nn.Module) -> Iterator[str]:

@@ -108,8 +108,8 @@ def _native_run(level: int, logits: Tensor, grads: Tensor, labels: Tensor, p: fl
     batch, classes, size = grads.shape
     _check_labels(labels, classes)
     logits, grads, labels = _args.rows_of(logits), _args.rows_of(grads), labels.contiguous()
-    step = torch.empty((batch, size), dtype=grads.dtype)
-    nearest = torch.empty((batch,), dtype=torch.int64)
+    step = torch.empty((batch, size), dtype=grads.dtype, device="cpu")
+    nearest = torch.empty((batch,), dtype=torch.int64, device="cpu")
     _native.cpu().deepfool_step(
         logits.data_ptr(),
         grads.data_ptr(),

@@ -104,11 +104,11 @@ def _native_run(level: int, logits: Tensor, top_k: int) -> tuple[Tensor, Tensor,
     models, queries, classes = source.shape
     rows = (models, queries)
     out = (
-        torch.empty(source.shape),
-        torch.empty(rows, dtype=torch.int64),
-        torch.empty(rows),
-        torch.empty((*rows, top_k)),
-        torch.empty((*rows, top_k), dtype=torch.int64),
+        torch.empty(source.shape, dtype=torch.float32, device="cpu"),
+        torch.empty(rows, dtype=torch.int64, device="cpu"),
+        torch.empty(rows, dtype=torch.float32, device="cpu"),
+        torch.empty((*rows, top_k), dtype=torch.float32, device="cpu"),
+        torch.empty((*rows, top_k), dtype=torch.int64, device="cpu"),
     )
     addresses = [t.data_ptr() for t in (source, *out)]
     _native.cpu().fingerprint_rows(

@@ -90,7 +90,7 @@ def simplex_threshold(y: Tensor, eps: float) -> Tensor:
 
 def _native_run(level: int, delta: Tensor, eps: float, p: float) -> Tensor:
     source = _args.rows_of(delta)
-    out = torch.empty(delta.shape, dtype=delta.dtype)
+    out = torch.empty(delta.shape, dtype=delta.dtype, device="cpu")
     rows, cols = delta.shape
     _native.cpu().project_lp(
         source.data_ptr(),

@@ -100,7 +100,7 @@ def reference(probabilities: Tensor, target: Tensor, prior: Tensor) -> Tensor:
 
 def _native_run(level: int, probabilities: Tensor, target: Tensor, prior: Tensor) -> Tensor:
     source, target, prior = probabilities.contiguous(), target.contiguous(), prior.contiguous()
-    out = torch.empty(source.shape)
+    out = torch.empty(source.shape, dtype=torch.float32, device="cpu")
     addresses = [t.data_ptr() for t in (source, target, prior, out)]
     limits = (STEPS, LEAST, *RANGE, BIAS)
     _native.cpu().rescale(*addresses, *source.shape, *limits, torch.get_num_threads(), level)

@@ -132,7 +132,7 @@ def _moments_refuses(a: Tensor, b: Tensor, pairs: str) -> str | None:
 def _native_run(level: int, a: Tensor, b: Tensor, pairs: str) -> tuple[Tensor, Tensor]:
     dtype = result_dtype(a)
     left, right = a.to(dtype).contiguous(), b.to(dtype).contiguous()
-    mean, variance = (torch.empty((a.shape[0], b.shape[0]), dtype=dtype) for _ in range(2))
+    mean, variance = (torch.empty((a.shape[0], b.shape[0]), dtype=dtype, device="cpu") for _ in range(2))
     _native.cpu().similarity_moments(
         *(t.data_ptr() for t in (left, right, mean, variance)),
         _args.DTYPE_CODES[dtype],

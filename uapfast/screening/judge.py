@@ -166,7 +166,10 @@ class _Asking:
     ) -> None:
         self._panel, self._loaded, self._keep = panel, loaded, keep
         start = time.perf_counter()
+        fresh = skeleton.is_new or not skeleton.in_place  # then it is built for this suspect
         skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)
+        if fresh:
+            skeleton.try_out(panel.asked[0].images(0))
         skeleton.holds = loaded.sha256
         self._spent = {"seconds_read": loaded.seconds, "seconds_load": time.perf_counter() - start}
         self._answers: list[Tensor] = []

@@ -20,6 +20,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ from uapfast.models.answers import as_tensor
 from uapfast.models.checkpoint import fill
 from uapfast.models.fitting import check_finite, wanted
 from uapfast.models.model import settled
-from uapfast.models.state import batch_note
+from uapfast.models.state import ALONE, TRIED, batch_note, repeats
 from uapfast.screening.batches import BATCH, batch_size, batches, batches_of
 from uapfast.screening.building import build_network
 from uapfast.screening.inplace import (
@@ -47,7 +48,7 @@ from uapfast.screening.plan import Suspect
 from uapfast.screening.precision import ask
 from uapfast.screening.proof import Proof
 from uapfast.screening.reader import Shapes
-from uapfast.screening.traces import Picture, holds_more
+from uapfast.screening.traces import Picture, glimpse, holds_more
 from uapfast.screening.watch import Watch
 
 IDLE, IDLE_BYTES = 8, 4 << 30  # skeletons kept without work, and their weights together
@@ -94,6 +95,8 @@ class Skeleton:
         self.shapes = Shapes(wanted(self.module))
         self.notes: tuple[str, ...] = ()
         self._batches: str | None = None  # what to say of answers that depend on the batch
+        self._unsteady: str | None = None  # what to say of answers that do not repeat
+        self._glimpse: list[Any] | None = None
         self.in_place = plain(self.module) and alias(self.module, state)
         if self.in_place:
             found = layout(self.module)
@@ -139,7 +142,7 @@ class Skeleton:
             self._load_new(tensors, path)
             return
         tensors, names, flat = self.shapes.to_copy(tensors, path, fits, flat)
-        self.notes = () if self._batches is None else (self._batches,)
+        self.notes = tuple(n for n in (self._batches, self._unsteady) if n is not None)
         if self._moves:
             self.module.train()
         if flat is not None:
@@ -164,6 +167,7 @@ class Skeleton:
         self.module = settled(self.module, suspect.mean, suspect.std, self.device)
         self.in_place, self._batches = in_place, batch_note(self.module)
         self.notes = notes if self._batches is None else (*notes, self._batches)
+        self._unsteady = self._glimpse = None
         if self.in_place:
             own = self._inner.state_dict()
             changed = differs(own, {n: t for n, t in tensors.items() if n in own})
@@ -217,12 +221,23 @@ class Skeleton:
         if not self.in_place:
             return False
         if self._settled:
-            self.in_place = not self._has_moved()
+            same = self._glimpse is None or self._glimpse == glimpse(self._inner)
+            self.in_place = same and not self._has_moved()
+            self._glimpse = None
         else:
             assert self._picture is not None
             self._settled = self.in_place = self._picture.is_still(self.module)
             self._picture = None
         return self.in_place
+
+    def try_out(self, images: Tensor) -> None:
+        """As :meth:`uapfast.models.model.Model.try_out`, for a network that was just built."""
+        if self._batches is not None or len(images) <= ALONE:
+            return
+        apart, said = repeats(lambda x: ask(self.module, x.to(self.device), self.precision), images[:TRIED])
+        if said is not None:
+            self._batches, self._unsteady = (said, None) if apart else (None, said)
+            self.notes = (*self.notes, said)
 
     def answer(self, parts: Iterable[Tensor], count: int, name: str) -> Tensor:
         """What the network says to ``count`` images.
@@ -240,6 +255,8 @@ class Skeleton:
             SuspectError: the network fails, or does not return one row an image.
         """
         self._asked = True
+        if self._settled and self._glimpse is None:
+            self._glimpse = glimpse(self._inner)
         apart = self._batches is not None  # as Model does
         found = [self._batch(x, name)[:rows] for x, rows in batches_of(parts, count, apart)]
         shapes = {part.shape[1:] for part in found}

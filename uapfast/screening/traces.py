@@ -171,6 +171,15 @@ class Picture:
         return all(_same(a, b) for a, b in zip(self._values, everything(module), strict=True))
 
 
+def glimpse(module: nn.Module) -> list[Any]:
+    """What every part keeps, by identity and size: cheap enough to be looked at for every suspect."""
+    return [
+        (id(value), len(value) if isinstance(value, dict | list | set) else None)
+        for part in module.modules()
+        for value in vars(part).values()
+    ]
+
+
 def _tell(module: nn.Module) -> list[Any] | None:
     """Everything but values of weights, as something that can be compared; None if it is too much."""
     seen: dict[int, int] = {}
@@ -225,4 +234,4 @@ def _globals(kinds: list[type], told: Any) -> list[Any]:
     return found
 
 
-__all__ = ["Picture", "holds_more"]
+__all__ = ["Picture", "glimpse", "holds_more"]

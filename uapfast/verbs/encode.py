@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
@@ -32,10 +33,12 @@ def as_suspect(
     if isinstance(suspect, Suspect):
         return suspect, list(suspect.notes)
     model, own = as_model(suspect, output=output, device=device), reference.preprocessing
+    assumed = own is not None and model.module is not None and model.preprocessing is None
+    # a copy: what is found out by trying is not the caller's to keep
+    model = model.with_preprocessing(**own) if own is not None and assumed else copy.copy(model)
+    model.try_out(reference.plan.images(0))
     notes = list(model.notes)
-    if own is None or model.module is None or model.preprocessing is not None:
-        return model, notes
-    return model.with_preprocessing(**own), [*notes, preprocessing_note(**own)]
+    return model, [*notes, preprocessing_note(**own)] if own is not None and assumed else notes
 
 
 def encode(

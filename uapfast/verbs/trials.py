@@ -34,7 +34,7 @@ Form = Callable[[Tensor, torch.Generator], Tensor]
 
 def _even(p: Tensor, generator: torch.Generator) -> Tensor:
     """Random answers of the shape of ``p``: exponential variables, scaled to sum to 1."""
-    drawn = -torch.rand(p.shape, generator=generator).clamp(min=1e-12).log()
+    drawn = -torch.rand(p.shape, generator=generator, dtype=torch.float32).clamp(min=1e-12).log()
     return drawn / drawn.sum(-1, keepdim=True)
 
 
@@ -44,7 +44,7 @@ def _top(p: Tensor, count: int) -> Tensor:
 
 
 def _noisy(p: Tensor, generator: torch.Generator) -> Tensor:
-    moved = (p + 0.1 * torch.randn(p.shape, generator=generator)).clamp(min=0.0)
+    moved = (p + 0.1 * torch.randn(p.shape, generator=generator, dtype=torch.float32)).clamp(min=0.0)
     return moved / moved.sum(-1, keepdim=True).clamp(min=1e-6)
 
 
@@ -165,20 +165,22 @@ def garbage(reference: Reference) -> Iterator[tuple[str, Tensor, bool]]:
         return shown(one_hot(labels, classes).to(torch.float32))
 
     generator = torch.Generator().manual_seed(SEED)
-    yield "even answers", shown(torch.full((*shape, classes), 1.0 / classes)), False
+    yield "even answers", shown(torch.full((*shape, classes), 1.0 / classes, dtype=torch.float32)), False
     for label in _some(list(range(classes)), CONSTANTS):
         yield f"class {label} to every query", labelled(torch.full(shape, label)), True
     for k in range(RANDOM):
         name = f"random labels {k + 1}"
         yield name, labelled(torch.randint(classes, shape, generator=generator)), True
     for k in range(RANDOM):
-        answers = _even(torch.empty(*shape, classes), generator)
+        answers = _even(torch.empty(*shape, classes, dtype=torch.float32), generator)
         yield f"random probabilities {k + 1}", shown(answers), False
     small = torch.cat([_shrunk(chunk) for chunk in plan.chunks()])  # view by view, block by block
     for spread in UNTRAINED:
-        weight = torch.randn(small.shape[1], classes, generator=generator)
+        weight = torch.randn(small.shape[1], classes, generator=generator, dtype=torch.float32)
         logits = small @ weight
-        logits = spread * logits / logits.std().clamp(min=1e-12) + torch.randn(classes, generator=generator)
+        logits = spread * logits / logits.std().clamp(min=1e-12) + torch.randn(
+            classes, generator=generator, dtype=torch.float32
+        )
         yield f"an untrained network, spread {spread:g}", shown(logits.softmax(-1)), False
 
 
