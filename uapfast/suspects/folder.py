@@ -1,7 +1,7 @@
 """A folder as timm and transformers write it for a hub, and as a hub's cache holds it.
 
-The network is the library's own, made from checked values alone; weights are read by our own reader. Nothing is
-fetched, and no code of the folder is run.
+The network is the library's own, made from checked values alone; weights are read by our own reader. Nothing
+is fetched, and no code of the folder is run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ from uapfast.models.fitting import COUNTER
 from uapfast.models.model import Model
 from uapfast.models.state import digest
 from uapfast.safeload.refusal import shown
-from uapfast.suspects.hub_config import CLASSES, Description, describe, timm_input, transformers_input
+from uapfast.suspects.hub_config import (
+    CLASSES,
+    Description,
+    describe,
+    timm_input,
+    transformers_input,
+    unsaid,
+)
 from uapfast.suspects.hub_files import (
     CONFIG,
     PREPROCESSOR,
@@ -66,8 +73,8 @@ def open_folder(path: str | os.PathLike[str], *, device: str = "cpu") -> FolderM
     cropping that it may name is for photographs. Its own mean and std are applied. ``notes`` say all of this.
 
     Args:
-        path: a folder with ``config.json`` and one weights file (and ``preprocessor_config.json``), or a hub's
-            cache of one snapshot. Links are followed into ``../../blobs`` only.
+        path: a folder with ``config.json`` and one weights file (and ``preprocessor_config.json``), or the
+            cache of a hub with one snapshot. Links are followed into ``../../blobs`` only.
         device: where the model runs.
 
     Returns:
@@ -124,7 +131,9 @@ def _library(name: str) -> ModuleType:
         return importlib.import_module(name)
     except Exception as exc:  # a torchvision that does not fit its torch fails with RuntimeError
         absent = isinstance(exc, ModuleNotFoundError) and (exc.name or "").split(".")[0] == name
-        need = f"(pip install 'uapfast[{name}]')" if absent else "to be imported (do torch and torchvision fit?)"
+        need = (
+            f"(pip install 'uapfast[{name}]')" if absent else "to be imported (do torch and torchvision fit?)"
+        )
         raise MissingDependency(f"folder: {name} is needed {need}, got {exc}") from exc
 
 
@@ -180,7 +189,7 @@ def _of_timm(timm: Any, what: Description, state: Weights, _: object, file: Path
     notes = fill(network, _unwrapped(state), file)
     missing = [k for k in ("mean", "std", "input_size") if k not in what.about_input]
     if missing:
-        notes = (*notes, f"its configuration says no {', '.join(missing)}: timm's own for {what.network} was taken")
+        notes = (*notes, unsaid(missing, what.network))
     return network, preparation, notes
 
 
@@ -210,7 +219,7 @@ def _of_transformers(
     with _quiet(), _typed(what):
         config = kind.config_class.from_dict(dict(what.arguments))
         classes = _check_classes(config.num_labels)
-        rehearse(lambda: kind(config), _most(state))  # type: ignore[no-any-return]
+        rehearse(lambda: kind(config), _most(state))
         network, found = kind.from_pretrained(
             None,
             config=config,

@@ -1,8 +1,8 @@
 """What a hub folder's configuration says of a network and its input, checked value by value.
 
-Two libraries write such folders. timm's ``config.json`` names an ``architecture`` of timm; transformers' names a
-class under ``architectures`` and leaves the input to ``preprocessor_config.json``. Only what is known here
-reaches the library; nothing that names code, an address or another file does.
+Two libraries write such folders. timm's ``config.json`` names an ``architecture`` of timm; that of transformers
+names a class under ``architectures`` and leaves the input to ``preprocessor_config.json``. Nothing that names
+code, an address or another file reaches the library.
 """
 
 from __future__ import annotations
@@ -27,23 +27,24 @@ CLASS = re.compile(r"[A-Z][A-Za-z0-9]{1,80}")
 GENERIC = re.compile(r"LABEL_\d+")  # what transformers writes where nobody named the classes
 
 FLAGS = "bool"
+Numbers = tuple[float, ...]
 # Arguments of timm's networks that a folder may give: what they are built of, never where from.
 MODEL_ARGS: dict[str, tuple[float, float] | str] = {
     **dict.fromkeys(("img_size", "patch_size", "window_size"), (1, MOST_SIZE)),
     "in_chans": CHANNELS,
     "num_classes": CLASSES,
     **dict.fromkeys(("depth", "depths", "num_heads", "group_size", "groups", "cardinality"), (1, 1000)),
-    **dict.fromkeys(("embed_dim", "head_dim", "base_width", "stem_width", "num_features", "dims"), (1, 65_536)),
-    **dict.fromkeys(("head_hidden_size", "reg_tokens", "channels"), (0, 65_536)),
+    **dict.fromkeys(("embed_dim", "head_dim", "base_width", "stem_width", "dims"), (1, 65_536)),
+    **dict.fromkeys(("num_features", "head_hidden_size", "reg_tokens", "channels"), (0, 65_536)),
     "output_stride": (1, 64),
     **dict.fromkeys(("mlp_ratio", "expand_ratio", "channel_multiplier", "depth_multiplier"), (0.01, 100)),
     **dict.fromkeys(("init_values", "ls_init_value"), (0, 10)),
     **dict.fromkeys(("drop_rate", "drop_path_rate", "attn_drop_rate", "proj_drop_rate"), (0, 1)),
     **dict.fromkeys(("pos_drop_rate", "patch_drop_rate", "drop_block_rate"), (0, 1)),
     **dict.fromkeys(("global_pool", "pool_type", "act_layer", "norm_layer", "stem_type"), "name"),
-    **dict.fromkeys(("qkv_bias", "qk_norm", "class_token", "no_embed_class", "pre_norm", "final_norm"), FLAGS),
-    **dict.fromkeys(("fc_norm", "dynamic_img_size", "strict_img_size", "conv_mlp", "use_grn"), FLAGS),
-    **dict.fromkeys(("head_norm_first", "replace_stem_pool", "avg_down", "head_bias"), FLAGS),
+    **dict.fromkeys(("qkv_bias", "qk_norm", "class_token", "no_embed_class", "pre_norm"), FLAGS),
+    **dict.fromkeys(("final_norm", "fc_norm", "dynamic_img_size", "strict_img_size"), FLAGS),
+    **dict.fromkeys(("conv_mlp", "use_grn", "head_norm_first", "replace_stem_pool", "avg_down", "head_bias"), FLAGS),
 }  # fmt: skip
 # Keys of transformers that name code, another network, or weights of another kind.
 REFUSED = {
@@ -57,8 +58,9 @@ REFUSED = {
     "distributed_config": "it is set up for several machines",
 }
 ATTENTION = (None, "eager", "sdpa")  # others may be kernels that a hub holds
-LEFT = {"transformers_version", "_name_or_path", "name_or_path", "torch_dtype", "dtype", "transformers_weights",
-        "_attn_implementation", "attn_implementation", "_attn_implementation_internal", "_commit_hash",
+LEFT = {"transformers_version", "_name_or_path", "name_or_path", "torch_dtype", "dtype",
+        "transformers_weights", "_attn_implementation", "attn_implementation", "_commit_hash",
+        "_attn_implementation_internal",
         "_experts_implementation", "return_dict", "output_attentions", "output_hidden_states"}  # fmt: skip
 # In the words of both libraries; PIL's numbers stand in transformers' files.
 INTERPOLATIONS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
@@ -224,6 +226,11 @@ def timm_input(about: Mapping[str, Any], channels: int | None = None) -> Prepara
     return Preparation(count, (height, width), mode, mean, std, notes=(*notes, *more))
 
 
+def unsaid(missing: list[str], network: str) -> str:
+    """What is said of an input that the folder does not describe."""
+    return f"its configuration says no {', '.join(missing)}: timm's own for {network} counts"
+
+
 def _statistic(value: object, where: str, channels: int) -> tuple[float, ...]:
     values = value if isinstance(value, (list, tuple)) else [value]
     if not 1 <= len(values) <= CHANNELS[1]:
@@ -324,14 +331,17 @@ def transformers_input(given: Mapping[str, Any] | None, config: Mapping[str, Any
     return Preparation(channels, crop or size or own, mode, mean, std, flip, (*notes, *more))
 
 
-def _scaled(given: Mapping[str, Any], where: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _scaled(
+    given: Mapping[str, Any], where: str, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std for images in 0..1: the file's are for ``255 * rescale_factor`` times these."""
     scale, offset = 255.0, 0.0
     if _flag(given, "do_rescale", True, where):
         factor = given.get("rescale_factor")
         scale *= 1 / 255 if factor is None else real(factor, f"{where}: rescale_factor", 1e-6, 1e3)
         offset = -1.0 if _flag(given, "rescale_offset", False, where) else 0.0
-    mean, std = (0.0,), (1.0,)
+    mean: Numbers = (0.0,)
+    std: Numbers = (1.0,)
     if _flag(given, "do_normalize", given.get("image_mean") is not None, where):
         mean = _statistic(given.get("image_mean"), f"{where}: image_mean", channels)
         std = _statistic(given.get("image_std"), f"{where}: image_std", channels)
@@ -355,4 +365,12 @@ def _size(value: object, where: str) -> tuple[int, int] | None:
     return found[0], found[1]
 
 
-__all__ = ["CLASSES", "Description", "describe", "interpolation", "timm_input", "transformers_input"]
+__all__ = [
+    "CLASSES",
+    "Description",
+    "describe",
+    "interpolation",
+    "timm_input",
+    "transformers_input",
+    "unsaid",
+]

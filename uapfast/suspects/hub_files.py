@@ -24,7 +24,15 @@ PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 USUAL = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 # What lies beside a model and is none.
-OTHERS = ("training_args*", "optimizer*", "scheduler*", "scaler*", "rng_state*", "adapter_model*", "trainer_state*")
+OTHERS = (
+    "training_args*",
+    "optimizer*",
+    "scheduler*",
+    "scaler*",
+    "rng_state*",
+    "adapter_*",
+    "trainer_state*",
+)
 INDEXES = ("*.safetensors.index.json", "*.bin.index.json")
 
 
@@ -89,7 +97,9 @@ def _blob(folder: Path, link: Path) -> Path:
     parts = target.split("/")
     in_cache = folder.resolve().parent.name == "snapshots"
     if not (in_cache and parts[:-1] == ["..", "..", "blobs"] and PLAIN.fullmatch(parts[-1])):
-        raise bad(link.name, "a file, or a link to ../../blobs/NAME as in a hub's cache", f"a link to {target}")
+        raise bad(
+            link.name, "a file, or a link to ../../blobs/NAME as in a hub's cache", f"a link to {target}"
+        )
     blobs = folder.resolve().parent.parent / "blobs"
     if blobs.is_symlink():
         raise bad(link.name, "a link into a folder blobs that is none itself", "a link")
@@ -141,11 +151,15 @@ def weights_in(folder: Path, named: object = None) -> Path:
     index = [n for n in names if any(fnmatchcase(n, pattern) for pattern in INDEXES)]
     if index:  # where a reader of indexes takes over: its path goes to read_weights as it is
         rule = "one weights file (join the parts: load the model and save it again)"
-        raise UnsupportedFileError("folder", "weights", rule, f"several files with the index {shown(index[0])}")
+        raise UnsupportedFileError(
+            "folder", "weights", rule, f"several files with the index {shown(index[0])}"
+        )
     found = [n for n in names if n.endswith(SUFFIXES) and not beside(n)]
     if len(found) != 1:
         got = f"{len(found)}: {', '.join(found[:4])}" if found else "none"
-        raise bad("path", f"a folder of one weights file, or one called {' or '.join(USUAL[:1] + USUAL[2:])}", got)
+        raise bad(
+            "path", f"a folder of one weights file, or one called {' or '.join(USUAL[:1] + USUAL[2:])}", got
+        )
     return file_in(folder, found[0])
 
 
@@ -154,7 +168,9 @@ def weights_beside(folder: Path, taken: Path) -> list[str]:
     return [
         name
         for name in names_in(folder)
-        if name.endswith(SUFFIXES) and not beside(name) and os.path.realpath(folder / name) != os.path.realpath(taken)
+        if name.endswith(SUFFIXES)
+        and not beside(name)
+        and os.path.realpath(folder / name) != os.path.realpath(taken)
     ]
 
 

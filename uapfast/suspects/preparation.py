@@ -46,7 +46,8 @@ class Preparation:
     def sentences(self) -> Iterator[str]:
         """What is done to images, for people."""
         if self.size is not None:
-            yield f"images of another size than {self.size[0]} x {self.size[1]} are resized ({self.interpolation})"
+            size = f"{self.size[0]} x {self.size[1]}"
+            yield f"images of another size than {size} are resized ({self.interpolation})"
         if self.channels == 3:
             yield "images of one channel are repeated to three"
         if self.flip:
@@ -92,7 +93,7 @@ class Prepared(nn.Module):
 
 
 def resized(x: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """Images in 0..1 of another size, antialiased as Pillow does it; bicubic leaves 0..1, and is cut off there."""
+    """Images in 0..1 of another size, antialiased as Pillow does it; bicubic's overshoot is cut off."""
     if mode == "nearest":
         return nn.functional.interpolate(x, size, mode="nearest-exact")
     out = nn.functional.interpolate(x, size, mode=mode, antialias=True, align_corners=False)
