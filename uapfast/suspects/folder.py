@@ -44,7 +44,7 @@ from uapfast.suspects.hub_files import (
 )
 from uapfast.suspects.preparation import Preparation, Prepared
 
-BATCH = 64  # images at a time
+BATCH = 64  # images of the usual size at a time
 GROWTH, SPARE = 4, 64 << 20  # a network may take this many times the bytes of its weights, and some more
 WHOLE = (COUNTER, "position_ids", "relative_position_index")  # tensors of whole numbers that are no weights
 WRAPPED = "timm_model."  # what transformers puts before the names of a timm network
@@ -101,7 +101,7 @@ def open_folder(path: str | os.PathLike[str], *, device: str = "cpu") -> FolderM
         name=_name(folder),
         output="logits",
         device=device,
-        batch_size=BATCH,
+        batch_size=preparation.at_a_time(BATCH),
         arch=f"{what.library}:{what.network}",
     )
     model.sha256 = digest(state)

@@ -1,7 +1,7 @@
 """What a hub folder's configuration says of a network and its input, checked value by value.
 
-Two libraries write such folders. timm's ``config.json`` names an ``architecture`` of timm; that of transformers
-names a class under ``architectures`` and leaves the input to ``preprocessor_config.json``. Nothing that names
+Two libraries write such folders. timm's ``config.json`` names an ``architecture``. That of transformers names
+a class under ``architectures``, and leaves the input to ``preprocessor_config.json``. Nothing that names
 code, an address or another file reaches the library.
 """
 
@@ -44,7 +44,7 @@ MODEL_ARGS: dict[str, tuple[float, float] | str] = {
     **dict.fromkeys(("global_pool", "pool_type", "act_layer", "norm_layer", "stem_type"), "name"),
     **dict.fromkeys(("qkv_bias", "qk_norm", "class_token", "no_embed_class", "pre_norm"), FLAGS),
     **dict.fromkeys(("final_norm", "fc_norm", "dynamic_img_size", "strict_img_size"), FLAGS),
-    **dict.fromkeys(("conv_mlp", "use_grn", "head_norm_first", "replace_stem_pool", "avg_down", "head_bias"), FLAGS),
+    **dict.fromkeys(("conv_mlp", "use_grn", "head_norm_first", "replace_stem_pool", "avg_down"), FLAGS),
 }  # fmt: skip
 # Keys of transformers that name code, another network, or weights of another kind.
 REFUSED = {

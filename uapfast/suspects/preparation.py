@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from uapfast.errors import InputError, ModelError
 
 CHANNELS = (1, 64)
-MOST_SIZE = 4096  # pixels of an edge
+MOST_SIZE = 1024  # pixels of an edge; the largest that image classifiers are published with are below 900
+USUAL_SIZE = 224
 MEANS, STDS = (-10.0, 10.0), (1e-4, 1e3)
 
 
@@ -42,6 +43,11 @@ class Preparation:
             if values is not None and not all(low <= v <= high for v in values):
                 rule = f"in {low:g}..{high:g} for images in 0..1"
                 raise ModelError("folder", name, rule, ", ".join(f"{v:g}" for v in values[:4]))
+
+    def at_a_time(self, most: int) -> int:
+        """Images a call: ``most`` of the usual size, fewer larger ones, so that they take no more memory."""
+        height, width = self.size or (USUAL_SIZE, USUAL_SIZE)
+        return max(1, min(most, most * USUAL_SIZE**2 // (height * width)))
 
     def sentences(self) -> Iterator[str]:
         """What is done to images, for people."""
@@ -93,11 +99,12 @@ class Prepared(nn.Module):
 
 
 def resized(x: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """Images in 0..1 of another size, antialiased as Pillow does it; bicubic's overshoot is cut off."""
+    """Images in 0..1 of another size, antialiased as Pillow does it: rows first, each pass kept in 0..1."""
     if mode == "nearest":
         return nn.functional.interpolate(x, size, mode="nearest-exact")
-    out = nn.functional.interpolate(x, size, mode=mode, antialias=True, align_corners=False)
-    return out.clamp(0, 1)
+    for step in ((x.shape[2], size[1]), size):
+        x = nn.functional.interpolate(x, step, mode=mode, antialias=True, align_corners=False).clamp(0, 1)
+    return x
 
 
 __all__ = ["CHANNELS", "MOST_SIZE", "Preparation", "Prepared", "resized"]
