@@ -188,7 +188,9 @@ def test_bounds_count_bytes_and_modules_of_one_build(monkeypatch: pytest.MonkeyP
     with pytest.raises(ModelError, match="at most 439 bytes"):
         rehearse(lambda: nn.Linear(10, 10), 439)
     with pytest.raises(ModelError, match="at most 439 bytes"):
-        rehearse(lambda: caught(), 439)
+        rehearse(caught, 439)
+    with pytest.raises(ModelError, match="at most 3 tensors"):
+        rehearse(lambda: nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), tensors=3)
     monkeypatch.setattr("uapfast.models.bounded.MOST_MODULES", 3)
     with pytest.raises(ModelError, match="at most 3 modules"), Bounds():
         nn.Sequential(*(nn.Identity() for _ in range(4)))
@@ -272,7 +274,7 @@ def test_transformers_weights_have_to_fit(tmp_path: Path, kind: str) -> None:
     bias = state.pop("classifier.bias")
     changed = {
         "missing": {},
-        "unexpected": {"classifier.bias": bias, "classifier.more": bias},
+        "unexpected": {"classifier.bias": bias, "classifier.more": torch.zeros(3)},
         "mismatched": {"classifier.bias": torch.zeros(7)},
         "NaN": {"classifier.bias": bias * float("nan")},
         "integers": {"classifier.bias": bias.to(torch.int8)},

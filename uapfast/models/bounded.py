@@ -16,6 +16,7 @@ from uapfast.errors import ModelError
 from uapfast.safeload import Limits
 
 MOST_BYTES = Limits().tensor_bytes  # of one network; no larger weights file is read
+MOST_TENSORS = Limits().tensors
 MOST_MODULES = 30_000  # the largest image classifiers have some thousands
 SECONDS = 60.0
 
@@ -25,10 +26,12 @@ class Bounds:
 
     Args:
         most: bytes of parameters and buffers, each counted as often as it is registered.
+        tensors: how many of these.
     """
 
-    def __init__(self, most: int = MOST_BYTES) -> None:
-        self.most, self.size, self.count = most, 0, 0
+    def __init__(self, most: int = MOST_BYTES, tensors: int = MOST_TENSORS) -> None:
+        self.most, self.tensors = most, tensors
+        self.size = self.held = self.count = 0
         self.refusal: ModelError | None = None
         self._handles: list[Any] = []
 
@@ -52,6 +55,7 @@ class Bounds:
     def _tensor(self, _: nn.Module, name: str, tensor: Tensor | None) -> None:
         if tensor is not None and threading.get_ident() == self._thread:
             self.size += tensor.numel() * tensor.element_size()
+            self.held += 1
             self._check()
 
     def _module(self, _: nn.Module, name: str, part: nn.Module | None) -> None:
@@ -62,6 +66,7 @@ class Bounds:
     def _check(self) -> None:
         for rule, most, got in (
             (f"a network of at most {self.most} bytes", self.most, self.size),
+            (f"a network of at most {self.tensors} tensors", self.tensors, self.held),
             (f"a network of at most {MOST_MODULES} modules", MOST_MODULES, self.count),
             (f"a network that is built within {SECONDS:g} s", self._end, time.monotonic()),
         ):
@@ -70,21 +75,24 @@ class Bounds:
                 raise self.refusal
 
 
-def rehearse(build: Callable[[], nn.Module], most: int = MOST_BYTES) -> nn.Module:
+def rehearse(
+    build: Callable[[], nn.Module], most: int = MOST_BYTES, tensors: int = MOST_TENSORS
+) -> nn.Module:
     """Build a network on the meta device, so that its weights take no memory.
 
     Args:
         build: makes the network.
         most: bytes of its weights and buffers.
+        tensors: how many these are.
 
     Returns:
         The network without weights.
 
     Raises:
-        ModelError: more than ``most``, too many modules, or too slow.
+        ModelError: more bytes, tensors or modules than that, or too slow.
         Exception: whatever ``build`` raises.
     """
-    with Bounds(most), torch.device("meta"):
+    with Bounds(most, tensors), torch.device("meta"):
         return build()
 
 

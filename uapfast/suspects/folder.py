@@ -45,7 +45,10 @@ from uapfast.suspects.hub_files import (
 from uapfast.suspects.preparation import Preparation, Prepared
 
 BATCH = 64  # images of the usual size at a time
-GROWTH, SPARE = 4, 64 << 20  # a network may take this many times the bytes of its weights, and some more
+GROWTH, SPARE = (
+    4,
+    (16 << 20, 1000),
+)  # a network may take so many times its weights' bytes and tensors, and more
 WHOLE = (COUNTER, "position_ids", "relative_position_index")  # tensors of whole numbers that are no weights
 WRAPPED = "timm_model."  # what transformers puts before the names of a timm network
 # Of transformers' image classifiers those that take something else than images.
@@ -137,9 +140,10 @@ def _library(name: str) -> ModuleType:
         raise MissingDependency(f"folder: {name} is needed {need}, got {exc}") from exc
 
 
-def _most(state: Mapping[str, Tensor]) -> int:
-    """Bytes that a network may take for such weights."""
-    return min(MOST_BYTES, SPARE + GROWTH * sum(4 * t.numel() for t in state.values()))
+def _most(state: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Bytes and tensors that a network may take for such weights: one that takes more does not fit them."""
+    size = sum(4 * t.numel() for t in state.values())
+    return min(MOST_BYTES, SPARE[0] + GROWTH * size), SPARE[1] + GROWTH * len(state)
 
 
 @contextlib.contextmanager
@@ -175,7 +179,7 @@ def _of_timm(timm: Any, what: Description, state: Weights, _: object, file: Path
         return made
 
     with _typed(what):
-        bare: Any = rehearse(build, _most(state))
+        bare: Any = rehearse(build, *_most(state))
         own: Mapping[str, Any] = bare.pretrained_cfg
         channels = settings.get("in_chans") or getattr(bare, "in_chans", None)
         _check_classes(getattr(bare, "num_classes", None))
@@ -219,7 +223,7 @@ def _of_transformers(
     with _quiet(), _typed(what):
         config = kind.config_class.from_dict(dict(what.arguments))
         classes = _check_classes(config.num_labels)
-        rehearse(lambda: kind(config), _most(state))
+        rehearse(lambda: kind(config), *_most(state))
         network, found = kind.from_pretrained(
             None,
             config=config,
