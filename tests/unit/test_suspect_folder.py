@@ -100,6 +100,17 @@ def test_a_timm_folder_answers_as_its_network(tmp_path: Path, asked: list[dict[s
     assert "crop_pct 0.9" in said and "12 x 12" in said and "mean 0.5 0.4 0.3" in said
 
 
+def test_a_hub_s_cache_is_opened_by_its_links(tmp_path: Path, asked: Any) -> None:
+    made, cache = make(tmp_path / "made"), tmp_path / "models--owner--net"
+    (cache / "snapshots" / "abc").mkdir(parents=True)
+    (cache / "blobs").mkdir()
+    for number, path in enumerate(sorted(made.iterdir())):
+        path.rename(cache / "blobs" / f"{number:040x}")
+        (cache / "snapshots" / "abc" / path.name).symlink_to(f"../../blobs/{number:040x}")
+    model = open_folder(cache)
+    assert model.name == "owner/net" and model.sha256 == digest(tiny().state_dict())
+
+
 def test_images_of_another_size_and_of_one_channel(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
     model, x = open_folder(make(tmp_path / "net")), torch.rand(2, 1, 24, 24)
     small = nn.functional.interpolate(x, (12, 12), mode="bilinear", antialias=True)
