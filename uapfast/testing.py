@@ -91,6 +91,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "ray": _module("ray"),
     "timm": _module("timm"),
     "torchvision": _module("torchvision"),
+    "transformers": _module("transformers"),
 }
 """What a test may need by name, each with a function that says why it is missing, or None."""
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "verify": "--arch --weights --json",
     "encode": "--arch --weights --out",
     "info": "--json",
+    "inspect": "--json",
     "demo": "--out",
     "subspace": "--pool --data --out",
 }

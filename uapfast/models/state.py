@@ -27,8 +27,13 @@ def tensors_sha256(module: nn.Module) -> str:
     What a state dict holds besides tensors (extra state, packed quantised weights) counts by its content. A
     frozen TorchScript module has no state: its constants and its code count.
     """
+    return digest(_state(module))
+
+
+def digest(state: Mapping[str, Any]) -> str:
+    """SHA-256 of a state, such as :func:`tensors_sha256` takes from a module and a reader from a file."""
     h = hashlib.sha256()
-    for name, value in sorted(_state(module).items()):
+    for name, value in sorted(state.items()):
         _add(h, name, value)
     return h.hexdigest()
 

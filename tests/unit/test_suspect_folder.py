@@ -1,0 +1,321 @@
+"""Models of hub folders: with a stand-in for timm always, with the libraries where they are installed."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from uapfast.errors import InputError, MissingDependency, ModelError, SuspectError, UapfastError
+from uapfast.models.bounded import Bounds, rehearse
+from uapfast.models.state import digest
+from uapfast.suspects.folder import open_folder
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "security"))
+from fuzz_hub import mutated  # noqa: E402
+
+MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
+CONFIG: dict[str, Any] = {
+    "architecture": "tiny",
+    "num_classes": 4,
+    "label_names": ["ant", "bee", "cat", "dog"],
+    "model_args": {"depth": 2},
+    "pretrained_cfg": {
+        "url": "https://host/weights",
+        "hf_hub_id": "owner/net",
+        "input_size": [3, 12, 12],
+        "mean": MEAN,
+        "std": STD,
+        "interpolation": "bilinear",
+        "crop_pct": 0.9,
+    },
+}
+
+
+class Tiny(nn.Module):
+    def __init__(self, num_classes: int = 1000, depth: int = 1) -> None:
+        super().__init__()
+        self.num_classes, self.in_chans = num_classes, 3
+        self.stem = nn.Conv2d(3, 8, 3)
+        self.blocks = nn.Sequential(*(nn.Linear(8, 8) for _ in range(depth)))
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[1:] == (3, 12, 12)
+        out: torch.Tensor = self.head(self.blocks(self.stem(x).relu().mean((2, 3))))
+        return out
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """A stand-in for timm that knows ``tiny``, and what it was asked for."""
+    calls: list[dict[str, Any]] = []
+
+    def create_model(name: str, **given: Any) -> nn.Module:
+        calls.append({"name": name, **given})
+        overlay = given.pop("pretrained_cfg_overlay")
+        made = Tiny(**{k: v for k, v in given.items() if k != "pretrained"})
+        made.pretrained_cfg = {"mean": (0.1,), "std": (0.9,), "input_size": (3, 12, 12), **overlay}  # type: ignore
+        return made
+
+    fake = types.SimpleNamespace(is_model=lambda name: name == "tiny", create_model=create_model)
+    monkeypatch.setitem(sys.modules, "timm", fake)  # type: ignore[arg-type]
+    return calls
+
+
+def tiny() -> Tiny:
+    torch.manual_seed(0)
+    return Tiny(4, 2).eval()
+
+
+def make(folder: Path, state: dict[str, torch.Tensor] | None = None, **changed: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **changed}))
+    safetensors.torch.save_file(state or tiny().state_dict(), folder / "model.safetensors")
+    return folder
+
+
+def test_a_timm_folder_answers_as_its_network(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
+    folder = make(tmp_path / "net")
+    torch.save({"not": "weights"}, folder / "training_args.bin")
+    model, x = open_folder(folder), torch.rand(5, 3, 12, 12)
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (MEAN, STD))
+    torch.testing.assert_close(model.answers(x, 4).values, tiny()((x - mean) / std).detach())
+    assert model.answers(x).kind == "logits"
+    assert model.class_names == ("ant", "bee", "cat", "dog") and model.name == "net"
+    assert model.sha256 == digest(tiny().state_dict())
+    assert [c["pretrained"] for c in asked] == [False, False]
+    assert asked[0]["pretrained_cfg_overlay"] == {"input_size": [3, 12, 12], "num_classes": 4}
+    said = " ".join(model.notes)
+    assert "crop_pct 0.9" in said and "12 x 12" in said and "mean 0.5 0.4 0.3" in said
+
+
+def test_a_hub_s_cache_is_opened_by_its_links(tmp_path: Path, asked: Any) -> None:
+    made, cache = make(tmp_path / "made"), tmp_path / "models--owner--net"
+    (cache / "snapshots" / "abc").mkdir(parents=True)
+    (cache / "blobs").mkdir()
+    for number, path in enumerate(sorted(made.iterdir())):
+        path.rename(cache / "blobs" / f"{number:040x}")
+        (cache / "snapshots" / "abc" / path.name).symlink_to(f"../../blobs/{number:040x}")
+    model = open_folder(cache)
+    assert model.name == "owner/net" and model.sha256 == digest(tiny().state_dict())
+
+
+def test_images_of_another_size_and_of_one_channel(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
+    model, x = open_folder(make(tmp_path / "net")), torch.rand(2, 1, 24, 24)
+    small = nn.functional.interpolate(x, (12, 12), mode="bilinear", antialias=True)
+    torch.testing.assert_close(model.answers(x).values, model.answers(small.expand(-1, 3, -1, -1)).values)
+    with pytest.raises(InputError, match="of 3 channels.*got 2"):
+        model.answers(torch.rand(2, 2, 12, 12))
+
+
+def test_its_own_mean_and_std_are_not_followed_by_the_victim_s(tmp_path: Path, asked: Any) -> None:
+    model = open_folder(make(tmp_path / "net"))
+    assert model.preprocessing == {"mean": MEAN, "std": STD}
+    with pytest.raises(InputError):
+        model.with_preprocessing([0.5], [0.5])
+
+
+def test_what_a_folder_does_not_say_is_timm_s_own_and_said(tmp_path: Path, asked: Any) -> None:
+    model = open_folder(make(tmp_path / "net", pretrained_cfg={"input_size": [3, 12, 12]}))
+    assert model.preprocessing == {"mean": [0.1], "std": [0.9]}
+    assert any("no mean, std: timm's own for tiny" in note for note in model.notes)
+
+
+def test_weights_that_do_not_fit(tmp_path: Path, asked: Any) -> None:
+    state = tiny().state_dict()
+    for change, named in (
+        ({"head.bias": None}, "missing: head.bias"),
+        ({"more": torch.zeros(2)}, "unexpected: more"),
+        ({"head.bias": torch.zeros(5)}, r"of another shape: head.bias \[5\]"),
+    ):
+        changed = {k: v for k, v in {**state, **change}.items() if v is not None}
+        with pytest.raises(ModelError, match=named):
+            open_folder(make(tmp_path / "net", changed))
+    with pytest.raises(SuspectError, match="NaN"):
+        open_folder(make(tmp_path / "net", {**state, "head.bias": torch.full((4,), float("nan"))}))
+
+
+def test_names_with_the_prefix_of_transformers_wrapper(tmp_path: Path, asked: Any) -> None:
+    state = {f"timm_model.{k}": v for k, v in tiny().state_dict().items()}
+    x = torch.rand(2, 3, 12, 12)
+    plain, wrapped = open_folder(make(tmp_path / "a")), open_folder(make(tmp_path / "b", state))
+    torch.testing.assert_close(plain.answers(x).values, wrapped.answers(x).values, rtol=0, atol=0)
+
+
+def test_weights_that_lie_beside_are_said(tmp_path: Path, asked: Any) -> None:
+    folder = make(tmp_path / "net")
+    shutil.copy(folder / "model.safetensors", folder / "model_ema.safetensors")
+    assert any("not taken: model_ema.safetensors" in note for note in open_folder(folder).notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"architecture": "huge"}, "a network that timm has"),
+        ({"model_args": {"depth": 2, "embed_dim": 8}}, "what timm builds tiny of.*embed_dim"),
+        ({"num_classes": None}, "weights"),
+        ({"num_classes": 100_000}, "of another shape"),
+    ],
+)
+def test_a_configuration_of_another_network(tmp_path: Path, asked: Any, change: Any, named: str) -> None:
+    with pytest.raises(ModelError, match=named):
+        open_folder(make(tmp_path / "net", **change))
+
+
+def test_a_network_far_larger_than_its_weights_is_not_built(tmp_path: Path, monkeypatch: Any) -> None:
+    made: list[str] = []
+
+    def create_model(name: str, **_: Any) -> nn.Module:
+        net = nn.Linear(100_000, 100_000)
+        made.append(net.weight.device.type)
+        return net
+
+    fake = types.SimpleNamespace(is_model=lambda name: True, create_model=create_model)
+    monkeypatch.setitem(sys.modules, "timm", fake)
+    with pytest.raises(ModelError, match="a network of at most"):
+        open_folder(make(tmp_path / "net"))
+    assert not made
+
+
+def test_a_library_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingDependency, match=r"uapfast\[timm\]"):
+        open_folder(make(tmp_path / "net"))
+
+
+def test_bounds_count_bytes_and_modules_of_one_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rehearse(lambda: nn.Linear(10, 10), 440).weight.device.type == "meta"
+    with pytest.raises(ModelError, match="at most 439 bytes"):
+        rehearse(lambda: nn.Linear(10, 10), 439)
+    with pytest.raises(ModelError, match="at most 439 bytes"):
+        rehearse(caught, 439)
+    with pytest.raises(ModelError, match="at most 3 tensors"):
+        rehearse(lambda: nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), tensors=3)
+    monkeypatch.setattr("uapfast.models.bounded.MOST_MODULES", 3)
+    with pytest.raises(ModelError, match="at most 3 modules"), Bounds():
+        nn.Sequential(*(nn.Identity() for _ in range(4)))
+    nn.Sequential(*(nn.Identity() for _ in range(4)))  # afterwards nothing is counted
+
+
+def caught() -> nn.Module:
+    """A library that goes on after an error."""
+    try:
+        return nn.Linear(10, 10)
+    except ValueError:
+        return nn.Identity()
+
+
+# -- the libraries themselves ---------------------------------------------------------------------
+@pytest.fixture
+def nothing_outside() -> Iterator[list[str]]:
+    """What was asked of the network, or started, meanwhile; audit hooks cannot be taken away again."""
+    seen: list[str] = []
+    watching = [True]
+
+    def hook(event: str, _: Any) -> None:
+        if watching[0] and event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system"):
+            seen.append(event)
+
+    sys.addaudithook(hook)
+    yield seen
+    watching[0] = False
+
+
+@pytest.mark.needs("timm")
+def test_timm_s_own_folder(tmp_path: Path, nothing_outside: list[str]) -> None:
+    import timm
+    from timm.models import save_for_hf
+
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=5).eval()
+    save_for_hf(network, str(tmp_path), model_config={"label_names": list("abcde")}, safe_serialization=True)
+    model, x = open_folder(tmp_path), torch.rand(2, 3, 160, 160)
+    torch.testing.assert_close(model.answers(x).values, network((x - 0.5) / 0.5).detach())
+    assert model.class_names == tuple("abcde") and model.preparation.size == (160, 160)
+    assert not nothing_outside
+
+
+def vit_folder(folder: Path) -> Any:
+    import transformers
+
+    torch.manual_seed(0)
+    settings = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16,
+        patch_size=8, id2label={0: "ant", 1: "bee", 2: "cat"}, label2id={"ant": 0, "bee": 1, "cat": 2},
+    )  # fmt: skip
+    network = transformers.ViTForImageClassification(settings).eval()
+    network.save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return network
+
+
+@pytest.mark.needs("transformers")
+def test_transformers_own_folder(tmp_path: Path, nothing_outside: list[str]) -> None:
+    import transformers
+
+    network = vit_folder(tmp_path)
+    model, x = open_folder(tmp_path), (torch.rand(2, 3, 16, 16) * 255).round() / 255
+    assert model.class_names == ("ant", "bee", "cat")
+    torch.testing.assert_close(model.answers(x).values, network((x - 0.5) / 0.5).logits.detach())
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    for size in (16, 11):
+        given = (torch.rand(2, 3, size, size) * 255).round().to(torch.uint8)
+        theirs = network(**processor(list(given), return_tensors="pt")).logits.detach()
+        torch.testing.assert_close(model.answers(given / 255).values, theirs, atol=5e-3, rtol=0)
+    assert not nothing_outside
+
+
+@pytest.mark.needs("transformers")
+@pytest.mark.parametrize("kind", ["missing", "unexpected", "mismatched", "NaN", "integers"])
+def test_transformers_weights_have_to_fit(tmp_path: Path, kind: str) -> None:
+    vit_folder(tmp_path)
+    file = tmp_path / "model.safetensors"
+    state = safetensors.torch.load_file(file)
+    bias = state.pop("classifier.bias")
+    changed = {
+        "missing": {},
+        "unexpected": {"classifier.bias": bias, "classifier.more": torch.zeros(3)},
+        "mismatched": {"classifier.bias": torch.zeros(7)},
+        "NaN": {"classifier.bias": bias * float("nan")},
+        "integers": {"classifier.bias": bias.to(torch.int8)},
+    }[kind]
+    safetensors.torch.save_file({**state, **changed}, file)
+    expected = SuspectError if kind == "NaN" else ModelError
+    with pytest.raises(expected, match={"integers": "real numbers", "NaN": "finite"}.get(kind, kind)):
+        open_folder(tmp_path)
+
+
+@pytest.mark.needs("transformers")
+@pytest.mark.parametrize("name", ["EvilForImageClassification", "ImageGPTForImageClassification"])
+def test_only_image_classifiers_of_transformers(tmp_path: Path, name: str) -> None:
+    vit_folder(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": [name]}))
+    with pytest.raises(ModelError, match="an image classifier of transformers"):
+        open_folder(tmp_path)
+
+
+@pytest.mark.needs("transformers")
+def test_mutated_folders_are_refused_or_answer(tmp_path: Path, nothing_outside: list[str]) -> None:
+    vit_folder(tmp_path)
+    open_folder(tmp_path)
+    good = (tmp_path / "config.json").read_bytes()
+    rng = random.Random(3)
+    for _ in range(60):
+        (tmp_path / "config.json").write_bytes(mutated(json.loads(good), rng))
+        try:
+            open_folder(tmp_path).answers(torch.rand(2, 3, 16, 16))
+        except UapfastError as exc:
+            assert len(str(exc)) < 1500
+    assert not nothing_outside

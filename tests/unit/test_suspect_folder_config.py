@@ -1,0 +1,364 @@
+"""What a hub folder's configuration says, and what it may not say. Needs neither library."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from uapfast.errors import ModelError, UnsupportedFileError
+from uapfast.suspects.hub_config import describe, timm_input, transformers_input
+from uapfast.suspects.hub_files import CONFIG, file_in, hub_folder, read_json, weights_in
+from uapfast.suspects.preparation import MOST_SIZE, Preparation, resized
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "security"))
+from fuzz_hub import mutated  # noqa: E402
+
+INPUT = {
+    "input_size": [3, 32, 48],
+    "mean": [0.5, 0.4, 0.3],
+    "std": [0.2, 0.2, 0.2],
+    "interpolation": "bicubic",
+    "crop_pct": 0.9,
+    "fixed_input_size": True,
+}
+TIMM: dict[str, Any] = {
+    "architecture": "resnet18",
+    "num_classes": 3,
+    "num_features": 512,
+    "global_pool": "avg",
+    "model_args": {"img_size": [32, 48], "in_chans": 3},
+    "label_names": ["a", "b", "c"],
+    "pretrained_cfg": {"tag": "a1_in1k", "url": "https://host/w", "custom_load": True, **INPUT},
+}
+FLAT: dict[str, Any] = {"architecture": "resnet18", "labels": ["a", "b"], "num_classes": 2, **INPUT}
+VIT: dict[str, Any] = {
+    "architectures": ["ViTForImageClassification"],
+    "model_type": "vit",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "image_size": 32,
+    "id2label": {"0": "cat", "1": "dog"},
+    "label2id": {"cat": 0, "dog": 1},
+    "torch_dtype": "float16",
+    "transformers_version": "4.30.0",
+}
+PROCESSOR: dict[str, Any] = {
+    "image_processor_type": "ViTImageProcessor",
+    "do_resize": True,
+    "size": {"height": 32, "width": 32},
+    "resample": 2,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
+
+
+def test_a_timm_folder_is_described() -> None:
+    what = describe(TIMM)
+    assert (what.library, what.network, what.classes, what.class_names) == (
+        "timm",
+        "resnet18",
+        3,
+        ("a", "b", "c"),
+    )
+    assert what.arguments == {"img_size": (32, 48), "in_chans": 3}
+    assert set(what.about_input) == {*INPUT}, "no address reaches the library"
+    how = timm_input(what.about_input)
+    assert (how.channels, how.size, how.interpolation, how.mean) == (3, (32, 48), "bicubic", (0.5, 0.4, 0.3))
+    assert any("crop_pct 0.9" in s and "not applied" in s for s in how.sentences())
+
+
+def test_the_older_flat_form_says_the_same() -> None:
+    what = describe(FLAT)
+    assert (what.network, what.classes, what.class_names) == ("resnet18", 2, ("a", "b"))
+    assert timm_input(what.about_input) == timm_input(INPUT)
+
+
+@pytest.mark.parametrize("names", [{"1": "b", "0": "a", "2": "c"}, ["a", "b", "c"]])
+def test_class_names_come_in_their_order(names: Any) -> None:
+    assert describe({**TIMM, "label_names": names}).class_names == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("names", [{"0": "a", "2": "c"}, ["a", "b"], ["LABEL_0", "LABEL_1", "LABEL_2"], None])
+def test_names_that_leave_a_class_out_or_say_nothing_are_none(names: Any) -> None:
+    assert describe({**TIMM, "label_names": names}).class_names is None
+
+
+def test_means_of_other_channels_are_averaged_as_timm_does() -> None:
+    how = timm_input({**INPUT, "input_size": [1, 28, 28]})
+    assert how.channels == 1 and how.mean == pytest.approx((0.4,))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"architecture": "hf-hub:owner/net"}, "architecture"),
+        ({"architecture": "local-dir:/tmp/net"}, "architecture"),
+        ({"architecture": "https://host/net"}, "architecture"),
+        ({"num_classes": 10**9}, "num_classes"),
+        ({"num_classes": True}, "num_classes"),
+        ({"num_classes": 4, "model_args": {"num_classes": 5}}, "num_classes"),
+        ({"model_args": {"checkpoint_path": "/etc/passwd"}}, "checkpoint_path"),
+        ({"model_args": {"pretrained": True}}, "pretrained"),
+        ({"model_args": {"features_only": True}}, "features_only"),
+        ({"model_args": {"depth": 10**6}}, "depth"),
+        ({"model_args": {"depths": [2] * 65}}, "depths"),
+        ({"model_args": {"act_layer": "os.system('id')"}}, "act_layer"),
+        ({"model_args": {"qkv_bias": "yes"}}, "qkv_bias"),
+        ({"model_args": ["depth"]}, "model_args"),
+        ({"label_names": {"x": "a"}}, "label_names"),
+        ({"pretrained_cfg": "a1_in1k"}, "pretrained_cfg"),
+    ],
+)
+def test_what_timm_may_not_be_told(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(ModelError, match=named):
+        describe({**TIMM, **change})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input_size": [3, 32]},
+        {"input_size": [3, 32, MOST_SIZE + 1]},
+        {"input_size": [0, 32, 32]},
+        {"std": [0.0, 0.1, 0.1]},
+        {"mean": [1e30, 0, 0]},
+        {"mean": "0.5"},
+        {"interpolation": "random"},
+        {"crop_pct": 0},
+    ],
+)
+def test_what_an_input_cannot_be(change: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=next(iter(change))):
+        timm_input({**INPUT, **change})
+
+
+def test_a_transformers_folder_is_described() -> None:
+    what = describe(VIT)
+    assert (what.library, what.network, what.classes) == ("transformers", "ViTForImageClassification", 2)
+    assert what.class_names == ("cat", "dog")
+    assert "torch_dtype" not in what.arguments and what.arguments["hidden_size"] == 32
+    how = transformers_input(PROCESSOR, what.arguments, "p")
+    assert (how.channels, how.size, how.mean, how.std) == (3, (32, 32), (0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "mean", "std"),
+    [
+        ({"do_normalize": False}, (0.0,), (1.0,)),
+        ({"do_rescale": False}, (0.5 / 255,) * 3, (0.5 / 255,) * 3),  # the statistics are then of 0..255
+        ({"rescale_factor": 1 / 127.5, "rescale_offset": True}, (0.75,) * 3, (0.25,) * 3),
+        ({"include_top": True}, (0.5,) * 3, (0.25,) * 3),
+        ({"image_mean": 0.5, "image_std": 0.25}, (0.5,), (0.25,)),
+    ],
+)
+def test_mean_and_std_are_those_of_images_in_0_to_1(change: Any, mean: Any, std: Any) -> None:
+    how = transformers_input({**PROCESSOR, **change}, VIT, "p")
+    assert how.mean == pytest.approx(mean) and how.std == pytest.approx(std)
+
+
+@pytest.mark.parametrize(
+    ("change", "size"),
+    [
+        ({"size": 24}, (24, 24)),
+        ({"size": {"shortest_edge": 40}}, (40, 40)),
+        ({"do_center_crop": True, "crop_size": {"height": 28, "width": 20}}, (28, 20)),
+        ({"do_center_crop": True, "crop_size": 28}, (28, 28)),
+        ({"do_resize": False}, (32, 32)),  # that of the network
+    ],
+)
+def test_the_size_that_a_network_is_given(change: Any, size: tuple[int, int]) -> None:
+    assert transformers_input({**PROCESSOR, **change}, VIT, "p").size == size
+
+
+def test_a_folder_without_preprocessor_says_nothing_of_mean_and_std() -> None:
+    how = transformers_input(None, VIT, "p")
+    assert how.mean is None and how.size == (32, 32) and any("nothing of mean" in s for s in how.sentences())
+
+
+def test_a_step_that_is_not_known_is_named() -> None:
+    with pytest.raises(ModelError, match="do_sharpen"):
+        transformers_input({**PROCESSOR, "do_sharpen": True}, VIT, "p")
+    assert transformers_input({**PROCESSOR, "do_sharpen": False}, VIT, "p").size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"auto_map": {"AutoModel": "evil.Net"}}, "auto_map"),
+        ({"sub_config": {"deep": [{"auto_map": {"AutoModel": "evil.Net"}}]}}, "auto_map"),
+        ({"quantization_config": {"quant_method": "x"}}, "quantization_config"),
+        ({"backbone": "resnet50"}, "backbone"),
+        ({"use_pretrained_backbone": True}, "use_pretrained_backbone"),
+        ({"_attn_implementation": "owner/kernels"}, "attn_implementation"),
+        ({"architectures": ["ViTModel"]}, "architectures"),
+        ({"architectures": ["ViTForImageClassification", "BertModel"]}, "architectures"),
+        ({"architectures": ["os.ForImageClassification"]}, "architectures"),
+        ({"num_labels": 3}, "id2label"),
+        ({"id2label": None, "num_labels": 10**9}, "num_labels"),
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers"),
+        ({"depths": [1] * 1001}, "depths"),
+        ({"vocab": 10**12}, "vocab"),
+        ({"__class__": "str"}, "plain names"),
+        ({"deep": [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]}, "nested"),
+    ],
+)
+def test_what_transformers_may_not_be_told(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(ModelError, match=named):
+        describe({**VIT, **change})
+
+
+def write(folder: Path, *names: str, config: Any = None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps(TIMM if config is None else config))
+    for name in names:
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def test_what_lies_beside_a_model_is_no_weights(tmp_path: Path) -> None:
+    beside = ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "rng_state_0.pth")
+    folder = write(tmp_path, *beside, "net.bin")
+    assert weights_in(folder).name == "net.bin"
+    (folder / "net.bin").unlink()
+    with pytest.raises(ModelError, match="none"):
+        weights_in(folder)
+
+
+def test_the_usual_name_is_taken_and_else_one_alone(tmp_path: Path) -> None:
+    folder = write(tmp_path, "a.bin", "b.pth")
+    with pytest.raises(ModelError, match=r"2: a.bin, b.pth"):
+        weights_in(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+    assert weights_in(folder).name == "pytorch_model.bin"
+    (folder / "model.safetensors").write_bytes(b"x")
+    assert weights_in(folder).name == "model.safetensors"
+    assert weights_in(folder, "a.bin").name == "a.bin", "the file that the configuration names"
+
+
+@pytest.mark.parametrize("named", ["../a.bin", "/etc/passwd", "training_args.bin", "a.py", 5, ".bin"])
+def test_the_file_that_a_configuration_names_lies_in_the_folder(tmp_path: Path, named: Any) -> None:
+    folder = write(tmp_path / "in", "training_args.bin", "a.py")
+    (tmp_path / "a.bin").write_bytes(b"x")
+    with pytest.raises(ModelError):
+        weights_in(folder, named)
+
+
+def test_weights_in_parts_are_refused_by_name(tmp_path: Path) -> None:
+    parts = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    folder = write(tmp_path, *parts, "model.safetensors.index.json")
+    with pytest.raises(UnsupportedFileError, match=r"index model.safetensors.index.json"):
+        weights_in(folder)
+
+
+def cache(root: Path, revision: str = "abc") -> Path:
+    """A hub's cache of one model."""
+    snapshot, blobs = root / "snapshots" / revision, root / "blobs"
+    write(root / "made", "model.safetensors")
+    snapshot.mkdir(parents=True)
+    blobs.mkdir(exist_ok=True)
+    for number, name in enumerate((CONFIG, "model.safetensors")):
+        (root / "made" / name).rename(blobs / f"{number:040x}")
+        (snapshot / name).symlink_to(f"../../blobs/{number:040x}")
+    (root / "made").rmdir()
+    return snapshot
+
+
+def test_links_of_a_hub_s_cache_are_followed(tmp_path: Path) -> None:
+    snapshot = cache(tmp_path / "models--owner--net")
+    assert hub_folder(tmp_path / "models--owner--net") == hub_folder(snapshot) == snapshot
+    assert read_json(snapshot, CONFIG) == TIMM
+    assert weights_in(snapshot).parent.name == "blobs"
+    (tmp_path / "models--owner--net" / "snapshots" / "def").mkdir()
+    with pytest.raises(ModelError, match="one snapshot"):
+        hub_folder(tmp_path / "models--owner--net")
+
+
+@pytest.mark.parametrize(
+    "target", ["/etc/passwd", "../../../outside", "../../blobs/../../outside", "../../blobs/link", "other"]
+)
+def test_other_links_are_not(tmp_path: Path, target: str) -> None:
+    snapshot = cache(tmp_path / "models--owner--net")
+    (tmp_path / "outside").write_text(json.dumps(TIMM))
+    (snapshot / "other").write_text(json.dumps(TIMM))
+    (tmp_path / "models--owner--net" / "blobs" / "link").symlink_to(tmp_path / "outside")
+    (snapshot / CONFIG).unlink()
+    (snapshot / CONFIG).symlink_to(target)
+    with pytest.raises(ModelError, match=r"config\.json"):
+        read_json(snapshot, CONFIG)
+
+
+def test_a_plain_folder_has_no_links(tmp_path: Path) -> None:
+    folder = write(tmp_path / "net")
+    (tmp_path / "blobs").mkdir()
+    (folder / "model.safetensors").symlink_to("../../blobs/x")
+    with pytest.raises(ModelError, match="hub's cache"):
+        file_in(folder, "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"a": NaN}',
+        '{"a": 1, "a": 2}',
+        "[" * 100_000,
+        '{"a": 1e}',
+        '{"a": ' + "9" * 9999 + "}",
+    ],
+)
+def test_a_configuration_that_is_no_plain_object(tmp_path: Path, text: str) -> None:
+    (tmp_path / CONFIG).write_text(text)
+    with pytest.raises(ModelError, match=r"config\.json must be a JSON object"):
+        read_json(tmp_path, CONFIG)
+
+
+def test_a_thousand_mutated_configurations_give_typed_errors_or_a_sound_description(tmp_path: Path) -> None:
+    rng, sound = random.Random(16), 0
+    for number in range(1000):
+        config = (TIMM, FLAT, VIT, PROCESSOR)[number % 4]
+        (tmp_path / CONFIG).write_bytes(mutated(config, rng))
+        try:
+            read = read_json(tmp_path, CONFIG)
+            if config is PROCESSOR:
+                how = transformers_input(read, VIT, "p")
+            else:
+                what = describe(read)
+                assert what.library in ("timm", "transformers")
+                assert what.classes is None or 2 <= what.classes <= 100_000
+                how = timm_input(what.about_input) if what.library == "timm" else transformers_input(
+                    None, what.arguments, "p")  # fmt: skip
+        except ModelError as exc:
+            assert len(str(exc)) < 1500
+            continue
+        sound += 1
+        assert how.size is None or max(how.size) <= MOST_SIZE
+        assert how.at_a_time(64) * (how.size or (1, 1))[0] * (how.size or (1, 1))[1] <= 64 * 224 * 224
+    assert 50 < sound < 700, sound
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_images_are_resized_as_pillow_does_it(mode: str) -> None:
+    image = pytest.importorskip("PIL.Image")
+    import numpy as np
+
+    x = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)
+    for size in ((32, 48), (7, 9)):
+        pil = image.fromarray(x).resize(size[::-1], getattr(image.Resampling, mode.upper()))
+        ours = resized(torch.from_numpy(x)[None, None] / 255, size, mode)[0, 0] * 255
+        assert np.abs(ours.numpy() - np.asarray(pil, dtype=float)).max() < 1.01, (mode, size)
+
+
+def test_statistics_out_of_bounds_are_refused() -> None:
+    with pytest.raises(ModelError, match="std must be in"):
+        Preparation(3, None, "bilinear", (0.5,), (0.0,))

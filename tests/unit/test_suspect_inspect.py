@@ -1,0 +1,121 @@
+"""``inspect``: what a file or folder is, told without a reference and without building anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from uapfast.cli import main
+from uapfast.errors import InputError
+from uapfast.models.state import digest
+from uapfast.suspects.inspect import inspect
+
+STATE = {"fc.weight": torch.ones(3, 4), "fc.bias": torch.ones(3), "n": torch.zeros((), dtype=torch.int64)}
+CONFIG = {
+    "architecture": "resnet18",
+    "num_classes": 3,
+    "label_names": ["a", "b", "c"],
+    "pretrained_cfg": {"input_size": [3, 32, 32], "mean": [0.5], "std": [0.5], "interpolation": "bicubic"},
+}
+VIT = {"architectures": ["ViTForImageClassification"], "image_size": 32, "id2label": {"0": "cat", "1": "dog"}}
+
+
+def hub(folder: Path, config: dict[str, Any]) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    safetensors.torch.save_file(STATE, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.pt", "net"])
+def test_a_weights_file(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.endswith(".pt"):
+        torch.save(STATE, path)
+    else:
+        safetensors.torch.save_file(STATE, path, metadata={"format": "pt"})
+    found = inspect(path)
+    assert (found["kind"], found["format"]) == ("weights", "zip" if name.endswith(".pt") else "safetensors")
+    assert (found["tensors"], found["numbers"], found["bytes"]) == (3, 16, 68)
+    assert found["types"] == {"F32": 2, "I64": 1}
+    assert "fc.weight [3, 4]" in found["begins"] and "--arch" in found["asked"]
+    assert found["sha256"] == digest(STATE)
+
+
+def test_a_timm_folder(tmp_path: Path) -> None:
+    found = inspect(hub(tmp_path / "net", CONFIG))
+    assert (found["kind"], found["network"], found["classes"]) == ("timm folder", "resnet18", 3)
+    assert found["class_names"] == ["a", "b", "c"] and found["asked"]
+    assert any("32 x 32" in said for said in found["input"])
+    assert found["weights"]["file"] == "model.safetensors" and found["weights"]["tensors"] == 3
+    unsaid = inspect(hub(tmp_path / "other", {"architecture": "resnet18"}))
+    assert unsaid["input"] == [
+        "its configuration says no input_size, mean, std: timm's own for resnet18 counts"
+    ]
+
+
+def test_a_transformers_folder(tmp_path: Path) -> None:
+    found = inspect(hub(tmp_path / "net", VIT))
+    assert (found["kind"], found["network"]) == ("transformers folder", "ViTForImageClassification")
+    assert found["class_names"] == ["cat", "dog"]
+    assert any("nothing of mean and std" in said for said in found["input"])
+
+
+def test_a_folder_that_would_not_be_asked_says_why(tmp_path: Path) -> None:
+    found = inspect(hub(tmp_path / "net", {**VIT, "auto_map": {"AutoModel": "evil.Net"}}))
+    assert found["asked"] is None and "auto_map" in found["why"]
+    broken = hub(tmp_path / "broken", CONFIG)
+    (broken / "model.safetensors").write_bytes(b"\x08")
+    found = inspect(broken)
+    assert (found["kind"], found["asked"], found["network"]) == ("timm folder", None, "resnet18")
+    assert "model.safetensors" in found["why"]
+
+
+def test_a_folder_of_suspects(tmp_path: Path) -> None:
+    hub(tmp_path / "net", CONFIG)
+    safetensors.torch.save_file(STATE, tmp_path / "a.safetensors")
+    (tmp_path / "notes.txt").write_text("text")
+    found = inspect(tmp_path)
+    assert (found["kind"], found["weights_files"], found["hub_folders"]) == ("folder", 1, 1)
+
+
+def test_an_onnx_model_is_told_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "net.bin"
+    path.write_bytes(b"\x08\x08\x12\x07pytorch\x1a\x052.0.0" + bytes(40))
+    assert inspect(path)["kind"] == "onnx"
+
+
+@pytest.mark.parametrize("content", [b"", b"# a text\n" * 9, b"\x89HDF\r\n\x1a\n" + bytes(64)])
+def test_anything_else_is_unknown(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    found = inspect(path)
+    assert (found["kind"], found["asked"]) == ("unknown", None) and found["why"]
+
+
+def test_weights_that_cannot_be_read_say_why(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    safetensors.torch.save_file(STATE, path)
+    path.write_bytes(path.read_bytes()[:-4])
+    found = inspect(path)
+    assert (found["kind"], found["asked"]) == ("weights", None) and "truncated" in found["why"]
+
+
+@pytest.mark.parametrize("name", ["missing", "a\0b"])
+def test_what_is_not_there(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="an existing file or folder"):
+        inspect(tmp_path / name)
+
+
+def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = hub(tmp_path / "net", CONFIG)
+    assert main(["inspect", str(folder), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["network"] == "resnet18"
+    assert main(["inspect", str(folder)]) == 0
+    assert "timm folder" in capfd.readouterr().out
+    assert main(["inspect", str(tmp_path / "missing")]) == 2

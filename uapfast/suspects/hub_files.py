@@ -1,0 +1,222 @@
+"""Files of a folder as hubs lay them out: its configuration, and the one file of weights.
+
+Nothing in the folder is run or believed. Links are followed in one place alone: the cache of a hub, whose
+``snapshots/REVISION/NAME`` are links to ``../../blobs/DIGEST``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from uapfast.errors import ModelError, UnsupportedFileError
+from uapfast.safeload.refusal import shown
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+MOST_JSON = 8 << 20  # bytes; 21,841 classes with their names twice take 2 MB
+MOST_NAMES = 10_000  # files of a folder
+PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+USUAL = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+# What lies beside a model and is none.
+OTHERS = (
+    "training_args*",
+    "optimizer*",
+    "scheduler*",
+    "scaler*",
+    "rng_state*",
+    "adapter_*",
+    "trainer_state*",
+)
+INDEXES = ("*.safetensors.index.json", "*.bin.index.json")
+
+
+def bad(argument: str, rule: str, got: object) -> ModelError:
+    """The error for something that is wrong with a folder."""
+    return ModelError("folder", argument, rule, shown(got, 200))
+
+
+def hub_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder that holds ``config.json``: ``path`` itself, or the one snapshot of a hub's cache.
+
+    Raises:
+        ModelError: no folder, no configuration in it, or several snapshots.
+    """
+    folder = Path(path)
+    try:
+        if not folder.is_dir():
+            raise bad("path", "an existing folder", folder)
+        if (folder / "snapshots").is_dir() and not os.path.lexists(folder / CONFIG):
+            found = sorted(p for p in (folder / "snapshots").iterdir() if p.is_dir() and not p.is_symlink())
+            if len(found) != 1:
+                names = ", ".join(p.name for p in found[:4])
+                raise bad("path", "a folder of one snapshot (name that of snapshots/)", names or "none")
+            folder = found[0]
+    except (OSError, ValueError) as exc:  # a NUL in the name
+        raise bad("path", "a folder that can be read", f"{folder} ({exc})") from exc
+    if not os.path.lexists(folder / CONFIG):
+        raise bad("path", f"a folder with a {CONFIG} in it", folder)
+    return folder
+
+
+def file_in(folder: Path, name: str) -> Path:
+    """A file of a folder, its link into a hub's cache followed.
+
+    Args:
+        folder: as :func:`hub_folder` gives it.
+        name: a plain name.
+
+    Returns:
+        The path of a regular file that is no link.
+
+    Raises:
+        ModelError: no plain name, no such file, or a link to anywhere else.
+    """
+    if not PLAIN.fullmatch(name):
+        raise bad("file", "a plain name inside the folder", name)
+    path = folder / name
+    try:
+        if path.is_symlink():
+            path = _blob(folder, path)
+        status = os.lstat(path)
+    except (OSError, ValueError) as exc:
+        raise bad(name, "a file of the folder", f"none ({getattr(exc, 'strerror', exc)})") from exc
+    if not stat.S_ISREG(status.st_mode):
+        raise bad(name, "a regular file, or a link of a hub's cache to one", "something else")
+    return path
+
+
+def _blob(folder: Path, link: Path) -> Path:
+    """Where a link of ``snapshots/REVISION`` leads; blobs are plain files with plain names."""
+    target = os.readlink(link)
+    parts = target.split("/")
+    in_cache = folder.resolve().parent.name == "snapshots"
+    if not (in_cache and parts[:-1] == ["..", "..", "blobs"] and PLAIN.fullmatch(parts[-1])):
+        raise bad(
+            link.name, "a file, or a link to ../../blobs/NAME as in a hub's cache", f"a link to {target}"
+        )
+    blobs = folder.resolve().parent.parent / "blobs"
+    if blobs.is_symlink():
+        raise bad(link.name, "a link into a folder blobs that is none itself", "a link")
+    return blobs / parts[-1]
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names of a folder's entries, sorted.
+
+    Raises:
+        ModelError: it cannot be read, or holds more than ``MOST_NAMES``.
+    """
+    found = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                found.append(entry.name)
+                if len(found) > MOST_NAMES:
+                    raise bad("path", f"a folder of at most {MOST_NAMES} files", folder)
+    except OSError as exc:
+        raise bad("path", "a folder that can be read", f"{folder} ({exc.strerror})") from exc
+    return sorted(found)
+
+
+def beside(name: str) -> bool:
+    """Whether a file lies beside a model and holds none: the state of its training."""
+    return any(fnmatchcase(name, pattern) for pattern in OTHERS)
+
+
+def weights_in(folder: Path, named: object = None) -> Path:
+    """The one weights file of a folder.
+
+    Args:
+        folder: as :func:`hub_folder` gives it.
+        named: what the configuration says (``transformers_weights``), if anything.
+
+    Raises:
+        ModelError: none, or several of which no name is the usual one.
+        UnsupportedFileError: weights in several files with an index.
+    """
+    names = names_in(folder)
+    if named is not None:
+        if not isinstance(named, str) or not named.endswith(SUFFIXES) or beside(named):
+            raise bad(f"{CONFIG}: transformers_weights", "the plain name of a weights file", named)
+        return file_in(folder, named)
+    for name in USUAL:
+        if name in names:
+            return file_in(folder, name)
+    index = [n for n in names if any(fnmatchcase(n, pattern) for pattern in INDEXES)]
+    if index:  # where a reader of indexes takes over: its path goes to read_weights as it is
+        rule = "one weights file (join the parts: load the model and save it again)"
+        raise UnsupportedFileError(
+            "folder", "weights", rule, f"several files with the index {shown(index[0])}"
+        )
+    found = [n for n in names if n.endswith(SUFFIXES) and not beside(n)]
+    if len(found) != 1:
+        got = f"{len(found)}: {', '.join(found[:4])}" if found else "none"
+        raise bad(
+            "path", f"a folder of one weights file, or one called {' or '.join(USUAL[:1] + USUAL[2:])}", got
+        )
+    return file_in(folder, found[0])
+
+
+def weights_beside(folder: Path, taken: Path) -> list[str]:
+    """Names of weights files that lie beside the one that was taken."""
+    return [
+        name
+        for name in names_in(folder)
+        if name.endswith(SUFFIXES)
+        and not beside(name)
+        and os.path.realpath(folder / name) != os.path.realpath(taken)
+    ]
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON object of a folder, with nothing in it that two readers could read differently.
+
+    Raises:
+        ModelError: no such file, too large, no JSON object, a name twice, NaN or infinity.
+    """
+    path = file_in(folder, name)
+    try:
+        with open(path, "rb") as stream:
+            raw = stream.read(MOST_JSON + 1)
+    except OSError as exc:
+        raise bad(name, "a file that can be read", exc.strerror) from exc
+    if len(raw) > MOST_JSON:
+        raise bad(name, f"a file of at most {MOST_JSON} bytes", f"{path.stat().st_size}")
+    try:
+        found = json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as exc:
+        raise bad(name, "a JSON object", f"{type(exc).__name__}: {exc}") from exc
+    if not isinstance(found, dict):
+        raise bad(name, "a JSON object", f"a {type(found).__name__}")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in it")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} stands in it")
+
+
+__all__ = [
+    "CONFIG",
+    "PREPROCESSOR",
+    "bad",
+    "beside",
+    "file_in",
+    "hub_folder",
+    "names_in",
+    "read_json",
+    "weights_beside",
+    "weights_in",
+]
