@@ -357,7 +357,17 @@ REFUSED: dict[str, tuple[type[WeightsFileError], str, Any]] = {
     "an object of foreign code": (
         UnsafeFileError,
         r"an object of foreign code that names tests\.security\.test_pickle\.Own",
-        {"s": {"a": torch.ones(1)}, "o": Own()},
+        {"a": torch.ones(1), "o": Own()},
+    ),
+    "an object of foreign code alone": (
+        UnsafeFileError,
+        r"an object of foreign code that names tests\.security\.test_pickle\.Own",
+        Own(),
+    ),
+    "a call of foreign code": (
+        UnsafeFileError,
+        r"a call of tests\.security\.test_pickle\.archive",
+        {"s": {"a": torch.ones(1)}, "o": Calls(archive, b"x")},
     ),
     "a function": (UnsafeFileError, "a program that names", {"s": {"a": torch.ones(1)}, "o": len}),
     "a subclass": (UnsupportedFileError, "a tensor subclass, .*Mine", {"a": torch.ones(1).as_subclass(Mine)}),

@@ -107,7 +107,8 @@ def _readings(wants: Collection[str], plain: Reading) -> Iterator[Reading]:
 
 def _without(plain: Reading, out: list[str]) -> Reading | None:
     """Parts taken out of all names; None if there are none, or two names become one."""
-    names, met = {}, set()
+    names: dict[str, str] = {}
+    met: set[str] = set()
     for name, source in plain.names.items():
         parts = name.split(".")
         kept = [part for part in parts if part not in out]
