@@ -366,7 +366,7 @@ REFUSED: dict[str, tuple[type[WeightsFileError], str, Any]] = {
     ),
     "a call of foreign code": (
         UnsafeFileError,
-        r"a call of tests\.security\.test_pickle\.archive",
+        r"a call of tests\.security\.forge\.archive",
         {"s": {"a": torch.ones(1)}, "o": Calls(archive, b"x")},
     ),
     "a function": (UnsafeFileError, "a program that names", {"s": {"a": torch.ones(1)}, "o": len}),
@@ -424,7 +424,7 @@ def test_what_is_no_state_dict(tmp_path: Path, case: str, new: bool) -> None:
 
 def test_other_formats_by_name(tmp_path: Path) -> None:
     zipped = io.BytesIO()
-    np.savez(zipped, a=np.ones(2))
+    np.savez(zipped, a=np.array([None]))
     keras = archive(files={}).replace(b"archive/data.pkl", b"model.weights.h5")
     exported = io.BytesIO()
     torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),)), exported)
@@ -433,7 +433,8 @@ def test_other_formats_by_name(tmp_path: Path) -> None:
     cases: dict[str, tuple[bytes, str]] = {
         "m.pt": (script.getvalue(), "a TorchScript program"),
         "m.pt2": (exported.getvalue(), "an exported program"),
-        "m.npz": (zipped.getvalue(), "a NumPy archive"),
+        "m.npz": (zipped.getvalue(), "objects in array a"),
+        "m.json": (b'{"weight_map": {"a": "b.bin"}}', r"an index of shards is named \*\.index\.json"),
         "m.keras": (keras, "a Keras model"),
         "m.h5": (b"\x89HDF\r\n\x1a\n" + b"\0" * 100, "Keras .h5"),
         "m.npy": (b"\x93NUMPY\1\0" + b"\0" * 100, "NumPy .npy"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from uapfast.safeload.header import Header, TensorInfo
 from uapfast.safeload.limits import Limits
-from uapfast.safeload.opcodes import Foreign, Inert, Unread
+from uapfast.safeload.opcodes import Foreign, Inert, Named, Unread
 from uapfast.safeload.refusal import Refused, shown
 from uapfast.safeload.torchpickle import DENSE, SAVE, Tensor
 
@@ -67,7 +67,7 @@ def find_tensors(root: Any, limits: Limits, key: str | None = None) -> tuple[dic
     Returns:
         The map, and what is to be said of the choice, where there was one.
     """
-    found, mixed = _maps(root, limits)
+    found, mixed, foreign = _maps(root, limits)
     if key is not None and found:
         return _chosen(found, key), asked(key)
     taken = next(iter(found), "")
@@ -84,7 +84,9 @@ def find_tensors(root: Any, limits: Limits, key: str | None = None) -> tuple[dic
         names = ", ".join(shown(p, 40) for p in sorted(found)[:8])
         raise Refused("unsupported", "a file with one state dict (key= or --key chooses one)",
                       f"{len(found)} of them: {names}")  # fmt: skip
-    _refuse_foreign(root)
+    for value in (root, *foreign):
+        if made := _is_foreign(value):
+            raise Refused("unsafe", f"tensors without code ({SAVE})", made.what)
     if isinstance(root, Unread):
         raise Refused("unsupported", DENSE, f"{root.what} alone")
     what = mixed or (
@@ -107,21 +109,26 @@ def _chosen(found: Mapping[str, dict[str, Any]], key: str) -> dict[str, Tensor]:
     return _dense({name: found[place or ""][source] for name, source in part.items()})
 
 
-def _refuse_foreign(value: object) -> None:
-    if isinstance(value, Foreign):
-        raise Refused("unsafe", f"tensors without code ({SAVE})", value.what)
+def _is_foreign(value: object) -> Foreign | None:
+    made = value.made if isinstance(value, Named) else value
+    return made if isinstance(made, Foreign) else None
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, Named):
+        return f"the name {shown(value.name)}"
     return value.what if isinstance(value, Inert) else f"a {type(value).__name__}"
 
 
-def _maps(root: Any, limits: Limits) -> tuple[dict[str, dict[str, Any]], str]:
-    """Maps from names to tensors by their place, and the first that holds something else among them."""
+def _maps(root: Any, limits: Limits) -> tuple[dict[str, dict[str, Any]], str, list[Any]]:
+    """Maps from names to tensors by their place.
+
+    Besides, what the first is that holds something else among them, and foreign objects among tensors.
+    """
     found: dict[str, dict[str, Any]] = {}
     seen: set[int] = set()
     queue: list[tuple[str, Any, int]] = [("", root, 0)]
-    mixed = ""
+    mixed, foreign = "", []
     while queue:
         place, value, depth = queue.pop(0)
         if not isinstance(value, dict) or id(value) in seen or depth > limits.depth:
@@ -131,7 +138,7 @@ def _maps(root: Any, limits: Limits) -> tuple[dict[str, dict[str, Any]], str]:
                   if not isinstance(v, Tensor | Unread) or not isinstance(k, str)]  # fmt: skip
         if len(others) < len(value) and others:
             odd = value[others[0]]
-            _refuse_foreign(next((value[k] for k in others if isinstance(value[k], Foreign)), None))
+            foreign += [value[k] for k in others if _is_foreign(value[k])][:1]
             kind = f", {odd.what}," if isinstance(odd, Inert) else ""
             mixed = mixed or f"a map of tensors with {shown(others[0], 60)}{kind} among them"
         elif value and not others:
@@ -143,7 +150,7 @@ def _maps(root: Any, limits: Limits) -> tuple[dict[str, dict[str, Any]], str]:
     if len(scores) < len(found):  # a trainer's best scores by file, and the like, are no model
         for place in scores:
             del found[place]
-    return found, mixed
+    return found, mixed, foreign
 
 
 def _sized(value: Tensor | Unread) -> bool:

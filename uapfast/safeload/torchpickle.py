@@ -162,7 +162,9 @@ class Torch:
         elif not set(SUBCLASS).isdisjoint(before):
             raise Refused("unsupported", DENSE, f"a tensor subclass, {shown(full)}")
         else:
-            return Named(full, made=Foreign(f"an object of foreign code that names {shown(full)}"))
+            what = "an object of foreign code"
+            if "." not in name and (root != "torch" or module.startswith("torch.optim.")):
+                return Named(full, made=Foreign(f"{what} that names {shown(full)}"))
         raise Refused("unsafe", f"tensors without code ({SAVE})", f"{what} that names {shown(full)}")
 
     def persistent(self, pid: Any) -> Storage:
