@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from uapfast.errors import ModelError, SuspectError
-from uapfast.models.wrappers import few, part_that_fits, unwrapped
+from uapfast.models.wrappers import few, parts_that_fit, unwrapped
 from uapfast.safeload.refusal import shown
 
 COUNTER = "num_batches_tracked"
@@ -255,19 +255,19 @@ def _check_quantised(extra: Sequence[str], path: object) -> None:
 
 def _hints(wants: Wanted, found: Mapping[str, str], given: Mapping[str, Sequence[int]]) -> list[str]:
     """What to do about names that differ, where the file shows it."""
-    part = part_that_fits(wants.shapes, given, _counts)
-    if part is not None:
-        return [f"those under {shown(part, 80)}. fit alone: choose them by key={shown(part, 80)!r} (--key)"]
-    ours = {n: tuple(s) for n, s in wants.shapes.items() if n not in found and not _counts(n)}
-    theirs = {
-        source: tuple(given[source])
-        for name, source in found.items()
-        if name not in wants.shapes and not _counts(name)
-    }
-    if not ours or not theirs or sorted(ours.values()) != sorted(theirs.values()):
+    parts = parts_that_fit(wants.shapes, given, _counts)
+    if parts:
+        said = " or ".join(f"{shown(part, 80)!r}" for part in parts[:2])
+        return [f"those under {said} fit alone: choose them by key= (--key)"]
+    ours = {n: tuple(s) for n, s in wants.shapes.items() if n not in found}
+    theirs = {n: tuple(given[source]) for n, source in found.items() if n not in wants.shapes}
+    if len(ours) != len(theirs):  # counters may be missing in one of them
+        ours = {n: s for n, s in ours.items() if not _counts(n)}
+        theirs = {n: s for n, s in theirs.items() if not _counts(n)}
+    if not ours or sorted(ours.values()) != sorted(theirs.values()):
         return []
     order = ", in the same order" if list(ours.values()) == list(theirs.values()) else ""
-    which = "all" if len(ours) == sum(not _counts(n) for n in wants.shapes) else f"these {len(ours)}"
+    which = f"these {len(ours)}" if found.keys() & wants.shapes.keys() else "all"
     return [
         f"{which} are of the same shapes{order}: perhaps the same network by another package's names, "
         "which are not matched by place; rename them as the architecture does, or give the architecture "

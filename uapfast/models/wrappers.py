@@ -132,8 +132,8 @@ def _one_off(wants: Collection[str], reading: Reading) -> Reading | None:
     return replace(reading, names=names, prefix=reading.prefix + first, losses=left)
 
 
-def part_that_fits(wants: Collection[str], given: Collection[str], free: Callable[[str], bool]) -> str | None:
-    """The first part of names under which a whole architecture lies beside others; None if there is none.
+def parts_that_fit(wants: Collection[str], given: Collection[str], free: Callable[[str], bool]) -> list[str]:
+    """First parts of names under each of which a whole architecture lies, beside others.
 
     Args:
         wants: the architecture's names.
@@ -142,10 +142,7 @@ def part_that_fits(wants: Collection[str], given: Collection[str], free: Callabl
     """
     firsts = list(dict.fromkeys(n.partition(".")[0] for n in given if "." in n))[:16]
     names, needed = set(given), [name for name in wants if not free(name)]
-    for first in firsts:
-        if needed and all(f"{first}.{name}" in names for name in needed):
-            return first
-    return None
+    return [f for f in firsts if needed and all(f"{f}.{name}" in names for name in needed)]
 
 
-__all__ = ["Reading", "few", "part_that_fits", "unwrapped"]
+__all__ = ["Reading", "few", "parts_that_fit", "unwrapped"]

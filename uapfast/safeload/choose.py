@@ -7,7 +7,7 @@ from typing import Any
 
 from uapfast.safeload.header import Header, TensorInfo
 from uapfast.safeload.limits import Limits
-from uapfast.safeload.opcodes import Foreign, Inert, Named, Unread
+from uapfast.safeload.opcodes import SCALARS, Foreign, Inert, Named, Unread
 from uapfast.safeload.refusal import Refused, shown
 from uapfast.safeload.torchpickle import DENSE, SAVE, Tensor
 
@@ -105,7 +105,8 @@ def _chosen(found: Mapping[str, dict[str, Any]], key: str) -> dict[str, Tensor]:
     place = next(iter(found)) if len(found) == 1 else _preferred(found)
     part = under(found[place], key) if place is not None else {}
     if ends or not part:
-        raise not_under(key, ends or {p or n.partition(".")[0] for p, m in found.items() for n in m})
+        firsts = {name.partition(".")[0] for state in found.values() for name in state}
+        raise not_under(key, ends or {place for place in found if place} | firsts)
     return _dense({name: found[place or ""][source] for name, source in part.items()})
 
 
@@ -140,7 +141,8 @@ def _maps(root: Any, limits: Limits) -> tuple[dict[str, dict[str, Any]], str, li
             odd = value[others[0]]
             foreign += [value[k] for k in others if _is_foreign(value[k])][:1]
             kind = f", {odd.what}," if isinstance(odd, Inert) else ""
-            mixed = mixed or f"a map of tensors with {shown(others[0], 60)}{kind} among them"
+            name = shown(others[0], 60) if type(others[0]) in (*SCALARS, tuple) else _kind(others[0])
+            mixed = mixed or f"a map of tensors with {name}{kind} among them"
         elif value and not others:
             found[place] = value
             continue

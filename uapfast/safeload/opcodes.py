@@ -293,10 +293,15 @@ def _broken(got: str) -> Refused:
     return Refused("corrupt", "a whole pickle of a state dict", got)
 
 
+def _by_identity(key: Any) -> bool:
+    """An optimiser's state has its parameters as keys: objects of ours, whose hash is cheap."""
+    return not isinstance(key, Named) and type(key).__hash__ is object.__hash__
+
+
 def _scalar(key: Any) -> Any:
     if type(key) is tuple and len(key) <= FEW and all(type(part) in SCALARS for part in key):
         return key
-    if type(key) not in SCALARS:
+    if type(key) not in SCALARS and not _by_identity(key):
         what = key.name if isinstance(key, Named) else f"a {type(key).__name__}"
         raise Refused("unsupported", "dicts and sets with names, numbers or None as keys", shown(what))
     return key
