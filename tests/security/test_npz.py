@@ -1,4 +1,4 @@
-"""Arrays of numpy: what fits comes back bit for bit, what does not is one typed line; nothing is unpickled."""
+"""Arrays of numpy: what fits comes back bit for bit, the rest is one typed line, and nothing is unpickled."""
 
 from __future__ import annotations
 

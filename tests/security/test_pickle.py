@@ -364,6 +364,11 @@ REFUSED: dict[str, tuple[type[WeightsFileError], str, Any]] = {
         r"an object of foreign code that names tests\.security\.test_pickle\.Own",
         Own(),
     ),
+    "quantised modules": (
+        UnsupportedFileError,
+        r"the state of torch's quantised modules \(0\._packed_params",
+        lambda: torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(2, 2))).state_dict(),
+    ),
     "a call of foreign code": (
         UnsafeFileError,
         r"a call of tests\.security\.forge\.archive",
@@ -412,9 +417,30 @@ REFUSED: dict[str, tuple[type[WeightsFileError], str, Any]] = {
 
 
 @pytest.mark.parametrize("new", FORMATS)
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_objects_of_foreign_classes_beside_the_tensors_are_never_made(
+    tmp_path: Path, new: bool, protocol: int
+) -> None:
+    """Their parts, containers and keys of tensors among them, are dropped; what calls is refused."""
+    made, weight = Own(), nn.Parameter(torch.ones(1))
+    made.inner, made.kind, made.tensor = [Own(), {"x": 3}], Own, torch.ones(2)
+    optimiser = torch.optim.SGD([weight], 0.1, momentum=0.9)
+    weight.sum().backward()
+    optimiser.step()
+    content = {"s": {"a": torch.ones(1)}, "o": made, "optim": optimiser, "best": torch.tensor(3.0)}
+    torch.save(content, tmp_path / "w.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=new)
+    check(tmp_path / "w.pt", {"a": torch.ones(1)})
+    content["call"] = Calls(archive)
+    torch.save(content, tmp_path / "w.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=new)
+    with pytest.raises(UnsafeFileError, match=r"a call of tests\.security\.forge\.archive"):
+        open_checkpoint(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("new", FORMATS)
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_no_state_dict(tmp_path: Path, case: str, new: bool) -> None:
     error, said, content = REFUSED[case]
+    content = content() if isinstance(content, types.FunctionType) else content
     torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=new)
     with pytest.raises(error, match=said) as caught:
         open_checkpoint(tmp_path / "w.pt")

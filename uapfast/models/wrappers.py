@@ -13,6 +13,7 @@ TORCH = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_fp
 PARALLEL = "module"  # DataParallel and its kin; they may wrap a part of a network
 LOSSES = ("criterion", "loss", "loss_fn", "loss_func")  # training modules keep class weights there
 DEEPEST = 8  # prefixes, one in the other
+DOTS = 64  # of a name that is looked into; more are no network's
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def unwrapped(
         return sum(name in wants or any(k in wants for k in kin(name)) for name in reading.names)
 
     most = hits(best)
-    if most < len(best.names):
+    if most < len(best.names) and all(name.count(".") <= DOTS for name in best.names):
         for reading in list(_readings(wants, best)):
             if (found := hits(reading)) > most:
                 best, most = reading, found

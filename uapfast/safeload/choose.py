@@ -18,6 +18,8 @@ MODEL = (
     "state_dict_ema", "model_ema", "ema_state_dict", "model_state_dict_ema",
 )  # fmt: skip
 
+PACKED = "_packed_params"
+
 
 def under(names: Iterable[str], key: str) -> dict[str, str]:
     """Names below ``key`` in a flat map, each with what it is called there."""
@@ -143,6 +145,8 @@ def _maps(root: Any, limits: Limits) -> tuple[dict[str, dict[str, Any]], str, li
             kind = f", {odd.what}," if isinstance(odd, Inert) else ""
             name = shown(others[0], 60) if type(others[0]) in (*SCALARS, tuple) else _kind(others[0])
             mixed = mixed or f"a map of tensors with {name}{kind} among them"
+            if any(str(k).endswith(PACKED) for k in others):
+                mixed = f"the state of torch's quantised modules ({name}): save a network of real numbers"
         elif value and not others:
             found[place] = value
             continue

@@ -295,7 +295,7 @@ def _broken(got: str) -> Refused:
 
 def _by_identity(key: Any) -> bool:
     """An optimiser's state has its parameters as keys: objects of ours, whose hash is cheap."""
-    return not isinstance(key, Named) and type(key).__hash__ is object.__hash__
+    return not isinstance(key, Named | tuple | list | dict)
 
 
 def _scalar(key: Any) -> Any:
