@@ -14,6 +14,7 @@ PARALLEL = "module"  # DataParallel and its kin; they may wrap a part of a netwo
 LOSSES = ("criterion", "loss", "loss_fn", "loss_func")  # training modules keep class weights there
 DEEPEST = 8  # prefixes, one in the other
 DOTS = 64  # of a name that is looked into; more are no network's
+SPARE = 100  # names beyond twice the architecture's; a file with more does not fit anyway
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def unwrapped(
         return sum(name in wants or any(k in wants for k in kin(name)) for name in reading.names)
 
     most = hits(best)
-    if most < len(best.names) and all(name.count(".") <= DOTS for name in best.names):
+    few_enough = len(best.names) <= 2 * len(wants) + SPARE
+    if most < len(best.names) and few_enough and all(name.count(".") <= DOTS for name in best.names):
         for reading in list(_readings(wants, best)):
             if (found := hits(reading)) > most:
                 best, most = reading, found

@@ -108,7 +108,7 @@ def _chosen(found: Mapping[str, dict[str, Any]], key: str) -> dict[str, Tensor]:
     part = under(found[place], key) if place is not None else {}
     if ends or not part:
         firsts = {name.partition(".")[0] for state in found.values() for name in state}
-        raise not_under(key, ends or {place for place in found if place} | firsts)
+        raise not_under(key, ends or (found if len(found) > 1 else {p for p in found if p} | firsts))
     return _dense({name: found[place or ""][source] for name, source in part.items()})
 
 
