@@ -191,6 +191,18 @@ def test_a_copy_is_convicted_and_an_honest_model_is_not(
     assert code == {"independent": 0, "inconclusive": 3}[verdict["decision"]]
 
 
+def test_a_key_chooses_between_weights_in_one_file(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    both = world.path("both.pth")
+    honest, victim = load_file(world.path("honest.safetensors")), load_file(world.victim)
+    torch.save({"model": honest, "ema": {f"module.{k}": v for k, v in victim.items()}}, both)
+    code, out, _ = answer(capfd, "verify", *world.suspect(both, "--json", "--alpha", ALPHA, "--key", "ema"))
+    said = " ".join(json.loads(out)["reasons"])
+    assert code == 1 and "under 'ema' was taken" in said and "begin with module." in said
+    code, out, _ = answer(capfd, "verify", *world.suspect(both, "--json", "--alpha", ALPHA))
+    assert code in (0, 3) and "'model' was taken, not what lies under ema" in out
+    failed(answer(capfd, "verify", *world.suspect(both, "--key", "none")), "key='none'", "got one with ema")
+
+
 def test_verdict_for_people(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     code, out, _ = answer(capfd, "verify", *world.suspect(world.victim, "--alpha", ALPHA))
     assert code == 1 and out.startswith("PIRACY: ") and "candidate side" in out

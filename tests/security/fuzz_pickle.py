@@ -6,7 +6,7 @@ import os
 
 from tests.security import fuzzing
 from tests.security.forge import ONE, legacy, state, tensor, text
-from tests.security.fuzzing import Refused, convert, opcodes, torchpickle
+from tests.security.fuzzing import Refused, choose, convert, opcodes, torchpickle
 
 LIMITS = fuzzing.SMALL
 SEEDS = [
@@ -31,7 +31,7 @@ def whole(data: bytes) -> None:
     table = torchpickle.Torch(LIMITS)
     try:
         root = opcodes.Machine(data, LIMITS, table.resolve, table.persistent).run()
-        tensors, _ = convert.find_tensors(root, LIMITS)
+        tensors, _ = choose.find_tensors(root, LIMITS)
         target = os.memfd_create("fuzz")
         try:
             fits = all(t.storage.nbytes <= LIMITS.tensor_bytes for t in tensors.values())

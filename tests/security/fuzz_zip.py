@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
+
+import numpy as np
 
 from tests.security import fuzzing
 from tests.security.forge import archive
@@ -21,7 +24,21 @@ def with_zip64(blob: bytes) -> bytes:
     return blob[:-22] + wide + b"PK\6\7" + b"\0" * 4 + at.to_bytes(8, "little") + b"\1\0\0\0" + blob[-22:]
 
 
-SEEDS = [archive(), archive(method=zipfile.ZIP_DEFLATED), archive(files={}), with_zip64(archive())]
+def arrays(compressed: bool) -> bytes:
+    """An archive of numpy's, with sizes of all kinds."""
+    out = io.BytesIO()
+    save = np.savez_compressed if compressed else np.savez
+    save(
+        out,
+        **{"a.b": np.asfortranarray(np.ones((2, 3), np.float32)), "n": np.int64(3), "e": np.zeros((0, 2))},
+    )
+    return out.getvalue()
+
+
+SEEDS = [
+    archive(), archive(method=zipfile.ZIP_DEFLATED), archive(files={}), with_zip64(archive()), arrays(False),
+    arrays(True),
+]  # fmt: skip
 
 
 def one(data: bytes) -> None:

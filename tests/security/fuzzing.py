@@ -25,11 +25,22 @@ try:
 except ImportError:
     atheris, instrumented = None, contextlib.nullcontext()
 with contextlib.nullcontext() if "pytest" in sys.modules else instrumented:
-    from uapfast.safeload import convert, header, opcodes, torchpickle, ziparchive
+    from uapfast.safeload import choose, convert, header, opcodes, torchpickle, ziparchive
     from uapfast.safeload.limits import Limits
     from uapfast.safeload.refusal import Refused
 
-__all__ = ["SMALL", "Refused", "convert", "header", "main", "opcodes", "plain", "torchpickle", "ziparchive"]
+__all__ = [
+    "SMALL",
+    "Refused",
+    "choose",
+    "convert",
+    "header",
+    "main",
+    "opcodes",
+    "plain",
+    "torchpickle",
+    "ziparchive",
+]
 Target = Callable[[bytes], None]
 SMALL = Limits(
     file_bytes=1 << 20, tensor_bytes=1 << 20, tensors=200, header_bytes=1 << 16, name_chars=64,

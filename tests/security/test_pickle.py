@@ -357,7 +357,22 @@ REFUSED: dict[str, tuple[type[WeightsFileError], str, Any]] = {
     "an object of foreign code": (
         UnsafeFileError,
         r"an object of foreign code that names tests\.security\.test_pickle\.Own",
-        {"s": {"a": torch.ones(1)}, "o": Own()},
+        {"a": torch.ones(1), "o": Own()},
+    ),
+    "an object of foreign code alone": (
+        UnsafeFileError,
+        r"an object of foreign code that names tests\.security\.test_pickle\.Own",
+        Own(),
+    ),
+    "quantised modules": (
+        UnsupportedFileError,
+        r"the state of torch's quantised modules \(0\._packed_params",
+        lambda: torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(2, 2))).state_dict(),
+    ),
+    "a call of foreign code": (
+        UnsafeFileError,
+        r"a call of tests\.security\.forge\.archive",
+        {"s": {"a": torch.ones(1)}, "o": Calls(archive, b"x")},
     ),
     "a function": (UnsafeFileError, "a program that names", {"s": {"a": torch.ones(1)}, "o": len}),
     "a subclass": (UnsupportedFileError, "a tensor subclass, .*Mine", {"a": torch.ones(1).as_subclass(Mine)}),
@@ -402,9 +417,30 @@ REFUSED: dict[str, tuple[type[WeightsFileError], str, Any]] = {
 
 
 @pytest.mark.parametrize("new", FORMATS)
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_objects_of_foreign_classes_beside_the_tensors_are_never_made(
+    tmp_path: Path, new: bool, protocol: int
+) -> None:
+    """Their parts, containers and keys of tensors among them, are dropped; what calls is refused."""
+    made, weight = Own(), nn.Parameter(torch.ones(1))
+    made.inner, made.kind, made.tensor = [Own(), {"x": 3}], Own, torch.ones(2)
+    optimiser = torch.optim.SGD([weight], 0.1, momentum=0.9)
+    weight.sum().backward()
+    optimiser.step()
+    content = {"s": {"a": torch.ones(1)}, "o": made, "optim": optimiser, "best": torch.tensor(3.0)}
+    torch.save(content, tmp_path / "w.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=new)
+    check(tmp_path / "w.pt", {"a": torch.ones(1)})
+    content["call"] = Calls(archive)
+    torch.save(content, tmp_path / "w.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=new)
+    with pytest.raises(UnsafeFileError, match=r"a call of tests\.security\.forge\.archive"):
+        open_checkpoint(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("new", FORMATS)
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_no_state_dict(tmp_path: Path, case: str, new: bool) -> None:
     error, said, content = REFUSED[case]
+    content = content() if isinstance(content, types.FunctionType) else content
     torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=new)
     with pytest.raises(error, match=said) as caught:
         open_checkpoint(tmp_path / "w.pt")
@@ -414,7 +450,7 @@ def test_what_is_no_state_dict(tmp_path: Path, case: str, new: bool) -> None:
 
 def test_other_formats_by_name(tmp_path: Path) -> None:
     zipped = io.BytesIO()
-    np.savez(zipped, a=np.ones(2))
+    np.savez(zipped, a=np.array([None]))
     keras = archive(files={}).replace(b"archive/data.pkl", b"model.weights.h5")
     exported = io.BytesIO()
     torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),)), exported)
@@ -423,7 +459,8 @@ def test_other_formats_by_name(tmp_path: Path) -> None:
     cases: dict[str, tuple[bytes, str]] = {
         "m.pt": (script.getvalue(), "a TorchScript program"),
         "m.pt2": (exported.getvalue(), "an exported program"),
-        "m.npz": (zipped.getvalue(), "a NumPy archive"),
+        "m.npz": (zipped.getvalue(), "objects in array a"),
+        "m.json": (b'{"weight_map": {"a": "b.bin"}}', r"an index of shards is named \*\.index\.json"),
         "m.keras": (keras, "a Keras model"),
         "m.h5": (b"\x89HDF\r\n\x1a\n" + b"\0" * 100, "Keras .h5"),
         "m.npy": (b"\x93NUMPY\1\0" + b"\0" * 100, "NumPy .npy"),

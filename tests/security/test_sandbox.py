@@ -131,7 +131,8 @@ def hijacked(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
         body = "\n".join(f"    {line}" for line in code.splitlines())
         boot = pool.BOOT.replace(
             "main(int", f"import os, ctypes, json\nfrom uapfast.safeload import worker\n"
-            f"def convert(source, size, target, legacy, limits):\n{body}\nworker.convert = convert\nmain(int"
+            f"def convert(source, size, target, legacy, limits, key):\n{body}\n"
+            "worker.convert = convert\nmain(int"
         )  # fmt: skip
         monkeypatch.setattr(pool, "BOOT", boot)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import struct
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -19,6 +23,9 @@ from uapfast.models.checkpoint import fill, load_model, read_weights, save_weigh
 from uapfast.models.model import tensors_sha256
 from uapfast.models.registry import resolve_arch
 from uapfast.safeload import Limits
+from uapfast.screening.plan import Suspect
+from uapfast.screening.reader import Slot, read_checkpoint
+from uapfast.screening.skeletons import Skeletons
 
 SPEC = "uapfast:resnet-small?size=8&classes=3"
 
@@ -263,3 +270,104 @@ def test_header_limits_are_what_the_file_says(tmp_path: Path) -> None:
         else:
             with pytest.raises(ModelError, match="at most 3 tensors"):
                 read_weights(path, limits)
+
+
+class AttributeDict(dict[str, Any]):
+    """Stands for lightning's, under whose name it is pickled."""
+
+
+def lightning(monkeypatch: pytest.MonkeyPatch, state: dict[str, Any]) -> dict[str, Any]:
+    """What Trainer.save_checkpoint of lightning 2 writes, and the class that older ones kept arguments in."""
+    place = "lightning.fabric.utilities.data"
+    monkeypatch.setattr(AttributeDict, "__module__", place)
+    for i in range(len(place.split("."))):
+        name = ".".join(place.split(".")[: i + 1])
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setattr(sys.modules[place], "AttributeDict", AttributeDict, raising=False)
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([parameter])
+    parameter.sum().backward()
+    optimizer.step()
+    return {
+        "epoch": 3,
+        "global_step": 12,
+        "pytorch-lightning_version": "2.6.6",
+        "state_dict": {f"model.{k}": v for k, v in state.items()} | {"criterion.weight": torch.ones(3)},
+        "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"total": {"ready": 2}}}},
+        "callbacks": {
+            "ModelCheckpoint{'monitor': 'val_loss'}": {
+                "best_model_score": torch.tensor(0.5),
+                "best_k_models": {"a.ckpt": torch.tensor(0.5), "b.ckpt": torch.tensor(0.7)},
+            }
+        },
+        "optimizer_states": [optimizer.state_dict()],
+        "lr_schedulers": [torch.optim.lr_scheduler.StepLR(optimizer, 3).state_dict()],
+        "hparams_name": "args",
+        "hyper_parameters": AttributeDict(lr=0.1, args=argparse.Namespace(a=[1]), best=np.float32(3)),
+        "scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 3),
+    }
+
+
+def test_a_checkpoint_of_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = network(3)
+    whole = lightning(monkeypatch, module.state_dict())
+    torch.save(whole, tmp_path / "w.ckpt")
+    model = load_model(SPEC, tmp_path / "w.ckpt")
+    assert model.sha256 == tensors_sha256(module)
+    assert [n.split(" ")[0] for n in model.notes] == ["The", "Tensors"] and "criterion.weight" in model.notes[
+        1
+    ]
+    whole["current_model_state"] = network(4).state_dict()  # with weight averaging state_dict is the average
+    torch.save(whole, tmp_path / "w.ckpt")
+    model = load_model(SPEC, tmp_path / "w.ckpt")
+    assert model.sha256 == tensors_sha256(module)
+    said = "the state dict under 'state_dict' was taken, not what lies under current_model_state (key="
+    assert model.notes[0].startswith(said)
+    model = load_model(SPEC, tmp_path / "w.ckpt", key="current_model_state")
+    assert model.sha256 == tensors_sha256(network(4))
+
+
+@pytest.mark.parametrize(
+    ("plain", "average"),
+    [("state_dict", "state_dict_ema"), ("model", "model_ema"), ("model", "ema"), ("model", "averages.model")],
+)
+def test_averages_beside_are_chosen_by_key(tmp_path: Path, plain: str, average: str) -> None:
+    one, other = network(1), torch.optim.swa_utils.AveragedModel(network(2))
+    *above, last = average.split(".")
+    beside: dict[str, Any] = {last: other.state_dict()}
+    for part in above:
+        beside = {part: beside}
+    torch.save({"epoch": 2, **beside, plain: one.state_dict()}, tmp_path / "w.pth")
+    model = load_model(SPEC, tmp_path / "w.pth")
+    assert model.sha256 == tensors_sha256(one)
+    assert f"under '{plain}' was taken, not what lies under {average} (key=" in model.notes[0]
+    model = load_model(SPEC, tmp_path / "w.pth", key=average)
+    assert model.sha256 == tensors_sha256(other.module)
+    said = " ".join(model.notes)
+    assert f"under '{average}' was taken, as key= asks" in said and "an average of several" in said
+    with pytest.raises(ModelError, match=f"under key='none', got one with .*{average}"):
+        load_model(SPEC, tmp_path / "w.pth", key="none")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_of_numpy_by_name(tmp_path: Path, save: Any) -> None:
+    module = network(5)
+    arrays = {k: v.numpy() for k, v in module.state_dict().items()}
+    changed = {k: np.asfortranarray(v) if v.ndim > 1 else v for k, v in arrays.items()}
+    save(tmp_path / "w.npz", **changed)
+    model = load_model(SPEC, tmp_path / "w.npz")
+    assert model.sha256 == tensors_sha256(module) and model.notes == ()
+    assert set(read_weights(tmp_path / "w.npz")) == set(arrays)
+    save(tmp_path / "v.npz", **{f"ema.{k}": v for k, v in arrays.items()}, **{"epoch": np.int64(3)})
+    assert load_model(SPEC, tmp_path / "v.npz", key="ema").sha256 == tensors_sha256(module)
+    save(tmp_path / "u.npz", *arrays.values())
+    with pytest.raises(ModelError, match="same shapes, in the same order"):
+        load_model(SPEC, tmp_path / "u.npz")
+
+
+def test_several_sets_in_one_file_say_so_in_screen(tmp_path: Path) -> None:
+    torch.save({"model": network(1).state_dict(), "ema": network(2).state_dict()}, tmp_path / "w.pth")
+    loaded = read_checkpoint(Suspect(str(tmp_path / "w.pth"), SPEC), Slot(), Skeletons().shapes)
+    assert (
+        loaded.notes == load_model(SPEC, tmp_path / "w.pth").notes and "'model' was taken" in loaded.notes[0]
+    )

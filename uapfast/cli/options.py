@@ -58,7 +58,18 @@ Reference = Annotated[
 ]
 Arch = Annotated[str, typer.Option("--arch", metavar="SPEC", help=f"Architecture: {SPEC}.")]
 Weights = Annotated[
-    Path, typer.Option("--weights", metavar="FILE", help="Weights: .safetensors, or a .pt state dict.")
+    Path,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="Weights: .safetensors, .pt, .ckpt or .npz, or the .index.json of several.",
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key", metavar="NAME", help="Which weights of a file that holds several: state_dict_ema, ema, ..."
+    ),
 ]
 Data = Annotated[str, typer.Option("--data", metavar="DATA", help=f"The owner's data: {DATA}.")]
 Manifest = Annotated[Path, typer.Option("--pool", metavar="MANIFEST", help="The pool's manifest.csv.")]

@@ -35,6 +35,7 @@ def verify(
     ] = None,
     mean: o.Mean = None,
     std: o.Std = None,
+    key: o.Key = None,
     device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> int:
@@ -53,7 +54,7 @@ def verify(
 
         known = load(reference)
         try:
-            suspect = base.load(arch, weights, device, mean, std, output=output.value)
+            suspect = base.load(arch, weights, device, mean, std, output=output.value, key=key)
         except SuspectError as exc:  # weights with NaN: a fact about the suspect, not a failure of ours
             verdict = invalid(known, exc, alpha=alpha)
         else:
@@ -75,6 +76,7 @@ def encode(
     output: o.Answers = o.Output.auto,
     mean: o.Mean = None,
     std: o.Std = None,
+    key: o.Key = None,
     device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> None:
@@ -88,7 +90,8 @@ def encode(
         from uapfast.reference import load
         from uapfast.verbs.encode import encode as run
 
-        z = np.asarray(run(load(reference), base.load(arch, weights, device, mean, std, output=output.value)))
+        suspect = base.load(arch, weights, device, mean, std, output=output.value, key=key)
+        z = np.asarray(run(load(reference), suspect))
         with atomic_path(out) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, z=z.astype(np.float32, copy=False))
         print(f"wrote {one_line(out)}: z {list(z.shape)}", file=stdout, flush=True)

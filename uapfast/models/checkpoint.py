@@ -40,22 +40,28 @@ def save_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
     write_bytes(path, safetensors.torch.save(state))
 
 
-def read_weights(path: str | os.PathLike[str], limits: Limits = DEFAULT) -> Weights:
-    """Tensors of a safetensors file, or of a state dict that ``torch.save`` wrote, read as nobody's friend.
+def read_weights(path: str | os.PathLike[str], limits: Limits = DEFAULT, key: str | None = None) -> Weights:
+    """Tensors of a safetensors file, of a state dict that ``torch.save`` wrote, or of an ``.npz``.
+
+    The file is read as nobody's friend.
 
     Args:
-        path: file; told by its content (:func:`uapfast.safeload.open_checkpoint`).
+        path: file; told by its content (:func:`uapfast.safeload.open_checkpoint`), or the ``.index.json`` of
+            a model in several files.
         limits: what reading may cost.
+        key: which map of tensors is taken, where a checkpoint holds several (``state_dict_ema``), or the
+            beginning of the names that are taken (``ema`` of ``ema.layer.weight``).
 
     Returns:
         Contiguous CPU tensors with memory of their own, by name.
 
     Raises:
         ModelError: missing, damaged, too large, of another kind, or no state dict; one of the
-            ``WeightsFileError`` family.
+            ``WeightsFileError`` family; also where nothing lies under ``key``.
+        InputError: a key that is empty, long, or cannot be shown.
         SandboxError: the worker for pickles cannot be started.
     """
-    with open_checkpoint(path, limits) as found:
+    with open_checkpoint(path, limits, key=key) as found:
         state = Weights({name: _tensor(found, info) for name, info in found.tensors.items()})
         state.left_out, state.notes = found.metadata, found.notes
         return state
@@ -108,6 +114,7 @@ def load_model(
     device: str = "cpu",
     name: str | None = None,
     output: str = "auto",
+    key: str | None = None,
 ) -> Model:
     """Build an architecture, fill it with weights, wrap it with its preprocessing.
 
@@ -120,6 +127,7 @@ def load_model(
         device: where the model runs.
         name: shown in errors; the file's name by default.
         output: as :class:`uapfast.models.model.Model`.
+        key: which of several sets of weights in the file is taken, as :func:`read_weights`.
 
     Returns:
         The model; its ``notes`` say what was taken of the file although it differed.
@@ -130,7 +138,7 @@ def load_model(
         SuspectError: NaN or infinite weights.
     """
     path = Path(weights)
-    state = read_weights(path)
+    state = read_weights(path, key=key)
     module = resolve_arch(spec, base=base, anew=True)()  # with no other's globals
     notes = fill(module, state, path)
     model = Model(

@@ -8,7 +8,7 @@ architecture ties to another; the prefix of a wrapper. Anything else that differ
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,12 +16,20 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from uapfast.errors import ModelError, SuspectError
+from uapfast.models.wrappers import few, parts_that_fit, unwrapped
 from uapfast.safeload.refusal import shown
 
-SHOWN = 4
 COUNTER = "num_batches_tracked"
-AVERAGED = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside module.*
-WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and its kin, torch.compile
+DEQUANTISE = "real numbers (dequantise where they were made: answers of a quantised network are its own)"
+# Last parts of names that tell a quantised form, and whose it is.
+QUANTISED = {
+    "SCB": "bitsandbytes (8 bits)", "weight_format": "bitsandbytes (8 bits)",
+    "absmax": "bitsandbytes (4 bits)", "quant_map": "bitsandbytes (4 bits)",
+    "qweight": "GPTQ or AWQ", "qzeros": "GPTQ or AWQ", "weight_packed": "compressed-tensors",
+    "weight_scale": "scales beside them", "weight_scale_inv": "scales beside them",
+    "weight_zero_point": "scales beside them", "input_scale": "scales beside them",
+    "_data": "optimum-quanto", "zero_point": "torch's quantised modules",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ def fit(
     Raises:
         ModelError: some differ (a few are listed), or integers stand where parameters are real numbers.
     """
-    found, notes = _unwrapped(wants, shapes)
+    found, notes = unwrapped(wants.shapes, shapes, _other_names)
     _rename(wants, found, notes)
     _count(wants, found, shapes, notes)
     _tie(wants, found, notes)
@@ -142,18 +150,6 @@ def fit(
             rule = f"real numbers ({own}; integers are weights only with their scales, which no reader knows)"
             raise ModelError("load", f"weights {name}", rule, f"{given} ({path})")
     return Fitted(sources, tuple(notes))
-
-
-def _unwrapped(wants: Wanted, given: Collection[str]) -> tuple[dict[str, str], list[str]]:
-    """Names that the weights would have without a wrapper's prefix, with those that they have."""
-    found, notes = {name: name for name in given}, []
-    for prefix in (*WRAPPERS, *WRAPPERS):  # one in the other
-        rest = found.keys() - {AVERAGED} if AVERAGED not in wants.shapes else found.keys()
-        wrapped = rest and all(name.startswith(prefix) for name in rest)
-        if wrapped and not any(name.startswith(prefix) for name in wants.shapes):
-            found = {name.removeprefix(prefix): source for name, source in found.items() if name in rest}
-            notes.append(f"The names of the weights begin with {prefix}, a wrapper's, which was taken off.")
-    return found, notes
 
 
 def _other_names(name: str) -> list[str]:
@@ -177,7 +173,7 @@ def _rename(wants: Wanted, found: dict[str, str], notes: list[str]) -> None:
                 found[name] = found.pop(other)
                 renamed.append(f"{shown(other, 80)} as {name}")
     if renamed:
-        notes.append(f"Weight norm in its other form: {_few(sorted(renamed))}.")
+        notes.append(f"Weight norm in its other form: {few(sorted(renamed))}.")
 
 
 def _count(
@@ -200,10 +196,10 @@ def _count(
             del found[name]
     same = "; answers in evaluation do not depend on them."
     if missing:
-        notes.append(f"Counters of batches were missing ({_few(missing)}){same}")
+        notes.append(f"Counters of batches were missing ({few(missing)}){same}")
     if extra:
         notes.append(
-            f"Counters of batches that the architecture does not keep were left ({_few(extra)}){same}"
+            f"Counters of batches that the architecture does not keep were left ({few(extra)}){same}"
         )
 
 
@@ -218,12 +214,7 @@ def _tie(wants: Wanted, found: dict[str, str], notes: list[str]) -> None:
         found[name] = found[kept]
     if tied:
         said = [f"{name} is {kept}" for name, kept in sorted(tied)]
-        notes.append(f"Weights that the architecture ties to others were left out of the file: {_few(said)}.")
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{', '.join(shown(name, 200) for name in names[:SHOWN])}{more}"
+        notes.append(f"Weights that the architecture ties to others were left out of the file: {few(said)}.")
 
 
 def _check_names(
@@ -242,15 +233,46 @@ def _check_names(
             )
             raise ModelError("load", "weights", rule, got)
     extra = sorted(source for name, source in found.items() if name not in wants.shapes)
+    _check_quantised(extra, path)
     shapes = [
         f"{source} {list(given[source])} for {list(wants.shapes[name])}"
         for name, source in sorted(found.items())
         if name in wants.shapes and tuple(given[source]) != tuple(wants.shapes[name])
     ]
     kinds = (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
-    parts = [f"{label}: {_few(names)}" for label, names in kinds if names]
+    parts = [f"{label}: {few(names)}" for label, names in kinds if names]
     if parts:
+        parts += [] if shapes else _hints(wants, found, given)
         raise ModelError("load", "weights", f"those of the architecture ({path})", "; ".join(parts))
+
+
+def _check_quantised(extra: Sequence[str], path: object) -> None:
+    for name in extra:
+        if (whose := QUANTISED.get(name.rpartition(".")[2])) is not None:
+            got = f"weights quantised by {whose}: {shown(name)} ({path})"
+            raise ModelError("load", "weights", DEQUANTISE, got)
+
+
+def _hints(wants: Wanted, found: Mapping[str, str], given: Mapping[str, Sequence[int]]) -> list[str]:
+    """What to do about names that differ, where the file shows it."""
+    parts = parts_that_fit(wants.shapes, given, _counts)
+    if parts:
+        said = " or ".join(f"{shown(part, 80)!r}" for part in parts[:2])
+        return [f"those under {said} fit alone: choose them by key= (--key)"]
+    ours = {n: tuple(s) for n, s in wants.shapes.items() if n not in found}
+    theirs = {n: tuple(given[source]) for n, source in found.items() if n not in wants.shapes}
+    if len(ours) != len(theirs):  # counters may be missing in one of them
+        ours = {n: s for n, s in ours.items() if not _counts(n)}
+        theirs = {n: s for n, s in theirs.items() if not _counts(n)}
+    if not ours or sorted(ours.values()) != sorted(theirs.values()):
+        return []
+    order = ", in the same order" if list(ours.values()) == list(theirs.values()) else ""
+    which = f"these {len(ours)}" if found.keys() & wants.shapes.keys() else "all"
+    return [
+        f"{which} are of the same shapes{order}: perhaps the same network by another package's names, "
+        "which are not matched by place; rename them as the architecture does, or give the architecture "
+        "that they were made with (FILE.py:FACTORY)"
+    ]
 
 
 def check_whole(wants: Wanted, given: Mapping[str, Tensor], path: object) -> None:

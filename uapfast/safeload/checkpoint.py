@@ -25,7 +25,7 @@ from uapfast.safeload.refusal import Refused, shown
 if TYPE_CHECKING:
     import numpy as np
 
-FileKind = Literal["safetensors", "zip", "legacy pickle"]
+FileKind = Literal["safetensors", "zip", "legacy pickle", "sharded"]
 CHUNK = 1 << 20
 VECTOR = 512  # buffers of one system call; POSIX promises 16, Linux takes 1024
 ERRORS: dict[str, type[WeightsFileError]] = {
@@ -67,7 +67,8 @@ class Checkpoint:
 
     Attributes:
         path: as given.
-        kind: ``safetensors``, ``zip`` (``torch.save``) or ``legacy pickle`` (``torch.save`` before 1.6).
+        kind: ``safetensors``, ``zip`` (``torch.save``, ``numpy.savez``), ``legacy pickle`` (``torch.save``
+            before 1.6) or ``sharded``.
         tensors: by name, in the order of their bytes.
         metadata: free text of a safetensors file; nobody's promise.
         notes: what was chosen in reading, in sentences: which of several maps of tensors was taken.
@@ -75,12 +76,14 @@ class Checkpoint:
         header: what ``tensors`` and ``metadata`` come from.
     """
 
-    def __init__(self, path: str, kind: FileKind, handle: int, header: Header, tier: str) -> None:
+    def __init__(
+        self, path: str, kind: FileKind, handle: int | None, header: Header, tier: str, note: str = ""
+    ) -> None:
         self.path, self.kind, self.tier = path, kind, tier
         self.header = header
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(header.tensors)
         self.metadata: Mapping[str, str] = MappingProxyType(header.metadata if kind == "safetensors" else {})
-        said = "" if kind == "safetensors" else header.metadata.get(TAKEN, "")
+        said = note or ("" if kind == "safetensors" else header.metadata.get(TAKEN, ""))
         self.notes: tuple[str, ...] = (shown(said, 400),) if said else ()
         self._handle: int | None = handle
 

@@ -10,27 +10,28 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from uapfast.safeload.choose import INSTEAD, find_tensors
 from uapfast.safeload.dtypes import DTYPES
 from uapfast.safeload.header import TAKEN
 from uapfast.safeload.limits import Limits
-from uapfast.safeload.opcodes import Inert, Machine, Unread
+from uapfast.safeload.npz import is_npz, npz_tensors
+from uapfast.safeload.opcodes import Machine
 from uapfast.safeload.refusal import Refused, check_name, shown
-from uapfast.safeload.torchpickle import DENSE, SAVE, Storage, Tensor, Torch
+from uapfast.safeload.torchpickle import SAVE, Storage, Tensor, Torch
 from uapfast.safeload.ziparchive import Archive, pieces, pread
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of torch.save before 1.6
 WHOLE = "a whole state dict"
 SMALL = 32 << 20  # a file below this may grow like one of this size
 ROWS = 2 << 20  # of a strided tensor, each copied by a step of ours
-INSTEAD = f"a state dict ({SAVE})"
 OTHER = "a PyTorch state dict or safetensors file (read it where it was made, write its arrays)"
 Fetch = Callable[[Storage], Iterator[bytes]]
-# Under which a checkpoint keeps the model itself, where it keeps more than one map of tensors.
-MODEL = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights")
 
 
-def convert(source: int, size: int, target: int, legacy: bool, limits: Limits) -> None:
-    """Write the tensors of a ``torch.save`` file as safetensors.
+def convert(
+    source: int, size: int, target: int, legacy: bool, limits: Limits, key: str | None = None
+) -> None:
+    """Write the tensors of a ``torch.save`` file, or the arrays of an ``.npz``, as safetensors.
 
     Args:
         source: file descriptor of the file.
@@ -38,18 +39,21 @@ def convert(source: int, size: int, target: int, legacy: bool, limits: Limits) -
         target: file descriptor of an empty file.
         legacy: the format before torch 1.6 instead of the zip.
         limits: bounds.
+        key: which map of tensors is taken, as :func:`uapfast.safeload.choose.find_tensors`.
 
     Raises:
         Refused: anything but a state dict of plain tensors.
     """
     state, fetch = (_legacy if legacy else _zip)(source, size, limits)
     room = min(limits.tensor_bytes, limits.growth * max(size, SMALL))
-    found, taken = find_tensors(state, limits)
+    found, taken = find_tensors(state, limits, key)
     write(found, fetch, target, room, limits, {TAKEN: taken} if taken else {})
 
 
 def _zip(source: int, size: int, limits: Limits) -> tuple[Any, Fetch]:
     archive = Archive(source, size, limits)
+    if is_npz(archive.records):
+        return npz_tensors(archive, limits), lambda storage: archive.chunks(archive.records[storage.key])
     root = _root(archive.records.keys())
     order = archive.records.get(f"{root}byteorder")
     if order and (order.size > 8 or archive.read(order) != b"little"):
@@ -98,8 +102,6 @@ def _root(names: Any) -> str:
     for name, what in kinds.items():
         if name in tail:
             raise Refused("unsupported", OTHER, what)
-    if names and all(n.endswith(".npy") for n in names):
-        raise Refused("unsupported", OTHER, "a NumPy archive (.npz)")
     few = ", ".join(sorted(names)[:3])
     got = f"{len(roots)} of them" if roots else f"a zip archive of {shown(few) or 'nothing'}"
     raise Refused("unsupported", f"an archive with one data.pkl in its folder ({SAVE})", got)
@@ -159,86 +161,6 @@ def _storages(
     if at != size:
         raise Refused("corrupt", WHOLE, f"{size - at} bytes after the last storage")
     return places
-
-
-def find_tensors(root: Any, limits: Limits) -> tuple[dict[str, Tensor], str]:
-    """The map from names to tensors in a checkpoint: itself, or under names such as ``state_dict``.
-
-    Only dicts are looked into, each once, however often a file refers to it. Of several maps the one is taken
-    that has a name of ``MODEL``: the least deep, then the first in that order.
-
-    Returns:
-        The map, and what is to be said of the choice, where there was one.
-    """
-    found, mixed = _maps(root, limits)
-    taken = next(iter(found), "")
-    if len(found) > 1:
-        taken = _preferred(found) or ""
-    if found and (taken or len(found) == 1):
-        others = ", ".join(shown(p, 40) for p in sorted(found.keys() - {taken})[:4])
-        said = f"the state dict under {shown(taken, 60)!r} was taken, not what lies under {others}"
-        return _dense(found[taken]), said if others else ""
-    if isinstance(root, dict) and not root:
-        return {}, ""
-    if found:
-        names = ", ".join(shown(p, 40) for p in sorted(found)[:8])
-        raise Refused("unsupported", "a file with one state dict (save the one that is meant)",
-                      f"{len(found)} of them: {names}")  # fmt: skip
-    if isinstance(root, Unread):
-        raise Refused("unsupported", DENSE, f"{root.what} alone")
-    what = mixed or (
-        "a tensor alone" if isinstance(root, Tensor) else f"{_kind(root)} without tensors by name"
-    )
-    raise Refused("unsupported", INSTEAD, what)
-
-
-def _kind(value: Any) -> str:
-    return value.what if isinstance(value, Inert) else f"a {type(value).__name__}"
-
-
-def _maps(root: Any, limits: Limits) -> tuple[dict[str, dict[str, Any]], str]:
-    """Maps from names to tensors by their place, and the first that holds something else among them."""
-    found: dict[str, dict[str, Any]] = {}
-    seen: set[int] = set()
-    queue: list[tuple[str, Any, int]] = [("", root, 0)]
-    mixed = ""
-    while queue:
-        place, value, depth = queue.pop(0)
-        if not isinstance(value, dict) or id(value) in seen or depth > limits.depth:
-            continue
-        seen.add(id(value))
-        others = [k for k, v in value.items()
-                  if not isinstance(v, Tensor | Unread) or not isinstance(k, str)]  # fmt: skip
-        if len(others) < len(value) and others:
-            odd = value[others[0]]
-            kind = f", {odd.what}," if isinstance(odd, Inert) else ""
-            mixed = mixed or f"a map of tensors with {shown(others[0], 60)}{kind} among them"
-        elif value and not others:
-            found[place] = value
-            continue
-        queue += [(f"{place}.{k}" if place else k, v, depth + 1)
-                  for k, v in value.items() if isinstance(k, str) and isinstance(v, dict)]  # fmt: skip
-    return found, mixed
-
-
-def _preferred(found: Mapping[str, object]) -> str | None:
-    """The place with a name of ``MODEL``; None if there is none, or two that are alike."""
-    ranked = []
-    for place in found:
-        *above, last = place.split(".")
-        if last in MODEL and not any("optim" in part for part in above):
-            ranked.append((len(above), MODEL.index(last), place))
-    ranked.sort()
-    if not ranked or (len(ranked) > 1 and ranked[0][:2] == ranked[1][:2]):
-        return None
-    return ranked[0][2]
-
-
-def _dense(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    for name, value in state.items():
-        if isinstance(value, Unread):
-            raise Refused("unsupported", DENSE, f"{value.what} named {shown(name)}")
-    return dict(state)
 
 
 def write(

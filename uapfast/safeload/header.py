@@ -51,7 +51,8 @@ def _corrupt(got: str, rule: str = WHOLE) -> Refused:
     return Refused("corrupt", rule, got)
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For ``json``: names and values as a dict; a name twice is refused."""
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
@@ -60,7 +61,8 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _no_constant(name: str) -> None:
+def no_constant(name: str) -> None:
+    """For ``json``: NaN and infinity are refused."""
     raise _corrupt(f"{name} in the header")
 
 
@@ -87,7 +89,7 @@ def parse(raw: bytes, data_bytes: int, limits: Limits) -> Header:
         raise _many(raw.count(b'"data_offsets"'), limits)
     try:
         table = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_pairs, parse_constant=_no_constant, parse_int=_integer
+            raw.decode("utf-8"), object_pairs_hook=once, parse_constant=no_constant, parse_int=_integer
         )
     except (ValueError, RecursionError) as exc:
         raise _corrupt(f"a header that is no JSON ({type(exc).__name__}: {shown(exc)})") from exc

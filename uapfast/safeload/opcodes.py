@@ -42,6 +42,12 @@ class Inert:
         self.what = what
 
 
+class Foreign(Inert):
+    """An object of a class that nobody here knows: never made; refused where it belongs to the state dict."""
+
+    __slots__ = ()
+
+
 class Unread(Inert):
     """A tensor of a kind that is known and not read; refused where it belongs to the state dict."""
 
@@ -62,6 +68,7 @@ class Named:
         self.name, self.call, self.value, self.made = name, call, value, made
 
 
+PASSIVE = (Inert, Foreign)  # what items may be given to, and drops them
 SET, FROZENSET = Inert("a set"), Inert("a frozenset")
 
 
@@ -185,7 +192,7 @@ class Machine:
 
     def extend(self, items: list[Any]) -> None:
         """Add to the list on top."""
-        if type(self.stack[-1]) is Inert:
+        if type(self.stack[-1]) in PASSIVE:
             return
         if type(self.stack[-1]) is not list:
             raise _broken(f"items for a {type(self.stack[-1]).__name__}, not a list")
@@ -194,7 +201,7 @@ class Machine:
     def update(self, items: list[Any]) -> None:
         """Add names and values to the dict on top (CVE-2026-24747: torch did so to anything)."""
         target = self.stack[-1]
-        if type(target) is Inert:
+        if type(target) in PASSIVE:
             return
         if not isinstance(target, dict) or len(items) % 2:
             raise _broken(f"{len(items)} names and values for a {type(target).__name__}, not a dict")
@@ -286,10 +293,15 @@ def _broken(got: str) -> Refused:
     return Refused("corrupt", "a whole pickle of a state dict", got)
 
 
+def _by_identity(key: Any) -> bool:
+    """An optimiser's state has its parameters as keys: objects of ours, whose hash is cheap."""
+    return not isinstance(key, Named | tuple | list | dict)
+
+
 def _scalar(key: Any) -> Any:
     if type(key) is tuple and len(key) <= FEW and all(type(part) in SCALARS for part in key):
         return key
-    if type(key) not in SCALARS:
+    if type(key) not in SCALARS and not _by_identity(key):
         what = key.name if isinstance(key, Named) else f"a {type(key).__name__}"
         raise Refused("unsupported", "dicts and sets with names, numbers or None as keys", shown(what))
     return key

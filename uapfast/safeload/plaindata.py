@@ -64,6 +64,7 @@ def plain_names() -> dict[str, Named]:
     torch = (f"{place}.{v}" for v in TORCH_VALUES for place in ("torch", "torch._utils.torch"))
     for name in (*(f"numpy.{t}" for t in NUMPY_TYPES), *torch):  # protocol 4 finds the second kind there
         found[name] = Named(name)
+    found["typing.Any"] = Named("typing.Any")  # omegaconf's, beside every value
     for kind, made in (("set", SET), ("frozenset", FROZENSET)):
         found[f"builtins.{kind}"] = Named(f"builtins.{kind}", _given(f"builtins.{kind}", made, 0))
     for kind in TYPES:

@@ -212,7 +212,9 @@ def _once(job: bytes, handles: list[int], until: float, limits: Limits, fresh: b
     return worker.tier
 
 
-def to_safetensors(source: int, size: int, legacy: bool, limits: Limits) -> tuple[int, str]:
+def to_safetensors(
+    source: int, size: int, legacy: bool, limits: Limits, key: str | None = None
+) -> tuple[int, str]:
     """Have a worker turn an open file into safetensors.
 
     Args:
@@ -220,6 +222,7 @@ def to_safetensors(source: int, size: int, legacy: bool, limits: Limits) -> tupl
         size: of the file.
         legacy: the format before torch 1.6.
         limits: bounds.
+        key: which map of tensors is taken.
 
     Returns:
         File descriptor of the result, which the caller closes, and the tier that it was made under.
@@ -231,7 +234,7 @@ def to_safetensors(source: int, size: int, legacy: bool, limits: Limits) -> tupl
     target = _empty_file(size)
     try:
         wall = limits.seconds + limits.seconds_per_gib * size / (1 << 30)
-        job, until = job_of(size, legacy, limits), time.monotonic() + wall
+        job, until = job_of(size, legacy, limits, key), time.monotonic() + wall
         try:
             tier = _once(job, [source, target], until, limits)
         except _Died:  # perhaps killed while it waited: the file gets a second chance, with a fresh one

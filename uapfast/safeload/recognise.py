@@ -17,6 +17,7 @@ RULES = {"torch": f"a weights file ({SAVE})", "other": FROM_OTHER, "fetch": "the
 # Magic bytes at an offset; what the file is; which remedy.
 MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras .h5)", "other"),
+    (0, b"{", "a JSON file (an index of shards is named *.index.json and stands beside them)", "torch"),
     (0, b"GGUF", "a GGUF file", "other"),
     (0, b"ggjt", "a GGML file", "other"),
     (0, b"\x93NUMPY", "a NumPy .npy file", "other"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from uapfast.safeload.dtypes import DTYPES
 from uapfast.safeload.limits import Limits
-from uapfast.safeload.opcodes import Named, Ordered, Unread
+from uapfast.safeload.opcodes import Foreign, Named, Ordered, Unread
 from uapfast.safeload.plaindata import plain_names
 from uapfast.safeload.refusal import Refused, shown
 
@@ -144,7 +144,12 @@ class Torch:
         self.names[name] = Named(name, value=value)
 
     def resolve(self, module: str, name: str) -> Named:
-        """What stands for ``module.name``; raises ``Refused`` for all that is not in the table."""
+        """What stands for ``module.name``.
+
+        A class of foreign code stands for objects that are never made and hold nothing; a call of it is
+        refused, and so is an object of it where tensors are. Raises ``Refused`` for names of Python's own
+        library and for networks.
+        """
         full = f"{module}.{name}"
         before, self.recent = self.recent, [*self.recent[-1:], full]
         if full in self.names:
@@ -158,6 +163,8 @@ class Torch:
             raise Refused("unsupported", DENSE, f"a tensor subclass, {shown(full)}")
         else:
             what = "an object of foreign code"
+            if "." not in name and (root != "torch" or module.startswith("torch.optim.")):
+                return Named(full, made=Foreign(f"{what} that names {shown(full)}"))
         raise Refused("unsafe", f"tensors without code ({SAVE})", f"{what} that names {shown(full)}")
 
     def persistent(self, pid: Any) -> Storage:

@@ -25,10 +25,12 @@ STATUS = struct.Struct("<i")
 FDS = 3  # of a job: the file, an empty file for the result, the pipe for the report
 
 
-def report_of(source: int, size: int, target: int, legacy: bool, limits: Limits) -> dict[str, object]:
+def report_of(
+    source: int, size: int, target: int, legacy: bool, limits: Limits, key: str | None = None
+) -> dict[str, object]:
     """Convert one file; whatever happens becomes a report."""
     try:
-        convert(source, size, target, legacy, limits)
+        convert(source, size, target, legacy, limits, key)
         return {"done": True}
     except Refused as exc:
         refused = exc
@@ -53,7 +55,8 @@ def _child(job: dict[str, object], handles: list[int]) -> None:
     sandbox.limit(limits.memory_bytes, output, limits.seconds)
     if job["seccomp"]:
         sandbox.seccomp()
-    report = report_of(handles[0], int(str(job["size"])), handles[1], bool(job["legacy"]), limits)
+    key = None if job["key"] is None else str(job["key"])
+    report = report_of(handles[0], int(str(job["size"])), handles[1], bool(job["legacy"]), limits, key)
     os.write(handles[2], json.dumps(report).encode())
 
 
@@ -98,7 +101,7 @@ def main(control: int) -> None:
             link.sendall(STATUS.pack(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
 
 
-def job_of(size: int, legacy: bool, limits: Limits) -> bytes:
+def job_of(size: int, legacy: bool, limits: Limits, key: str | None = None) -> bytes:
     """The message of one job."""
     bounds = {f.name: getattr(limits, f.name) for f in fields(limits)}
-    return json.dumps({"size": size, "legacy": legacy, "limits": bounds}).encode()
+    return json.dumps({"size": size, "legacy": legacy, "limits": bounds, "key": key}).encode()

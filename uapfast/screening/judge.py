@@ -173,7 +173,8 @@ class _Asking:
         skeleton.holds = loaded.sha256
         self._spent = {"seconds_read": loaded.seconds, "seconds_load": time.perf_counter() - start}
         self._answers: list[Tensor] = []
-        self._cases = [Case.of(asked, suspect, loaded.sha256, skeleton.notes) for asked in panel.asked]
+        notes = tuple(dict.fromkeys((*loaded.notes, *skeleton.notes)))
+        self._cases = [Case.of(asked, suspect, loaded.sha256, notes) for asked in panel.asked]
         self._spent["seconds_forward"] = self._ask(skeleton)
 
     def _ask(self, skeleton: Skeleton) -> float:

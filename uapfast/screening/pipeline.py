@@ -269,8 +269,8 @@ class _Line:
     def _adopt(self, item: Item, rows: list[Row], lent: bool = False) -> None:
         assert item.loaded is not None
         item.lent = lent
-        suspect, seconds = item.suspect, item.loaded.seconds
-        item.rows = [row.moved_to(suspect.name, suspect.shown, seconds_read=seconds) for row in rows]
+        suspect, seconds, notes = item.suspect, item.loaded.seconds, item.loaded.notes
+        item.rows = [row.moved_to(suspect.name, suspect.shown, notes, seconds_read=seconds) for row in rows]
 
     def _end(self, item: Item) -> Item:
         assert item.slot is not None

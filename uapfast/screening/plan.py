@@ -17,6 +17,7 @@ from uapfast.examination import preprocessing_note
 from uapfast.models.answers import OUTPUTS
 from uapfast.models.registry import arch_file, code_sha256
 from uapfast.safeload.glance import looks_like_weights
+from uapfast.safeload.sharded import beside
 
 COLUMNS = ("path", "arch", "name", "mean", "std", "output")
 IGNORED = ("relation", "candidate", "parent")  # of pool manifests
@@ -104,12 +105,15 @@ class Suspect:
         return hashlib.sha256(own.encode()).hexdigest()[:32]
 
     def stamp(self) -> str:
-        """Size and time of the file, so that a resumed run sees that it was replaced; ``-`` if absent."""
+        """Size and time of the file, so that a resumed run sees that it was replaced; ``-`` if absent.
+
+        Of an index, those of its shards too.
+        """
         try:
-            found = os.stat(self.path)
+            all_found = [os.stat(path) for path in (self.path, *beside(self.path))]
         except (OSError, ValueError):
             return "-"
-        return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ino}"
+        return ",".join(f"{found.st_size}:{found.st_mtime_ns}:{found.st_ino}" for found in all_found)
 
 
 def code_of(suspect: Suspect) -> str:

@@ -65,6 +65,7 @@ class Layout:
         hashed: what the SHA-256 is over, in its order.
         fits: names and shapes of an architecture that these were found to be.
         flat: the tensors of ``fits.places`` at their places, float32; None if one has another type.
+        notes: what was taken although it differed, in sentences.
     """
 
     header: Header
@@ -73,6 +74,7 @@ class Layout:
     hashed: list[bytes | memoryview]
     fits: Shapes
     flat: Tensor | None
+    notes: tuple[str, ...]
 
 
 class Slot:
@@ -171,6 +173,7 @@ class Slot:
             hashed,
             shapes,
             flat.view(torch.float32) if whole else None,
+            fitted.notes,
         )
 
 
@@ -189,6 +192,7 @@ class Loaded:
         seconds: that reading and hashing took.
         fits: names and shapes of an architecture that it was found to have.
         flat: see :class:`Layout`.
+        notes: what was chosen in reading, and taken although it differed, in sentences.
     """
 
     tensors: dict[str, Tensor]
@@ -196,6 +200,7 @@ class Loaded:
     seconds: float
     fits: Shapes | None = None
     flat: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_checkpoint(
@@ -219,11 +224,13 @@ def read_checkpoint(
     with open_checkpoint(suspect.path, limits or DEFAULT, slot.last) as found:
         layout = slot.lay_out(found.header, shapes_of(suspect), suspect.shown)
         found.read_all_into(layout.buffers)
+        notes = (*found.notes, *layout.notes)
     check_whole(layout.fits.wants, layout.tensors, suspect.shown)
     digest = hashlib.sha256()
     for part in layout.hashed:
         digest.update(part)
-    return Loaded(layout.tensors, digest.hexdigest(), time.perf_counter() - start, layout.fits, layout.flat)
+    seconds = time.perf_counter() - start
+    return Loaded(layout.tensors, digest.hexdigest(), seconds, layout.fits, layout.flat, notes)
 
 
 __all__ = ["Layout", "Loaded", "Slot", "read_checkpoint"]

@@ -152,10 +152,18 @@ class Row:
         found = json.loads(text)
         return cls(**found | {"reasons": tuple(found["reasons"])})
 
-    def moved_to(self, name: str, path: str, **seconds: float) -> Row:
-        """The same result for another file with the same tensors, which was not asked again."""
+    def moved_to(self, name: str, path: str, notes: tuple[str, ...] = (), **seconds: float) -> Row:
+        """The same result for another file with the same tensors, which was not asked again.
+
+        Args:
+            name: of that suspect.
+            path: of its file.
+            notes: what is to be said of how that file was read; among the reasons.
+            seconds: spent on it.
+        """
+        reasons = tuple(dict.fromkeys((*self.reasons, *notes)))
         rest = {"seconds_load": 0.0, "seconds_forward": 0.0, "seconds_score": 0.0} | seconds
-        return replace(self, name=name, path=path, same_as=self.same_as or self.name, **rest)  # type: ignore[arg-type]
+        return replace(self, name=name, path=path, reasons=reasons, same_as=self.same_as or self.name, **rest)  # type: ignore[arg-type]
 
 
 SECONDS = tuple(f.name for f in fields(Row) if f.name.startswith("seconds_"))

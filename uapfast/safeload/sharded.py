@@ -1,0 +1,172 @@
+"""A model in several files beside an index, as transformers, timm and the hub keep large ones.
+
+The index is JSON: ``weight_map`` from tensors to plain file names in its own folder. No other file is opened:
+no path, no link out of the folder (but into ``blobs`` of a hub's cache, where snapshots keep their files). A
+tensor that is missing, in two shards, or in no map is an error, so that index and shards have one reading.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from uapfast.safeload import source
+from uapfast.safeload.checkpoint import Checkpoint
+from uapfast.safeload.header import Header, TensorInfo, no_constant, once
+from uapfast.safeload.limits import Limits
+from uapfast.safeload.refusal import Refused, check_name, shown
+
+ENDING = ".index.json"
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+MOST = 128  # shards
+WHOLE = "an index and shards that agree"
+PLAIN = f"an index that names files in its own folder ({', '.join(SUFFIXES)})"
+
+
+def is_index(path: str) -> bool:
+    """Whether a file is read as an index: by its name alone."""
+    return path.lower().endswith(ENDING)
+
+
+class Index:
+    """What an index says, and which tensors were met so far.
+
+    Attributes:
+        shards: file names, in order.
+    """
+
+    def __init__(self, weight_map: Mapping[str, str]) -> None:
+        self._map = weight_map
+        self.shards = sorted(set(weight_map.values()))
+        self._bytes = 0
+
+    def check(self, shard: str, tensors: Mapping[str, TensorInfo], limits: Limits) -> None:
+        """A shard must hold what the index says, and all together no more than one file may.
+
+        Raises:
+            Refused: it does not.
+        """
+        for name in tensors:
+            meant = self._map.get(name)
+            if meant != shard:
+                why = "in no map" if meant is None else f"which the index has in {shown(meant, 80)}"
+                raise Refused("corrupt", WHOLE, f"tensor {shown(name)} of {shown(shard, 80)}, {why}")
+        missing = [name for name, place in self._map.items() if place == shard and name not in tensors]
+        if missing:
+            got = f"no tensor {shown(missing[0])} in {shown(shard, 80)} ({len(missing)} missing)"
+            raise Refused("corrupt", WHOLE, got)
+        self._bytes += sum(info.nbytes for info in tensors.values())
+        if self._bytes > limits.tensor_bytes:
+            rule = f"shards of at most {limits.tensor_bytes} bytes of tensors in all"
+            raise Refused("too large", rule, "more")
+
+
+def read_index(path: str, limits: Limits) -> Index:
+    """Read an index; nothing that it names is opened.
+
+    Raises:
+        Refused: missing, no such JSON, names that are no plain file names, too many shards or tensors.
+    """
+    handle, size = source.open_regular(path, limits)
+    try:
+        if size > limits.header_bytes:
+            raise Refused("too large", f"an index of at most {limits.header_bytes} bytes", str(size))
+        raw = source.read_bytes(handle, 0, size)
+    finally:
+        os.close(handle)
+    try:
+        table: Any = json.loads(raw.decode("utf-8"), object_pairs_hook=once, parse_constant=no_constant)
+    except (ValueError, RecursionError) as exc:
+        got = f"an index that is no JSON ({type(exc).__name__}: {shown(exc)})"
+        raise Refused("corrupt", WHOLE, got) from exc
+    found = table.get("weight_map") if isinstance(table, dict) else None
+    if not isinstance(found, dict) or not found:
+        raise Refused("corrupt", "an index with a weight_map from tensors to files", "none")
+    if len(found) > limits.tensors:
+        raise Refused("too large", f"an index of at most {limits.tensors} tensors", str(len(found)))
+    for name, shard in found.items():
+        check_name(name, limits.name_chars)
+        if not _plain(shard):
+            raise Refused("unsafe", PLAIN, f"{shown(shard)} for tensor {shown(name)}")
+    if len(set(found.values())) > MOST:
+        raise Refused("too large", f"an index of at most {MOST} shards", str(len(set(found.values()))))
+    return Index(found)
+
+
+def _plain(name: object) -> bool:
+    return (
+        isinstance(name, str)
+        and 0 < len(name) <= 255
+        and name.isprintable()
+        and not name.startswith(".")
+        and "/" not in name
+        and "\\" not in name
+        and name.lower().endswith(SUFFIXES)
+    )
+
+
+def shard_path(index: str, shard: str) -> tuple[str, int]:
+    """Path and size of a shard beside its index.
+
+    Raises:
+        Refused: missing, or a link to another place.
+    """
+    folder = os.path.dirname(os.path.abspath(index))
+    path, home = os.path.join(folder, shard), os.path.realpath(folder)
+    place = os.path.dirname(os.path.realpath(path))
+    above, last = os.path.split(os.path.dirname(home))
+    blobs = os.path.join(above, "blobs") if last == "snapshots" else home
+    if place not in (home, blobs):
+        raise Refused("unsafe", PLAIN, f"a link out of it, {shown(shard, 80)}")
+    try:
+        return path, os.stat(path).st_size
+    except OSError as exc:
+        missing = isinstance(exc, FileNotFoundError)
+        got = f"{'no' if missing else 'an unreadable'} shard {shown(shard, 80)}"
+        raise Refused("corrupt", "an index with all of its shards beside it", got) from exc
+
+
+def beside(path: str) -> list[str]:
+    """Files that are read with ``path``: the shards of an index that can be read; none for other files."""
+    if not is_index(path):
+        return []
+    try:
+        return [shard_path(path, shard)[0] for shard in read_index(path, Limits()).shards]
+    except Refused:
+        return []
+
+
+class Sharded(Checkpoint):
+    """Shards that were opened, read as one file; ``header.begins`` are places in the shard of each tensor."""
+
+    def __init__(self, path: str, parts: Mapping[str, Checkpoint]) -> None:
+        self._parts = tuple(parts.values())
+        self._of = {name: part for part in self._parts for name in part.tensors}
+        header = Header(
+            {name: part.header.tensors[name] for name, part in self._of.items()},
+            {name: part.header.begins[name] for name, part in self._of.items()},
+            {k: v for part in self._parts for k, v in part.metadata.items()},
+        )
+        tier = "+".join(dict.fromkeys(part.tier for part in self._parts))
+        super().__init__(path, "sharded", None, header, tier)
+        self.metadata = header.metadata
+        self.notes = tuple(dict.fromkeys(note for part in self._parts for note in part.notes))
+
+    def close(self) -> None:
+        """Close all shards."""
+        for part in getattr(self, "_parts", ()):
+            part.close()
+
+    def _read(self, info: TensorInfo, view: memoryview, offset: int) -> None:
+        self._of[info.name]._read(info, view, offset)
+
+    def _read_run(self, run: list[tuple[str, memoryview]]) -> None:
+        for part in self._parts:
+            own = [(name, view) for name, view in run if self._of[name] is part]
+            if own:
+                part._read_run(own)
+
+
+__all__ = ["Index", "Sharded", "beside", "is_index", "read_index", "shard_path"]
