@@ -87,3 +87,33 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     except OSError as exc:
         raise StorageError(f"write: {folder} must be a folder that can be made, got {exc.strerror}") from exc
     return folder
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder beside ``path`` that takes its name only if the block succeeds.
+
+    Every file is synced before that. An empty folder in its place is replaced.
+
+    Raises:
+        StorageError: there is something in its place, or the folder around it is missing or unwritable.
+    """
+    target = Path(path)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise StorageError(f"write: folder must be a new or an empty one, got {target}")
+    parent = target.absolute().parent
+    if not parent.is_dir():
+        raise StorageError(f"write: folder must be in an existing one, got {target}")
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=parent) as name:
+            made = Path(name) / "made"
+            made.mkdir()
+            yield made
+            for file in (p for p in made.rglob("*") if p.is_file()):
+                with open(file, "rb+") as stream:
+                    os.fsync(stream.fileno())
+            os.replace(made, target)
+    except StorageError:
+        raise
+    except OSError as exc:
+        raise StorageError(f"write: {target} must be writable, got {exc.strerror or exc}") from exc

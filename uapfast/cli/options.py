@@ -56,10 +56,10 @@ DATA = "FILE.npz with x and y, fashion-mnist, digits, or a folder of class folde
 Reference = Annotated[
     Path, typer.Argument(metavar="REF", help="Reference file, written by `uapfast generate`.")
 ]
-Arch = Annotated[str, typer.Option("--arch", metavar="SPEC", help=f"Architecture: {SPEC}.")]
-Weights = Annotated[
-    Path, typer.Option("--weights", metavar="FILE", help="Weights: .safetensors, or a .pt state dict.")
-]
+ARCH_HELP = f"Architecture: {SPEC}."
+WEIGHTS_HELP = "Weights: .safetensors, or a .pt state dict."
+Arch = Annotated[str, typer.Option("--arch", metavar="SPEC", help=ARCH_HELP)]
+Weights = Annotated[Path, typer.Option("--weights", metavar="FILE", help=WEIGHTS_HELP)]
 Data = Annotated[str, typer.Option("--data", metavar="DATA", help=f"The owner's data: {DATA}.")]
 Manifest = Annotated[Path, typer.Option("--pool", metavar="MANIFEST", help="The pool's manifest.csv.")]
 Points = Annotated[
