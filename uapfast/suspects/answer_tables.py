@@ -136,7 +136,7 @@ def _parquet(file: Path, where: str, rows: int) -> Columns:
         if first.metadata.num_rows > rows:
             raise InputError(where, "rows", f"at most {rows}, for these queries", first.metadata.num_rows)
         names = list(first.schema_arrow.names)
-        nested = len(first.schema) != len(names)
+        nested = any(pa.types.is_nested(field.type) for field in first.schema_arrow)
     if nested:
         raise InputError(where, "columns", "plain, without lists or structures", some(names))
 
@@ -167,18 +167,24 @@ def _json(file: Path, where: str, rows: int) -> Columns:
         types = {"id": pa.int64(), **dict.fromkeys(numbers, pa.float64())}
         types |= dict.fromkeys(lists, pa.list_(pa.float64()))
         wanted = {n: pa.array([one.get(n) for one in held], types.get(n)) for n in ("id", *numbers, *lists)}
-        # a label may be a number on one line and a text on the next
-        named = {n: pa.array([_text(one.get(n), where) for one in held], pa.string()) for n in texts}
+        named = {n: _mixed([_plain(one.get(n), where) for one in held]) for n in texts}
         return pa.table(wanted | named)
 
     return Columns(names, load)
 
 
-def _text(value: Any, where: str) -> str | None:
-    if value is None or isinstance(value, str):
+def _mixed(values: list[int | str | None]) -> Any:
+    """Labels; as text where one of them is."""
+    import pyarrow as pa
+
+    if any(isinstance(value, str) for value in values):
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
+    return pa.array(values, pa.int64())
+
+
+def _plain(value: Any, where: str) -> int | str | None:
+    if value is None or isinstance(value, (int, str)) and not isinstance(value, bool):
         return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
     raise InputError(where, "label", "a number or name of a class", repr(value)[:80])
 
 
@@ -305,10 +311,12 @@ def label(value: int | str, where: str, width: int, names: ClassNames | None) ->
     Raises:
         InputError: it is neither a number below ``width`` nor in the class list; it is named.
     """
-    text = str(value).strip()
-    whole = int(text) if WHOLE.fullmatch(text) else None
-    if names is not None and (whole is None or text in names.names):
-        return names.places(str(value), where)[0]
+    whole = value if isinstance(value, int) else None
+    if isinstance(value, str):
+        text = value.strip()
+        whole = int(text) if WHOLE.fullmatch(text) else None
+        if names is not None and (whole is None or text in names.names):
+            return names.places(value, where)[0]
     if whole is None or not 0 <= whole < width:
         rule = f"a class 0..{width - 1}, or a name in the class list (class names)"
         raise InputError(where, "label", rule, repr(value)[:200])
@@ -324,10 +332,10 @@ def _labels(column: Any, where: str, width: int, names: ClassNames | None) -> ND
     coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
     texts = coded.dictionary.to_pylist()
     places: NDArray[np.int64] = coded.indices.cast(pa.int64()).fill_null(-1).to_numpy()
-    used = {int(i): _text(texts[i], where) for i in np.unique(places) if i >= 0}
+    used = {int(i): _plain(texts[i], where) for i in np.unique(places) if i >= 0}
     known = np.full(len(texts) + 1, -1, np.int64)  # the last stands for no label
-    for i, text in used.items():
-        known[i] = -1 if text is None else label(text, where, width, names)
+    for i, value in used.items():
+        known[i] = -1 if value is None else label(value, where, width, names)
     out: NDArray[np.int64] = known[places]
     return out
 
