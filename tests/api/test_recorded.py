@@ -24,6 +24,7 @@ from uapfast.method.sequential import Looks
 from uapfast.models.checkpoint import save_weights
 from uapfast.models.model import Model
 from uapfast.models.registry import resolve_arch
+from uapfast.suspects.callable import open_callable
 from uapfast.verbs.queries import numbered, write_queries
 from uapfast.verbs.recorded import verify_recorded
 
@@ -288,6 +289,21 @@ def test_answers_to_queries_of_another_order_of_classes(world):
     same(found, uapfast.verify(world.reference, world.victim))
 
 
+def test_a_function_that_answers_with_names(world):
+    def pipeline(images):
+        rows = world.victim(images).softmax(-1).tolist()
+        return [[{"label": n, "score": p} for n, p in zip(NAMES, row, strict=True)] for row in rows]
+
+    suspect = open_callable(pipeline, class_names=NAMES)
+    same(uapfast.verify(world.reference, suspect), uapfast.verify(world.reference, world.victim))
+    costly = open_callable(lambda x: world.honest(x), costly=True)
+    found = uapfast.verify(world.reference, costly)
+    assert found.decision == uapfast.verify(world.reference, world.honest).decision
+    assert found.queries_used < world.reference.plan.queries
+    with pytest.raises(InputError, match="class names must be 10"):
+        uapfast.verify(world.reference, open_callable(pipeline, class_names=NAMES[:9]))
+
+
 # -- a part ----------------------------------------------------------------------------------------
 def part_of(world, keep: np.ndarray, name: str = "part.npz") -> Path:
     there = np.isin(world.queries["id"], keep)
@@ -346,6 +362,13 @@ def test_foreign_and_double_ids_are_named(world):
             world.reference,
             world.save("d.npz", id=ids[[4, *range(len(ids))]], logits=values[[4, *range(len(ids))]]),
         )
+
+
+def test_as_many_names_as_classes(world):
+    path = world.save("c.npz", id=world.queries["id"], labels=world.answers(world.victim).argmax(1))
+    for names in (NAMES[:9], [*NAMES, "ten"]):
+        with pytest.raises(InputError, match=f"class names must be 10.*got {len(names)}"):
+            verify_recorded(world.reference, path, class_names=names)
 
 
 def test_nan_is_the_suspects_answer(world):

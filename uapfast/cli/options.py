@@ -60,6 +60,22 @@ ARCH_HELP = f"Architecture: {SPEC}."
 WEIGHTS_HELP = "Weights: .safetensors, or a .pt state dict."
 Arch = Annotated[str, typer.Option("--arch", metavar="SPEC", help=ARCH_HELP)]
 Weights = Annotated[Path, typer.Option("--weights", metavar="FILE", help=WEIGHTS_HELP)]
+Recorded = Annotated[
+    Path | None,
+    typer.Option(
+        "--answers",
+        metavar="FILE",
+        help="Answers to what `uapfast queries` wrote: .npz, CSV, Parquet, JSON lines.",
+    ),
+]
+ClassNames = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-names",
+        metavar="FILE",
+        help="What --answers calls the classes, in order: a name a line, or JSON (a list, or id2label).",
+    ),
+]
 Data = Annotated[str, typer.Option("--data", metavar="DATA", help=f"The owner's data: {DATA}.")]
 Manifest = Annotated[Path, typer.Option("--pool", metavar="MANIFEST", help="The pool's manifest.csv.")]
 Points = Annotated[

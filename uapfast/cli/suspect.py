@@ -24,22 +24,8 @@ def verify(
     reference: o.Reference,
     arch: Annotated[str | None, typer.Option("--arch", metavar="SPEC", help=o.ARCH_HELP)] = None,
     weights: Annotated[Path | None, typer.Option("--weights", metavar="FILE", help=o.WEIGHTS_HELP)] = None,
-    answers: Annotated[
-        Path | None,
-        typer.Option(
-            "--answers",
-            metavar="FILE",
-            help="Answers to what `uapfast queries` wrote: .npz, CSV, Parquet, JSON lines.",
-        ),
-    ] = None,
-    class_names: Annotated[
-        Path | None,
-        typer.Option(
-            "--class-names",
-            metavar="FILE",
-            help="What --answers calls the classes, in order: a name a line, or JSON (a list, or id2label).",
-        ),
-    ] = None,
+    answers: o.Recorded = None,
+    class_names: o.ClassNames = None,
     as_json: o.Json = False,
     alpha: Annotated[
         float, typer.Option("--alpha", help="Level: convict only if p_value is below it.")

@@ -48,9 +48,13 @@ def verify_recorded(
         class_names: what the suspect calls its classes, in their order.
 
     Raises:
-        InputError: the file cannot be used, or answers less than one view's worth of queries.
+        InputError: the file cannot be used, or answers less than one view's worth of queries; or another
+            number of class names than classes.
     """
     reference = as_reference(reference, "verify")
+    if class_names is not None and len(class_names) != reference.classes:
+        rule = f"{reference.classes}, one a class of the reference"
+        raise InputError("verify", "class names", rule, len(class_names))
     made = numbered(reference)
     suspect = open_recorded(
         answers, made.known, classes=reference.classes, class_names=class_names, output=output
