@@ -316,6 +316,11 @@ def test_parquet_bombs(tmp_path):
     refused(path, "without lists")
     parquet.write_table(pa.table({"id": ids, "label": pa.array([True] * COUNT)}), path)
     refused(path, "True")
+    for column in (pa.array(["a"] * COUNT), pa.array([b"1"] * COUNT), pa.array([1] * COUNT, pa.date32())):
+        parquet.write_table(pa.table({"id": ids, "0": column, "1": column, "2": column}), path)
+        refused(path, "a column of")
+    parquet.write_table(pa.table({"id": pa.array([2**64 - 1], pa.uint64()), "label": pa.array([1])}), path)
+    refused(path, 2**64 - 1)
 
 
 def test_too_many_rows_and_columns(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import os
@@ -89,7 +90,8 @@ def read(
     else:
         kind = "parquet" if start[:4] == b"PAR1" else "json" if start[:1] == b"{" else "csv"
         columns = tables.read_columns(file, kind, where, bounds.rows, bounds.columns)
-        found = Found(*tables.answers(columns, where, bounds.width, names, output))
+        read_all = functools.partial(tables.answers, columns, where, bounds.width, names, output)
+        found = Found(*tables.guarded(read_all, kind, where))
     if not len(found.ids):
         raise InputError(where, "file", "one with answers", "no rows")
     return found

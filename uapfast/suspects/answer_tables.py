@@ -67,7 +67,7 @@ def read_columns(file: Path, kind: str, where: str, rows: int, columns: int) -> 
         InputError: it cannot be read, or has more.
     """
     opened = {"csv": _csv, "parquet": _parquet, "json": _json}[kind]
-    found = _guarded(lambda: opened(file, where, rows), kind, where)
+    found = guarded(lambda: opened(file, where, rows), kind, where)
     names = found.names
     if len(names) > columns:
         raise InputError(where, "columns", f"at most {columns}", len(names))
@@ -76,10 +76,11 @@ def read_columns(file: Path, kind: str, where: str, rows: int, columns: int) -> 
         raise InputError(where, "columns", "named differently", some(double))
     if "id" not in names:
         raise InputError(where, "columns", RULE, some(names) or "none")
-    return Columns(names, lambda *wanted: _guarded(lambda: found.load(*wanted), kind, where))
+    return Columns(names, lambda *wanted: guarded(lambda: found.load(*wanted), kind, where))
 
 
-def _guarded(call: Callable[[], Any], kind: str, where: str) -> Any:
+def guarded(call: Callable[[], Any], kind: str, where: str) -> Any:
+    """What ``call`` returns; whatever it finds wrong with a table becomes an ``InputError``."""
     import pyarrow as pa
 
     try:
@@ -359,4 +360,4 @@ def _top_scores(
     return out, np.asarray(counts.any(1))
 
 
-__all__ = ["Columns", "answers", "label", "read_columns"]
+__all__ = ["Columns", "answers", "guarded", "label", "read_columns"]
