@@ -58,14 +58,31 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def require_writable(path: str | os.PathLike[str], size: int = 1 << 16) -> None:
+# What files of our own kinds begin with, or have in their first bytes.
+KINDS = {"reference": b'"uapref"', "table": b"PAR1", "embeddings": b"PK\x03\x04", "page": b"<!doctype html"}
+LOOKED_AT = 4096
+
+
+def require_writable(path: str | os.PathLike[str], kind: str | None = None, size: int = 1 << 16) -> None:
     """Refuse a result's file name before the work that fills it, where the fault can be known.
 
     Writes ``size`` bytes beside ``path`` and removes them; ``path`` itself is not touched.
 
+    Args:
+        path: of the result.
+        kind: one of ``KINDS``: an earlier result of that kind may be replaced, any other file may not. A
+            result must not take the place of the weights, the reference or the table that it is made of.
+        size: bytes that are tried.
+
     Raises:
-        StorageError: the folder is missing, unwritable, or the disk is full.
+        StorageError: the folder is missing, unwritable, or the disk is full; or ``path`` is a file of another
+            kind.
     """
+    if kind is not None and os.path.isfile(path):
+        with open(path, "rb") as stream:
+            head = stream.read(LOOKED_AT)
+        if head and KINDS[kind] not in head.lower() and KINDS[kind] not in head:
+            raise StorageError(f"write: {path} must be new, or an earlier {kind}, got a file of another kind")
 
     class _Done(Exception):
         pass
@@ -87,3 +104,31 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     except OSError as exc:
         raise StorageError(f"write: {folder} must be a folder that can be made, got {exc.strerror}") from exc
     return folder
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder beside ``path`` that takes its name only if the block succeeds.
+
+    Files are synced before that. An empty folder in its place is replaced.
+
+    Raises:
+        StorageError: there is something in its place, or the folder around it is missing or unwritable.
+    """
+    target = Path(path)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise StorageError(f"write: folder must be a new or an empty one, got {target}")
+    parent = target.absolute().parent
+    if not parent.is_dir():
+        raise StorageError(f"write: folder must be in an existing one, got {target}")
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=parent) as name:
+            made = Path(name) / "made"
+            made.mkdir()
+            yield made
+            os.sync()  # file by file takes milliseconds each
+            os.replace(made, target)
+    except StorageError:
+        raise
+    except OSError as exc:
+        raise StorageError(f"write: {target} must be writable, got {exc.strerror or exc}") from exc

@@ -72,3 +72,24 @@ def test_trying_a_place_keeps_what_is_there(tmp_path):
     require_writable(tmp_path / "x")
     assert (tmp_path / "x").read_text() == "kept"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "mine"),
+    [
+        ("reference", b'\x40\0\0\0\0\0\0\0{"__metadata__":{"uapref":"{}"}}'),
+        ("table", b"PAR1...PAR1"),
+        ("embeddings", b"PK\x03\x04..."),
+        ("page", b"<!DOCTYPE html>\n<html>"),
+    ],
+)
+def test_a_result_takes_no_other_files_place(tmp_path, kind, mine):
+    path = tmp_path / "x"
+    require_writable(path, kind)  # new
+    path.write_bytes(mine)
+    require_writable(path, kind)  # made again
+    for other in (b"weights", b'\x40\0\0\0\0\0\0\0{"w":{"dtype":"F32"}}'):
+        path.write_bytes(other)
+        with pytest.raises(StorageError, match=f"an earlier {kind}"):
+            require_writable(path, kind)
+        assert path.read_bytes() == other

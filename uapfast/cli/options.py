@@ -56,19 +56,30 @@ DATA = "FILE.npz with x and y, fashion-mnist, digits, or a folder of class folde
 Reference = Annotated[
     Path, typer.Argument(metavar="REF", help="Reference file, written by `uapfast generate`.")
 ]
-Arch = Annotated[str, typer.Option("--arch", metavar="SPEC", help=f"Architecture: {SPEC}.")]
-Weights = Annotated[
-    Path,
-    typer.Option(
-        "--weights",
-        metavar="FILE",
-        help="Weights: .safetensors, .pt, .ckpt or .npz, or the .index.json of several.",
-    ),
-]
+ARCH_HELP = f"Architecture: {SPEC}."
+WEIGHTS_HELP = "Weights: .safetensors, .pt, .ckpt or .npz, or the .index.json of several."
+Arch = Annotated[str, typer.Option("--arch", metavar="SPEC", help=ARCH_HELP)]
+Weights = Annotated[Path, typer.Option("--weights", metavar="FILE", help=WEIGHTS_HELP)]
 Key = Annotated[
     str | None,
     typer.Option(
         "--key", metavar="NAME", help="Which weights of a file that holds several: state_dict_ema, ema, ..."
+    ),
+]
+Recorded = Annotated[
+    Path | None,
+    typer.Option(
+        "--answers",
+        metavar="FILE",
+        help="Answers to what `uapfast queries` wrote: .npz, CSV, Parquet, JSON lines.",
+    ),
+]
+ClassNames = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-names",
+        metavar="FILE",
+        help="What --answers calls the classes, in order: a name a line, or JSON (a list, or id2label).",
     ),
 ]
 Data = Annotated[str, typer.Option("--data", metavar="DATA", help=f"The owner's data: {DATA}.")]

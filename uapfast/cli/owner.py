@@ -59,7 +59,7 @@ def generate(
         selection=selection.value if selection else None, fooling=fooling, min_fooling=min_fooling,
         strict=strict, wire_safe=wire_safe, seed=seed,
     )  # fmt: skip
-    require_writable(out)
+    require_writable(out, "reference")
     with only_result_on_stdout() as stdout, Reporter() as progress:
         from uapfast.data import load_data
         from uapfast.pool.pool import load_pool

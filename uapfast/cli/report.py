@@ -26,7 +26,7 @@ def report(
     """Make one HTML page of a screening table; it opens offline."""
     from uapfast.files import require_writable
 
-    require_writable(out)
+    require_writable(out, "page")
     with only_result_on_stdout() as stdout:
         from uapfast.reference import load
         from uapfast.report.screened import collect_screen

@@ -93,7 +93,7 @@ def screen(
     if arch is not None:
         resolve_arch(arch)
     if out is not None:
-        require_writable(out)
+        require_writable(out, "table")
     run = _Run(
         # a cluster's device need not be here
         Panel.of(_references(references), settings, None if engine == "local" else "cpu"),

@@ -1,0 +1,28 @@
+"""``queries``: what is to be asked, written out for somebody else to ask. Heavy imports stay inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uapfast.cli import options as o
+from uapfast.cli.base import app
+from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
+
+
+@app.command()
+def queries(
+    reference: o.Reference,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="A new folder: queries.npz, png/ID.png, README.txt.")
+    ],
+    debug: o.Debug = False,
+) -> None:
+    """Write the queries for somebody else to answer; `verify --answers` reads what comes back."""
+    with only_result_on_stdout() as stdout, Reporter() as progress:
+        from uapfast.verbs.queries import write_queries
+
+        found = write_queries(reference, out, progress=progress)
+        print(f"wrote {one_line(out)}", *found.lines(), sep="\n", file=stdout, flush=True)

@@ -1,0 +1,147 @@
+"""``verify`` with answers that were recorded elsewhere, all of them or a part."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from uapfast.config import ALPHA
+from uapfast.errors import InputError
+from uapfast.models.labels import some
+from uapfast.reference import Reference, as_reference
+from uapfast.suspects.recorded import open_recorded
+from uapfast.types import Verdict
+from uapfast.verbs.queries import Numbered, numbered
+from uapfast.verbs.verify import verify
+
+Rows = list[NDArray[np.int64]]
+
+
+def verify_recorded(
+    reference: Reference | str | os.PathLike[str],
+    answers: str | os.PathLike[str],
+    *,
+    alpha: float = ALPHA,
+    output: str = "auto",
+    class_order: Sequence[int] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Verdict:
+    """Decide from a file of answers to the queries that :func:`uapfast.verbs.queries.write_queries` wrote.
+
+    A part of the queries is a part of the examination: each view counts with the points that were answered
+    in all blocks, all views with equally many of them, and the pool is seen by the same points. A note says
+    how many.
+
+    Args:
+        reference: or its file.
+        answers: see :func:`uapfast.suspects.recorded.open_recorded`.
+        alpha: as :func:`uapfast.verify`.
+        output: what the file's answers are, or ``auto``.
+        class_order: as :func:`uapfast.verify`.
+        class_names: what the suspect calls its classes, in their order.
+
+    Raises:
+        InputError: the file cannot be used, or answers less than one view's worth of queries; or another
+            number of class names than classes.
+    """
+    reference = as_reference(reference, "verify")
+    if class_names is not None and len(class_names) != reference.classes:
+        rule = f"{reference.classes}, one a class of the reference"
+        raise InputError("verify", "class names", rule, len(class_names))
+    made = numbered(reference)
+    suspect = open_recorded(
+        answers, made.known, classes=reference.classes, class_names=class_names, output=output
+    )
+    part, notes = answered_part(reference, made, suspect.answered)
+    suspect.notes = (*suspect.notes, *notes)
+    return verify(part, suspect, alpha=alpha, class_order=class_order)
+
+
+def answered_part(
+    reference: Reference, made: Numbered, answered: NDArray[np.int64]
+) -> tuple[Reference, list[str]]:
+    """The part of a reference that was answered, and what is said of it.
+
+    Args:
+        reference: whole.
+        made: its ids.
+        answered: ids that were answered, sorted.
+
+    Raises:
+        InputError: less than one view's worth; some of the missing ids are named.
+    """
+    notes: list[str] = []
+    if not np.isin(made.probe_ids, answered).all():
+        reference = _replaced(reference, probes=None, probe_labels=None)
+    whole = np.asarray(np.isin(made.ids, answered).all(1))  # [V,n]
+    if whole.all():
+        return reference, notes
+    missing = np.unique(made.ids[~np.isin(made.ids, answered)])
+    rows = _rows(whole, cut=reference.encoder == "lineage")
+    said = f"{len(missing)} of {len(np.unique(made.ids))} queries are not answered"
+    least = whole.shape[1]
+    if sum(map(len, rows)) < least:
+        rule = f"there for one view's worth of queries, {least} points x {made.ids.shape[1]}"
+        if reference.encoder != "lineage":
+            rule = f"there for every query of at least one view (encoder={reference.encoder})"
+        raise InputError("verify", "answers", rule, f"{said} ({some(missing)})")
+    views = [v for v, found in enumerate(rows) if len(found)]
+    each = len(rows[views[0]])
+    notes.append(f"{said}: judged by {len(views)} of {len(rows)} views with {each} of {least} points each")
+    return _cut(reference, views, [rows[v] for v in views]), notes
+
+
+def _rows(whole: NDArray[np.bool_], *, cut: bool) -> Rows:
+    """The points of each view that are used: equally many, or none; as many as can be had in all.
+
+    Args:
+        whole: ``[V,n]``: whether a point is answered.
+        cut: whether a view may be used in part.
+    """
+    counts = whole.sum(1)
+    sizes = np.arange(1 if cut else whole.shape[1], whole.shape[1] + 1)
+    totals = sizes * (counts[None] >= sizes[:, None]).sum(1)
+    size = int(sizes[len(sizes) - 1 - np.argmax(totals[::-1])])  # of equals the largest: whole views
+    return [
+        np.flatnonzero(row)[: size if count >= size else 0] for row, count in zip(whole, counts, strict=True)
+    ]
+
+
+def _cut(reference: Reference, views: list[int], rows: Rows) -> Reference:
+    """The reference as it would be with these views and points alone."""
+    plan = reference.plan
+    index = [torch.from_numpy(found) for found in rows]
+
+    def cut(tensor: Tensor, view: int, point: int) -> Tensor:
+        """``tensor`` with fewer views (dimension ``view``) and points (``point``, after it)."""
+        parts = [tensor.select(view, v).index_select(point - 1, i) for v, i in zip(views, index, strict=True)]
+        return torch.stack(parts, view)
+
+    points = plan.points.view(plan.views, plan.per_view, *plan.points.shape[1:])
+    assign = plan.assign.view(plan.blocks, plan.views, plan.per_view)
+    smaller = replace(
+        plan, points=cut(points, 0, 1).flatten(0, 1), assign=cut(assign, 1, 2).flatten(1, 2), views=len(views)
+    )
+    return _replaced(
+        reference,
+        plan=smaller,
+        answers=cut(reference.answers, 1, 3),
+        labels=cut(reference.labels, 1, 3),
+        keep=None if reference.keep is None else cut(reference.keep, 0, 2),
+    )
+
+
+def _replaced(reference: Reference, **changed: object) -> Reference:
+    """A part of a reference: what is worked out is worked out anew, and it is still that reference."""
+    cache = {"sha256": reference.sha256}
+    return replace(reference, **changed, _cache=cache, _lock=threading.RLock())  # type: ignore[arg-type]
+
+
+__all__ = ["answered_part", "verify_recorded"]
