@@ -28,7 +28,7 @@ def verify(
     class_names: o.ClassNames = None,
     as_json: o.Json = False,
     alpha: Annotated[
-        float, typer.Option("--alpha", help="Level: convict only if p_value is below it.")
+        float, typer.Option("--alpha", help="Level: convict only if p_value is at or below it.")
     ] = 1e-3,
     output: o.Answers = o.Output.auto,
     class_order: Annotated[
@@ -47,7 +47,7 @@ def verify(
 ) -> int:
     """Decide whether a suspect descends from the victim.
 
-    Exit code: 0 independent, 1 piracy, 3 inconclusive, 4 invalid, 2 error.
+    Exit code: 0 independent, 1 piracy, 3 inconclusive, 4 invalid, 5 unavailable, 2 error.
     """
     from uapfast.config import check
     from uapfast.errors import SuspectError

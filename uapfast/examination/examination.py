@@ -266,6 +266,15 @@ class Examination:
     # -- what it comes to --------------------------------------------------------------------------
     def verdict(self) -> Verdict:
         """The verdict of an examination that has ended."""
+        verdict = self._concluded()
+        if self.sha256 is None or self.sha256 != self.design.reference.settings.get("victim_sha256"):
+            return verdict
+        own = (
+            "its tensors are the victim's own, byte for byte (SHA-256); what follows is what its answers show"
+        )
+        return replace(verdict, reasons=(own, *verdict.reasons))
+
+    def _concluded(self) -> Verdict:
         blank = self._blank()
         if self.error is not None:
             return replace(blank, decision="invalid", reasons=(str(self.error), *self._remarks()))
@@ -316,8 +325,6 @@ class Examination:
             said.append(f"its answers were taken for {self._first.note}")
         if self._first is not None and self._first.kind == "labels":
             said.append("the suspect answers with labels only: the pool was reduced to labels as well")
-        if self.sha256 is not None and self.sha256 == reference.settings.get("victim_sha256"):
-            said.insert(0, "its tensors are the victim's own, byte for byte (SHA-256)")
         return said + [f"the reference warns: {warning}" for warning in reference.warnings]
 
     def _blank(self) -> Verdict:

@@ -75,7 +75,11 @@ def said_init(init: str | os.PathLike[str] | None) -> Start:
         return "weights"
     if not isinstance(init, str) or not init.strip():
         raise InputError("pool", "init", CHOICES, repr(init))
-    return init if init in ("random", "factory") else "weights"  # type: ignore[return-value]
+    if init in ("random", "factory"):
+        return init  # type: ignore[return-value]
+    if not os.path.exists(init):
+        raise InputError("pool", "init", f"{CHOICES} (docs/fine_tuned.md)", f"{init!r}, no file of that name")
+    return "weights"
 
 
 def find_origin(init: str | os.PathLike[str], arch: str) -> tuple[Origin, dict[str, Tensor]]:

@@ -49,14 +49,18 @@ ZLIB_HEADS = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 def recognise(handle: int, size: int, path: str) -> ReadBy:
     """Which reader takes an open file.
 
-    A name that ends in ``.safetensors`` is held to its word: no other content is read under it.
+    A name that ends in ``.safetensors`` is held to its word: no other content is read under it. What a
+    download often leaves in its place is named.
 
     Raises:
         Refused: no reader takes it; the kind of file is named where it is known.
     """
-    if path.lower().endswith(".safetensors"):
-        return "safetensors"
     head = source.read_bytes(handle, 0, min(size, HEAD))
+    if path.lower().endswith(".safetensors"):
+        for _, magic, what, remedy in MAGIC:
+            if remedy == "fetch" and head.startswith(magic):
+                raise Refused("unsupported", RULES[remedy], what)
+        return "safetensors"
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return "zip"
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
