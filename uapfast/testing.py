@@ -91,6 +91,8 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "ray": _module("ray"),
     "timm": _module("timm"),
     "torchvision": _module("torchvision"),
+    "onnx": _module("onnx"),
+    "onnxruntime": _module("onnxruntime"),
 }
 """What a test may need by name, each with a function that says why it is missing, or None."""
 
