@@ -86,7 +86,10 @@ RANDOM = frozenset(
     "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli".split()
 )
 INLINE = "onnx.inliner.inline_local_functions(model)"
-EXTERNAL = "an ONNX file that holds its weights (m = onnx.load(FILE); onnx.save(m, NEW) writes them into one)"
+EXTERNAL = (
+    "an ONNX file that holds its weights (torch.onnx.export(..., external_data=False); of a file beside others, "
+    "onnx.save(onnx.load(FILE), NEW))"
+)
 PLAIN = "an ONNX file of plain operators (domain ai.onnx)"
 REMEDIES = {
     "ai.onnx.ml": "a pipeline of scikit-learn, say: ask it as a function of images",

@@ -15,7 +15,7 @@ FROM_OTHER = "a PyTorch state dict or safetensors file (read it where it was mad
 # What runs its own program is asked as ONNX instead, made where the program is trusted.
 TO_ONNX = {
     "script": "torch.onnx.export(torch.jit.load(FILE), (images,), NEW, dynamo=False)",
-    "exported": "torch.onnx.export(torch.export.load(FILE), f=NEW)",
+    "exported": "torch.onnx.export(torch.export.load(FILE), f=NEW, external_data=False)",
     "keras": "keras.models.load_model(FILE).export(NEW, format='onnx')",
     "tensorflow": "python -m tf2onnx.convert --saved-model FOLDER --output NEW",
     "tflite": "python -m tf2onnx.convert --tflite FILE --output NEW",

@@ -145,7 +145,7 @@ class OnnxSuspect(Suspect):
         self._feed, self._answer, self._made, self._runtime = feed, answer, made, runtime
         self._lock = threading.Lock()
         self.tier = f"{runtime.tier}, onnxruntime {runtime.version}"
-        self.class_names = _class_names(file)
+        self.class_names = class_names(file)
         assert feed.shape is not None
         self._batch = feed.shape[0]
         self.batch_size = self._batch or BATCH
@@ -249,8 +249,7 @@ def _read(place: str, limits: Limits) -> bytearray:
     try:
         head = os.pread(handle, min(size, HEAD), 0)
         if not is_onnx_head(head) and head[4:8] != b"ORTM":
-            recognise(handle, size, place)  # says what it is, where that is known
-            raise Refused("unsupported", "an ONNX file", "a weights file (it needs an architecture)")
+            raise _other(handle, size)
         data = bytearray(size)
         read_at(handle, memoryview(data), 0)
         return data
@@ -258,6 +257,15 @@ def _read(place: str, limits: Limits) -> bytearray:
         raise Refused("corrupt", "a readable file", exc.strerror or str(exc)) from exc
     finally:
         os.close(handle)
+
+
+def _other(handle: int, size: int) -> Refused:
+    """What a file is that is no ONNX, and what makes ONNX of it, where that is known."""
+    try:
+        recognise(handle, size, "")
+    except Refused as exc:
+        return exc if exc.kind == "unsupported" else Refused("unsupported", "an ONNX file", exc.got)
+    return Refused("unsupported", "an ONNX file", "a weights file (it needs an architecture)")
 
 
 def _notes(file: OnnxFile, feed: Port, answer: Port, made: Preparation, tier: str) -> list[str]:
@@ -273,7 +281,7 @@ def _notes(file: OnnxFile, feed: Port, answer: Port, made: Preparation, tier: st
         notes.append(f"ONNX: it was given {made.order} images times {made.scale:g}{_statistics(made)}")
     sizes = {size_of(feed.shape, made.layout or at) for at in ("NCHW", "NHWC")}
     if made.size or any(None not in size for size in sizes):
-        at = "x".join(map(str, made.size)) if made.size else "the size it fixes"
+        at = "x".join(map(str, made.size)) if made.size else f"its input {feed}"
         notes.append(f"ONNX: images of another size than {at} were resized (bilinear, antialiased)")
     if len(file.outputs) > 1:
         others = ", ".join(shown(p.name) for p in file.outputs if p is not answer)
@@ -294,7 +302,7 @@ def _statistics(made: Preparation) -> str:
     return f", less {mean}, divided by {std}"
 
 
-def _class_names(file: OnnxFile) -> tuple[str, ...] | None:
+def class_names(file: OnnxFile) -> tuple[str, ...] | None:
     """Names of its classes from the metadata, if one of the usual keys has them in a form that is known."""
     for key in CLASS_KEYS:
         text = file.metadata.get(key, "").strip()
@@ -322,4 +330,4 @@ def _parsed(text: str) -> list[str] | None:
     return [part.strip() for part in parts]
 
 
-__all__ = ["OnnxSuspect", "Preparation", "is_onnx", "open_onnx"]
+__all__ = ["OnnxSuspect", "Preparation", "class_names", "is_onnx", "open_onnx"]

@@ -114,7 +114,7 @@ class Runtime:
                 raise ValueError(hello.get("failed", "torch in the worker"))
             self.tier, self.version = "+".join(hello["tier"]), str(hello["version"])
         except (OSError, EOFError, ValueError, KeyError) as exc:
-            status = f" (status {self._process.returncode})" if isinstance(exc, EOFError) else ""
+            status = f" (status {self._process.returncode})" if self._process.returncode else ""
             raise _cannot(f"{type(exc).__name__}: {exc}{status}") from exc
 
     def _load(self, model: memoryview) -> None:
