@@ -140,7 +140,7 @@ Hijack = Callable[[str], None]
 
 @pytest.fixture
 def hijacked(monkeypatch: pytest.MonkeyPatch) -> Hijack:
-    """A worker that was taken over as soon as it saw the model: ``session`` in the code given runs instead."""
+    """A worker that was taken over by the model: ``session`` in the code given runs instead."""
 
     def take(code: str) -> None:
         name = "onnx_worker"

@@ -87,7 +87,7 @@ RANDOM = frozenset(
 )
 INLINE = "onnx.inliner.inline_local_functions(model)"
 EXTERNAL = (
-    "an ONNX file that holds its weights (torch.onnx.export(..., external_data=False); of a file beside others, "
+    "an ONNX file that holds its weights (torch.onnx.export(..., external_data=False), or "
     "onnx.save(onnx.load(FILE), NEW))"
 )
 PLAIN = "an ONNX file of plain operators (domain ai.onnx)"

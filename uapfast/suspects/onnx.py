@@ -37,6 +37,7 @@ from uapfast.suspects.onnx_process import Runtime
 
 MEMORY = 4 << 30
 TIMEOUT = 300.0
+MOST_BYTES = 2**31 - 1  # protobuf's own
 NUMBERS = frozenset("float32 float16 float64 int64 int32 int16 int8 uint8 uint16 uint32 uint64 bool".split())
 LOGITS = ("logits", "logit")
 PROBABILITIES = ("probabilities", "probability", "probs", "prob", "softmax", "scores")
@@ -108,7 +109,7 @@ def open_onnx(
     made = preparation(layout, size, order, scale, mean, std)
     _settings(output, timeout, memory)
     place = os.fsdecode(path)
-    name, limits = name or Path(place).name, limits or Limits()
+    name, limits = name or shown(Path(place).name, 200), limits or Limits()
     try:
         data = _read(place, limits)
         file = check_onnx(data, limits)
@@ -250,6 +251,8 @@ def _read(place: str, limits: Limits) -> bytearray:
         head = os.pread(handle, min(size, HEAD), 0)
         if not is_onnx_head(head) and head[4:8] != b"ORTM":
             raise _other(handle, size)
+        if size > MOST_BYTES:
+            raise Refused("too large", f"an ONNX file of at most {MOST_BYTES} bytes", str(size))
         data = bytearray(size)
         read_at(handle, memoryview(data), 0)
         return data
