@@ -92,6 +92,8 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "timm": _module("timm"),
     "torchvision": _module("torchvision"),
     "transformers": _module("transformers"),
+    "onnx": _module("onnx"),
+    "onnxruntime": _module("onnxruntime"),
 }
 """What a test may need by name, each with a function that says why it is missing, or None."""
 

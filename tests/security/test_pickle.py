@@ -478,8 +478,21 @@ def test_other_formats_by_name(tmp_path: Path) -> None:
         "m.txt": (b"hello, this is text", "begins with"),
     }
     for name, (blob, said) in cases.items():
-        with pytest.raises(WeightsFileError, match=said):
+        with pytest.raises(WeightsFileError, match=said) as caught:
             open_checkpoint(put(tmp_path, blob, name))
+        if name in MADE_ONNX:
+            assert MADE_ONNX[name] in str(caught.value)
+
+
+MADE_ONNX = {
+    "m.pt": "torch.onnx.export(torch.jit.load(FILE)",
+    "m.pt2": "torch.onnx.export(torch.export.load(FILE)",
+    "m.keras": "keras.models.load_model(FILE).export",
+    "m.h5": "keras.models.load_model(FILE).export",
+    "saved_model.pb": "tf2onnx.convert --saved-model FOLDER",
+    "m.tflite": "tf2onnx.convert --tflite FILE",
+    "m.onnx": "uapfast.suspects.onnx.open_onnx",
+}
 
 
 BAD_PICKLES: dict[str, tuple[type[WeightsFileError], str, bytes]] = {

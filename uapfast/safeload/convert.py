@@ -16,6 +16,7 @@ from uapfast.safeload.header import TAKEN
 from uapfast.safeload.limits import Limits
 from uapfast.safeload.npz import is_npz, npz_tensors
 from uapfast.safeload.opcodes import Machine
+from uapfast.safeload.recognise import RULES, as_onnx
 from uapfast.safeload.refusal import Refused, check_name, shown
 from uapfast.safeload.torchpickle import SAVE, Storage, Tensor, Torch
 from uapfast.safeload.ziparchive import Archive, pieces, pread
@@ -24,7 +25,6 @@ MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of torch.save before 1.6
 WHOLE = "a whole state dict"
 SMALL = 32 << 20  # a file below this may grow like one of this size
 ROWS = 2 << 20  # of a strided tensor, each copied by a step of ours
-OTHER = "a PyTorch state dict or safetensors file (read it where it was made, write its arrays)"
 Fetch = Callable[[Storage], Iterator[bytes]]
 
 
@@ -89,9 +89,9 @@ def _root(names: Any) -> str:
     tops = {n.split("/", 1)[1] if n.count("/") else n for n in names}
     tail = {n.rsplit("/", 1)[-1] for n in names}
     if f"{root}constants.pkl" in names or any(n.startswith("code/") for n in tops):
-        raise Refused("unsafe", INSTEAD, "a TorchScript program")
+        raise Refused("unsafe", as_onnx("script", INSTEAD), "a TorchScript program")
     if tail & {"archive_format", "serialized_exported_program.json", "serialized_state_dict.pt"}:
-        raise Refused("unsafe", INSTEAD, "an exported program (torch.export, .pt2)")
+        raise Refused("unsafe", as_onnx("exported", INSTEAD), "an exported program (torch.export, .pt2)")
     if root:
         return str(root)
     kinds = {
@@ -101,7 +101,8 @@ def _root(names: Any) -> str:
     }  # fmt: skip
     for name, what in kinds.items():
         if name in tail:
-            raise Refused("unsupported", OTHER, what)
+            made = {"model.weights.h5": "keras", "saved_model.pb": "tensorflow"}.get(name)
+            raise Refused("unsupported", RULES[made or "other"], what)
     few = ", ".join(sorted(names)[:3])
     got = f"{len(roots)} of them" if roots else f"a zip archive of {shown(few) or 'nothing'}"
     raise Refused("unsupported", f"an archive with one data.pkl in its folder ({SAVE})", got)

@@ -12,16 +12,37 @@ ReadBy = Literal["safetensors", "zip", "legacy pickle"]
 HEAD = 512
 SAVE = "save the state dict: torch.save(model.state_dict(), ...) or safetensors.torch.save_file"
 FROM_OTHER = "a PyTorch state dict or safetensors file (read it where it was made, write its arrays)"
-RULES = {"torch": f"a weights file ({SAVE})", "other": FROM_OTHER, "fetch": "the weights file itself"}
+# What runs its own program is asked as ONNX instead, made where the program is trusted.
+TO_ONNX = {
+    "script": "torch.onnx.export(torch.jit.load(FILE), (images,), NEW, dynamo=False)",
+    "exported": "torch.onnx.export(torch.export.load(FILE), f=NEW, external_data=False)",
+    "keras": "keras.models.load_model(FILE).export(NEW, format='onnx')",
+    "tensorflow": "python -m tf2onnx.convert --saved-model FOLDER --output NEW",
+    "tflite": "python -m tf2onnx.convert --tflite FILE --output NEW",
+}
+
+
+def as_onnx(kind: str, rule: str) -> str:
+    """``rule``, or an ONNX file that a command makes (a key of :data:`TO_ONNX`)."""
+    return f"{rule}, or an ONNX file: where it is trusted, {TO_ONNX[kind]}"
+
+
+RULES = {
+    "torch": f"a weights file ({SAVE})",
+    "other": FROM_OTHER,
+    "fetch": "the weights file itself",
+    "onnx": "a weights file (an ONNX model is a suspect of its own: uapfast.suspects.onnx.open_onnx)",
+    **{kind: as_onnx(kind, "a PyTorch state dict or safetensors file") for kind in TO_ONNX},
+}
 
 # Magic bytes at an offset; what the file is; which remedy.
 MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras .h5)", "other"),
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras .h5)", "keras"),
     (0, b"{", "a JSON file (an index of shards is named *.index.json and stands beside them)", "torch"),
     (0, b"GGUF", "a GGUF file", "other"),
     (0, b"ggjt", "a GGML file", "other"),
     (0, b"\x93NUMPY", "a NumPy .npy file", "other"),
-    (4, b"TFL3", "a TensorFlow Lite file", "other"),
+    (4, b"TFL3", "a TensorFlow Lite file", "tflite"),
     (257, b"ustar", "a tar archive (torch.save before 0.2, or an unpacked-folder export)", "torch"),
     (0, b"\x1f\x8b", "a gzip file (unpack it; joblib writes such files as well)", "torch"),
     (0, b"BZh", "a bzip2 file (unpack it; joblib writes such files as well)", "torch"),
@@ -38,12 +59,19 @@ MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"<!DOCTYPE", "an HTML page (did the download ask for a login?)", "fetch"),
     (0, b"<!doctype", "an HTML page (did the download ask for a login?)", "fetch"),
     (0, b"<html", "an HTML page (did the download ask for a login?)", "fetch"),
-    (0, b"\x08\x01\x12", "a TensorFlow SavedModel (saved_model.pb)", "other"),
+    (0, b"\x08\x01\x12", "a TensorFlow SavedModel (saved_model.pb)", "tensorflow"),
 )
 OLD_PROTOCOL = b"L119547037146038801333356L\n."  # torch.save's magic number in protocol 0 or 1
 LEVELDB_FOOTER = bytes.fromhex("57fb808b247547db")  # the index of a TensorFlow checkpoint
 ONNX_FIELDS = b"\x12\x1a\x22\x28\x32\x3a\x42"  # what follows ir_version in a ModelProto
 ZLIB_HEADS = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+
+
+def is_onnx_head(head: bytes) -> bool:
+    """Whether a file that begins so may be an ONNX model."""
+    if head[:3] == b"\x08\x01\x12":  # a TensorFlow SavedModel; no ONNX of its first version is around
+        return False
+    return head[:1] == b"\x08" and len(head) > 2 and 1 <= head[1] <= 32 and head[2] in ONNX_FIELDS
 
 
 def recognise(handle: int, size: int, path: str) -> ReadBy:
@@ -70,8 +98,8 @@ def recognise(handle: int, size: int, path: str) -> ReadBy:
             raise Refused("unsupported", RULES[remedy], what)
     if (head[:1] == b"\x80" and len(head) > 1 and head[1] <= 5) or head.startswith(OLD_PROTOCOL):
         return "legacy pickle"
-    if head[:1] == b"\x08" and len(head) > 2 and 1 <= head[1] <= 32 and head[2] in ONNX_FIELDS:
-        raise Refused("unsupported", RULES["other"], "an ONNX model")
+    if is_onnx_head(head):
+        raise Refused("unsupported", RULES["onnx"], "an ONNX model")
     if head[:2] in ZLIB_HEADS:
         raise Refused("unsupported", RULES["other"], "a zlib stream (joblib writes such files)")
     if size >= 8 and source.read_bytes(handle, size - 8, 8) == LEVELDB_FOOTER:

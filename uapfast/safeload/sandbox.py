@@ -19,14 +19,14 @@ FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # ABI: how many rights over f
 ALLOW, DENY, KILL = 0x7FFF0000, 0x00050001, 0x80000000  # DENY: EPERM
 PROT_EXEC = 4
 # System calls by architecture: read, pread, preadv(2), write, pwrite, pwritev(2), close, lseek, ftruncate,
-# fstat, memory, signals' own, futex, clock, random, exit, restart; then mmap and mprotect.
+# fstat, memory, signals' own, timer, futex, clock, random, exit, restart; then mmap and mprotect.
 CALLS = {
     "x86_64": (0xC000003E, (
-        0, 1, 3, 5, 8, 11, 12, 13, 14, 15, 17, 18, 24, 25, 28, 60, 77, 96, 131, 186, 202, 219, 228, 231,
+        0, 1, 3, 5, 8, 11, 12, 13, 14, 15, 17, 18, 24, 25, 28, 38, 60, 77, 96, 131, 186, 202, 219, 228, 231,
         295, 296, 318, 327, 328, 334), (9, 10)),
     "aarch64": (0xC00000B7, (
-        63, 64, 57, 62, 67, 68, 69, 70, 286, 287, 80, 46, 215, 214, 216, 233, 134, 135, 139, 132, 98, 113,
-        169, 278, 93, 94, 124, 128, 178, 293), (222, 226)),
+        63, 64, 57, 62, 67, 68, 69, 70, 286, 287, 80, 46, 215, 214, 216, 233, 103, 134, 135, 139, 132, 98,
+        113, 169, 278, 93, 94, 124, 128, 178, 293), (222, 226)),
 }  # fmt: skip
 
 

@@ -50,7 +50,7 @@ def _require_regular(status: os.stat_result, path: str) -> None:
         return
     what = KINDS.get(stat.S_IFMT(status.st_mode), "something else")
     if stat.S_ISDIR(status.st_mode) and os.path.exists(os.path.join(path, "saved_model.pb")):
-        rule = "a weights file (load the model in TensorFlow and write its weights as safetensors)"
+        rule = "a weights file, or an ONNX file: python -m tf2onnx.convert --saved-model FOLDER --output NEW"
         raise Refused("unsupported", rule, "a TensorFlow SavedModel folder")
     raise Refused("unsupported", "a regular file", f"{what}, not a regular file")
 

@@ -1,0 +1,288 @@
+"""ONNX files as suspects: asked as the module that they were made from, whatever their form."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import uapfast
+from tests.security.onnx_forge import classifier, graph, layers, model, node, port
+from uapfast.errors import InputError, MissingDependency, UnsupportedFileError, WeightsFileError
+from uapfast.safeload.limits import Limits
+from uapfast.safeload.onnxfile import check_onnx
+from uapfast.suspects import onnx_process
+from uapfast.suspects.onnx import class_names, open_onnx
+
+runs = pytest.mark.needs("onnxruntime")
+SMALL = uapfast.GenerateConfig(points=24, views=6, ray=(0.0,), uap_images=60, min_fooling=0.0)
+
+
+def net(channels: int = 1, seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(6, 10),
+    ).eval().requires_grad_(False)  # fmt: skip
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(7, 3, 8, 8)
+
+
+def put(folder: Path, data: bytes, name: str = "m.onnx") -> Path:
+    (folder / name).write_bytes(data)
+    return folder / name
+
+
+def ask(path: Path, x: Tensor, **how: Any) -> Tensor:
+    with open_onnx(path, **how) as suspect:
+        return suspect.answers_to([x]).values
+
+
+@runs
+def test_it_answers_as_the_module_does(tmp_path: Path, images: Tensor) -> None:
+    data = classifier(net(3), [3, 8, 8], metadata={"names": "{0: 'a', 1: \"b\"}"})
+    with open_onnx(put(tmp_path, data)) as suspect:
+        answers = suspect.answers_to([images[:4], images[4:]], 10)
+        assert (answers.kind, answers.classes) == ("logits", 10)
+        torch.testing.assert_close(answers.values, net(3)(images), rtol=1e-4, atol=1e-5)
+        assert suspect.sha256 == hashlib.sha256(data).hexdigest()
+        assert suspect.class_names == ("a", "b") and suspect.name == "m.onnx" and suspect.batch_size == 64
+        assert "scale=255" in suspect.notes[0] and suspect.source["opset"] == 17
+
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
+    "batch of 4": ({"batch": 4}, {}, 1e-5),
+    "batch of 1": ({"batch": 1}, {}, 1e-5),
+    "free height and width": ({"image": [3, "h", "w"]}, {}, 1e-5),
+    "free channels, layout given": ({"image": ["c", "h", "w"]}, {"layout": "NCHW"}, 1e-5),
+    "NHWC": ({"layout": "NHWC"}, {}, 1e-5),
+    "NHWC, free size, batch of 3": ({"layout": "NHWC", "image": [3, "h", "w"], "batch": 3}, {}, 1e-5),
+    "bytes": ({"dtype": "uint8"}, {}, 1e-5),
+    "bytes, NHWC": ({"dtype": "uint8", "layout": "NHWC"}, {}, 1e-5),
+    "half precision": ({"dtype": "float16"}, {}, 1e-3),
+    "logits and probabilities": ({"outputs": ("probabilities", "logits")}, {}, 1e-5),
+    "a label beside the logits": ({"outputs": ("label", "logits")}, {}, 1e-5),
+    "another output by name": ({"outputs": ("probabilities", "logits")}, {"output_name": "logits"}, 1e-5),
+}
+
+
+@runs
+@pytest.mark.parametrize("case", CASES)
+def test_forms_of_input_and_output(tmp_path: Path, images: Tensor, case: str) -> None:
+    made, how, tolerance = CASES[case]
+    images = (images * 255).round() / 255
+    data = classifier(net(3), **{"image": [3, 8, 8], **made})
+    got = ask(put(tmp_path, data), images, **how)
+    torch.testing.assert_close(got, net(3)(images), rtol=tolerance, atol=tolerance)
+
+
+@runs
+def test_probabilities_and_labels(tmp_path: Path, images: Tensor) -> None:
+    path = put(tmp_path, classifier(net(3), [3, 8, 8], outputs=("label", "logits", "probabilities")))
+    expected = net(3)(images)
+    with open_onnx(path, output="probabilities") as suspect:
+        answers = suspect.answers_to([images])
+        assert answers.kind == "probabilities" and "label" in " ".join(suspect.notes)
+        torch.testing.assert_close(answers.values, expected.softmax(1))
+    with open_onnx(path, output_name="label") as suspect:
+        assert torch.equal(suspect.answers_to([images], 10).values, expected.argmax(1))
+
+
+@runs
+def test_preparation_is_what_is_said(tmp_path: Path, images: Tensor) -> None:
+    path = put(tmp_path, classifier(net(3), [3, 8, 8]))
+    how = {"scale": 255, "order": "bgr", "mean": (104, 117, 123), "std": (50, 51, 52)}
+    fed = (images.flip(1) * 255 - torch.tensor(how["mean"])[:, None, None]) / torch.tensor(how["std"])[
+        :, None, None
+    ]
+    with open_onnx(path, **how) as suspect:
+        torch.testing.assert_close(suspect.answer(images), net(3)(fed), rtol=1e-4, atol=1e-4)
+        assert "bgr images times 255, less 104, 117, 123, divided by 50, 51, 52" in suspect.notes[0]
+
+
+@runs
+def test_another_size_is_resized_and_said(tmp_path: Path) -> None:
+    x = torch.rand(3, 3, 20, 12)
+    small = nn.functional.interpolate(x, (8, 8), mode="bilinear", antialias=True).clamp(0, 1)
+    fixed = put(tmp_path, classifier(net(3), [3, 8, 8]), "fixed.onnx")
+    free = put(tmp_path, classifier(net(3), [3, "h", "w"]), "free.onnx")
+    torch.testing.assert_close(ask(fixed, x), net(3)(small))
+    torch.testing.assert_close(ask(free, x), net(3)(x))
+    torch.testing.assert_close(ask(free, x, size=(8, 8)), net(3)(small))
+    with open_onnx(fixed) as suspect:
+        assert any("resized (bilinear, antialiased)" in note for note in suspect.notes)
+
+
+def opened(folder: Path, data: bytes, **how: Any) -> None:
+    open_onnx(put(folder, data), **how).close()
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "layout": ({"layout": "NWHC"}, "'NWHC'"),
+    "order": ({"order": "grb"}, "'grb'"),
+    "scale": ({"scale": 0}, "got 0"),
+    "mean alone": ({"mean": [0.5]}, "given together"),
+    "std of zero": ({"mean": [0.5], "std": [0.0]}, "above 0"),
+    "size": ({"size": (9, 9)}, r"got \(9, 9\)"),
+    "timeout": ({"timeout": -1}, "-1"),
+    "memory": ({"memory": 1}, "got 1"),
+    "output": ({"output": "scores"}, "'scores'"),
+    "output_name": ({"output_name": "nothing"}, "logits float32"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_settings_are_checked_before_anything_starts(tmp_path: Path, case: str) -> None:
+    how, said = WRONG[case]
+    with pytest.raises(InputError, match=said):
+        opened(tmp_path, classifier(net(3), [3, 8, 8]), **how)
+
+
+def test_what_only_the_asker_can_tell_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="output_name must be given.*a float32.*b float32"):
+        opened(tmp_path, two_heads())
+    with pytest.raises(InputError, match="takes bytes"):
+        opened(tmp_path, classifier(net(3), [3, 8, 8], dtype="uint8"), scale=255)
+
+
+def two_heads() -> bytes:
+    nodes, weights, last = layers(net(3))
+    ends = [node("Identity", last, name) for name in "ab"]
+    held = graph(nodes + ends, [port("x", ["n", 3, 8, 8])], [port(n, ["n", 10]) for n in "ab"], weights)
+    return model(held)
+
+
+@runs
+def test_images_that_do_not_tell_the_layout(tmp_path: Path, images: Tensor) -> None:
+    with open_onnx(put(tmp_path, classifier(net(3), ["c", "h", "w"]))) as suspect:
+        with pytest.raises(InputError, match="layout must be given"):
+            suspect.answer(images)
+    with open_onnx(put(tmp_path, classifier(net(3), [3, 8, 8]))) as suspect:
+        with pytest.raises(InputError, match="of channels that the input x"):
+            suspect.answer(torch.rand(2, 1, 8, 8))
+
+
+X, Y = port("x", ["n", 3, 8, 8]), port("y", ["n", 4])
+UNFIT: dict[str, tuple[bytes, str]] = {
+    "two inputs": (model(graph([], [X, port("z", [1])], [Y])), "2 inputs: x float32"),
+    "a flat input": (model(graph([], [port("x", ["n", 192])], [Y])), r"x float32\[\?, 192\]"),
+    "an input of integers": (model(graph([], [port("x", ["n", 3, 8, 8], "int64")], [Y])), "x int64"),
+    "no output of numbers": (model(graph([], [X], [b"\x0a\x01y"])), "outputs are arrays of numbers"),
+    "ort": (b"\x1c\0\0\0ORTM" + b"\0" * 40, r"\.ort"),
+    "text": (b"hello, this is text", "begins with"),
+    "safetensors": (b"\x02\0\0\0\0\0\0\0{}", "needs an architecture"),
+    "TensorFlow": (b"\x08\x01\x12" + b"\0" * 40, "tf2onnx"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_files_that_are_no_classifiers_of_images(tmp_path: Path, case: str) -> None:
+    data, said = UNFIT[case]
+    with pytest.raises(WeightsFileError, match=said):
+        opened(tmp_path, data)
+
+
+def test_a_machine_without_onnxruntime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = onnx_process.importlib.util.find_spec
+    monkeypatch.setattr(
+        onnx_process.importlib.util, "find_spec", lambda n: None if n == "onnxruntime" else find(n)
+    )
+    with pytest.raises(MissingDependency, match=r"uapfast\[onnx\]"):
+        opened(tmp_path, classifier(net(3), [3, 8, 8]))
+
+
+@runs
+def test_an_opset_to_come_is_a_typed_error(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedFileError, match="export with an older one.*opset"):
+        opened(tmp_path, classifier(net(3), [3, 8, 8], opset=900))
+    with pytest.raises(UnsupportedFileError, match="(?i)ir.version"):
+        opened(tmp_path, classifier(net(3), [3, 8, 8], ir=31))
+
+
+def test_class_names_in_the_forms_that_are_about() -> None:
+    forms = {
+        '["cat", "dog"]': ("cat", "dog"),
+        '{"0": "cat", "1": "dog"}': ("cat", "dog"),
+        "{1: 'dog', 0: 'cat'}": ("cat", "dog"),
+        "cat\ndog": ("cat", "dog"),
+        "cat, dog": ("cat", "dog"),
+        "{0: 'cat', 2: 'dog'}": None,
+        "[" * 100_000: None,
+        "[1, 2]": None,
+        "": None,
+    }
+    for text, expected in forms.items():
+        data = classifier(net(3), [3, 8, 8], metadata={"class_names": text})
+        assert class_names(check_onnx(data, Limits())) == expected, text
+
+
+@pytest.fixture(scope="module")
+def reference() -> tuple[uapfast.Reference, nn.Sequential, nn.Sequential]:
+    """A reference, its victim and an honest network; of random images in ten groups."""
+    torch.set_num_threads(1)
+    centres = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    y = torch.arange(900) % 10
+    x = (centres[y] + 0.35 * torch.randn(900, 1, 8, 8, generator=torch.Generator().manual_seed(2))).clamp(
+        0, 1
+    )
+
+    def train(seed: int, part: slice, width: int = 24) -> nn.Sequential:
+        torch.manual_seed(seed)
+        made = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+        optimizer = torch.optim.Adam(made.parameters(), lr=0.01)
+        for _ in range(60):
+            batch = torch.randint(part.start, part.stop, (96,))
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(made(x[batch]), y[batch]).backward()
+            optimizer.step()
+        return made.eval().requires_grad_(False)
+
+    own, others = slice(0, 450), slice(450, 900)
+    victim = train(0, own)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pool = uapfast.Pool.from_models(
+            twins=[train(s, own) for s in range(1, 6)],
+            homologous=[train(20 + s, others, 16 + 4 * (s % 3)) for s in range(8)],
+        )
+        made = uapfast.generate(victim, x[others], pool=pool, config=SMALL)
+    return made, victim, train(50, others)
+
+
+@runs
+@pytest.mark.parametrize("who", ["victim", "honest"])
+def test_the_verdict_is_that_of_the_module(reference: Any, tmp_path: Path, who: str) -> None:
+    ref, victim, honest = reference
+    module = victim if who == "victim" else honest
+    expected = uapfast.verify(ref, module)
+    assert expected.similarity is not None and expected.decision != "invalid"
+    with open_onnx(put(tmp_path, classifier(module, [1, 8, 8]))) as suspect:
+        got = uapfast.verify(ref, suspect)
+    assert got.decision == expected.decision and got.suspect_sha256 == suspect.sha256
+    assert got.similarity == pytest.approx(expected.similarity, abs=1e-3)
+    assert got.z == pytest.approx(expected.z, rel=1e-3)
+    assert any("ONNX" in reason for reason in got.reasons)
+    assert dataclasses.asdict(got).keys() == dataclasses.asdict(expected).keys()
+
+
+@runs
+def test_an_innocent_excuse_is_no_acquittal(reference: Any, tmp_path: Path) -> None:
+    """NaN out of it is ``invalid``; images that it cannot take are an error of whoever asks."""
+    ref = reference[0]
+    with open_onnx(put(tmp_path, classifier(net(3), [3, 8, 8]))) as suspect:
+        with pytest.raises(InputError, match="of channels that the input"):
+            uapfast.verify(ref, suspect)
+    bad = net(1)
+    bad[5].bias[:] = float("nan")
+    with open_onnx(put(tmp_path, classifier(bad, [1, 8, 8]))) as suspect:
+        verdict = uapfast.verify(ref, suspect)
+    assert verdict.decision == "invalid" and "NaN" in verdict.reasons[0]

@@ -1,0 +1,336 @@
+"""An ONNX file that nobody trusts as a suspect: checked, then run by onnxruntime in a sandboxed process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uapfast.errors import InputError
+from uapfast.models.answers import OUTPUTS
+from uapfast.safeload.checkpoint import error_of
+from uapfast.safeload.limits import Limits
+from uapfast.safeload.onnxfile import RANDOM, OnnxFile, Port, check_onnx
+from uapfast.safeload.recognise import HEAD, is_onnx_head, recognise
+from uapfast.safeload.refusal import Refused, shown
+from uapfast.safeload.source import open_regular, read_at
+from uapfast.suspects.base import BATCH, Suspect
+from uapfast.suspects.onnx_input import (
+    Preparation,
+    check_fits,
+    input_of,
+    layout_of,
+    preparation,
+    prepared,
+    size_of,
+)
+from uapfast.suspects.onnx_process import Runtime
+
+MEMORY = 4 << 30
+TIMEOUT = 300.0
+MOST_BYTES = 2**31 - 1  # protobuf's own
+NUMBERS = frozenset("float32 float16 float64 int64 int32 int16 int8 uint8 uint16 uint32 uint64 bool".split())
+LOGITS = ("logits", "logit")
+PROBABILITIES = ("probabilities", "probability", "probs", "prob", "softmax", "scores")
+CLASS_KEYS = ("class_names", "classes", "labels", "label_names", "names", "id2label", "character")
+ENTRY = re.compile(r"""\s*['"]?(\d+)['"]?\s*:\s*(?:'([^'\\]*)'|"([^"\\]*)")\s*(?:,|$)""")
+MOST_NAMES = 1 << 20  # characters of class names that are read
+
+
+def is_onnx(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as ONNX models do; False for what cannot be read. Nothing more is looked at."""
+    try:
+        handle, size = open_regular(os.fsdecode(path), Limits())
+    except Refused:
+        return False
+    try:
+        return is_onnx_head(os.pread(handle, min(size, HEAD), 0))
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def open_onnx(
+    path: str | os.PathLike[str],
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    scale: float = 1.0,
+    order: str = "rgb",
+    layout: str | None = None,
+    size: tuple[int, int] | None = None,
+    output: str = "auto",
+    output_name: str | None = None,
+    name: str | None = None,
+    timeout: float = TIMEOUT,
+    memory: int = MEMORY,
+    limits: Limits | None = None,
+) -> OnnxSuspect:
+    """Open an ONNX classifier that nobody vouches for.
+
+    The file is checked first (:func:`uapfast.safeload.onnxfile.check_onnx`), then run on the CPU, by one
+    thread, in a process without files and network (docs/security.md). Close the suspect, or use it in a
+    ``with`` block.
+
+    Args:
+        path: ONNX file that holds its weights; only ONNX's own operators, no functions.
+        mean: per channel (or one for all), subtracted after ``scale`` and ``order``; in the network's range.
+        std: per channel, > 0; with ``mean``.
+        scale: what images in 0..1 are multiplied with: 255 for a network that takes 0..255 as floats. Not for
+            uint8 inputs, which get ``round(255 * x)``.
+        order: of colours that the network takes, ``rgb`` or ``bgr``.
+        layout: ``NCHW`` or ``NHWC``; told from shapes if None.
+        size: height and width to ask in. If None, the network's own, or where it has none the images'.
+        output: what it answers with (``auto``, ``logits``, ``probabilities``, ``labels``).
+        output_name: which of several outputs; told from types, shapes and names if None.
+        name: shown in errors; the file's name if None.
+        timeout: seconds for loading, and for each batch.
+        memory: bytes that the process may take.
+        limits: of the file (its bytes, its tensors, their names and dimensions).
+
+    Raises:
+        InputError: an argument that makes no sense, or outputs of which ``output_name`` must name one.
+        UnsupportedFileError: no ONNX file; external data, functions, foreign operators; no input of images; a
+            model that onnxruntime does not take (a newer opset, say).
+        CorruptFileError, TooLargeError, UnsafeFileError: as for weights files.
+        MissingDependency: no onnxruntime.
+        SandboxError: the process does not start.
+    """
+    made = preparation(layout, size, order, scale, mean, std)
+    _settings(output, timeout, memory)
+    place = os.fsdecode(path)
+    name, limits = name or shown(Path(place).name, 200), limits or Limits()
+    try:
+        data = _read(place, limits)
+        file = check_onnx(data, limits)
+        feed = input_of(file)
+        check_fits(feed, made)
+        answer = _output(file, output, output_name, name)
+        runtime = Runtime(name, memoryview(data), memory, float(timeout))
+    except Refused as exc:
+        raise error_of(exc, place) from exc
+    return OnnxSuspect(name, hashlib.sha256(data).hexdigest(), file, feed, answer, made, output, runtime)
+
+
+class OnnxSuspect(Suspect):
+    """An ONNX file in its process; from :func:`open_onnx`.
+
+    Attributes:
+        file: what it holds.
+        class_names: from its metadata, or None; in the order of its classes.
+        tier: what stands around the process.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sha256: str,
+        file: OnnxFile,
+        feed: Port,
+        answer: Port,
+        made: Preparation,
+        output: str,
+        runtime: Runtime,
+    ) -> None:
+        self.name, self.sha256, self.output, self.file = name, sha256, output, file
+        self._feed, self._answer, self._made, self._runtime = feed, answer, made, runtime
+        self._lock = threading.Lock()
+        self.tier = f"{runtime.tier}, onnxruntime {runtime.version}"
+        self.class_names = class_names(file)
+        assert feed.shape is not None
+        self._batch = feed.shape[0]
+        self.batch_size = self._batch or BATCH
+        self.notes = tuple(_notes(file, feed, answer, made, runtime.tier))
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What it is, and how it is asked."""
+        made = self._made
+        return {
+            "kind": "onnx", "name": self.name, "opset": self.file.opset,
+            "producer": shown(self.file.producer),
+            "input": str(self._feed), "output": str(self._answer), "layout": made.layout, "size": made.size,
+            "order": made.order, "scale": made.scale, "mean": made.mean, "std": made.std, "tier": self.tier,
+        }  # fmt: skip
+
+    def answer(self, images: Tensor) -> Tensor:
+        """One output for one batch, ``[n,K]`` or ``[n]``.
+
+        Raises:
+            InputError: images whose channels it does not take, or whose layout only ``layout=`` can tell.
+            SuspectError: it fails, or takes more time or memory than it may.
+        """
+        layout = self._made.layout or layout_of(self._feed, tuple(images.shape[1:]), self.name)
+        rows, parts = len(images), []
+        for part in torch.split(images, self.batch_size):
+            fed = prepared(part, self._feed, layout, self._made, self.name)
+            if self._batch is not None and len(fed) < self._batch:
+                fed = torch.cat([fed, fed[-1:].expand(self._batch - len(fed), *fed.shape[1:])])
+            with self._lock:
+                out = self._runtime.run(self._feed.name, fed.contiguous().numpy(), self._answer.name)
+            answers = _numbers(out)
+            while answers.ndim > 2 and answers.shape[-1] == 1:
+                answers = answers[..., 0]
+            padded = self._batch is not None and len(answers) == self._batch
+            parts.append(answers[: len(part)] if padded else answers)
+        return parts[0] if len(parts) == 1 else torch.cat(parts) if rows else torch.empty(0)
+
+    def close(self) -> None:
+        """End its process."""
+        self._runtime.close()
+
+
+def _numbers(out: np.ndarray[Any, Any]) -> Tensor:
+    """What came as torch knows it: wide integers, floats as they are."""
+    if out.dtype.kind in "uib" and out.dtype != np.uint8:
+        out = out.astype(np.int64)
+    return torch.from_numpy(np.ascontiguousarray(out))
+
+
+def _output(file: OnnxFile, output: str, wanted: str | None, name: str) -> Port:
+    """Which output has the answers.
+
+    Raises:
+        InputError: several could be meant, or none is called as wanted.
+        Refused: none is an array of numbers.
+    """
+    listed = "; ".join(map(str, file.outputs[:8])) or "none"
+    if wanted is not None:
+        found = [port for port in file.outputs if port.name == wanted]
+        if len(found) != 1:
+            raise InputError("open_onnx", "output_name", f"one of the outputs ({listed})", repr(wanted))
+        return found[0]
+    arrays = [port for port in file.outputs if port.dtype in NUMBERS]
+    if not arrays:
+        raise Refused("unsupported", "a classifier whose outputs are arrays of numbers", listed)
+    tables = [port for port in arrays if port.shape is None or _is_table(port.shape)]
+    known = [port for port in tables if port.shape is not None and port.dtype.startswith("float")]
+    for found in (arrays, tables, known):
+        if len(found) == 1:
+            return found[0]
+    order = (PROBABILITIES, LOGITS) if output == "probabilities" else (LOGITS, PROBABILITIES)
+    for names in order:
+        found = [port for port in known or tables if port.name.lower().partition(":")[0] in names]
+        if len(found) == 1:
+            return found[0]
+    raise InputError("open_onnx", "output_name", f"given: {name} has several outputs ({listed})", "none")
+
+
+def _is_table(shape: tuple[int | None, ...]) -> bool:
+    """Whether it can be ``[N,K]``, or ``[N,K,1,1]``."""
+    return len(shape) >= 2 and shape[1] != 1 and all(n == 1 for n in shape[2:])
+
+
+def _settings(output: str, timeout: float, memory: int) -> None:
+    if output not in OUTPUTS:
+        raise InputError("open_onnx", "output", "one of " + ", ".join(OUTPUTS), repr(output))
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= 86_400:
+        raise InputError("open_onnx", "timeout", "seconds in (0, 86400]", repr(timeout))
+    if type(memory) is not int or not 64 << 20 <= memory < 1 << 48:
+        raise InputError("open_onnx", "memory", f"bytes, {64 << 20} at least", repr(memory))
+
+
+def _read(place: str, limits: Limits) -> bytearray:
+    """The whole file, once: what is checked, hashed and run is the same.
+
+    Raises:
+        Refused: not a regular file, too large, or no ONNX.
+    """
+    handle, size = open_regular(place, limits)
+    try:
+        head = os.pread(handle, min(size, HEAD), 0)
+        if not is_onnx_head(head) and head[4:8] != b"ORTM":
+            raise _other(handle, size)
+        if size > MOST_BYTES:
+            raise Refused("too large", f"an ONNX file of at most {MOST_BYTES} bytes", str(size))
+        data = bytearray(size)
+        read_at(handle, memoryview(data), 0)
+        return data
+    except OSError as exc:
+        raise Refused("corrupt", "a readable file", exc.strerror or str(exc)) from exc
+    finally:
+        os.close(handle)
+
+
+def _other(handle: int, size: int) -> Refused:
+    """What a file is that is no ONNX, and what makes ONNX of it, where that is known."""
+    try:
+        recognise(handle, size, "")
+    except Refused as exc:
+        return exc if exc.kind == "unsupported" else Refused("unsupported", "an ONNX file", exc.got)
+    return Refused("unsupported", "an ONNX file", "a weights file (it needs an architecture)")
+
+
+def _notes(file: OnnxFile, feed: Port, answer: Port, made: Preparation, tier: str) -> list[str]:
+    """What a reader of the verdict has to know of how it is asked."""
+    assert feed.shape is not None
+    notes = []
+    if feed.dtype == "uint8":
+        notes.append("ONNX: it takes bytes, and was given images as round(255 x)")
+    elif made.mean is None and made.scale == 1:
+        said = "ONNX: it was given images in 0..1 as they are; its file does not say what it wants"
+        notes.append(f"{said} (scale=255 for 0..255, mean= and std=, order=)")
+    else:
+        notes.append(f"ONNX: it was given {made.order} images times {made.scale:g}{_statistics(made)}")
+    sizes = {size_of(feed.shape, made.layout or at) for at in ("NCHW", "NHWC")}
+    if made.size or any(None not in size for size in sizes):
+        at = "x".join(map(str, made.size)) if made.size else f"its input {feed}"
+        notes.append(f"ONNX: images of another size than {at} were resized (bilinear, antialiased)")
+    if len(file.outputs) > 1:
+        others = ", ".join(shown(p.name) for p in file.outputs if p is not answer)
+        notes.append(f"ONNX: of its outputs {shown(answer.name)} was taken (others: {shown(others)})")
+    if file.ops & RANDOM:
+        notes.append(f"ONNX: it draws at random ({', '.join(sorted(file.ops & RANDOM))})")
+    if file.training:
+        notes.append("ONNX: it was exported in training mode, so that answers depend on the batch")
+    if "seccomp" not in tier or "landlock" not in tier:
+        notes.append(f"ONNX: this machine gives its process less of a sandbox than others ({tier})")
+    return notes
+
+
+def _statistics(made: Preparation) -> str:
+    if made.mean is None or made.std is None:
+        return ""
+    mean, std = (", ".join(f"{v:g}" for v in values) for values in (made.mean, made.std))
+    return f", less {mean}, divided by {std}"
+
+
+def class_names(file: OnnxFile) -> tuple[str, ...] | None:
+    """Names of its classes from the metadata, if one of the usual keys has them in a form that is known."""
+    for key in CLASS_KEYS:
+        text = file.metadata.get(key, "").strip()
+        names = _parsed(text) if text and len(text) <= MOST_NAMES else None
+        if names and len(names) > 1:
+            return tuple(shown(name, 200) for name in names)
+    return None
+
+
+def _parsed(text: str) -> list[str] | None:
+    """A JSON list or object by number, a Python dict of plain strings, lines, or values between commas."""
+    found: Any = None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        if text[0] == "{" and text[-1] == "}":
+            found = {n: one or two for n, one, two in ENTRY.findall(text[1:-1])}
+    if isinstance(found, list):
+        return found if all(isinstance(v, str) for v in found) else None
+    if isinstance(found, dict):
+        wanted = [str(n) for n in range(len(found))]
+        whole = found.keys() == set(wanted) and all(isinstance(v, str) for v in found.values())
+        return [found[n] for n in wanted] if whole else None
+    parts = text.splitlines() if "\n" in text else text.split(",")
+    return [part.strip() for part in parts]
+
+
+__all__ = ["OnnxSuspect", "Preparation", "class_names", "is_onnx", "open_onnx"]
