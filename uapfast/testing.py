@@ -91,6 +91,8 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "ray": _module("ray"),
     "timm": _module("timm"),
     "torchvision": _module("torchvision"),
+    "httpx2": _module("httpx2"),
+    "stamina": _module("stamina"),
 }
 """What a test may need by name, each with a function that says why it is missing, or None."""
 
