@@ -137,6 +137,7 @@ class HttpSuspect(Suspect):
         self._prepared: tuple[int, ...] | None = None
         self._stage = count()
         self._said: dict[str, None] = {}  # in the order in which it was noticed
+        self._first: Answers | None = None
         self._kept: tuple[Tensor, Any] | None = None  # an image of the first stage, and its answer
 
     def __repr__(self) -> str:
@@ -185,9 +186,10 @@ class HttpSuspect(Suspect):
             if not len(images):
                 return detect(torch.zeros(0, classes or 2), self.name, rows=0, classes=classes)
             rows = run(self._asked(images, classes))
-        return detect(
-            self.table(rows, classes), self.name, rows=len(rows), classes=classes, output=self.output
-        )
+        found, count, output = self.table(rows, classes), len(rows), self.output
+        answers = detect(found, self.name, rows=count, classes=classes, output=output, like=self._first)
+        self._first = self._first or answers  # how the first are read holds for all
+        return answers
 
     def plan(self, stages: Iterable[Iterable[Tensor]], classes: int | None = None) -> Plan:
         """What asking for all these would come to. Only metadata is asked for, where the form has any.

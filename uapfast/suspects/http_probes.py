@@ -23,8 +23,8 @@ def differs(rows: Array, others: Array) -> bool:
         return True
     if rows.ndim == 1:
         return bool((rows != others).any())
-    gap = np.abs(rows - others).max(initial=0.0)
-    return not gap <= ALIKE * max(1.0, float(np.abs(rows).max(initial=0.0)))
+    largest = float(np.nan_to_num(np.abs(rows), nan=0.0, posinf=0.0).max(initial=0.0))
+    return not np.allclose(rows, others, rtol=0.0, atol=ALIKE * max(1.0, largest), equal_nan=True)
 
 
 def judged(batch: Array, once: Array, again: Array, others: Array, where: str) -> str | None:
@@ -68,7 +68,7 @@ def matrix(rows: Sequence[Any]) -> Array:
 
 def _distance(a: Array, b: Array) -> Array:
     if a.ndim == 1:
-        return (a != b).astype(np.float64)
+        return np.asarray(a != b, dtype=np.float64)
     return np.asarray(np.linalg.norm(a - b, axis=-1), dtype=np.float64)
 
 

@@ -26,7 +26,8 @@ def row_of(value: Any, where: str, label: str = "label", score: str = "score") -
 
     Args:
         value: numbers in a list; a number or a string; a list of ``{label, score}``; a mapping of labels to
-            scores; or a mapping with one of these under ``logits``, ``probabilities``, ``scores`` or ``labels``.
+            scores; or a mapping with one of them under ``logits``, ``probabilities``, ``scores``,
+            ``labels``.
         where: named in errors.
         label: the key of a label.
         score: the key of a score.

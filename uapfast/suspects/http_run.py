@@ -74,8 +74,9 @@ class Run:
             if held:
                 await self._start(held)
             await self._finish(0)
-        finally:
+        except BaseException:
             await self._wind_up()
+            raise
 
     async def _unknown(self, part: NDArray[np.int64]) -> list[Waiting]:
         """Take what the cache knows of these; the others, ready to be sent."""

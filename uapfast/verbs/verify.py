@@ -67,6 +67,8 @@ def verify(
     )
     while examination.open:
         _ask(examination, model)
+    if isinstance(model, Suspect):
+        examination.notes = list(model.notes)  # with what was noticed while it was asked
     verdict = examination.verdict()
     p = verdict.p_value if verdict.p_value is not None else math.nan
     log.info("verify: %s, p %.3g, reference %.12s", verdict.decision, p, verdict.reference_sha256)
