@@ -207,7 +207,7 @@ class Server:
     ) -> None:
         pairs = [(k.encode(), v.encode()) for k, v in headers.items()]
         await send({"type": "http.response.start", "status": status, "headers": pairs})
-        size = 1 if slow else 2**16
+        size = 1 if slow else 2**20
         for start in range(0, len(body), size):
             if self._ending.is_set():
                 return

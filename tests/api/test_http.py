@@ -194,12 +194,13 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_server_that_always_fails(fault):
     served = Served(net, spoil=lambda s, n: fault)
-    limits = {"attempts": 2, "timeout": 0.5, "max_bytes": 10**6, "concurrency": 1, "batch_size": 4}
+    seconds = 1.0 if fault in ("hang", "drip") else 30.0
+    limits = {"attempts": 2, "timeout": seconds, "max_bytes": 10**6, "concurrency": 1, "batch_size": 4}
     with serve(servers.oip, served, **limits) as (_, suspect):
         start = time.monotonic()
         with pytest.raises(FAULTS[fault]) as caught:
             suspect.answers_to([images(12)], 10)
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 20
         assert type(caught.value).__name__ != "SuspectError" or FAULTS[fault] is SuspectError
         assert suspect.ledger.failed == len(served.posts) <= 2
         assert suspect.ledger.received < 3 * 10**6
