@@ -162,12 +162,13 @@ class Server:
         self.socket.close()
 
     async def _app(self, scope: dict, receive: Callable[[], Awaitable[dict]], send: Callable) -> None:
-        body = b""
+        parts = []
         while True:
             message = await receive()
-            body += message.get("body", b"")
+            parts.append(message.get("body", b""))
             if not message.get("more_body"):
                 break
+        body = b"".join(parts)
         served = self.served
         headers = {k.decode(): v.decode() for k, v in scope["headers"]}
         served.headers.append(headers)

@@ -21,6 +21,7 @@ from tests.api.screen_world import World
 from uapfast.errors import EndpointError, InputError, OutputError, SuspectError, UnavailableError
 from uapfast.models.checkpoint import load_model
 from uapfast.suspects.http import HttpSuspect, open_http
+from uapfast.verbs.dry_run import dry_run
 
 pytestmark = [pytest.mark.needs("httpx2", "stamina")]
 servers = pytest.importorskip("tests.api.http_servers", reason="needs uvicorn and Pillow")
@@ -50,6 +51,7 @@ def serve(kind: Any, served: Any = None, path: str = "/v2/models/digits", **opti
 FORMS = {
     "oip": (servers.oip, "/v2/models/digits", {}),
     "oip-json": (servers.oip, "/v2/models/digits/infer", {}),
+    "oip-array": (servers.oip, "/v2/models/digits", {"encoding": "array"}),
     "oip-classes": (servers.oip, "/v2/models/digits", {"classification": True}),
     "oip-bytes": (servers.oip, "/v2/models/digits", {}),
     "v1": (servers.v1, "/v1/models/digits", {"layout": "nhwc"}),
@@ -177,7 +179,9 @@ def test_with_a_third_of_the_requests_failing_the_verdict_is_the_same(world: Wor
 def test_an_honest_suspect_is_let_go_early(world: World):
     reference, model = world.references["first"], world.suspect("honest-1")
     module = load_model(model.arch, model.path).module
-    with serve(servers.oip, Served(module)) as (_, suspect):
+    with serve(servers.oip, Served(module)) as (server, suspect):
+        plan = dry_run(reference, suspect)
+        assert plan.images == 600 and not server.served.posts
         got = uapfast.verify(reference, suspect)
         assert got.decision != "piracy" and got.queries_used <= 300
         assert suspect.ledger.queries < got.queries_used + 30

@@ -210,7 +210,9 @@ class HttpSuspect(Suspect):
 
     # -- asking --------------------------------------------------------------------------------------
     def _client(self) -> Client:
-        return Client(self.name, self.endpoint.headers, self.conduct, self.ledger, self._ca)
+        plain = self.endpoint.url.startswith("http:")
+        given = (self.name, self.endpoint.headers, self.conduct, self.ledger)
+        return Client(*given, ca=self._ca, plain=plain)
 
     async def _prepare(self, client: Client, shape: tuple[int, ...]) -> bytes:
         """Know the server; what answers depend on besides the image."""

@@ -69,12 +69,21 @@ class Client:
         conduct: what may be asked.
         ledger: counts what is.
         ca: PEM file of the authority that signed the server's certificate, where it is a private one.
+        plain: whether it is asked over http: no certificate is needed (and none would be trusted).
     """
 
     def __init__(
-        self, name: str, headers: Headers, conduct: Conduct, ledger: Ledger, ca: str | None = None
+        self,
+        name: str,
+        headers: Headers,
+        conduct: Conduct,
+        ledger: Ledger,
+        *,
+        ca: str | None = None,
+        plain: bool = False,
     ) -> None:
-        self.name, self.headers, self.conduct, self.ledger, self.ca = name, headers, conduct, ledger, ca
+        self.name, self.headers, self.conduct, self.ledger = name, headers, conduct, ledger
+        self.ca, self.plain = ca, plain
         self.under_way: set[asyncio.Task[Any] | None] = set()  # tasks that wait for a response
         self.understood = False  # whether any answer could be read
         self.closing = False  # nothing is tried again
@@ -89,7 +98,7 @@ class Client:
             raise MissingDependency(f"http: {exc.name} is needed (pip install uapfast[http])") from exc
         self._stamina = stamina
         try:
-            verify: Any = ssl.create_default_context(cafile=self.ca) if self.ca else True
+            verify = self._verify()
         except OSError as exc:
             raise EndpointError("http", "ca", "a PEM file of certificates", self.ca) from exc
         filled = {"Accept": "application/json", **self.headers.filled(), "Accept-Encoding": "identity"}
@@ -103,6 +112,11 @@ class Client:
             limits=httpx2.Limits(max_connections=count, max_keepalive_connections=count),
         )
         return self
+
+    def _verify(self) -> ssl.SSLContext | bool:
+        if self.plain:  # reading the machine's certificates takes a while
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return ssl.create_default_context(cafile=self.ca) if self.ca else True
 
     async def __aexit__(self, *_: object) -> None:
         """Close them."""

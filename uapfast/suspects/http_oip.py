@@ -37,6 +37,9 @@ class OpenInference(Form):
         super().__init__(endpoint)
         self.url = endpoint.url.rstrip("/").removesuffix("/infer")
         self.images = endpoint.sent(encoding="raw")
+        if self.images.is_file:
+            rule = "raw (binary where the server announces it, else JSON) or array (JSON)"
+            raise EndpointError("http", "encoding", rule, self.images.encoding)
         self.batch = endpoint.batch_size or BATCH
         self.binary = False
         self.input = endpoint.input
@@ -51,7 +54,8 @@ class OpenInference(Form):
         about = await client.ask(Request(self.url), 1, lambda r: _object(r, where))
         root = self.url[: self.url.index("/v2/models/")] + "/v2"
         server = await client.ask(Request(root), 1, lambda r: _object(r, where))
-        self.binary = "binary_tensor_data" in (server.get("extensions") or [])
+        announced = "binary_tensor_data" in (server.get("extensions") or [])
+        self.binary = announced and self.endpoint.encoding != "array"
         inputs, outputs = _tensors(about.get("inputs")), _tensors(about.get("outputs"))
         self.input, tensor = self._chosen_input(inputs, where)
         kind = str(tensor.get("datatype") or self.endpoint.datatype or "")

@@ -169,7 +169,7 @@ def held(chunks: Iterable[Tensor]) -> Iterator[Images]:
 
 def as_tensor(images: Images) -> Tensor:
     """A copy of some of them."""
-    return torch.from_numpy(np.array(images, dtype=np.float32))
+    return torch.from_numpy(images if images.flags.writeable else np.array(images, dtype=np.float32))
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
