@@ -189,7 +189,8 @@ class OpenInference(Form):
         outputs = _tensors(answer.get("outputs") if isinstance(answer, dict) else None)
         place, found = 0, []
         for tensor in outputs:
-            size = (tensor.get("parameters") or {}).get("binary_data_size")
+            about = tensor.get("parameters")
+            size = about.get("binary_data_size") if isinstance(about, dict) else None
             part = None
             if isinstance(size, int) and not isinstance(size, bool):
                 if size < 0 or place + size > len(tail):

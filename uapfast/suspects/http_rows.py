@@ -17,8 +17,9 @@ from uapfast.models.unpack import KEYS
 
 Pairs = tuple[tuple["str | int", float], ...]
 Row = "NDArray[np.float64] | int | str | Pairs"
-NUMBERED = re.compile(r"(?:LABEL_|class_)?(\d{1,7})")  # names that transformers and others make up
+NUMBERED = re.compile(r"(?:LABEL_|class_)?(\d{1,9})")  # names that transformers and others make up
 SHOWN = 5
+MOST_CLASSES = 1_000_000
 
 
 def row_of(value: Any, where: str, label: str = "label", score: str = "score") -> Any:
@@ -73,7 +74,10 @@ def _pair(label: Any, score: Any, where: str) -> tuple[str | int, float]:
     if not good or not isinstance(label, (str, int)) or isinstance(label, bool):
         rule = "a list of labels with their scores"
         raise SuspectError(where, "answers", rule, f"{short(label)}: {short(score)}")
-    return label, float(score)
+    try:
+        return label, float(score)
+    except OverflowError as exc:
+        raise SuspectError(where, "answers", "scores that are numbers", short(score)) from exc
 
 
 def _from_mapping(value: Mapping[str, Any], where: str, label: str, score: str) -> Any:
@@ -137,6 +141,8 @@ def _scattered(rows: Sequence[Pairs], index: Mapping[str, int], count: int | Non
 
 def _class(label: str | int, index: Mapping[str, int], where: str) -> int:
     if isinstance(label, int):
+        if not 0 <= label < MOST_CLASSES:
+            raise SuspectError(where, "answers", f"labels in 0..{MOST_CLASSES - 1}", short(label))
         return label
     if index:
         if label not in index:
@@ -146,7 +152,7 @@ def _class(label: str | int, index: Mapping[str, int], where: str) -> int:
     if numbered is None:
         rule = "the server's label strings in the order of its classes"
         raise OutputError(where, "classes", rule, f"none, and an answer {short(label)}")
-    return int(numbered[1])
+    return _class(int(numbered[1]), index, where)
 
 
 def short(value: Any, limit: int = 80) -> str:
