@@ -79,7 +79,7 @@ def open_http(
         rate: requests a time at most, such as ``5/s``; no limit if None.
         concurrency: requests under way at a time; 4.
         timeout: seconds a request; 60.
-        attempts: of a request; 6.
+        attempts: of a request; 10.
         patience: seconds that the server may ask to wait; 120.
         max_bytes: of a response; 16 MiB.
         cache: a file (SQLite) of answers: a second run asks only for what it lacks. None remembers them as

@@ -37,7 +37,7 @@ class Conduct:
     rate: str | float | None = None
     concurrency: int = 4
     timeout: float = 60.0
-    attempts: int = 6
+    attempts: int = 10
     patience: float = 120.0
     max_bytes: int = MEGABYTES_16
 
