@@ -197,7 +197,7 @@ async def receive(request: Request, path: Path, config: Config) -> None:
             left = min(config.upload_seconds, end - time.monotonic())
             try:
                 part = await asyncio.wait_for(anext(parts, None), max(left, 0.0))
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 rule = f"the body must keep coming and end within {config.body_seconds:g} s"
                 raise Refusal(408, "UploadTimeout", rule) from None
             if part is None:

@@ -70,6 +70,10 @@ class OutputError(InputError):
     """What came back cannot be read, or not be told apart; the message says what to give (``output=``)."""
 
 
+class EndpointError(InputError):
+    """An endpoint cannot be asked as it was described: URL, form or credentials are the asker's."""
+
+
 class UnavailableError(UapfastError, ConnectionError):
     """A suspect does not answer now, or may not be asked more; ``verify`` reports ``unavailable``."""
 

@@ -94,6 +94,8 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "transformers": _module("transformers"),
     "onnx": _module("onnx"),
     "onnxruntime": _module("onnxruntime"),
+    "httpx2": _module("httpx2"),
+    "stamina": _module("stamina"),
 }
 """What a test may need by name, each with a function that says why it is missing, or None."""
 

@@ -140,7 +140,7 @@ def beside() -> dict[str, Any]:
         ],
         "arguments": argparse.Namespace(a=1, path=Path("/x")),
         "namespace": types.SimpleNamespace(a=1),
-        "times": [datetime.datetime.now(datetime.timezone.utc), datetime.date.today(), uuid.uuid4()],
+        "times": [datetime.datetime.now(datetime.UTC), datetime.date.today(), uuid.uuid4()],
         "numpy": [np.float64(3), np.ones((2, 3)), np.bool_(1), np.str_("x"), np.dtype("f4")],
         "random": [np.random.get_state(), np.random.RandomState(0), torch.get_rng_state()],
         "torch": [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,14 +12,14 @@ from uapfast import config
 from uapfast.errors import InputError
 
 
-class Norm(str, Enum):
+class Norm(StrEnum):
     """Ball of the UAP."""
 
     linf = "linf"
     l2 = "l2"
 
 
-class Uap(str, Enum):
+class Uap(StrEnum):
     """Algorithm of the UAP."""
 
     deepfool = "deepfool"
@@ -27,21 +27,21 @@ class Uap(str, Enum):
     contrastive = "contrastive"
 
 
-class Encoder(str, Enum):
+class Encoder(StrEnum):
     """Fingerprint encoder."""
 
     lineage = "lineage"
     paper = "paper"
 
 
-class Selection(str, Enum):
+class Selection(StrEnum):
     """How query points are chosen."""
 
     disagree = "disagree"
     kmeans = "kmeans"
 
 
-class Output(str, Enum):
+class Output(StrEnum):
     """What the suspect answers with."""
 
     auto = "auto"

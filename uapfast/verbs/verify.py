@@ -54,11 +54,8 @@ def verify(
     check(good, "verify", "alpha", "a level in (0, 0.5)", repr(alpha))
     reference = as_reference(reference, "verify")
     model, notes = as_suspect(reference, suspect, output, device)
-    views, costly = reference.plan.views, isinstance(model, Suspect) and model.costly
-    early = costly and reference.encoder == "lineage"
-    design = Design(reference, Looks.default(views) if early else Looks.single(views))
     examination = Examination(
-        design,
+        design_for(reference, model),
         alpha=alpha,
         name=model.name,
         output=model.output,
@@ -68,10 +65,19 @@ def verify(
     )
     while examination.open:
         _ask(examination, model)
+    if isinstance(model, Suspect):
+        examination.notes = list(model.notes)  # with what was noticed while it was asked
     verdict = examination.verdict()
     p = verdict.p_value if verdict.p_value is not None else math.nan
     log.info("verify: %s, p %.3g, reference %.12s", verdict.decision, p, verdict.reference_sha256)
     return verdict
+
+
+def design_for(reference: Reference, model: Answering) -> Design:
+    """How it is asked: look by look where queries cost somebody something, else all views at once."""
+    early = isinstance(model, Suspect) and model.costly and reference.encoder == "lineage"
+    views = reference.plan.views
+    return Design(reference, Looks.default(views) if early else Looks.single(views))
 
 
 def _ask(examination: Examination, model: Answering) -> None:

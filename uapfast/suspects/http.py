@@ -1,0 +1,317 @@
+"""A suspect behind HTTP: asked within a budget and a rate, never twice for the same answer."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from uapfast.errors import EndpointError
+from uapfast.models.answers import Answers, detect
+from uapfast.suspects import http_probes as probes
+from uapfast.suspects.base import Suspect
+from uapfast.suspects.http_cache import Cache, key
+from uapfast.suspects.http_client import Client
+from uapfast.suspects.http_conduct import Conduct, Ledger
+from uapfast.suspects.http_endpoint import Endpoint, described
+from uapfast.suspects.http_forms import Form, JsonForm
+from uapfast.suspects.http_headers import shown_url
+from uapfast.suspects.http_images import Payload
+from uapfast.suspects.http_oip import OpenInference
+from uapfast.suspects.http_rows import table
+from uapfast.suspects.http_run import Images, Run, as_tensor, held, run
+
+NOT_PROBED = (
+    "whether it answers equal questions alike was not checked: the budget allowed no repeated question"
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What asking would come to at most, where nothing fails; a failure is a request more.
+
+    Attributes:
+        images: to be answered.
+        cached: of these, answered before.
+        queries: images to be sent, repeated questions included; compare it with a budget.
+        requests: to be sent, those for metadata included.
+        bytes: of their bodies.
+    """
+
+    images: int = 0
+    cached: int = 0
+    queries: int = 0
+    requests: int = 0
+    bytes: int = 0
+
+
+def open_http(
+    target: str | os.PathLike[str],
+    *,
+    budget: int | None = None,
+    rate: str | float | None = None,
+    concurrency: int | None = None,
+    timeout: float | None = None,
+    attempts: int | None = None,
+    patience: float | None = None,
+    max_bytes: int | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    ca: str | None = None,
+    seed: int = 0,
+    **endpoint: Any,
+) -> HttpSuspect:
+    """A suspect that answers over HTTP. Nothing is sent before it is asked.
+
+    Args:
+        target: ``http(s)://...``, or a ``.toml`` file that describes an endpoint
+            (:func:`uapfast.suspects.http_endpoint.described`); its table ``conduct`` takes the next seven
+            names.
+        budget: images sent at most, failures, retries and repeated questions included; no limit if None. When
+            it is spent the verdict is ``unavailable``.
+        rate: requests a time at most, such as ``5/s``; no limit if None.
+        concurrency: requests under way at a time; 4.
+        timeout: seconds a request; 60.
+        attempts: of a request; 10.
+        patience: seconds that the server may ask to wait; 120.
+        max_bytes: of a response; 16 MiB.
+        cache: a file (SQLite) of answers: a second run asks only for what it lacks. None remembers them as
+            long as the suspect lives. A model that was changed at the same URL needs another file.
+        ca: PEM file of certificates that the server's is checked against, where it is a private one.
+        seed: of the order in which images are asked.
+        **endpoint: names of :class:`uapfast.suspects.http_endpoint.Endpoint`.
+
+    Raises:
+        EndpointError: an endpoint that is not described well: a name, a URL, a secret that is written out.
+        InputError: a number out of range, or a cache of another kind.
+        StorageError: the cache cannot be made.
+    """
+    about, conduct = described(target, endpoint)
+    given = {
+        "budget": budget,
+        "rate": rate,
+        "concurrency": concurrency,
+        "timeout": timeout,
+        "attempts": attempts,
+        "patience": patience,
+        "max_bytes": max_bytes,
+    }
+    conduct |= {k: v for k, v in given.items() if v is not None}
+    unknown = sorted(set(conduct) - set(given))
+    if unknown:
+        raise EndpointError("http", unknown[0], "a name that an endpoint has", "it")
+    return HttpSuspect(about, Conduct(**conduct), cache=cache, ca=ca, seed=seed)
+
+
+class HttpSuspect(Suspect):
+    """See :func:`open_http`, which makes it.
+
+    Attributes:
+        ledger: what was sent so far.
+    """
+
+    costly = True
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        conduct: Conduct,
+        *,
+        cache: str | os.PathLike[str] | None = None,
+        ca: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.name = endpoint.name or shown_url(endpoint.url)
+        self.endpoint = replace(endpoint, name=self.name)
+        self.output, self.conduct = endpoint.output, conduct
+        self.ledger = Ledger(conduct.budget)
+        self._form: Form = OpenInference(self.endpoint) if endpoint.form == "oip" else JsonForm(self.endpoint)
+        self._cache, self._ca, self._seed = Cache(cache), ca, seed
+        self._prepared: tuple[int, ...] | None = None
+        self._stage = count()
+        self._said: dict[str, None] = {}  # in the order in which it was noticed
+        self._first: Answers | None = None
+        self._kept: tuple[Tensor, Any] | None = None  # an image of the first stage, and its answer
+
+    def __repr__(self) -> str:
+        return f"HttpSuspect({self.name})"
+
+    @property
+    def batch_size(self) -> int:  # type: ignore[override]
+        """Images a request."""
+        return self._form.batch
+
+    @property
+    def notes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What was noticed of the server, and how it is asked."""
+        return (*self._said, *self._form.notes)
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """The URL, the form, how images are sent, and what was spent."""
+        return {
+            "kind": "http",
+            "name": self.name,
+            "url": shown_url(self.endpoint.url),
+            "form": self.endpoint.form,
+            "images": vars(self._form.images),
+            **{k: v for k, v in asdict(self.ledger).items()},
+        }
+
+    def close(self) -> None:
+        """Close the cache."""
+        self._cache.close()
+
+    def answer(self, images: Tensor) -> Tensor:
+        """See :meth:`Suspect.answer`; from the cache where it was asked before."""
+        return self.table(run(self._asked(images.numpy().astype(np.float32), None)), None)
+
+    def answers_to(self, chunks: Iterable[Tensor], classes: int | None = None) -> Answers:
+        """Ask for images that come in chunks, in an order drawn at random; answers stand in theirs.
+
+        Raises:
+            as :meth:`Suspect.answers_to`; UnavailableError as well when the budget is spent: what was
+            answered until then is kept, and not asked again.
+            EndpointError: the endpoint refuses such requests, or has to be described better.
+            StorageError: no place for the images, or for the answers.
+        """
+        with held(chunks) as images:
+            if not len(images):
+                return detect(torch.zeros(0, classes or 2), self.name, rows=0, classes=classes)
+            rows = run(self._asked(images, classes))
+        found, count, output = self.table(rows, classes), len(rows), self.output
+        answers = detect(found, self.name, rows=count, classes=classes, output=output, like=self._first)
+        self._first = self._first or answers  # how the first are read holds for all
+        return answers
+
+    def plan(self, stages: Iterable[Iterable[Tensor]], classes: int | None = None) -> Plan:
+        """What asking for all these would come to. Only metadata is asked for, where the form has any.
+
+        Args:
+            stages: for each stage of an examination its images, as :meth:`answers_to` takes them.
+            classes: K, where known.
+
+        Raises:
+            as :meth:`answers_to`.
+        """
+        found = Plan()
+        for stage in stages:
+            with held(stage) as images:
+                if len(images):
+                    found = run(self._planned(images, classes, found))
+        return found
+
+    # -- asking --------------------------------------------------------------------------------------
+    def _client(self) -> Client:
+        plain = self.endpoint.url.startswith("http:")
+        given = (self.name, self.endpoint.headers, self.conduct, self.ledger)
+        return Client(*given, ca=self._ca, plain=plain)
+
+    async def _prepare(self, client: Client, shape: tuple[int, ...]) -> bytes:
+        """Know the server; what answers depend on besides the image."""
+        if self._prepared != shape:
+            await self._form.prepare(client, *shape)
+            self._prepared = shape
+        about = {k: v for k, v in vars(self.endpoint).items() if k not in ("name", "batch_size")}
+        about["headers"] = self.endpoint.headers.written
+        return json.dumps([about, self._form.settings()], sort_keys=True, default=str).encode()
+
+    async def _asked(self, images: Images, classes: int | None) -> list[Any]:
+        """Rows for ``[N,C,H,W]``: those that are known, and the others asked in batches."""
+        classes = len(self.endpoint.classes) if self.endpoint.classes else classes
+        async with self._client() as client:
+            settings = await self._prepare(client, images.shape[1:])
+            asked = Run(client, self._form, self._cache, settings, classes, images, self.say)
+            draw = np.random.default_rng([self._seed, next(self._stage)])
+            await asked.ask(draw.permutation(len(images)))
+            if asked.fresh:
+                await self._probe(asked, draw)
+            return asked.rows
+
+    async def _planned(self, images: Images, classes: int | None, so_far: Plan) -> Plan:
+        classes = len(self.endpoint.classes) if self.endpoint.classes else classes
+        requests = so_far.requests
+        async with self._client() as client:
+            before = self.ledger.requests
+            settings = await self._prepare(client, images.shape[1:])
+            requests += self.ledger.requests - before
+        form, missing, size = self._form, 0, 0
+        shape = form.images.shape(*images.shape[1:])
+        left: list[Payload] = []
+        for start in range(0, len(images), form.batch):
+            payloads = form.images.encode(as_tensor(images[start : start + form.batch]))
+            known = self._cache.get([key(settings, p) for p in payloads])
+            left += [p for p, row in zip(payloads, known, strict=True) if row is None]
+            missing += sum(row is None for row in known)
+            while len(left) >= form.batch or (left and start + form.batch >= len(images)):
+                part, left = left[: form.batch], left[form.batch :]
+                size += len(form.request(part, shape, classes).body)
+                requests += 1
+        again = min(probes.FIRST + 1, missing)
+        single = len(form.request(payloads[:1], shape, classes).body)
+        return Plan(
+            images=so_far.images + len(images),
+            cached=so_far.cached + len(images) - missing,
+            queries=so_far.queries + missing + again,
+            requests=requests + again,
+            bytes=so_far.bytes + size + again * single,
+        )
+
+    # -- reading -------------------------------------------------------------------------------------
+    def table(self, rows: Sequence[Any], classes: int | None) -> Tensor:
+        """Rows as a table; see :func:`uapfast.suspects.http_rows.table`."""
+        labels = self.endpoint.classes
+        if labels is None and any(isinstance(_label(r), str) for r in rows):
+            self.say("its labels were read as numbers of classes")
+        return table(rows, labels, classes, self.name)
+
+    def say(self, sentence: str) -> None:
+        """Add to the notes, once."""
+        self._said.setdefault(sentence)
+
+    # -- checking ------------------------------------------------------------------------------------
+    async def _probe(self, asked: Run, draw: np.random.Generator) -> None:
+        """Ask some images again, one by one and past the cache; raises SuspectError as ``probes.judged``."""
+        chosen = draw.permutation(asked.fresh)[: probes.FIRST].tolist()
+        if not self.ledger.allows(len(chosen) + (self._kept is not None)):
+            self.say(NOT_PROBED)
+            return
+        once = await asked.singly(chosen)
+        if self._kept is not None:
+            image, row = self._kept
+            now = (await asked.sent(image))[0]
+            if probes.differs(self._matrix([row], asked.classes), self._matrix([now], asked.classes)):
+                self.say("an answer changed between the first images asked and the last")
+        self._kept = self._kept or (as_tensor(asked.images[chosen[:1]]), asked.rows[chosen[0]])
+        both = self._matrix([*once, *(asked.rows[i] for i in chosen)], asked.classes)
+        if not probes.differs(both[: len(chosen)], both[len(chosen) :]):
+            return
+        chosen = draw.permutation(asked.fresh)[: probes.MORE].tolist()
+        if not self.ledger.allows(2 * len(chosen)):
+            self.say("an answer changed when it was asked again; the budget allows no closer look")
+            return
+        once, again = await asked.singly(chosen), await asked.singly(chosen)
+        others = [i for i in asked.fresh if i not in chosen][:64] or chosen
+        batch = [asked.rows[i] for i in chosen]
+        full = self._matrix([*batch, *once, *again, *(asked.rows[i] for i in others)], asked.classes)
+        n = len(chosen)
+        said = probes.judged(full[:n], full[n : 2 * n], full[2 * n : 3 * n], full[3 * n :], self.name)
+        if said is not None:
+            self._said = {said: None, **self._said}
+
+    def _matrix(self, rows: Sequence[Any], classes: int | None) -> NDArray[np.float64]:
+        return table(rows, self.endpoint.classes, classes, self.name).numpy().astype(np.float64)
+
+
+def _label(row: Any) -> Any:
+    return row[0][0] if isinstance(row, tuple) and row else row
+
+
+__all__ = ["HttpSuspect", "Plan", "open_http"]

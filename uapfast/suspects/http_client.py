@@ -1,0 +1,272 @@
+"""Requests to one endpoint: within budget, rate and time, with retries; responses are capped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from uapfast.errors import EndpointError, MissingDependency, SuspectError, UapfastError, UnavailableError
+from uapfast.suspects.http_conduct import Conduct, Ledger, Pace
+from uapfast.suspects.http_headers import Headers, shown_url
+from uapfast.suspects.http_rows import short
+
+if TYPE_CHECKING:
+    import httpx2
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})  # may be well the next time
+WAIT_FIRST, WAIT_MOST = 0.2, 15.0  # seconds between attempts, where the server does not say
+QUOTED = 2048  # bytes of a refusal that are read
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: where, what, and with which headers besides those of the endpoint."""
+
+    url: str
+    method: str = "GET"
+    body: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Response:
+    """A whole response with status 2xx."""
+
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str]
+
+    def json(self, where: str, body: bytes | None = None) -> Any:
+        """The body, or the part of it that is given, as JSON; raises ``SuspectError`` where it is none."""
+        text = self.body if body is None else body
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as exc:
+            got = f"{self.headers.get('content-type', 'no content type')}, {short(text)}"
+            raise SuspectError(where, "answers", "whole and valid JSON", got) from exc
+
+
+class Busy(UnavailableError):
+    """It may be well the next time; ``wait`` is what the server asked for, in seconds."""
+
+    wait: float | None = None
+
+
+class Client:
+    """Asks one endpoint; an asynchronous context. One event loop.
+
+    Args:
+        name: of the endpoint, for errors.
+        headers: sent with every request.
+        conduct: what may be asked.
+        ledger: counts what is.
+        ca: PEM file of the authority that signed the server's certificate, where it is a private one.
+        plain: whether it is asked over http: no certificate is needed (and none would be trusted).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        headers: Headers,
+        conduct: Conduct,
+        ledger: Ledger,
+        *,
+        ca: str | None = None,
+        plain: bool = False,
+    ) -> None:
+        self.name, self.headers, self.conduct, self.ledger = name, headers, conduct, ledger
+        self.ca, self.plain = ca, plain
+        self.under_way: set[asyncio.Task[Any] | None] = set()  # tasks that wait for a response
+        self.understood = False  # whether any answer could be read
+        self.closing = False  # nothing is tried again
+        self._pace = Pace(conduct.interval)
+
+    async def __aenter__(self) -> Client:
+        """Open connections as they are needed."""
+        try:
+            import httpx2
+            import stamina
+        except ImportError as exc:
+            raise MissingDependency(f"http: {exc.name} is needed (pip install uapfast[http])") from exc
+        self._stamina = stamina
+        try:
+            verify = self._verify()
+        except OSError as exc:
+            raise EndpointError("http", "ca", "a PEM file of certificates", self.ca) from exc
+        filled = {"Accept": "application/json", **self.headers.filled(), "Accept-Encoding": "identity"}
+        count = self.conduct.concurrency
+        self._http = httpx2.AsyncClient(
+            headers=filled,
+            verify=verify,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=self.conduct.timeout,
+            limits=httpx2.Limits(max_connections=count, max_keepalive_connections=count),
+        )
+        return self
+
+    def _verify(self) -> ssl.SSLContext | bool:
+        if self.plain:  # reading the machine's certificates takes a while
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return ssl.create_default_context(cafile=self.ca) if self.ca else True
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close them."""
+        await self._http.aclose()
+
+    async def ask(self, request: Request, queries: int, read: Callable[[Response], T]) -> T:
+        """Send a request until ``read`` can read the response, ``attempts`` times at most.
+
+        Args:
+            request: what to send.
+            queries: images in it; what it takes from the budget.
+            read: raises SuspectError for what cannot be used; that counts as a failure and is tried again.
+
+        Raises:
+            UnavailableError: the budget is spent, or no attempt came back.
+            SuspectError: what came back last cannot be used.
+            EndpointError: the endpoint refuses such requests.
+        """
+        attempts = self._stamina.retry_context(
+            on=self._again,
+            attempts=self.conduct.attempts,
+            timeout=None,
+            wait_initial=WAIT_FIRST,
+            wait_max=WAIT_MOST,
+            wait_jitter=WAIT_FIRST,
+        )
+        async for attempt in attempts:
+            with attempt:
+                await self._pace.turn()
+                self.ledger.spend(queries, len(request.body))
+                try:
+                    found = read(await self._whole(request))
+                except Exception as exc:
+                    self.ledger.failed += 1
+                    log.info("http: attempt %d at %s: %s", attempt.num, self.name, exc)
+                    raise
+                self.understood = True
+                return found
+        raise AssertionError("unreachable")
+
+    def _again(self, exc: Exception) -> bool | float:
+        """Whether, and after how many seconds, an attempt is repeated."""
+        if self.closing:
+            return False
+        if isinstance(exc, SuspectError):
+            return True
+        if not isinstance(exc, Busy) or (exc.wait is not None and exc.wait > self.conduct.patience):
+            return False
+        if exc.wait is None:
+            return True
+        self._pace.hold(exc.wait)
+        return exc.wait
+
+    async def _whole(self, request: Request) -> Response:
+        import httpx2
+
+        task = asyncio.current_task()
+        self.under_way.add(task)
+        try:
+            async with asyncio.timeout(self.conduct.timeout):
+                return await self._sent(request)
+        except UapfastError:
+            raise
+        except (TimeoutError, httpx2.TimeoutException) as exc:
+            said = f"{self.name} does not answer within {self.conduct.timeout:g} seconds"
+            raise Busy(f"http: {said}") from exc
+        except (httpx2.TransportError, ssl.SSLError, OSError) as exc:
+            self._certificate(exc)
+            said = self.headers.hide(f"{type(exc).__name__}: {exc}")
+            raise Busy(f"http: {self.name} cannot be reached, or broke off: {said}") from exc
+        finally:
+            self.under_way.discard(task)
+
+    def _certificate(self, exc: BaseException) -> None:
+        link: BaseException | None = exc
+        while link is not None:
+            if isinstance(link, ssl.SSLCertVerificationError):
+                rule = "certified by an authority that this machine trusts (or that ca= names)"
+                raise EndpointError(self.name, "the server", rule, link.verify_message) from exc
+            link = link.__cause__ or link.__context__
+
+    async def _sent(self, request: Request) -> Response:
+        sending = self._http.stream(
+            request.method, request.url, content=request.body, headers=dict(request.headers)
+        )
+        async with sending as response:
+            if not response.is_success:
+                raise await self._refusal(response)
+            return Response(await self._capped(response), dict(response.headers))
+
+    async def _capped(self, response: httpx2.Response) -> bytes:
+        most = self.conduct.max_bytes
+        coded = response.headers.get("content-encoding", "identity")
+        if coded != "identity":
+            raise SuspectError(self.name, "answers", "uncompressed, as asked for", short(coded))
+        size = response.headers.get("content-length", "0")
+        parts, total = [], 0
+        if not size.isdigit() or int(size) <= most:
+            async for part in response.aiter_raw():
+                total += len(part)
+                self.ledger.received += len(part)
+                if total > most:
+                    break
+                parts.append(part)
+            else:
+                return b"".join(parts)
+        raise SuspectError(self.name, "answers", f"of at most {most} bytes (max_bytes=)", "more")
+
+    async def _refusal(self, response: httpx2.Response) -> Exception:
+        status = response.status_code
+        text = b""
+        async for part in response.aiter_raw():
+            text += part[:QUOTED]
+            if len(text) >= QUOTED:
+                break
+        said = short(self.headers.hide(text[:QUOTED].decode("utf-8", "replace")), 200) if text else ""
+        if status in BUSY:
+            wait = _seconds(response.headers.get("retry-after"))
+            asked = f", and asks to come back in {wait:.0f} seconds" if wait is not None else ""
+            busy = Busy(f"http: {self.name} answers with status {status}{asked} {said}".rstrip())
+            busy.wait = wait
+            return busy
+        if 300 <= status < 400:
+            target = self.headers.hide(shown_url(response.headers.get("location", "")))
+            return EndpointError(self.name, "url", "the final one; redirects are not followed", target)
+        return EndpointError(
+            self.name, "requests", RULES.get(status, "accepted"), f"status {status} {said}".rstrip()
+        )
+
+
+RULES = {
+    401: "allowed: its headers lack credentials (give them as ${NAME})",
+    403: "allowed: the credentials do not suffice",
+    404: "for something that is there: URL, name or version of the model",
+    405: "of a method that it takes (method=)",
+    413: "smaller (batch_size=)",
+    415: "of an encoding that it takes (encoding=, form=)",
+}
+
+
+def _seconds(text: str | None) -> float | None:
+    """Retry-After, in seconds or as a date."""
+    if text is None:
+        return None
+    if text.strip().isdigit():
+        return float(text[:12])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+__all__ = ["Busy", "Client", "Request", "Response"]

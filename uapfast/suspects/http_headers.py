@@ -1,0 +1,103 @@
+"""Headers of requests: secrets are names of environment variables until a request is sent."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, urlsplit
+
+from uapfast.errors import EndpointError
+
+REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+SECRET = re.compile(r"auth|cookie|key|token|secret|password|credential|signature|\bsig\b", re.IGNORECASE)
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+HIDDEN = "***"
+
+
+class Headers:
+    """Names, and values in which ``${NAME}`` stands for an environment variable. Never shows its value.
+
+    Args:
+        given: the headers as written.
+
+    Raises:
+        EndpointError: a secret that is written out, or something that is no header.
+    """
+
+    def __init__(self, given: Mapping[str, str] | None = None) -> None:
+        self.written = dict(given or {})
+        for name, value in self.written.items():
+            if not isinstance(value, str) or not NAME.fullmatch(name):
+                raise EndpointError("http", "headers", "names with strings", name)
+            if SECRET.search(name) and not REFERENCE.search(value):
+                rule = "a reference such as ${API_TOKEN} to an environment variable, never a secret itself"
+                raise EndpointError("http", f"header {name}", rule, HIDDEN)
+
+    def __repr__(self) -> str:
+        return f"Headers({', '.join(self.written)})"
+
+    @property
+    def secret(self) -> bool:
+        """Whether any of them refers to the environment."""
+        return any(REFERENCE.search(value) for value in self.written.values())
+
+    def filled(self) -> dict[str, str]:
+        """With the values of the environment, for the client alone.
+
+        Raises:
+            EndpointError: a variable that is not set, or that holds what no header may.
+        """
+        return {name: REFERENCE.sub(_value, text) for name, text in self.written.items()}
+
+    def hide(self, text: str) -> str:
+        """``text`` of a server without the values of the environment that it may repeat."""
+        for value in self.written.values():
+            for name in REFERENCE.findall(value):
+                secret = os.environ.get(name)
+                if secret:
+                    text = text.replace(secret, HIDDEN)
+        return text
+
+
+def _value(found: re.Match[str]) -> str:
+    name = found[1]
+    value = os.environ.get(name)
+    if not value:
+        raise EndpointError("http", "headers", f"filled from the environment, where {name} is set", "nothing")
+    if not value.isascii() or not value.isprintable():
+        raise EndpointError("http", f"environment variable {name}", "printable ASCII", HIDDEN)
+    return value
+
+
+def checked_url(url: str, headers: Headers) -> str:
+    """The URL, if it can be asked and holds no secret.
+
+    Raises:
+        EndpointError: no http(s) URL; user, password or a key in it; secrets over plain http elsewhere.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, host = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
+        raise EndpointError("http", "url", "http://HOST/PATH or https://HOST/PATH", repr(url)[:80])
+    named = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True) if SECRET.search(name)]
+    if parts.username or parts.password or named or REFERENCE.search(url):
+        rule = "without user, password or key: secrets go into headers, as ${NAME}"
+        raise EndpointError("http", "url", rule, shown_url(url))
+    if headers.secret and parts.scheme == "http" and host not in LOOPBACK:
+        rule = "https, since headers hold secrets"
+        raise EndpointError("http", "url", rule, shown_url(url))
+    return url
+
+
+def shown_url(url: str) -> str:
+    """The URL as it may be shown: without user, query and fragment."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+__all__ = ["Headers", "checked_url", "shown_url"]
