@@ -208,11 +208,30 @@ def test_verdict_for_people(world: World, capfd: pytest.CaptureFixture[str]) -> 
     assert code == 1 and out.startswith("PIRACY: ") and "candidate side" in out
 
 
+def test_a_suspect_is_told_by_what_it_is(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    reference, weights = str(world.reference), str(world.victim)
+    _, *options = world.suspect(world.victim, "--json", "--alpha", ALPHA)
+    arch = options[options.index("--arch") + 1]
+    code, out, _ = answer(capfd, "verify", reference, weights, "--arch", arch, "--json", "--alpha", ALPHA)
+    same, expected, _ = answer(capfd, "verify", *world.suspect(world.victim, "--json", "--alpha", ALPHA))
+    assert code == same == 1 and json.loads(out) == json.loads(expected)
+    failed(answer(capfd, "verify", reference, weights), "--arch must be given for a file of weights alone")
+    folder = str(world.victim.parent)
+    failed(
+        answer(capfd, "verify", reference, folder, "--arch", arch), "--arch must be left out with a folder"
+    )
+    failed(answer(capfd, "verify", reference, weights, "--weights", weights), "got SUSPECT and --weights")
+    for option in (["--budget", "5"], ["--dry-run"]):
+        failed(answer(capfd, "verify", reference, weights, "--arch", arch, *option), "for an endpoint only")
+    got = answer(capfd, "verify", reference, "http://user:pw@127.0.0.1/v2/models/m")
+    failed(got, "without user, password or key")
+
+
 def test_a_class_order_can_be_given(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     wrong = ",".join(map(str, [*range(1, 10), 0]))
     told = world.suspect(world.victim, "--json", "--alpha", ALPHA, "--class-order", wrong)
     code, out, _ = answer(capfd, "verify", *told)
-    assert code == 4 and "agrees with" in json.loads(out)["reasons"][0]
+    assert code == 4 and "agrees with" in json.loads(out)["reasons"][1]  # after whose tensors they are
     code, _, err = answer(capfd, "verify", *world.suspect(world.victim, "--class-order", "0,x"))
     assert code == 2 and "--class-order must be whole numbers" in err
 

@@ -397,9 +397,9 @@ def test_the_commands(world, capfd, tmp_path):
     weights = str(world.folder / "victim.safetensors")
     for given, said in (
         (arguments, "class names"),
-        ([*arguments, "--weights", weights], "--answers --weights"),
-        (["verify", reference], "--arch and --weights, or as --answers"),
-        (["verify", reference, "--arch", MLP], "--answers, got --arch"),
+        ([*arguments, "--weights", weights], "got --weights and --answers"),
+        (["verify", reference], "one of SUSPECT, --weights, --answers, got none"),
+        (["verify", reference, "--arch", MLP], "one of SUSPECT, --weights, --answers, got none"),
         (["verify", reference, "--arch", MLP, "--weights", weights, "--class-names", "x"], "--class-names"),
         ([*arguments, "--class-names", "nowhere"], "nowhere"),
         (["verify", reference, "--answers", "nowhere.csv"], "nowhere.csv"),

@@ -130,7 +130,7 @@ def test_exit_code_and_output_of_each_decision(
 ) -> None:
     verdict = make_verdict(decision)
     monkeypatch.setattr("uapfast.reference.load", lambda path: None)
-    monkeypatch.setattr("uapfast.cli.base.load", lambda *a, **k: None)
+    monkeypatch.setattr("uapfast.suspects.resolve.open_suspect", lambda *a, **k: None)
     monkeypatch.setattr("uapfast.verbs.verify.verify", lambda *a, **k: verdict)
     code = main(["verify", "r", "--arch", "a", "--weights", "w", *(["--json"] if as_json else [])])
     assert (

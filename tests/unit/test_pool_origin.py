@@ -149,7 +149,7 @@ def test_files_and_words_that_do_not_fit(place: Path, tmp_path: Path) -> None:
         PoolError, match=r"init must be a file most of whose tensors fit .* got 0 of \d+ that do"
     ):
         build(place, tmp_path / "pool", init=tmp_path / "linear.safetensors")
-    with pytest.raises(ModelError, match="an existing file, got none"):
+    with pytest.raises(InputError, match="random .* or factory .* got 'none.safetensors', no file"):
         build(place, tmp_path / "pool", init="none.safetensors")
     bad = fresh_model(ARCH, 0)
     with torch.no_grad():

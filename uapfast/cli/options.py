@@ -66,6 +66,38 @@ Key = Annotated[
         "--key", metavar="NAME", help="Which weights of a file that holds several: state_dict_ema, ema, ..."
     ),
 ]
+Suspect = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[SUSPECT]",
+        help="A file of weights (with --arch), an ONNX file, a folder of a hub, a URL, or a .toml file that "
+        "describes an endpoint.",
+    ),
+]
+MaybeArch = Annotated[str | None, typer.Option("--arch", metavar="SPEC", help=ARCH_HELP)]
+MaybeWeights = Annotated[
+    Path | None, typer.Option("--weights", metavar="FILE", help="SUSPECT by another name.")
+]
+Alpha = Annotated[float, typer.Option("--alpha", help="Level: convict only if p_value is at or below it.")]
+ClassOrder = Annotated[
+    str | None,
+    typer.Option(
+        "--class-order",
+        metavar="K[,K...]",
+        help="For each class of the reference the suspect's class that means it.",
+    ),
+]
+Budget = Annotated[
+    int | None, typer.Option("--budget", metavar="N", help="Images sent to an endpoint, at most.")
+]
+Rate = Annotated[str | None, typer.Option("--rate", metavar="N/s", help="Requests to an endpoint, at most.")]
+AnswersCache = Annotated[
+    Path | None,
+    typer.Option("--cache", metavar="FILE", help="Answers of an endpoint, kept for the next run."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what asking an endpoint takes at most, and ask nothing.")
+]
 Recorded = Annotated[
     Path | None,
     typer.Option(

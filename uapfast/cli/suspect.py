@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,26 +23,22 @@ if TYPE_CHECKING:
 @app.command()
 def verify(
     reference: o.Reference,
-    arch: Annotated[str | None, typer.Option("--arch", metavar="SPEC", help=o.ARCH_HELP)] = None,
-    weights: Annotated[Path | None, typer.Option("--weights", metavar="FILE", help=o.WEIGHTS_HELP)] = None,
+    suspect: o.Suspect = None,
+    arch: o.MaybeArch = None,
+    weights: o.MaybeWeights = None,
     answers: o.Recorded = None,
     class_names: o.ClassNames = None,
     as_json: o.Json = False,
-    alpha: Annotated[
-        float, typer.Option("--alpha", help="Level: convict only if p_value is at or below it.")
-    ] = 1e-3,
+    alpha: o.Alpha = 1e-3,
     output: o.Answers = o.Output.auto,
-    class_order: Annotated[
-        str | None,
-        typer.Option(
-            "--class-order",
-            metavar="K[,K...]",
-            help="For each class of the reference the suspect's class that means it.",
-        ),
-    ] = None,
+    class_order: o.ClassOrder = None,
     mean: o.Mean = None,
     std: o.Std = None,
     key: o.Key = None,
+    budget: o.Budget = None,
+    rate: o.Rate = None,
+    cache: o.AnswersCache = None,
+    dry_run: o.DryRun = False,
     device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> int:
@@ -53,44 +50,62 @@ def verify(
     from uapfast.errors import SuspectError
 
     check(0 < alpha < 0.5, "verify", "--alpha", "a level in (0, 0.5)", alpha)
-    given = {"--arch": arch, "--weights": weights, "--mean": mean, "--std": std}
-    _one_suspect(answers, class_names, {name for name, value in given.items() if value is not None})
+    asked = {"SUSPECT": suspect, "--weights": weights, "--answers": answers}
+    named = [name for name, value in asked.items() if value is not None]
+    check(
+        len(named) == 1, "verify", "the suspect", "one of " + ", ".join(asked), " and ".join(named) or "none"
+    )
+    options: dict[str, Any] = {
+        "arch": arch, "key": key, "mean": o.numbers(mean, "--mean"), "std": o.numbers(std, "--std"),
+        "budget": budget, "rate": rate, "cache": cache,
+    }  # fmt: skip
     with only_result_on_stdout() as stdout:
         from uapfast.reference import load
         from uapfast.verbs.verify import invalid
-        from uapfast.verbs.verify import verify as run
 
         known, order = load(reference), o.whole_numbers(class_order, "--class-order")
         if answers is not None:
+            given = [name for name, value in options.items() if value is not None]
+            check(not given, "verify", "--answers", "given without options of a model", ", ".join(given))
             verdict = _recorded(known, answers, class_names, alpha, output.value, order)
         else:
-            assert arch is not None and weights is not None  # see _one_suspect
+            check(class_names is None, "verify", "--class-names", "given with --answers only", class_names)
+            options |= {"output": output.value, "device": o.device(device)}
             try:
-                suspect = base.load(arch, weights, device, mean, std, output=output.value, key=key)
+                found = _judge(known, str(suspect or weights), options, alpha, order, dry_run)
             except SuspectError as exc:  # weights with NaN: a fact about the suspect, not a failure of ours
-                verdict = invalid(known, exc, alpha=alpha)
-            else:
-                verdict = run(known, suspect, alpha=alpha, output=output.value, class_order=order)
-        if as_json:
-            print(verdict.to_json(), file=stdout, flush=True)
-        else:
-            print(*verdict_lines(verdict.to_dict()), sep="\n", file=stdout, flush=True)
+                found = invalid(known, exc, alpha=alpha)
+            if isinstance(found, list):
+                print(*found, sep="\n", file=stdout, flush=True)
+                return 0
+            verdict = found
+        shown = [verdict.to_json()] if as_json else verdict_lines(verdict.to_dict())
+        print(*shown, sep="\n", file=stdout, flush=True)
     return verdict.exit_code
 
 
-def _one_suspect(answers: Path | None, class_names: Path | None, given: set[str]) -> None:
-    """Either a model or recorded answers; raises ``InputError`` for neither, or parts of both."""
+def _judge(
+    known: Reference, given: str, options: dict[str, Any], alpha: float, order: Any, dry_run: bool
+) -> Verdict | list[str]:
+    """The verdict on a suspect, or what asking it would take."""
     from uapfast.config import check
+    from uapfast.suspects.base import Suspect
+    from uapfast.suspects.resolve import open_suspect
+    from uapfast.verbs.verify import verify as run
 
-    if answers is None:
-        rule = "given as --arch and --weights, or as --answers"
-        check(
-            {"--arch", "--weights"} <= given, "verify", "the suspect", rule, " ".join(sorted(given)) or "none"
-        )
-        check(class_names is None, "verify", "--class-names", "given with --answers only", class_names)
-    else:
-        got = " ".join(["--answers", *sorted(given)])
-        check(not given, "verify", "--answers", "given without a model", got)
+    suspect = open_suspect(given, **options)
+    output, device = options["output"], options["device"]
+    if not isinstance(suspect, Suspect):
+        check(not dry_run, "verify", "--dry-run", "given for an endpoint only", given)
+        return run(known, suspect, alpha=alpha, output=output, class_order=order, device=device)
+    with suspect:
+        if not dry_run:
+            return run(known, suspect, alpha=alpha, output=output, class_order=order, device=device)
+        from uapfast.suspects.http import HttpSuspect
+        from uapfast.verbs.dry_run import dry_run as plan
+
+        check(isinstance(suspect, HttpSuspect), "verify", "--dry-run", "given for an endpoint only", given)
+        return lines(asdict(plan(known, suspect)))  # type: ignore[arg-type]
 
 
 def _recorded(

@@ -33,6 +33,7 @@ class Suspect(ABC):
     notes: tuple[str, ...] = ()
     costly: bool = False
     batch_size: int = BATCH
+    _first: Answers | None = None
 
     @property
     def source(self) -> dict[str, Any]:
@@ -64,7 +65,11 @@ class Suspect(ABC):
             found = unpack(self.answer(images), self.name, len(images), self.output)
             parts.append(found.detach().to("cpu"))
             rows += len(images)
-        return detect(torch.cat(parts), self.name, rows=rows, classes=classes, output=self.output)
+        like, output = self._first, self.output
+        read = detect(torch.cat(parts), self.name, rows=rows, classes=classes, output=output, like=like)
+        if like is None:  # how the first answers are read holds for all
+            self._first = read
+        return read
 
     def close(self) -> None:  # noqa: B027, most kinds hold nothing
         """Give back what it holds: processes, connections."""

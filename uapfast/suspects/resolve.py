@@ -1,0 +1,80 @@
+"""Any suspect by what it is: an endpoint, a folder of a hub, an ONNX file, or weights of an architecture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from uapfast.errors import InputError
+from uapfast.models.model import Model
+from uapfast.suspects.base import Suspect
+
+URLS = ("http://", "https://")
+
+
+def open_suspect(
+    given: str | os.PathLike[str],
+    *,
+    arch: str | None = None,
+    key: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    output: str = "auto",
+    device: str = "cpu",
+    **conduct: Any,
+) -> Model | Suspect:
+    """Open a suspect, told by content.
+
+    Args:
+        given: a URL or a ``.toml`` file that describes an endpoint (:func:`uapfast.suspects.http.open_http`);
+            a folder that timm or transformers wrote (:func:`uapfast.suspects.folder.open_folder`); an ONNX
+            file (:func:`uapfast.suspects.onnx.open_onnx`); or a weights file, with ``arch``.
+        arch: SPEC of a weights file's architecture (:func:`uapfast.models.registry.resolve_arch`).
+        key: which weights of a file that holds several.
+        mean: per channel; of weights files and ONNX.
+        std: per channel.
+        output: what it answers with, or ``auto``.
+        device: where a network runs.
+        **conduct: towards an endpoint: ``budget``, ``rate``, ``cache`` and the like.
+
+    Raises:
+        InputError: nothing of the kind, or an option that this kind does not take; and whatever opening it
+            raises.
+    """
+    place = os.fspath(given)
+    chosen = {"--arch": arch, "--key": key, "--mean": mean, "--std": std}
+    own = {name for name, value in chosen.items() if value is not None}
+    spent = {name: value for name, value in conduct.items() if value is not None}
+    if place.startswith(URLS) or place.endswith(".toml"):
+        from uapfast.suspects.http import open_http
+
+        _takes("an endpoint", own, ())
+        return open_http(place, output=output, **spent) if output != "auto" else open_http(place, **spent)
+    if spent:
+        raise InputError("verify", "--" + next(iter(spent)), "given for an endpoint only", place)
+    if os.path.isdir(place):
+        from uapfast.suspects.folder import open_folder
+
+        _takes("a folder, which says it itself", own, ())
+        return open_folder(place, device=device)
+    from uapfast.suspects.onnx import is_onnx, open_onnx
+
+    if is_onnx(place):
+        _takes("an ONNX file", own, ("--mean", "--std"))
+        return open_onnx(place, mean=mean, std=std, output=output)
+    if arch is None:
+        rule = "given for a file of weights alone (`uapfast inspect` says what a file is)"
+        raise InputError("verify", "--arch", rule, f"none for {place}")
+    from uapfast.models.checkpoint import load_model
+
+    return load_model(arch, Path(place), mean=mean, std=std, device=device, output=output, key=key)
+
+
+def _takes(kind: str, own: set[str], allowed: Sequence[str]) -> None:
+    for name in sorted(own - set(allowed)):
+        raise InputError("verify", name, f"left out with {kind}", "it")
+
+
+__all__ = ["open_suspect"]
