@@ -259,8 +259,8 @@ def _count_once(scorer: LineageScorer, records: tuple[Record, ...], findings: Fi
     if shown:
         findings.warn(
             "homologous models that answer too much alike to be independent, of which one counts (variants "
-            f"of one network, or models that hardly learned): {'; '.join(shown)}. Name their parent in the "
-            "manifest"
+            f"of one network, or models that hardly learned): {'; '.join(shown)}. Train others longer, or on "
+            "other images; where one was made from another, name it as its parent in the manifest"
         )
     if len(first) - len(variants) < MIN_INNOCENTS:
         findings.limit(
