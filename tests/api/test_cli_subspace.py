@@ -67,6 +67,8 @@ def test_subspace_writes_figures_and_says_what_they_mean(folder, capfd):
 
 
 def test_bad_settings_are_one_line_and_exit_2(folder, capfd):
-    assert main(words(folder, "--out", str(folder / "bad"), "--rank", "3")) == 2
+    given = words(folder, "--out", str(folder / "bad"))
+    given[given.index("--rank") + 1] = "3"
+    assert main(given) == 2
     error = capfd.readouterr().err.strip()
     assert "at least twice the rank, 6, got 4" in error and "Traceback" not in error

@@ -80,9 +80,10 @@ def test_foreign_images_are_images_and_follow_the_seed(side: int) -> None:
 
 @pytest.mark.parametrize("name", ["normal scores, 16 twins", "central victim, 3 noise deviations"])
 def test_simulated_level_holds_where_one_side_fails(name: str) -> None:
-    for p in simulate(400, name).T:  # at the end, and at the look that suits an accuser best
-        assert (p <= 0.05).mean() <= 0.05 + 3 * np.sqrt(0.05 / 400)
-        assert (p <= 0.01).mean() <= 0.01 + 3 * np.sqrt(0.01 / 400)
+    p = simulate(400, name)
+    assert p.shape == (400,)
+    assert (p <= 0.05).mean() <= 0.05 + 3 * np.sqrt(0.05 / 400)
+    assert (p <= 0.01).mean() <= 0.01 + 3 * np.sqrt(0.01 / 400)
 
 
 def test_simulation_makes_a_central_victim_that_each_side_alone_would_or_would_not_catch() -> None:
