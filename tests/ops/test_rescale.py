@@ -147,3 +147,26 @@ def test_bad_arguments_are_named(change: dict[int, torch.Tensor], message: str) 
         arguments[place] = value
     with pytest.raises(InputError, match=message):
         rescale(*arguments)
+
+
+@every_backend
+@pytest.mark.parametrize("bad", [-0.1, 0.0, float("nan")])
+@pytest.mark.parametrize("which", ["target", "prior"])
+def test_what_is_wanted_must_be_positive(backend: str, bad: float, which: str) -> None:
+    p, target, prior = problem(2, 5, 3)
+    (target if which == "target" else prior)[-1] = bad
+    with pytest.raises(InputError, match=f"rescale: {which} must be of positive numbers, got {bad:g}"):
+        rescale(p, target, prior, backend=backend)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@every_backend
+def test_the_default_dtype_is_not_the_results(backend: str, dtype: torch.dtype) -> None:
+    given_ = problem(2, 50, 10)
+    expected = rescale(*given_, backend=backend)
+    torch.set_default_dtype(dtype)
+    try:
+        found = rescale(*given_, backend=backend)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)

@@ -50,7 +50,7 @@ def _check_values(target: Tensor, prior: Tensor) -> None:
     if torch.compiler.is_compiling() or isinstance(prior, FakeTensor) or isinstance(target, FakeTensor):
         return
     for name, tensor in (("target", target), ("prior", prior)):
-        low = float(tensor.min()) if tensor.numel() else 1.0
+        low = float(tensor.min()) if tensor.numel() else 1.0  # NaN where there is one
         _args.need(low > 0, NAME, name, "of positive numbers", low)
 
 

@@ -239,7 +239,10 @@ def _made(job: Job, context: Context) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     if stamp != context.stamp(job):
-        rule = "new, or of the same victim, data, init, mean and std, architectures (and their code), recipe, epochs, seed"
+        rule = (
+            "new, or of the same victim, data, init, mean and std, architectures (and their code), recipe, "
+            "epochs and seed"
+        )
         raise PoolError("pool", "out", rule, f"{context.out}, where {job.name} was made with others")
     return True
 

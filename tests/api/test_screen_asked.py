@@ -1,0 +1,47 @@
+"""Suspects of a screen that are asked wrongly, or come without preprocessing: never a silent acquittal."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+import uapfast
+from tests.api.screen_world import World
+from uapfast.errors import InputError
+
+WRONG = {"mean": (0.9,), "std": (0.05,)}
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_copy_that_is_asked_wrongly_is_not_acquitted(world: World, early: bool) -> None:
+    victim = world.suspect("victim-1")
+    wrong = dataclasses.replace(victim, name="wrong", **WRONG)
+    with uapfast.screen(world.references["first"], [victim, wrong], early=early) as screening:
+        summary = screening.finish()
+        rows = {row.name: row for row in screening.rows()}
+    row = rows["wrong"]
+    assert row.decision == "invalid" and row.p_value is None and row.q_value is None
+    assert row.error_class is None and "byte for byte" in row.reasons[0]
+    assert "agrees with" in row.reasons[1] and "mean and std" in row.reasons[1]
+    assert row.agreement < row.agreement_least and summary.decisions["invalid"] == 1
+    assert rows["victim-1"].agreement > 0.8
+
+
+def with_preprocessing(reference: uapfast.Reference, mean: float, std: float) -> uapfast.Reference:
+    told = reference.settings | {"preprocessing": {"mean": [mean], "std": [std]}}
+    return dataclasses.replace(reference, settings=told, _cache={})
+
+
+def test_suspects_without_mean_and_std_are_asked_with_the_victims(world: World) -> None:
+    plain = world.suspect("honest-1")
+    named = dataclasses.replace(plain, name="named", mean=(0.1,), std=(0.9,))
+    reference = with_preprocessing(world.references["first"], 0.1, 0.9)
+    (row,) = uapfast.screen(reference, [plain], early=False)
+    (expected,) = uapfast.screen(reference, [named], early=False)
+    assert (row.z, row.p_value) == (expected.z, expected.p_value)
+    assert any("victim's mean 0.1 and std 0.9" in r for r in row.reasons)
+    assert not any("victim's mean" in r for r in expected.reasons)
+    other = with_preprocessing(world.references["second"], 0.2, 0.9)
+    with pytest.raises(InputError, match="given for every suspect.*none for honest-1"):
+        uapfast.screen([reference, other], [plain]).finish()
