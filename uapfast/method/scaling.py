@@ -72,8 +72,10 @@ def without_floor(p: Tensor) -> Tensor:
     if not p.numel():
         return p
     floor = float(p.min())
+    if floor * p.shape[-1] < LEAST_FLOOR:
+        return p
     common = float(torch.quantile(p[:FLOOR_ROWS].flatten().double(), FLOOR_SHARE))
-    if floor * p.shape[-1] < LEAST_FLOOR or common > FLOOR_WIDTH * floor:
+    if common > FLOOR_WIDTH * floor:
         return p
     left = (p - floor).clamp(min=0.0)
     return left / left.sum(-1, keepdim=True).clamp(min=LEAST_FLOOR)
