@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from uapfast.errors import InputError
+from uapfast.errors import InputError, ManifestError
 
 Norm = Literal["linf", "l2"]
 UapMethod = Literal["deepfool", "margin", "contrastive"]
@@ -43,6 +43,17 @@ def numbers(text: str) -> tuple[float, ...]:
     if not values or not all(math.isfinite(v) for v in values):
         raise ValueError(text)
     return values
+
+
+def manifest_numbers(text: str, where: str, column: str, line: str) -> tuple[float, ...] | None:
+    """A manifest's field of numbers, None where it is empty; ``ManifestError`` names its ``line``."""
+    if not text:
+        return None
+    try:
+        return numbers(text)
+    except ValueError:
+        rule = "finite numbers with blanks or commas between, one per channel"
+        raise ManifestError(where, column, rule, f"{text[:80]!r} ({line})") from None
 
 
 def _number(where: str, name: str, value: object, rule: str, ok: Callable[[float], bool]) -> None:

@@ -13,24 +13,12 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import uapfast
+from tests.api.mlp import train
 from uapfast.errors import InputError, ModelError
 from uapfast.models.model import Model
 
 CONFIG = uapfast.GenerateConfig(points=60, views=10, ray=(0.0,), uap_images=200, min_fooling=0.0)
 ORDER = (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)
-
-
-def train(x: Tensor, y: Tensor, seed: int, width: int = 48, steps: int = 150) -> nn.Module:
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    for _ in range(steps):
-        batch = torch.randint(len(x), (128,))
-        loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

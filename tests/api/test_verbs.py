@@ -18,6 +18,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import uapfast
+from tests.api.mlp import train
 from uapfast.errors import (
     DataError,
     FoolingRateError,
@@ -37,20 +38,6 @@ SMALL = uapfast.GenerateConfig(points=40, views=10, uap_images=200, eps=0.2, min
 def data() -> tuple[torch.Tensor, torch.Tensor]:
     digits = load_digits()
     return torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16, torch.tensor(digits.target)
-
-
-def train(x: torch.Tensor, y: torch.Tensor, seed: int, width: int = 48, steps: int = 150) -> nn.Module:
-    """A small MLP; ``y`` holds labels or probabilities."""
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    for _ in range(steps):
-        batch = torch.randint(len(x), (128,))
-        loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval()
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,6 @@ class Examination:
         self._order = checked_order(order, design.reference.classes)
         self._stage, self._probing, self._ended = 0, False, False
         self._features: list[NDArray[np.float32]] = []
-        self._labels: list[NDArray[np.int64]] = []
         self._hard: list[tuple[int, Tensor]] = []  # first view, one-hot rows
         self._stopper: Stopper | None = None
         self._stop: Stop | None = None
@@ -163,9 +162,7 @@ class Examination:
         hard = reduce_classes(only_labels(full), keep)
         reduced = hard if answers.kind == "labels" else reduce_classes(full, keep)
         self.views = part.stop
-        clean = hard[:, reference.clean]
         self._hard.append((part.start, hard))
-        self._labels.append(torch.where(clean.any(-1), clean.argmax(-1), -1).numpy())
         if self._nothing_said(answers):
             self._doubt = "the same answer to every query: it says nothing of whom it descends from"
             self._ended = True
@@ -200,7 +197,7 @@ class Examination:
     def _conclude(self) -> None:
         """After the last look: whether the answers are such as a model that was asked rightly gives."""
         assert self._stop is not None
-        reference, labels = self.design.reference, np.concatenate(self._labels)
+        reference, labels = self.design.reference, self._labels()
         consensus = reference.consensus
         self.agreement = consensus.agreement(labels)
         self._range = consensus.range_of(self.agreement, labels.size)
@@ -209,9 +206,9 @@ class Examination:
         if answered < LEAST_ANSWERED:
             self._odd = f"it answers {answered:.0%} of the queries only: too few to clear it"
             return
-        if self._range == "usual" and self._stop.outcome.decision == "independent":
-            self._odd = self._by_labels()
         if self._range == "usual":
+            if self._stop.outcome.decision == "independent":
+                self._odd = self._by_labels()
             return
         others = f"the least of them with {consensus.least:.0%}"
         if self._range == "weak":
@@ -226,6 +223,11 @@ class Examination:
             return
         self._probing = reference.probes is not None and self._order is None
         self._ended = not self._probing
+
+    def _labels(self) -> NDArray[np.int64]:
+        """Labels ``[k,n]`` of the clean queries so far, columns of the reduced classes; -1 for no answer."""
+        clean = torch.cat([hard[:, self.design.reference.clean] for _, hard in self._hard])
+        return torch.where(clean.any(-1), clean.argmax(-1), -1).numpy()
 
     def _by_labels(self) -> str | None:
         """What its labels alone say against it, if its scores acquit it; asked once all views are there.
@@ -249,7 +251,7 @@ class Examination:
 
     def _probed(self, answers: Answers) -> None:
         """Whether other names of the classes would explain the answers; learnt where nothing is scored."""
-        reference, labels = self.design.reference, np.concatenate(self._labels)
+        reference, labels = self.design.reference, self._labels()
         assert reference.probe_labels is not None
         self._ended = True
         given, wanted = answers.labels().numpy(), reference.probe_labels.numpy()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uapfast.config import numbers
+from uapfast.config import manifest_numbers
 from uapfast.errors import ManifestError, PoolError, SuspectError
 from uapfast.files import write_text
 from uapfast.models.checkpoint import load_model
@@ -114,22 +114,12 @@ def _entry(row: dict[str, str], number: int, path: Path) -> Entry:
     if candidate is not None and relation != "piracy":
         raise _bad("given for piracy models only", f"{candidate!r} for {relation} ({where})", "candidate")
     name = row.get("name") or Path(row["path"]).stem
-    mean, std = (_numbers(row.get(k) or "", where, k) for k in ("mean", "std"))
+    mean, std = (manifest_numbers(row.get(k) or "", "manifest", k, where) for k in ("mean", "std"))
     if (mean is None) != (std is None) or len(mean or ()) != len(std or ()):
         raise _bad("given together, one value a channel", f"{mean} and {std} ({where})", "mean and std")
     if min(std or (1.0,)) <= 0:
         raise _bad("above 0", f"{row['std']!r} ({where})", "std")
     return Entry(row["path"], row["arch"], name, relation, candidate, mean, std, row.get("parent") or None)
-
-
-def _numbers(text: str, where: str, column: str) -> tuple[float, ...] | None:
-    if not text:
-        return None
-    try:
-        return numbers(text)
-    except ValueError:
-        rule = "finite numbers with blanks or commas between, one per channel"
-        raise _bad(rule, f"{text[:80]!r} ({where})", column) from None
 
 
 def _check_entries(entries: Sequence[Entry]) -> None:

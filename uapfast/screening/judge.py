@@ -169,7 +169,7 @@ class _Asking:
         fresh = skeleton.is_new or not skeleton.in_place  # then it is built for this suspect
         skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)
         if fresh:
-            skeleton.try_out(panel.asked[0].images(0))
+            skeleton.try_out(panel.asked[0].reference.points)
         skeleton.holds = loaded.sha256
         self._spent = {"seconds_read": loaded.seconds, "seconds_load": time.perf_counter() - start}
         self._answers: list[Tensor] = []

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from uapfast.config import numbers
+from uapfast.config import manifest_numbers
 from uapfast.errors import InputError, ManifestError
 from uapfast.examination import preprocessing_note
 from uapfast.models.answers import OUTPUTS
@@ -215,7 +215,7 @@ def _line(
     output = row.get("output") or "auto"
     if output not in OUTPUTS:
         raise _bad("one of " + ", ".join(OUTPUTS), f"{output[:40]!r} ({where})", "output")
-    mean, std = (_numbers(row.get(k) or "", where, k) for k in ("mean", "std"))
+    mean, std = (manifest_numbers(row.get(k) or "", "screen", k, where) for k in ("mean", "std"))
     if mean is None and std is None:
         mean, std = defaults[1], defaults[2]
     return Suspect(
@@ -227,17 +227,6 @@ def _line(
         std,
         output,
     )
-
-
-def _numbers(text: str, where: str, column: str) -> tuple[float, ...] | None:
-    """``"0.5 0.4"`` or ``"0.5,0.4"`` (in quotes, since commas part the fields) as ``(0.5, 0.4)``."""
-    if not text:
-        return None
-    try:
-        return numbers(text)
-    except ValueError:
-        rule = "finite numbers with blanks or commas between, one per channel"
-        raise _bad(rule, f"{text[:80]!r} ({where})", column) from None
 
 
 @dataclass

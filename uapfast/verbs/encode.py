@@ -36,7 +36,7 @@ def as_suspect(
     assumed = own is not None and model.module is not None and model.preprocessing is None
     # a copy: what is found out by trying is not the caller's to keep
     model = model.with_preprocessing(**own) if own is not None and assumed else copy.copy(model)
-    model.try_out(reference.plan.images(0))
+    model.try_out(reference.points)
     notes = list(model.notes)
     return model, [*notes, preprocessing_note(**own)] if own is not None and assumed else notes
 
