@@ -343,7 +343,9 @@ def test_secrets_are_seen_by_the_server_alone(monkeypatch, tmp_path, caplog):
             with pytest.raises(EndpointError) as caught:
                 suspect.answers_to([images(200, seed=1)], 10)
             parts = (suspect, suspect.endpoint, suspect.source, suspect.notes, vars(suspect), caught.value)
-            print(*map(repr, parts), caught.getrepr(showlocals=True), file=shown)
+            print(*map(repr, parts), file=shown)
+    # with the server's thread gone: CPython 3.11 cannot parse sources in two threads at once (gh-106905)
+    print(caught.getrepr(showlocals=True), file=shown)
     assert "***" in str(caught.value)
     assert SECRET not in shown.getvalue() and SECRET not in caplog.text
     assert not any(SECRET in repr(vars(r)) for r in caplog.records)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from uapfast.errors import InputError, MissingDependency, OutputError
 from uapfast.models.answers import OUTPUTS, Answers
 from uapfast.models.labels import ClassNames
 from uapfast.suspects.base import BATCH, Suspect
+from uapfast.suspects.pixels import to_bytes
 
 Images = Literal["torch", "numpy", "pil"]
 FORMS = ("torch", "numpy", "pil")
@@ -103,7 +103,7 @@ class Function(Suspect):
             return images.clone()  # it may write into it
         if self._images == "numpy":
             return images.numpy().copy()
-        pixels = (images * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        pixels = to_bytes(images).permute(0, 2, 3, 1).numpy()
         if pixels.shape[-1] not in (1, 3):
             raise InputError(self.name, "images", "torch or numpy: pictures have 1 or 3 channels", "pil")
         squeeze = pixels.shape[-1] == 1

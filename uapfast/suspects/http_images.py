@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast.errors import EndpointError, MissingDependency
+from uapfast.suspects.pixels import resized, to_bytes
 
 FILES = ("png", "jpeg", "base64")  # an image file each; base64 is a PNG as text
 ENCODINGS = (*FILES, "raw", "array")
 LAYOUTS = ("nchw", "nhwc")
 DATATYPES = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "UINT8": np.uint8}
-GRID = 1e-3  # of a step of 1/255: nearer than this counts as on it
 JPEG_QUALITY = 95
 
 Payload = bytes | memoryview
@@ -81,9 +81,7 @@ class Sent:
     def encode(self, images: Tensor) -> list[Payload]:
         """Each of ``[n,C,H,W]``, float32 in 0..1, as an image file's bytes, or those of numbers."""
         if self.size is not None and tuple(images.shape[2:]) != self.size:
-            images = torch.nn.functional.interpolate(
-                images, size=self.size, mode="bilinear", antialias=True, align_corners=False
-            )
+            images = resized(images, self.size, "bilinear")
         if self.is_file:
             rows = to_bytes(images).permute(0, 2, 3, 1).numpy()
             return [_file(row, "JPEG" if self.encoding == "jpeg" else "PNG") for row in rows]
@@ -111,17 +109,6 @@ class Sent:
         return np.frombuffer(payload, dtype=DATATYPES[self.datatype])
 
 
-def to_bytes(images: Tensor) -> Tensor:
-    """0..1 as 0..255, uint8."""
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def on_grid(images: Tensor) -> bool:
-    """Whether 8 bits hold these images as they are."""
-    steps = images * 255
-    return bool(((steps - steps.round()).abs() <= GRID).all())
-
-
 def _file(pixels: NDArray[np.uint8], kind: str) -> bytes:
     try:
         from PIL import Image
@@ -143,4 +130,4 @@ def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
         raise EndpointError("http", name, "one of " + ", ".join(allowed), repr(value))
 
 
-__all__ = ["DATATYPES", "ENCODINGS", "FILES", "LAYOUTS", "Payload", "Sent", "on_grid", "to_bytes"]
+__all__ = ["DATATYPES", "ENCODINGS", "FILES", "LAYOUTS", "Payload", "Sent"]

@@ -18,7 +18,8 @@ from uapfast.errors import EndpointError, StorageError, SuspectError
 from uapfast.suspects.http_cache import Cache, key
 from uapfast.suspects.http_client import Client
 from uapfast.suspects.http_forms import Form
-from uapfast.suspects.http_images import Payload, on_grid
+from uapfast.suspects.http_images import Payload
+from uapfast.suspects.pixels import off_grid
 
 T = TypeVar("T")
 Images = NDArray[np.float32]
@@ -91,7 +92,7 @@ class Run:
 
     def _encoded(self, part: NDArray[np.int64]) -> tuple[list[bytes], list[Payload]]:
         images = as_tensor(self.images[part])
-        if self.form.images.bits8 and not on_grid(images):
+        if self.form.images.bits8 and off_grid(images):
             self.say("its images were rounded to 8 bits: it takes no others")
         payloads = self.form.images.encode(images)
         return [key(self.settings, p) for p in payloads], payloads

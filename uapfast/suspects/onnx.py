@@ -25,11 +25,11 @@ from uapfast.safeload.refusal import Refused, shown
 from uapfast.safeload.source import open_regular, read_at
 from uapfast.suspects.base import BATCH, Suspect
 from uapfast.suspects.onnx_input import (
-    Preparation,
+    InputSettings,
     check_fits,
     input_of,
+    input_settings,
     layout_of,
-    preparation,
     prepared,
     size_of,
 )
@@ -106,7 +106,7 @@ def open_onnx(
         MissingDependency: no onnxruntime.
         SandboxError: the process does not start.
     """
-    made = preparation(layout, size, order, scale, mean, std)
+    made = input_settings(layout, size, order, scale, mean, std)
     _settings(output, timeout, memory)
     place = os.fsdecode(path)
     name, limits = name or shown(Path(place).name, 200), limits or Limits()
@@ -138,7 +138,7 @@ class OnnxSuspect(Suspect):
         file: OnnxFile,
         feed: Port,
         answer: Port,
-        made: Preparation,
+        made: InputSettings,
         output: str,
         runtime: Runtime,
     ) -> None:
@@ -271,7 +271,7 @@ def _other(handle: int, size: int) -> Refused:
     return Refused("unsupported", "an ONNX file", "a weights file (it needs an architecture)")
 
 
-def _notes(file: OnnxFile, feed: Port, answer: Port, made: Preparation, tier: str) -> list[str]:
+def _notes(file: OnnxFile, feed: Port, answer: Port, made: InputSettings, tier: str) -> list[str]:
     """What a reader of the verdict has to know of how it is asked."""
     assert feed.shape is not None
     notes = []
@@ -298,7 +298,7 @@ def _notes(file: OnnxFile, feed: Port, answer: Port, made: Preparation, tier: st
     return notes
 
 
-def _statistics(made: Preparation) -> str:
+def _statistics(made: InputSettings) -> str:
     if made.mean is None or made.std is None:
         return ""
     mean, std = (", ".join(f"{v:g}" for v in values) for values in (made.mean, made.std))
@@ -333,4 +333,4 @@ def _parsed(text: str) -> list[str] | None:
     return [part.strip() for part in parts]
 
 
-__all__ = ["OnnxSuspect", "Preparation", "class_names", "is_onnx", "open_onnx"]
+__all__ = ["OnnxSuspect", "InputSettings", "class_names", "is_onnx", "open_onnx"]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from uapfast.errors import InputError
 from uapfast.safeload.onnxfile import OnnxFile, Port
 from uapfast.safeload.refusal import Refused
+from uapfast.suspects.pixels import resized
 
 TORCH_TYPES = {
     "float32": torch.float32,
@@ -24,7 +24,7 @@ MOST_BATCH, MOST_VALUES = 4096, 1 << 28  # of an input that fixes its sizes
 
 
 @dataclass(frozen=True)
-class Preparation:
+class InputSettings:
     """How images in 0..1 become the network's input.
 
     Attributes:
@@ -44,14 +44,14 @@ class Preparation:
     std: tuple[float, ...] | None = None
 
 
-def preparation(
+def input_settings(
     layout: str | None,
     size: tuple[int, int] | None,
     order: str,
     scale: float,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
-) -> Preparation:
+) -> InputSettings:
     """Settings as they count.
 
     Raises:
@@ -75,11 +75,11 @@ def preparation(
             raise InputError(where, what, "finite numbers, one a channel", list(given))
     if values[1] is not None and min(values[1]) <= 0:
         raise InputError(where, "std", "above 0", list(values[1]))
-    return Preparation(layout, None if size is None else (size[0], size[1]), order, float(scale), *values)
+    return InputSettings(layout, None if size is None else (size[0], size[1]), order, float(scale), *values)
 
 
-def prepared(images: Tensor, feed: Port, layout: str, made: Preparation, name: str) -> Tensor:
-    """Images ``[n,C,H,W]`` in 0..1 as the network takes them (see :class:`Preparation`).
+def prepared(images: Tensor, feed: Port, layout: str, made: InputSettings, name: str) -> Tensor:
+    """Images ``[n,C,H,W]`` in 0..1 as the network takes them (see :class:`InputSettings`).
 
     Raises:
         InputError: channels other than the network's, or ``mean`` and ``std`` of other channels.
@@ -94,7 +94,7 @@ def prepared(images: Tensor, feed: Port, layout: str, made: Preparation, name: s
     want = tuple(w or h for w, h in zip(size, images.shape[2:], strict=True))
     x = images.to(torch.float32)
     if want != tuple(images.shape[2:]):
-        x = functional.interpolate(x, want, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+        x = resized(x, (want[0], want[1]), "bilinear")
     if made.order == "bgr":
         x = x.flip(1)
     dtype = TORCH_TYPES[feed.dtype]
@@ -158,7 +158,7 @@ def input_of(file: OnnxFile) -> Port:
     return feed
 
 
-def check_fits(feed: Port, made: Preparation) -> None:
+def check_fits(feed: Port, made: InputSettings) -> None:
     """Settings against the input.
 
     Raises:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from uapfast.errors import InputError, ModelError
+from uapfast.suspects.pixels import resized
 
 CHANNELS = (1, 64)
 MOST_SIZE = 1024  # pixels of an edge; the largest that image classifiers are published with are below 900
@@ -98,13 +99,4 @@ class Prepared(nn.Module):
         return logits
 
 
-def resized(x: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """Images in 0..1 of another size, antialiased as Pillow does it: rows first, each pass kept in 0..1."""
-    if mode == "nearest":
-        return nn.functional.interpolate(x, size, mode="nearest-exact")
-    for step in ((x.shape[2], size[1]), size):
-        x = nn.functional.interpolate(x, step, mode=mode, antialias=True, align_corners=False).clamp(0, 1)
-    return x
-
-
-__all__ = ["CHANNELS", "MOST_SIZE", "Preparation", "Prepared", "resized"]
+__all__ = ["CHANNELS", "MOST_SIZE", "Preparation", "Prepared"]

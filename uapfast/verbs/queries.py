@@ -22,10 +22,10 @@ from torch import Tensor
 from uapfast.errors import MissingDependency
 from uapfast.files import atomic_folder
 from uapfast.reference import Reference, as_reference
+from uapfast.suspects.pixels import off_grid, to_bytes
 from uapfast.suspects.recorded import content
 
 FORMAT = 1
-GRID = 1e-3  # of 1/255: what rounding in float32 leaves of a value on the grid
 ID_BITS = 53  # whole numbers that every reader of CSV and JSON keeps
 CHUNK = 256  # images hashed at a time
 PICTURES = {1: "grayscale", 3: "RGB"}
@@ -79,8 +79,7 @@ def numbered(reference: Reference) -> Numbered:
     ids: list[int] = []
     worst = 0.0
     for images in _images(reference):
-        scaled = images * 255.0
-        worst = max(worst, float((scaled - scaled.round()).abs().max()))
+        worst = max(worst, off_grid(images))
         for image in images:
             found = known.get(content(image))
             if found is None:
@@ -89,7 +88,7 @@ def numbered(reference: Reference) -> Numbered:
     plan = reference.plan
     asked = np.array(ids[: plan.queries], np.int64).reshape(plan.views, plan.blocks, plan.per_view)
     probes = np.array(ids[plan.queries :], np.int64)
-    return Numbered(asked, probes, known, worst / 255.0 if worst > GRID else 0.0)
+    return Numbered(asked, probes, known, worst / 255.0)
 
 
 def _images(reference: Reference) -> Iterator[Tensor]:
@@ -190,7 +189,7 @@ def _fill(x: Any, ids: NDArray[np.int64], made: Numbered, reference: Reference, 
     order = np.concatenate([made.ids.ravel(), made.probe_ids])
     done = 0
     for images in _images(reference):
-        pixels = images.numpy() if x.dtype == np.float32 else (images * 255.0).round().numpy()
+        pixels = images.numpy() if x.dtype == np.float32 else to_bytes(images).numpy()
         rows = np.searchsorted(ids, order[done : done + len(images)])
         x[rows] = pixels.astype(x.dtype)
         done += len(images)
