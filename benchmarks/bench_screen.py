@@ -35,7 +35,8 @@ from benchmarks.screen_world import TASKS, World, make_world, populate
 from uapfast._version import versions
 from uapfast.files import write_text
 from uapfast.models.registry import resolve_arch
-from uapfast.screening.plan import Suspect, from_folder
+from uapfast.screening.collection import from_folder
+from uapfast.screening.entry import Defaults, Entry
 from uapfast.screening.reader import Slot, read_checkpoint
 from uapfast.screening.skeletons import Skeletons
 
@@ -60,7 +61,7 @@ def overhead(world: World, folder: Path, count: int) -> dict[str, Any]:
     skeletons, slot = Skeletons(), Slot()
 
     def ours(path: Path) -> None:
-        suspect = Suspect(str(path), arch)
+        suspect = Entry(str(path), arch)
         found = read_checkpoint(suspect, slot, skeletons.shapes)
         with skeletons.borrow(suspect) as skeleton:
             skeleton.load(found.tensors, path, found.fits, found.flat)
@@ -106,7 +107,9 @@ def throughput(world: World, folder: Path, network: str) -> dict[str, Any]:
         return found
 
     def ours(early: bool) -> tuple[dict[str, str], float]:
-        with uapfast.screen(reference, from_folder(folder, arch), early=early, alpha=ALPHA) as screening:
+        with uapfast.screen(
+            reference, from_folder(folder, Defaults((arch,))), early=early, alpha=ALPHA
+        ) as screening:
             found = {Path(row.name).stem: row.decision for row in screening}
             assert screening.summary is not None
             return found, screening.summary.queries_used / screening.summary.queries_full

@@ -31,7 +31,8 @@ import uapfast
 from benchmarks import networks
 from benchmarks.pipelines import Report, Row, arguments, timed
 from uapfast.models.registry import resolve_arch
-from uapfast.screening.plan import from_folder
+from uapfast.screening.collection import from_folder
+from uapfast.screening.entry import Defaults
 
 HERE = Path(__file__).with_name("networks.py")
 ALPHA = 1e-3
@@ -107,7 +108,7 @@ def screened(
     case: Case, folder: Path, reference: uapfast.Reference, device: str, **how: Any
 ) -> tuple[dict[str, str], Row]:
     """Decisions by file; the rate after the first quarter, and mean milliseconds of what rows tell."""
-    suspects = from_folder(folder / "st", case.arch)
+    suspects = from_folder(folder / "st", Defaults((case.arch,)))
     stamps: list[float] = []
 
     def seen(done: int, total: int, what: str) -> None:

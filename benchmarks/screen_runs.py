@@ -20,7 +20,8 @@ import torch
 
 import uapfast
 from benchmarks.screen_world import TASKS, World, populate
-from uapfast.screening.plan import from_folder
+from uapfast.screening.collection import from_folder
+from uapfast.screening.entry import Defaults
 from uapfast.screening.rows import SECONDS
 
 FEW = 100
@@ -30,7 +31,7 @@ def screen_all(given: argparse.Namespace, folder: Path, out: Path, progress: Cal
     """Ask every checkpoint one view, the least there is: memory and bookkeeping are the subject."""
     task = TASKS[given.task]
     reference = given.folder / given.task / "victim.uapref"
-    suspects = from_folder(folder, task.arch("resnet"))
+    suspects = from_folder(folder, Defaults((task.arch("resnet"),)))
     uapfast.screen(reference, suspects, out=out, queries=2 * task.points, progress=progress).finish()
 
 

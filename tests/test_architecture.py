@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "pool": BELOW_POOL,
     "reference_file": LEAVES | {"method"},
     "reference": BELOW_REFERENCE | {"reference_file"},
-    "examination": BELOW_EXAMINATION,
+    "examination": BELOW_EXAMINATION | {"suspects"},
     "suspects": BELOW_SUSPECTS,
     "verbs": BELOW_VERBS,
     "screening": BELOW_VERBS,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from uapfast.models.model import Model
     from uapfast.pool.pool import Pool, load_pool
     from uapfast.reference import Reference, load
-    from uapfast.screening.plan import Suspect
+    from uapfast.screening.entry import Entry
     from uapfast.screening.run import screen
     from uapfast.verbs.encode import encode
     from uapfast.verbs.generate import generate
@@ -37,7 +37,7 @@ _LAZY = {
     "Reference": "uapfast.reference",
     "load": "uapfast.reference",
     "screen": "uapfast.screening.run",
-    "Suspect": "uapfast.screening.plan",
+    "Entry": "uapfast.screening.entry",
     "verify": "uapfast.verbs.verify",
 }
 
@@ -46,7 +46,7 @@ __all__ = [
     "Model",
     "Pool",
     "Reference",
-    "Suspect",
+    "Entry",
     "UapfastError",
     "UniversalPerturbation",
     "Verdict",

@@ -13,7 +13,7 @@ from torch import nn
 import uapfast
 from uapfast.models.checkpoint import load_model, save_weights
 from uapfast.models.registry import resolve_arch
-from uapfast.screening.plan import Suspect
+from uapfast.screening.entry import Entry
 
 MLP, CNN, RESIDUAL = (f"uapfast:{n}-small?size=8" for n in ("mlp", "cnn", "resnet"))
 CONFIG = uapfast.GenerateConfig(points=30, views=20, uap_images=200, eps=0.2, min_fooling=0.0, seed=0)
@@ -25,9 +25,9 @@ class World:
 
     folder: Path
     references: dict[str, uapfast.Reference]
-    suspects: tuple[Suspect, ...]
+    suspects: tuple[Entry, ...]
 
-    def suspect(self, name: str) -> Suspect:
+    def suspect(self, name: str) -> Entry:
         return next(s for s in self.suspects if s.name == name)
 
     def verify(self, reference: str, name: str, alpha: float = 1e-3) -> uapfast.Verdict:
@@ -81,11 +81,11 @@ def make_world(folder: Path) -> World:
     half = load_model(CNN, suspects[4].path).module
     assert half is not None
     suspects.append(_save(folder, "half", CNN, half.half()))
-    shifted = Suspect(suspects[5].path, RESIDUAL, "shifted", mean=(0.3,), std=(0.7,))
+    shifted = Entry(suspects[5].path, RESIDUAL, "shifted", mean=(0.3,), std=(0.7,))
     return World(folder, references, (*suspects, shifted))
 
 
-def _save(folder: Path, name: str, arch: str, module: nn.Module) -> Suspect:
+def _save(folder: Path, name: str, arch: str, module: nn.Module) -> Entry:
     path = folder / f"{name}.safetensors"
     save_weights(module, path)
-    return Suspect(str(path), arch, name)
+    return Entry(str(path), arch, name)

@@ -10,7 +10,7 @@ import uapfast
 from tests.api.screen_world import MLP, World
 from uapfast.errors import InputError, SuspectError
 from uapfast.models.checkpoint import load_model, save_weights
-from uapfast.screening.plan import Suspect
+from uapfast.screening.entry import Entry
 
 
 def network(world: World, name: str) -> nn.Module:
@@ -138,7 +138,7 @@ def rows(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tu
     reference = world.references["first"]
     for name in ("plain", "of_the_batch", "closed", "odd"):
         arch = f"{folder / 'net.py'}:{name}"
-        suspects = [Suspect(str(weights), arch, "s")]
+        suspects = [Entry(str(weights), arch, "s")]
         with uapfast.screen({"r": reference}, suspects, early=False, workers=1) as screening:
             (row,) = list(screening)
         try:

@@ -31,7 +31,7 @@ from uapfast.models.model import tensors_sha256
 from uapfast.screening import judge as judge_module
 from uapfast.screening import pipeline
 from uapfast.screening.engines import ENGINES
-from uapfast.screening.plan import Suspect
+from uapfast.screening.entry import Entry
 from uapfast.screening.reader import Slot, read_checkpoint
 from uapfast.screening.rows import SECONDS, VERDICT_FIELDS
 from uapfast.screening.skeletons import Skeleton, Skeletons, batch_size, batches
@@ -130,14 +130,14 @@ def test_labels_only_and_the_papers_encoder_go_as_verify_goes(world, tmp_path):
 # -- in place ------------------------------------------------------------------------------------------
 
 
-def loaded(suspect: Suspect, skeletons: Skeletons):
+def loaded(suspect: Entry, skeletons: Skeletons):
     return read_checkpoint(suspect, Slot(), skeletons.shapes)
 
 
 @pytest.mark.parametrize("arch", [MLP, CNN, RESIDUAL])
 def test_zero_weights_give_zero_logits(arch, tmp_path):
     """The canary: were the copy not in the memory that answers, the old weights would answer."""
-    skeleton = Skeleton(Suspect("x", arch))
+    skeleton = Skeleton(Entry("x", arch))
     assert skeleton.in_place
     x = torch.rand(5, 1, 8, 8)
     state = {k: v.clone() for k, v in skeleton.module.state_dict().items()}
@@ -151,7 +151,7 @@ def test_zero_weights_give_zero_logits(arch, tmp_path):
 
 
 def test_huge_but_finite_weights_pass_and_every_infinity_is_seen():
-    skeleton = Skeleton(Suspect("x", MLP))
+    skeleton = Skeleton(Entry("x", MLP))
     state = {k: torch.full_like(v, 3e38) for k, v in skeleton.module.state_dict().items()}
     skeleton.load(state, "x")
     for value in (float("inf"), float("-inf"), float("nan")):
@@ -253,7 +253,7 @@ def test_a_network_that_keeps_state_leaks_none_of_it(tmp_path):
     save_file(Stateful().state_dict(), path)
     (tmp_path / "net.py").write_text(f"from {__name__} import Stateful\n")
     sys.modules.setdefault(__name__, sys.modules[Stateful.__module__])
-    skeleton = Skeleton(Suspect(str(path), f"{tmp_path / 'net.py'}:Stateful"))
+    skeleton = Skeleton(Entry(str(path), f"{tmp_path / 'net.py'}:Stateful"))
     x, answers = torch.rand(5, 1, 8, 8), []
     for _ in range(3):
         skeleton.load(load_file(path), path)
@@ -281,9 +281,9 @@ def test_identical_tensors_are_asked_once(world, tmp_path, monkeypatch):
     asked = []
     real = judge_module.judge
 
-    def counted(panel, skeletons, suspect, found):
-        asked.append(suspect.name)
-        return real(panel, skeletons, suspect, found)
+    def counted(panel, skeletons, found):
+        asked.append(found.entry.name)
+        return real(panel, skeletons, found)
 
     monkeypatch.setattr(pipeline, "judge", counted)
     source = world.suspect("honest-0")
@@ -292,9 +292,9 @@ def test_identical_tensors_are_asked_once(world, tmp_path, monkeypatch):
         path = tmp_path / f"{i:02d}.safetensors"
         # another file: metadata and order differ, tensors do not
         save_file(dict(reversed(load_file(source.path).items())), path, metadata={"n": str(i)})
-        copies.append(Suspect(str(path), MLP))
+        copies.append(Entry(str(path), MLP))
     shutil.copy(world.suspect("honest-1").path, tmp_path / "other.safetensors")
-    other = Suspect(str(tmp_path / "other.safetensors"), CNN)
+    other = Entry(str(tmp_path / "other.safetensors"), CNN)
     out = tmp_path / "t.parquet"
     uapfast.screen(world.references, [*copies, other], out=out, workers=2).finish()
     assert len(asked) == 2 and sorted(asked)[1] == "other.safetensors"
@@ -309,7 +309,7 @@ def test_what_torch_saved_is_read_too_and_recognised_as_the_same(world, tmp_path
     state = load_file(world.suspect("honest-5").path)
     torch.save(state, tmp_path / "zip.pt")
     torch.save(state, tmp_path / "legacy.bin", _use_new_zipfile_serialization=False)
-    some = [Suspect(str(tmp_path / n), RESIDUAL) for n in ("zip.pt", "legacy.bin")]
+    some = [Entry(str(tmp_path / n), RESIDUAL) for n in ("zip.pt", "legacy.bin")]
     with uapfast.screen(world.references["first"], some, early=False, workers=1) as screening:
         a, b = screening
     verdict = world.verify("first", "honest-5")
@@ -326,7 +326,7 @@ def test_a_rerun_asks_nothing_and_a_longer_list_only_what_is_new(world, tmp_path
     monkeypatch.setattr(
         pipeline,
         "judge",
-        lambda p, s, suspect, found: asked.append(suspect.name) or real(p, s, suspect, found),
+        lambda p, s, found: asked.append(found.entry.name) or real(p, s, found),
     )
     uapfast.screen(world.references, world.suspects[:5], out=out).finish()
     assert not asked and table(out) == before
@@ -363,7 +363,7 @@ def test_references_under_other_names_keep_their_rows(world, tmp_path):
 # -- one bad suspect is one row ----------------------------------------------------------------------
 
 
-def bad_suspects(world: World, folder: Path) -> list[Suspect]:
+def bad_suspects(world: World, folder: Path) -> list[Entry]:
     good = load_file(world.suspect("honest-0").path)
     nan = {k: v.clone() for k, v in good.items()}
     nan["1.weight"][3, 4] = float("nan")
@@ -384,15 +384,15 @@ def bad_suspects(world: World, folder: Path) -> list[Suspect]:
 
     os.mkfifo(folder / "pipe.safetensors")
     names = [*files, "cut", "empty", "noise", "folder", "loop", "pipe", "absent"]
-    found = [Suspect(str(folder / f"{n}.safetensors"), MLP, n) for n in names]
+    found = [Entry(str(folder / f"{n}.safetensors"), MLP, n) for n in names]
     path = world.suspect("honest-0").path
     return [
         *found,
-        Suspect(path, "uapfast:none-such", "arch"),
-        Suspect(path, "uapfast:mlp-small?size=8&classes=7", "classes"),
-        Suspect(path, f"{folder / 'exits.py'}:net", "exits"),
-        Suspect(path, f"{folder / 'fails.py'}:net", "fails"),
-        Suspect("nul\0byte", MLP, "nul"),
+        Entry(path, "uapfast:none-such", "arch"),
+        Entry(path, "uapfast:mlp-small?size=8&classes=7", "classes"),
+        Entry(path, f"{folder / 'exits.py'}:net", "exits"),
+        Entry(path, f"{folder / 'fails.py'}:net", "fails"),
+        Entry("nul\0byte", MLP, "nul"),
     ]
 
 
@@ -434,7 +434,7 @@ def test_a_file_that_claims_too_much_is_refused_before_it_is_read(world, tmp_pat
         stream.truncate(8 + len(header) + (1 << 30))
     slot = Slot()
     with pytest.raises(ModelError, match="those of the architecture"):
-        read_checkpoint(Suspect(str(path), MLP), slot, Skeletons().shapes)
+        read_checkpoint(Entry(str(path), MLP), slot, Skeletons().shapes)
     assert slot.size == 0
 
 
@@ -532,7 +532,7 @@ def test_all_weights_in_one_copy_are_those_of_one_by_one(tmp_path, kind):
         state = {k: v.to(dtype) if v.dtype == torch.float32 else v for k, v in state.items()}
         path = tmp_path / f"{seed}.safetensors"
         save_file(state, path)
-        suspect = Suspect(str(path), arch)
+        suspect = Entry(str(path), arch)
         found = read_checkpoint(suspect, slot, skeletons.shapes)
         assert (found.flat is None) == (dtype == torch.float16)
         module = kind()
@@ -550,5 +550,5 @@ def test_what_lay_between_weights_before_is_no_nan_of_the_next(world, tmp_path):
     nan = {k: v * torch.nan if v.is_floating_point() else v for k, v in state.items()}
     save_file(nan, tmp_path / "nan.safetensors")
     for path, arch in ((tmp_path / "nan.safetensors", RESIDUAL), (Path(world.suspects[0].path), MLP)):
-        found = read_checkpoint(Suspect(str(path), arch), slot, skeletons.shapes)
+        found = read_checkpoint(Entry(str(path), arch), slot, skeletons.shapes)
     assert found.flat is not None and bool(torch.isfinite(found.flat).all())

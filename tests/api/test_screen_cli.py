@@ -86,7 +86,10 @@ def test_what_is_wrong_is_said_in_one_line(world, tmp_path, capfd, monkeypatch):
     for arguments, told in (
         ((first, *out), "--manifest and --dir must be one of them, got neither"),
         ((first, "--manifest", some, "--dir", folder, *out), "one of them"),
-        ((first, "--dir", folder, *out), "--arch must be given"),
+        ((first, "--dir", folder, *out), "--dir must be a folder with models"),
+        ((first, "--dir", some, *out), "existing folder"),
+        ((first, "--manifest", folder, *out), "a CSV file"),
+        ((first, "--manifest", some, "--arch-dir", folder, *out), "1 to 500 factories"),
         ((first, "--manifest", str(tmp_path / "none"), *out), "none"),
         ((first, "--manifest", some, "--out", str(tmp_path / "no" / "t.parquet")), "existing"),
         ((some, "--manifest", some, *out), "reference must be"),

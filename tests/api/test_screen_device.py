@@ -14,11 +14,11 @@ from tests.api.test_screen import bare, table
 from tests.lazy import LazyDevice
 from uapfast.errors import InputError
 from uapfast.screening import pipeline
+from uapfast.screening.entry import Entry
 from uapfast.screening.lanes import Lanes
-from uapfast.screening.plan import Suspect
 
 
-def population(world, folder: Path) -> list[Suspect]:
+def population(world, folder: Path) -> list[Entry]:
     """The world's suspects, a copy of one, a broken one, one of another architecture."""
     first = world.suspect("victim-1")
     copied, broken, odd = (folder / f"{n}.safetensors" for n in ("copied", "broken", "odd"))
@@ -27,7 +27,7 @@ def population(world, folder: Path) -> list[Suspect]:
     weights["3.bias"][2] = torch.nan
     save_file(weights, broken)
     save_file({"x": torch.zeros(3)}, odd)
-    more = [Suspect(str(p), MLP, p.stem) for p in (copied, broken, odd)]
+    more = [Entry(str(p), MLP, p.stem) for p in (copied, broken, odd)]
     return [*world.suspects, *more]
 
 

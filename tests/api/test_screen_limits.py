@@ -21,8 +21,8 @@ from uapfast.errors import InputError, TimeLimitError
 from uapfast.models.fitting import wanted
 from uapfast.screening import pipeline, run
 from uapfast.screening.engines import holds, late
+from uapfast.screening.entry import Entry
 from uapfast.screening.panel import Panel, Settings
-from uapfast.screening.plan import Suspect
 from uapfast.screening.reader import Shapes, Slot, read_checkpoint
 from uapfast.screening.skeletons import Skeletons
 from uapfast.screening.watch import Room, Watch
@@ -82,11 +82,11 @@ def weights(world: World, path: Path, bias: float) -> str:
     return str(path)
 
 
-def mixed(world: World, folder: Path, count: int, slow: int, factory: str = "answers") -> list[Suspect]:
+def mixed(world: World, folder: Path, count: int, slow: int, factory: str = "answers") -> list[Entry]:
     """``count`` suspects of one architecture, of which ``slow`` do not end, and honest ones of another."""
     arch = f"{folder / 'nets.py'}:{factory}"
     made = [
-        Suspect(weights(world, folder / f"{i}.safetensors", 8.0 + i if i < slow else -0.01 * i), arch)
+        Entry(weights(world, folder / f"{i}.safetensors", 8.0 + i if i < slow else -0.01 * i), arch)
         for i in range(count)
     ]
     honest = [world.suspect(f"honest-{i}") for i in range(6)]
@@ -99,7 +99,7 @@ def test_one_that_never_answers_is_a_row_and_the_others_are_asked(world, nets, w
     start = time.monotonic()
     with uapfast.screen(world.references, some, workers=workers, timeout=LIMIT) as screening:
         rows = list(screening)
-    assert time.monotonic() - start < 30 and len(rows) == 2 * len({s.key for s in some})
+    assert time.monotonic() - start < 30 and len(rows) == 2 * len({s.identity for s in some})
     for row in rows:
         if row.name in ("0.safetensors", "1.safetensors"):
             assert row.decision == "invalid" and row.error_class == "TimeLimitError"
@@ -112,7 +112,7 @@ def test_one_that_never_answers_is_a_row_and_the_others_are_asked(world, nets, w
 
 
 def test_a_loop_that_holds_the_interpreter_is_given_up_too(world, nets):
-    some = [Suspect(weights(world, nets / "w.safetensors", 0.0), f"{nets / 'nets.py'}:spins")]
+    some = [Entry(weights(world, nets / "w.safetensors", 0.0), f"{nets / 'nets.py'}:spins")]
     limit = 5 * LIMIT  # every call of the others waits for the loop's turn to end
     with uapfast.screen(world.references["first"], [*some, *world.suspects[:3]], timeout=limit) as screening:
         found = {row.name: row.error_class for row in screening}
@@ -121,7 +121,7 @@ def test_a_loop_that_holds_the_interpreter_is_given_up_too(world, nets):
 
 def test_a_network_that_is_never_built_costs_one_thread_and_holds_up_nobody(world, nets):
     arch = f"{nets / 'nets.py'}:built"
-    endless = [Suspect(weights(world, nets / f"{i}.safetensors", float(i)), arch) for i in range(5)]
+    endless = [Entry(weights(world, nets / f"{i}.safetensors", float(i)), arch) for i in range(5)]
     some = [world.suspects[0], *endless, *world.suspects[1:8]]  # those need networks of other architectures
     start = time.monotonic()
     with uapfast.screen(world.references["first"], some, workers=2, timeout=LIMIT) as screening:
@@ -139,7 +139,7 @@ def test_the_same_tensors_are_not_waited_for_twice(world, nets):
     path = weights(world, nets / "a.safetensors", 8.0)
     copies = []
     for i in range(12):
-        copies.append(Suspect(str(nets / f"copy-{i}.safetensors"), arch))
+        copies.append(Entry(str(nets / f"copy-{i}.safetensors"), arch))
         (nets / f"copy-{i}.safetensors").write_bytes(Path(path).read_bytes())
     with uapfast.screen(world.references["first"], copies, workers=2, timeout=LIMIT) as screening:
         rows = list(screening)
@@ -213,7 +213,7 @@ def test_the_command_ends_although_a_thread_does_not(world, nets, factory):
 
 def test_a_network_that_is_too_large_is_refused_before_it_is_built(world):
     path = world.suspects[0].path
-    huge = Suspect(path, "uapfast:mlp-small?size=4096&channels=4096", "huge")  # 32 TiB
+    huge = Entry(path, "uapfast:mlp-small?size=4096&channels=4096", "huge")  # 32 TiB
     with uapfast.screen(world.references["first"], [huge, world.suspects[0]]) as screening:
         found = {row.name: row for row in screening}
     assert found["huge"].error_class == "ModelError" and found["victim-1"].error_class is None
@@ -225,7 +225,7 @@ def test_a_file_of_ones_own_is_measured_once_it_is_built(world, tmp_path, monkey
 
     monkeypatch.setattr(inplace, "MOST_BYTES", 1000)
     (tmp_path / "net.py").write_text("from uapfast.models.nets import mlp_small\nnet = mlp_small\n")
-    suspect = Suspect(world.suspects[0].path, f"{tmp_path / 'net.py'}:net")
+    suspect = Entry(world.suspects[0].path, f"{tmp_path / 'net.py'}:net")
     with uapfast.screen(world.references["first"], [suspect]) as screening:
         (row,) = screening
     assert row.error_class == "ModelError" and "at most 1000 bytes" in str(row.error_message)
@@ -252,7 +252,7 @@ def test_large_weights_wait_for_room_and_give_it_back(tmp_path):
     net.w = torch.nn.Parameter(torch.zeros(1000))
     shapes = Shapes(wanted(net))
     for _ in range(2):
-        read_checkpoint(Suspect(str(tmp_path / "w.safetensors"), MLP), slot, lambda _: shapes)
+        read_checkpoint(Entry(str(tmp_path / "w.safetensors"), MLP), slot, lambda _: shapes)
         assert slot.size >= 4000
         slot.leave()
         assert slot.size == 0  # more than its share, 2000 bytes

@@ -19,8 +19,8 @@ from tests.api.screen_world import MLP, World
 from tests.api.test_screen import bad_suspects, bare, table
 from uapfast.errors import ClusterError, InputError, MissingDependency
 from uapfast.screening import engines, ray_engine
+from uapfast.screening.entry import Entry
 from uapfast.screening.errands import Hello
-from uapfast.screening.plan import Suspect
 from uapfast.screening.shift import Patience, Shift
 
 pytestmark = [pytest.mark.needs("ray"), pytest.mark.slow]
@@ -90,7 +90,7 @@ def test_a_cluster_of_its_own_gives_the_table_of_local_and_is_gone_afterwards(wo
     copies = []
     for i in range(4):
         shutil.copy(world.suspect("honest-0").path, tmp_path / f"copy-{i}.safetensors")
-        copies.append(Suspect(str(tmp_path / f"copy-{i}.safetensors"), MLP))
+        copies.append(Entry(str(tmp_path / f"copy-{i}.safetensors"), MLP))
     (tmp_path / "exits.py").write_text("def net():\n    raise SystemExit(0)\n")
     (tmp_path / "fails.py").write_text("def net():\n    raise RuntimeError('no')\n")
     suspects = [*world.suspects, *copies, *bad_suspects(world, tmp_path)]
@@ -139,7 +139,7 @@ def test_who_kills_or_never_ends_is_one_row_with_an_error(world, tmp_path, clust
     paths = variants(world, tmp_path, 8)
     kinds = {1: "killer", 5: "endless"}
     suspects = [
-        Suspect(str(path), f"{tmp_path / 'net.py'}:{kinds.get(number, 'slow')}", f"{number}")
+        Entry(str(path), f"{tmp_path / 'net.py'}:{kinds.get(number, 'slow')}", f"{number}")
         for number, path in enumerate(paths)
     ]
     seen = hellos(monkeypatch)

@@ -17,11 +17,11 @@ from tests.api.screen_world import CNN, MLP, World
 from uapfast.errors import ClusterError, InputError
 from uapfast.screening import ray_engine, remote
 from uapfast.screening.dispatch import Board
+from uapfast.screening.entry import Entry
 from uapfast.screening.errands import BACKLOG, SLOTS, Errand, News, Orders
 from uapfast.screening.judge import failed_rows
 from uapfast.screening.panel import Panel, Settings
 from uapfast.screening.pipeline import run as run_local
-from uapfast.screening.plan import Suspect
 from uapfast.screening.ray_engine import Share
 from uapfast.screening.remote import Packed, Worker, pack, unpack
 from uapfast.screening.rows import SECONDS, Row
@@ -75,11 +75,11 @@ def bare(rows: list[Row]) -> list[dict]:
     return sorted(found, key=lambda r: (r["reference"], r["name"]))
 
 
-def variants(world: World, folder: Path, count: int) -> list[Suspect]:
+def variants(world: World, folder: Path, count: int) -> list[Entry]:
     state = load_file(world.suspect("honest-1").path)
     for i in range(count):
         save_file({k: v + 1e-3 * (i // 2) for k, v in state.items()}, folder / f"{i:03d}.safetensors")
-    return [Suspect(str(folder / f"{i:03d}.safetensors"), CNN) for i in range(count)]
+    return [Entry(str(folder / f"{i:03d}.safetensors"), CNN) for i in range(count)]
 
 
 def test_a_panel_arrives_as_it_was_sent(world):
@@ -131,7 +131,7 @@ def test_workers_in_threads_give_what_local_gives(world, tmp_path, make):
 def test_a_worker_holds_back_only_so_much(world, tmp_path, make):
     panel = Panel.of({"first": world.references["first"]}, Settings(0.01))
     worker = make(pack(panel))
-    bad = [Errand(i, Suspect(str(tmp_path / "none"), MLP, f"{i}"), "-") for i in range(100)]
+    bad = [Errand(i, Entry(str(tmp_path / "none"), MLP, f"{i}"), "-") for i in range(100)]
     worker.exchange(Orders(tuple(bad)))
     time.sleep(0.3)
     assert len(worker._told) <= BACKLOG
@@ -163,11 +163,11 @@ def test_a_node_without_the_files_is_the_clusters_fault(world, tmp_path, make):
     for home, stamp, error in (("elsewhere", "5:5:5", "ClusterError"), ("elsewhere", "-", "CorruptFileError"),
                                (socket.gethostname(), "5:5:5", "CorruptFileError")):  # fmt: skip
         worker = make(pack(panel), home)
-        errand = Errand(1, Suspect(str(tmp_path / "none.safetensors"), MLP), stamp)
+        errand = Errand(1, Entry(str(tmp_path / "none.safetensors"), MLP), stamp)
         (told,) = worker.exchange(Orders((errand,))).told
         assert told.rows is not None and told.rows[0].error_class == error
         assert told.again == (error == "ClusterError")
-    errand = Errand(2, Suspect(world.suspect("honest-0").path, f"{tmp_path / 'none.py'}:net"), "5:5:5")
+    errand = Errand(2, Entry(world.suspect("honest-0").path, f"{tmp_path / 'none.py'}:net"), "5:5:5")
     (told,) = make(pack(panel), "elsewhere").exchange(Orders((errand,))).told
     assert told.rows is not None and "none.py" in str(told.rows[0].error_message)
     assert told.rows[0].error_class == "ClusterError"
@@ -204,7 +204,7 @@ def test_what_is_under_way_is_told_with_its_time(world, tmp_path, make, monkeypa
     panel = Panel.of({"first": world.references["first"]}, Settings(0.01))
     worker = make(pack(panel))
     path = world.suspect("honest-0").path
-    reply = worker.exchange(Orders((Errand(7, Suspect(path, f"{tmp_path / 'net.py'}:net"), "x"),)))
+    reply = worker.exchange(Orders((Errand(7, Entry(path, f"{tmp_path / 'net.py'}:net"), "x"),)))
     ((number, seconds, building),) = reply.at
     assert number == 7 and 0.2 < seconds < 1.0 and building and not reply.told
     told = reply.told

@@ -17,9 +17,9 @@ from uapfast.models.registry import resolve_arch
 from uapfast.screening import judge as judge_module
 from uapfast.screening import proof, run, skeletons
 from uapfast.screening.dispatch import Board
+from uapfast.screening.entry import Entry
 from uapfast.screening.judge import failed_rows
 from uapfast.screening.panel import Panel, Settings
-from uapfast.screening.plan import Suspect
 from uapfast.screening.remote import pack
 from uapfast.screening.shift import Shift
 from uapfast.screening.traces import Picture, holds_more
@@ -371,7 +371,7 @@ def test_answers_agree_bit_for_bit_on_a_cpu_and_up_to_rounding_elsewhere():
 def test_workers_of_a_cluster_keep_to_the_same(world, nets, files, make, kind):  # noqa: F811
     arch = f"{nets}:{kind}"
     panel = Panel.of({"first": world.references["first"]}, Settings(1e-3, early=False))
-    some = [Suspect(str(files[n]), arch) for n in MIX]
+    some = [Entry(str(files[n]), arch) for n in MIX]
     board = Board(
         iter((s, s.stamp()) for s in some),
         lambda *_: None,

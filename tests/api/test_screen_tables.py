@@ -20,7 +20,7 @@ from uapfast.screening.rows import VERDICT_FIELDS
 QUICK = ("victim-1", "honest-0")
 
 
-def some(world: World, *names: str) -> list[uapfast.Suspect]:
+def some(world: World, *names: str) -> list[uapfast.Entry]:
     return [world.suspect(n) for n in names or QUICK]
 
 

@@ -26,9 +26,9 @@ from tests.unit.test_screen_device import (
 )
 from tests.unit.test_screen_device import population as weights
 from uapfast.screening.device import DeviceSkeleton
+from uapfast.screening.entry import Entry
 from uapfast.screening.lanes import Lanes
 from uapfast.screening.panel import Settings
-from uapfast.screening.plan import Suspect
 from uapfast.screening.skeletons import Skeleton
 from uapfast.streams.cuda import Cuda, CudaStream
 
@@ -51,7 +51,7 @@ def test_every_checkpoint_arrives_whole(tmp_path) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_answers_and_errors_are_those_of_a_plain_skeleton(precision) -> None:
-    suspect = Suspect("x", MLP)
+    suspect = Entry("x", MLP)
     want = ask_all(Skeleton(suspect, "cuda", precision), weights(), (100, 300, 700))
     got = ask_all(DeviceSkeleton(suspect, precision, Cuda("cuda")), weights(), (100, 300, 700))
     assert sum(isinstance(w, tuple) for w in want) == 5
@@ -60,11 +60,11 @@ def test_answers_and_errors_are_those_of_a_plain_skeleton(precision) -> None:
 
 def test_weights_change_under_one_graph_a_shape(caplog) -> None:
     with caplog.at_level(logging.WARNING):
-        skeleton = DeviceSkeleton(Suspect("x", RESIDUAL, mean=(0.5,), std=(0.2,)), "float32", Cuda("cuda"))
+        skeleton = DeviceSkeleton(Entry("x", RESIDUAL, mean=(0.5,), std=(0.2,)), "float32", Cuda("cuda"))
         suspects = [state(s, RESIDUAL) for s in range(5)]
         got = ask_all(skeleton, suspects, (64, 300))
     assert not caplog.text and all(f is not None and f.run.recorded for f in skeleton._forwards.values())
-    plain = Skeleton(Suspect("x", RESIDUAL, mean=(0.5,), std=(0.2,)), "cuda")
+    plain = Skeleton(Entry("x", RESIDUAL, mean=(0.5,), std=(0.2,)), "cuda")
     assert same(ask_all(plain, suspects, (64, 300)), got)
     zero = {k: torch.zeros_like(v) for k, v in suspects[0].items()}
     assert not bool(ask_all(skeleton, [zero], (64,))[0][0].any())  # the graph reads the weights, not a copy
@@ -73,7 +73,7 @@ def test_weights_change_under_one_graph_a_shape(caplog) -> None:
 @pytest.mark.parametrize("name", ["Counts", "Writes", "Lists", "Short", "Fails", "Hooked", "Alternates"])
 def test_networks_that_go_their_own_way(tmp_path, name) -> None:
     (tmp_path / "net.py").write_text(NETS)
-    suspect = Suspect("x", f"{tmp_path / 'net.py'}:{name}")
+    suspect = Entry("x", f"{tmp_path / 'net.py'}:{name}")
     plain = Skeleton(suspect, "cuda")
     suspects = []
     for seed in range(4):
@@ -88,7 +88,7 @@ def test_networks_that_go_their_own_way(tmp_path, name) -> None:
 def test_loading_does_not_wait_for_the_device(tmp_path) -> None:
     """Nor does giving out a forward: the host is back while the stream still sleeps."""
     made = Lanes(Settings(1e-3, device="cuda"))
-    slot, skeleton = made.slot(), made.skeleton(Suspect("x", MLP))
+    slot, skeleton = made.slot(), made.skeleton(Entry("x", MLP))
     assert isinstance(skeleton, DeviceSkeleton) and isinstance(skeleton.stream, CudaStream)
     shapes = skeleton.shapes
     ask_all(skeleton, [state(0), state(1)], (64,))
@@ -101,7 +101,7 @@ def test_loading_does_not_wait_for_the_device(tmp_path) -> None:
     forward.run()
     assert not skeleton.stream.raw.query(), "the call waited for the device"
     answers = skeleton.answer(iter(queries(64, 2)), 64, "x")
-    plain = Skeleton(Suspect("x", MLP), "cuda")
+    plain = Skeleton(Entry("x", MLP), "cuda")
     plain.load(state(2), "x")
     assert torch.equal(answers, plain.answer(iter(queries(64, 2)), 64, "x"))
 
@@ -128,7 +128,7 @@ def test_verdicts_are_those_of_the_cpu(world, tmp_path, early) -> None:
             assert other["p_value"] == pytest.approx(row["p_value"], abs=1e-3), key
 
 
-def many(world: World, folder: Path) -> list[Suspect]:
+def many(world: World, folder: Path) -> list[Entry]:
     """Every suspect again and again under other names, so that lanes, slots and graphs change hands."""
     from safetensors.torch import load_file, save_file
 
@@ -141,7 +141,7 @@ def many(world: World, folder: Path) -> list[Suspect]:
                 for k, v in load_file(suspect.path).items()
             }
             save_file(state, path)
-            out.append(Suspect(str(path), suspect.arch, path.stem, mean=suspect.mean, std=suspect.std))
+            out.append(Entry(str(path), suspect.arch, path.stem, mean=suspect.mean, std=suspect.std))
     return out
 
 

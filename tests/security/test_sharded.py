@@ -24,7 +24,7 @@ from uapfast.models.checkpoint import load_model, read_weights
 from uapfast.models.model import tensors_sha256
 from uapfast.models.registry import resolve_arch
 from uapfast.safeload import Limits, open_checkpoint
-from uapfast.screening.plan import Suspect
+from uapfast.screening.entry import Entry
 from uapfast.screening.reader import Slot, read_checkpoint
 from uapfast.screening.skeletons import Skeletons
 
@@ -64,7 +64,7 @@ def test_shards_are_one_model(tmp_path: Path, suffix: str) -> None:
     with open_checkpoint(path) as found:
         assert found.kind == "sharded" and found.sha256() == tensors_sha256(MODULE)
         assert set(found.tensors) == set(STATE)
-    skeletons, slot, suspect = Skeletons(), Slot(), Suspect(str(path), SPEC)
+    skeletons, slot, suspect = Skeletons(), Slot(), Entry(str(path), SPEC)
     loaded = read_checkpoint(suspect, slot, skeletons.shapes)
     assert loaded.sha256 == tensors_sha256(MODULE)
     assert all(torch.equal(loaded.tensors[k], v) for k, v in STATE.items())
@@ -189,9 +189,9 @@ def test_hostile_indexes(tmp_path: Path, case: str) -> None:
     told = str(caught.value)
     assert type(caught.value) is error and told.isprintable() and len(told) < 800
     assert len(os.listdir("/proc/self/fd")) == before
-    assert Suspect(str(path), SPEC).stamp() != ""
+    assert Entry(str(path), SPEC).stamp() != ""
     with pytest.raises(error, match=said):
-        read_checkpoint(Suspect(str(path), SPEC), Slot(), Skeletons().shapes)
+        read_checkpoint(Entry(str(path), SPEC), Slot(), Skeletons().shapes)
 
 
 def test_limits_are_for_all_shards_together(tmp_path: Path) -> None:

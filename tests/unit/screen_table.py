@@ -36,6 +36,7 @@ def make_rows(count: int, reference: str = "victim", **changed: Any) -> list[dic
                 "reference_sha256": f"{len(reference):02x}" * 32,
                 "name": f"run-{i // 100:03d}/checkpoint-{i:05d}",
                 "path": f"/data/suspects/run-{i // 100:03d}/checkpoint-{i:05d}.safetensors",
+                "kind": "weights",
                 "arch": ARCHES[i % 3],
                 "sha256": f"{i:064x}",
                 "decision": "piracy" if p < 1e-3 and z > 0 else "inconclusive" if p < 0.05 else "independent",

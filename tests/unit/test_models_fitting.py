@@ -16,7 +16,7 @@ from uapfast.errors import InputError, ModelError, SuspectError
 from uapfast.models.checkpoint import fill, load_model, read_weights, save_weights
 from uapfast.models.model import tensors_sha256
 from uapfast.models.registry import resolve_arch
-from uapfast.screening.plan import Suspect
+from uapfast.screening.entry import Entry
 from uapfast.screening.reader import Slot, read_checkpoint
 from uapfast.screening.skeletons import Skeletons
 
@@ -136,7 +136,7 @@ def test_forms_of_one_network_answer_alike(tmp_path: Path, form: str) -> None:
     skeletons, slot = Skeletons(), Slot()
     answers = []
     for file in ("other.safetensors", "w.safetensors", "other.safetensors", "w.safetensors"):
-        suspect = Suspect(str(tmp_path / file), SPEC)
+        suspect = Entry(str(tmp_path / file), SPEC)
         loaded = read_checkpoint(suspect, slot, skeletons.shapes)
         assert loaded.notes == (model.notes if file == "w.safetensors" else ())
         with skeletons.borrow(suspect) as skeleton:
@@ -217,7 +217,7 @@ def test_integers_are_no_weights(tmp_path: Path, dtype: torch.dtype) -> None:
     with pytest.raises(ModelError, match=rf"must be real numbers \(torch\.float32; .*got {dtype}"):
         fill(network(), state, "w")
     safetensors.torch.save_file(state, tmp_path / "w.safetensors")
-    suspect = Suspect(str(tmp_path / "w.safetensors"), SPEC)
+    suspect = Entry(str(tmp_path / "w.safetensors"), SPEC)
     with pytest.raises(ModelError, match="must be real numbers"):
         read_checkpoint(suspect, Slot(), Skeletons().shapes)
 
@@ -322,7 +322,7 @@ def test_quantised_weights_are_refused_by_name(tmp_path: Path, name: str, whose:
     with pytest.raises(ModelError, match=said):
         load_model(SPEC, path)
     with pytest.raises(ModelError, match=said):
-        read_checkpoint(Suspect(str(path), SPEC), Slot(), Skeletons().shapes)
+        read_checkpoint(Entry(str(path), SPEC), Slot(), Skeletons().shapes)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
@@ -339,7 +339,7 @@ def test_narrow_weights_are_widened(tmp_path: Path, dtype: torch.dtype) -> None:
     for file in ("w.safetensors", "w.pt"):
         model = load_model(SPEC, tmp_path / file)
         assert model.sha256 == tensors_sha256(right)
-        suspect = Suspect(str(tmp_path / file), SPEC)
+        suspect = Entry(str(tmp_path / file), SPEC)
         loaded = read_checkpoint(suspect, Slot(), skeletons.shapes)
         with skeletons.borrow(suspect) as skeleton:
             skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)

@@ -15,9 +15,9 @@ from tests.lazy import LazyDevice
 from uapfast.errors import ModelError, SuspectError
 from uapfast.models.registry import resolve_arch
 from uapfast.screening.device import FORWARDS, DeviceSkeleton
+from uapfast.screening.entry import Entry
 from uapfast.screening.lanes import Lanes, Plain, lanes_of
 from uapfast.screening.panel import Settings
-from uapfast.screening.plan import Suspect
 from uapfast.screening.reader import Slot, read_checkpoint
 from uapfast.screening.ring import Arriving, MirroredSlot
 from uapfast.screening.skeletons import Skeleton
@@ -35,10 +35,10 @@ def state(seed: int, arch: str = MLP, dtype: torch.dtype = torch.float32) -> dic
     }
 
 
-def saved(folder: Path, seed: int, arch: str = MLP, **given: Any) -> Suspect:
+def saved(folder: Path, seed: int, arch: str = MLP, **given: Any) -> Entry:
     path = folder / f"{seed}.safetensors"
     save_file(state(seed, arch, **given), path)
-    return Suspect(str(path), arch)
+    return Entry(str(path), arch)
 
 
 def queries(count: int, seed: int = 0) -> list[Tensor]:
@@ -57,7 +57,7 @@ def through_the_ring(folder: Path, device: Any, count: int = 8, slots: int = 2) 
     """Checkpoints of two layouts through few slots; each is used late, on a stream of its own."""
     made = lanes(device)
     ring, reader = [made.slot() for _ in range(slots)], device.stream()
-    shapes = {a: Skeleton(Suspect("x", a)).shapes for a in (MLP, RESIDUAL)}
+    shapes = {a: Skeleton(Entry("x", a)).shapes for a in (MLP, RESIDUAL)}
     found: list[dict[str, Tensor]] = []
     for i in range(count):
         suspect = saved(folder, i, (MLP, RESIDUAL)[i // 3 % 2])
@@ -104,7 +104,7 @@ def test_a_pinned_buffer_is_not_overwritten_before_it_has_left(tmp_path):
     device.eagerness = 0.0
     copies = device.stream()
     slot = MirroredSlot(device, copies)
-    shapes = Skeleton(Suspect("x", MLP)).shapes
+    shapes = Skeleton(Entry("x", MLP)).shapes
     loaded = slot.send(read_checkpoint(saved(tmp_path, 1), slot, lambda _: shapes))
     assert copies.done == 0
     slot.free()
@@ -116,7 +116,7 @@ def test_a_pinned_buffer_is_not_overwritten_before_it_has_left(tmp_path):
 def test_a_cpu_goes_the_plain_way():
     assert isinstance(lanes_of(Settings(1e-3)), Plain)
     made = lanes_of(Settings(1e-3, precision="bf16"))
-    assert type(made.slot()) is Slot and made.skeleton(Suspect("x", MLP)).precision == "bf16"
+    assert type(made.slot()) is Slot and made.skeleton(Entry("x", MLP)).precision == "bf16"
     assert made.readers == 1
 
 
@@ -164,7 +164,7 @@ def population() -> list[dict[str, Tensor]]:
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("device", [Host(), *map(LazyDevice, SEEDS)], ids=str)
 def test_answers_and_errors_are_those_of_a_plain_skeleton(device, precision):
-    suspect = Suspect("x", MLP)
+    suspect = Entry("x", MLP)
     want = ask_all(Skeleton(suspect, precision=precision), population(), (100, 300, 700))
     got = ask_all(DeviceSkeleton(suspect, precision, device), population(), (100, 300, 700))
     assert sum(isinstance(w, tuple) for w in want) == 5
@@ -173,30 +173,30 @@ def test_answers_and_errors_are_those_of_a_plain_skeleton(device, precision):
 
 def test_weights_change_under_one_graph_a_shape():
     device = LazyDevice(3)
-    skeleton = DeviceSkeleton(Suspect("x", RESIDUAL, mean=(0.5,), std=(0.2,)), "float32", device)
+    skeleton = DeviceSkeleton(Entry("x", RESIDUAL, mean=(0.5,), std=(0.2,)), "float32", device)
     suspects = [state(s, RESIDUAL) for s in range(5)]
     got = ask_all(skeleton, suspects, (64, 300))
     assert device.captures == 2 and device.replays >= 2 + 4 * 3
-    plain = Skeleton(Suspect("x", RESIDUAL, mean=(0.5,), std=(0.2,)))
+    plain = Skeleton(Entry("x", RESIDUAL, mean=(0.5,), std=(0.2,)))
     assert same(ask_all(plain, suspects, (64, 300)), got)
     zero = {k: torch.zeros_like(v) for k, v in suspects[0].items()}
     assert not bool(ask_all(skeleton, [zero], (64,))[0][0].any())  # the graph reads the weights, not a copy
 
 
 def test_few_shapes_are_kept():
-    skeleton = DeviceSkeleton(Suspect("x", MLP), "float32", LazyDevice(1))
+    skeleton = DeviceSkeleton(Entry("x", MLP), "float32", LazyDevice(1))
     counts = tuple(range(10, 10 + FORWARDS + 3))
     got = ask_all(skeleton, [state(0), state(1)], counts)
     assert len(skeleton._forwards) == FORWARDS
-    assert same(ask_all(Skeleton(Suspect("x", MLP)), [state(0), state(1)], counts), got)
+    assert same(ask_all(Skeleton(Entry("x", MLP)), [state(0), state(1)], counts), got)
 
 
 def test_what_cannot_be_recorded_is_asked_plainly(caplog):
     device = LazyDevice(capture=False)
     with caplog.at_level(logging.WARNING):
-        got = ask_all(DeviceSkeleton(Suspect("x", MLP), "float32", device), population(), (100,))
+        got = ask_all(DeviceSkeleton(Entry("x", MLP), "float32", device), population(), (100,))
     assert "screen: a forward: runs without a graph" in caplog.text
-    assert same(ask_all(Skeleton(Suspect("x", MLP)), population(), (100,)), got)
+    assert same(ask_all(Skeleton(Entry("x", MLP)), population(), (100,)), got)
 
 
 NETS = """
@@ -258,7 +258,7 @@ class Hooked(Base):
 @pytest.mark.parametrize("name", ["Counts", "Writes", "Lists", "Short", "Fails", "Reads", "Hooked"])
 def test_networks_that_go_their_own_way(tmp_path, name):
     (tmp_path / "net.py").write_text(NETS)
-    suspect = Suspect("x", f"{tmp_path / 'net.py'}:{name}")
+    suspect = Entry("x", f"{tmp_path / 'net.py'}:{name}")
     plain = Skeleton(suspect)
     suspects = []
     for seed in range(4):
@@ -272,7 +272,7 @@ def test_networks_that_go_their_own_way(tmp_path, name):
 def test_a_network_that_reads_on_the_host_is_not_even_tried(tmp_path, caplog):
     (tmp_path / "net.py").write_text(NETS)
     device = LazyDevice()
-    skeleton = DeviceSkeleton(Suspect("x", f"{tmp_path / 'net.py'}:Reads"), "float32", device)
+    skeleton = DeviceSkeleton(Entry("x", f"{tmp_path / 'net.py'}:Reads"), "float32", device)
     weights = {k: torch.rand(s) for k, s in skeleton.shapes.items()}
     with caplog.at_level(logging.WARNING):
         ask_all(skeleton, [weights, weights], (40,))
@@ -281,7 +281,7 @@ def test_a_network_that_reads_on_the_host_is_not_even_tried(tmp_path, caplog):
 
 def test_a_forward_that_does_not_repeat_itself_gets_no_graph(tmp_path, caplog):
     (tmp_path / "net.py").write_text(NETS)
-    suspect = Suspect("x", f"{tmp_path / 'net.py'}:Alternates")
+    suspect = Entry("x", f"{tmp_path / 'net.py'}:Alternates")
     skeleton = DeviceSkeleton(suspect, "float32", LazyDevice())
     weights = {k: torch.rand(s) for k, s in skeleton.shapes.items()}
     with caplog.at_level(logging.WARNING):
@@ -294,8 +294,8 @@ def test_an_odd_module_state_does_not_leave_the_lane(tmp_path):
     """A half-loaded suspect (wrong shapes) leaves a mirror that may be used again."""
     device = LazyDevice(2)
     made = lanes(device)
-    slot, skeleton = made.slot(), made.skeleton(Suspect("x", MLP))
-    shapes = Skeleton(Suspect("x", MLP)).shapes
+    slot, skeleton = made.slot(), made.skeleton(Entry("x", MLP))
+    shapes = Skeleton(Entry("x", MLP)).shapes
     for seed in range(4):
         loaded = made.read(saved(tmp_path, seed), slot, lambda _: shapes)
         if seed == 2:
@@ -303,12 +303,12 @@ def test_an_odd_module_state_does_not_leave_the_lane(tmp_path):
                 skeleton.load({k: t for k, t in loaded.tensors.items() if k != "3.bias"}, "x")
             continue
         found = ask_all(skeleton, [loaded.tensors], (50,))[0]
-        plain = ask_all(Skeleton(Suspect("x", MLP)), [state(seed)], (50,))[0]
+        plain = ask_all(Skeleton(Entry("x", MLP)), [state(seed)], (50,))[0]
         assert same([plain], [found]) and loaded.tensors.taken is not None
 
 
 def test_module_of_a_suspect_is_an_nn_module():
-    assert isinstance(DeviceSkeleton(Suspect("x", MLP), "float32", Host()).module, nn.Module)
+    assert isinstance(DeviceSkeleton(Entry("x", MLP), "float32", Host()).module, nn.Module)
 
 
 def test_a_skeleton_that_is_dropped_is_gone_at_once():
@@ -316,7 +316,7 @@ def test_a_skeleton_that_is_dropped_is_gone_at_once():
     import gc
     import weakref
 
-    skeleton = DeviceSkeleton(Suspect("x", MLP), "float32", LazyDevice())
+    skeleton = DeviceSkeleton(Entry("x", MLP), "float32", LazyDevice())
     ask_all(skeleton, [state(0), state(1)], (64,))
     watched = [
         weakref.ref(skeleton),

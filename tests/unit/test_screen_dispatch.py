@@ -15,21 +15,21 @@ from uapfast.errors import ClusterError, WorkerLostError
 from uapfast.screening import dispatch
 from uapfast.screening.dispatch import DEATHS, KILLERS, MOST, Board
 from uapfast.screening.engines import AGAIN, Done, holds
+from uapfast.screening.entry import Entry
 from uapfast.screening.errands import BACKLOG, SLOTS, Busy, Errand, Hello, Lost, News, Orders, Reply, Told
-from uapfast.screening.plan import Suspect
 from uapfast.screening.rows import Row
 from uapfast.screening.shift import Patience, Shift
 
 VERSIONS = json.dumps({"uapfast": "1", "torch": "2"})
 
 
-def row(suspect: Suspect, sha256: str | None, **fields: object) -> Row:
+def row(suspect: Entry, sha256: str | None, **fields: object) -> Row:
     values = {"decision": "independent", "alpha": 0.01, "settings": "", "versions": "", "queries_full": 1}
     own = {"reference": "r", "reference_sha256": "r", "name": suspect.name, "path": suspect.shown}
     return Row(**{**values, **own, "arch": suspect.arch, "sha256": sha256, **fields})  # type: ignore[arg-type]
 
 
-def failed(suspect: Suspect, error: BaseException, sha256: str | None) -> list[Row]:
+def failed(suspect: Entry, error: BaseException, sha256: str | None) -> list[Row]:
     told = {"error_class": type(error).__name__, "error_message": str(error), "decision": "invalid"}
     return [row(suspect, sha256, **told)]
 
@@ -137,11 +137,11 @@ class Scripted:
         return Told(errand.number, sha256, 0.5, (row(errand.suspect, sha256, **error),))
 
 
-def suspects(names: list[str], taken: list[int] | None = None) -> Iterator[tuple[Suspect, str]]:
+def suspects(names: list[str], taken: list[int] | None = None) -> Iterator[tuple[Entry, str]]:
     for number, name in enumerate(names):
         if taken is not None:
             taken[0] = number + 1
-        yield Suspect(name, f"uapfast:{re.findall('[a-z]+', name)[0]}", name), f"stamp {name}"
+        yield Entry(name, f"uapfast:{re.findall('[a-z]+', name)[0]}", name), f"stamp {name}"
 
 
 def play(names: list[str], crew: Scripted, workers: int = 3, known=None, **patience) -> list[Done]:
@@ -211,7 +211,7 @@ def test_what_is_known_is_not_asked():
     names = [f"good{i}" for i in range(50)]
     crew = Scripted(1)
 
-    def known(suspect: Suspect, sha256: str) -> list[Row] | None:
+    def known(suspect: Entry, sha256: str) -> list[Row] | None:
         return [replace(row(suspect, sha256), name="old")] if int(sha256[4:]) % 2 else None
 
     done = play(names, crew, known=known)
@@ -245,7 +245,7 @@ def test_suspects_are_taken_as_they_are_needed():
         orders = board.orders(1)
         assert orders is not None and orders.ask == (number,)
         numbers.extend(e.number for e in orders.errands)
-        heard += len(list(board.hear(1, [Told(number, f"{number}", 0.0, (row(Suspect("x", "y"), "z"),))])))
+        heard += len(list(board.hear(1, [Told(number, f"{number}", 0.0, (row(Entry("x", "y"), "z"),))])))
         numbers.extend(e.number for e in board.orders(1).errands)  # type: ignore[union-attr]
         assert taken[0] - heard <= MOST
     assert heard == 1000 and taken[0] - heard == MOST
@@ -335,7 +335,7 @@ def test_copies_that_wait_for_a_slow_original_do_not_pile_up(monkeypatch):
         orders = board.orders(2) or Orders()
         assert not list(board.hear(2, [Told(e.number, "same", 0.0) for e in orders.errands]))
     assert 20 <= taken[0] <= 20 + MOST + SLOTS and board.orders(2) is None
-    stored.append(row(Suspect("old", "x"), "same"))
+    stored.append(row(Entry("old", "x"), "same"))
     heard = list(board.hear(1, [Told(first.number, "same", 0.0, (stored[0],))]))
     assert 20 <= len(heard) <= 20 + MOST + SLOTS and board.orders(2) is not None
 

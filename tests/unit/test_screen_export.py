@@ -11,8 +11,8 @@ import pytest
 
 from uapfast.errors import StorageError
 from uapfast.screening import export as module
+from uapfast.screening.entry import Entry
 from uapfast.screening.export import export, schema
-from uapfast.screening.plan import Suspect
 from uapfast.screening.rows import COLUMNS, SCHEMA_VERSION, About, Row, one_line
 from uapfast.screening.store import Store
 
@@ -20,7 +20,7 @@ REFERENCES = {"a": About("a", 30, 1e-3), "b": About("b", 30, 1e-3)}
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "screening.md"
 
 
-def make(suspect: Suspect, reference: str, number: int) -> Row:
+def make(suspect: Entry, reference: str, number: int) -> Row:
     if number == 1:
         return Row(
             reference=reference, reference_sha256=reference, name=suspect.name, path=suspect.shown,
@@ -38,7 +38,7 @@ def make(suspect: Suspect, reference: str, number: int) -> Row:
 
 @pytest.fixture
 def store(tmp_path):
-    suspects = [Suspect(f"/x/{i}.pt", "uapfast:mlp-small") for i in range(5000)]
+    suspects = [Entry(f"/x/{i}.pt", "uapfast:mlp-small") for i in range(5000)]
     with Store(tmp_path / "s", {"a": "s", "b": "s"}) as store:
         store.set_plan(suspects)
         store.add([(s, "-", [make(s, "a", i), make(s, "b", i)]) for i, s in enumerate(suspects)])
@@ -117,7 +117,7 @@ def test_exit_codes(decisions, code):
 
 
 def test_rows_survive_json():
-    row = make(Suspect("/x/0.pt", "a:b"), "r", 3)
+    row = make(Entry("/x/0.pt", "a:b"), "r", 3)
     assert Row.from_json(row.to_json()) == row
     moved = row.moved_to("other", "/y", seconds_read=0.5)
     assert (moved.same_as, moved.p_value, moved.seconds_forward) == ("0.pt", row.p_value, 0.0)

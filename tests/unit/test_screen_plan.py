@@ -12,9 +12,13 @@ import torch
 from safetensors.torch import save_file
 
 from uapfast.errors import InputError, ManifestError
-from uapfast.screening.plan import Skipped, Suspect, as_suspects, from_folder, from_manifest
+from uapfast.screening.collection import Skipped, from_folder
+from uapfast.screening.entry import Defaults, Entry, as_specs
+from uapfast.screening.manifest import from_manifest
+from uapfast.screening.plan import as_entries
 
 NET = "uapfast:mlp-small?size=8"
+ONE = Defaults((NET,))
 
 
 def manifest(folder: Path, text: str) -> Path:
@@ -36,7 +40,7 @@ def test_a_manifest_names_files_relative_to_itself(tmp_path):
 
 def test_lines_without_their_own_take_the_arguments(tmp_path):
     text = f"path,arch,mean,std\na.pt,,,\nb.pt,{NET},1,2\n"
-    first, second = from_manifest(manifest(tmp_path, text), arch="uapfast:cnn-small", mean=(0.1,), std=(0.2,))
+    first, second = from_manifest(manifest(tmp_path, text), Defaults(("uapfast:cnn-small",), (0.1,), (0.2,)))
     assert (first.arch, first.mean, first.std) == ("uapfast:cnn-small", (0.1,), (0.2,))
     assert (second.arch, second.mean, second.std) == (NET, (1.0,), (2.0,))
 
@@ -83,11 +87,11 @@ def test_a_manifest_runs_no_file_but_the_one_the_user_named(tmp_path):
     """A manifest may come with the files that nobody trusts."""
     path = manifest(tmp_path, "path,arch\na.pt,net.py:other\n")
     (tmp_path / "net.py").write_text("")
-    (found,) = from_manifest(path, arch=f"{tmp_path / 'net.py'}:make")
+    (found,) = from_manifest(path, Defaults((f"{tmp_path / 'net.py'}:make",)))
     assert found.arch == "net.py:other" and found.base == str(tmp_path.resolve())
     (tmp_path / "elsewhere.py").write_text("")
     with pytest.raises(ManifestError, match="net.py:other"):
-        list(from_manifest(path, arch=f"{tmp_path / 'elsewhere.py'}:make"))
+        list(from_manifest(path, Defaults((f"{tmp_path / 'elsewhere.py'}:make",))))
 
 
 def test_a_folder_is_searched_for_what_looks_like_a_model(tmp_path):
@@ -96,7 +100,7 @@ def test_a_folder_is_searched_for_what_looks_like_a_model(tmp_path):
         (tmp_path / name).touch()
     os.symlink(tmp_path, tmp_path / "sub" / "loop")
     os.symlink(tmp_path / "gone", tmp_path / "dangling.pt")
-    names = [s.name for s in from_folder(tmp_path, NET)]
+    names = [s.name for s in from_folder(tmp_path, ONE)]
     assert names == ["a.safetensors", "b.pt", "dangling.pt", "sub/deep.BIN", "sub/refused.h5"]
 
 
@@ -116,7 +120,7 @@ def test_models_are_known_by_their_first_bytes_and_what_is_skipped_is_named(tmp_
         (tmp_path / f"log{i}.txt").write_text('{"a": 1}' * 9)
     os.mkfifo(tmp_path / "pipe")
     skipped = Skipped()
-    names = {s.name for s in from_folder(tmp_path, NET, skipped=skipped)}
+    names = {s.name for s in from_folder(tmp_path, ONE, skipped=skipped)}
     kept = {"a.safetensors", "zip.pt", "old.pt", "best.pth.tar", "old.th", "OTHER.PTH.TAR"}
     assert names == kept | {f"blob{i}" for i in range(3)} | {f"step.{i}000" for i in range(3)} | {
         f"hidden-{i}.txt" for i in range(3)
@@ -129,48 +133,48 @@ def test_a_folder_without_models(tmp_path):
     (tmp_path / "notes.txt").touch()
     for place in (tmp_path, tmp_path / "none"):
         with pytest.raises(InputError, match="--dir must be"):
-            list(from_folder(place, NET))
+            list(from_folder(place, ONE))
     with pytest.raises(InputError, match=r"1 \(notes.txt\) other files"):
-        list(from_folder(tmp_path, NET))
+        list(from_folder(tmp_path, ONE))
 
 
 def test_names_that_are_no_text_survive(tmp_path):
     path = os.fsencode(tmp_path) + b"/\xff\n.pt"
     open(path, "wb").close()
-    (found,) = from_folder(tmp_path, NET)
+    (found,) = from_folder(tmp_path, ONE)
     assert found.name == "\\udcff\\n.pt"
-    again = Suspect.from_json(found.to_json())
+    again = Entry.from_json(found.to_json())
     assert again == found and os.path.exists(again.path) and again.stamp() != "-"
     found.shown.encode()
 
 
 def test_keys_tell_files_and_networks_apart(tmp_path):
-    a = Suspect(str(tmp_path / "a.pt"), NET)
-    assert a.key == Suspect(str(tmp_path / "." / "a.pt"), NET, "another name").key
-    assert a.key != Suspect(str(tmp_path / "b.pt"), NET).key
-    for other in (Suspect(a.path, "uapfast:cnn-small"), Suspect(a.path, NET, mean=(0.5,), std=(1.0,))):
-        assert a.key != other.key and a.network != other.network
-    assert Suspect(a.path, "n.py:f", base="/x").network != Suspect(a.path, "n.py:f", base="/y").network
+    a = Entry(str(tmp_path / "a.pt"), NET)
+    assert a.identity == Entry(str(tmp_path / "." / "a.pt"), NET, "another name").identity
+    assert a.identity != Entry(str(tmp_path / "b.pt"), NET).identity
+    for other in (Entry(a.path, "uapfast:cnn-small"), Entry(a.path, NET, mean=(0.5,), std=(1.0,))):
+        assert a.identity != other.identity and a.network != other.network
+    assert Entry(a.path, "n.py:f", base="/x").network != Entry(a.path, "n.py:f", base="/y").network
 
 
 def test_a_stamp_changes_with_the_file(tmp_path):
     path = tmp_path / "a.pt"
-    suspect = Suspect(str(path), NET)
+    suspect = Entry(str(path), NET)
     assert suspect.stamp() == "-"
     path.write_bytes(b"1")
     first = suspect.stamp()
     path.write_bytes(b"22")
     assert suspect.stamp() not in (first, "-")
-    assert Suspect("nul\0byte", NET).stamp() == "-"
+    assert Entry("nul\0byte", NET).stamp() == "-"
 
 
 def test_what_callers_may_give(tmp_path):
-    own = Suspect("x.pt", NET)
-    assert list(as_suspects([own, "y.pt", Path("z.pt")], NET))[0] is own
+    own = Entry("x.pt", NET)
+    assert list(as_entries([own, "y.pt", Path("z.pt")], ONE))[0] is own
     (tmp_path / "a.pt").touch()
-    assert [s.name for s in as_suspects(tmp_path, NET)] == ["a.pt"]
-    for bad, arch in ((["y.pt"], None), (tmp_path, None), (7, NET), ([7], NET), ([""], NET)):
+    assert [s.name for s in as_entries(tmp_path, ONE)] == ["a.pt"]
+    for bad, arch in ((["y.pt"], None), (7, NET), ([7], NET), ([""], NET)):
         with pytest.raises(InputError, match="screen"):
-            list(as_suspects(bad, arch))
+            list(as_entries(bad, Defaults(as_specs(arch))))
     with pytest.raises(InputError, match="output"):
-        Suspect("x.pt", NET, output="words")
+        Entry("x.pt", NET, output="words")

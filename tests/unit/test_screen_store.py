@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from uapfast.errors import ManifestError, StorageError
-from uapfast.screening.plan import Suspect
+from uapfast.screening.entry import Entry
 from uapfast.screening.rows import Row
 from uapfast.screening.store import Store
 
@@ -25,11 +25,11 @@ NET = "uapfast:mlp-small?size=8"
 REFERENCES = {"r1": "s", "r2": "s"}
 
 
-def suspects(count: int, folder: str = "/nowhere") -> list[Suspect]:
-    return [Suspect(f"{folder}/{i}.pt", NET) for i in range(count)]
+def suspects(count: int, folder: str = "/nowhere") -> list[Entry]:
+    return [Entry(f"{folder}/{i}.pt", NET) for i in range(count)]
 
 
-def rows(suspect: Suspect, **fields) -> list[Row]:
+def rows(suspect: Entry, **fields) -> list[Row]:
     given = {"sha256": suspect.name, "decision": "independent", "alpha": 0.001, "p_value": 0.5} | fields
     return [
         Row(
@@ -111,7 +111,7 @@ def test_a_replaced_file_is_asked_again(tmp_path):
 
 
 def test_a_suspect_listed_twice_is_asked_once_and_shown_twice(tmp_path):
-    one = Suspect("/nowhere/0.pt", NET)
+    one = Entry("/nowhere/0.pt", NET)
     twin = replace(one, name="again")
     with open_store(tmp_path / "s") as store:
         store.set_plan([one, twin])
@@ -254,7 +254,7 @@ def test_a_file_size_limit_is_a_typed_error_and_a_rerun_goes_on(tmp_path):
 
 
 def test_names_that_are_no_text_are_kept(tmp_path):
-    odd = Suspect(os.fsdecode(b"/nowhere/\xff.pt"), NET)
+    odd = Entry(os.fsdecode(b"/nowhere/\xff.pt"), NET)
     with open_store(tmp_path / "s") as store:
         store.set_plan([odd])
         assert [s for s, _ in store.pending()] == [odd]
@@ -264,7 +264,7 @@ def test_names_that_are_no_text_are_kept(tmp_path):
 
 def test_what_rests_on_a_refuted_network_goes_with_its_copies_and_is_known_ever_after(tmp_path):
     some = suspects(4)
-    other = Suspect("/nowhere/x.pt", "uapfast:cnn-small?size=8")
+    other = Entry("/nowhere/x.pt", "uapfast:cnn-small?size=8")
     with open_store(tmp_path / "s") as store:
         store.set_plan([*some, other])
         network = next(s for s, _ in store.pending()).network

@@ -161,6 +161,50 @@ Timeout = Annotated[
 Workers = Annotated[
     int | None, typer.Option("--workers", metavar="N", help="Suspects asked at a time; one a core.")
 ]
+References = Annotated[
+    list[Path], typer.Argument(metavar="REF...", help="Reference files, written by `uapfast generate`.")
+]
+Table = Annotated[Path, typer.Option("--out", metavar="TABLE.parquet", help="Where the table goes.")]
+ScreenManifest = Annotated[
+    Path | None,
+    typer.Option(
+        "--manifest",
+        metavar="FILE",
+        help="CSV: path, and kind,arch,name,mean,std,output,key,class_order if wanted.",
+    ),
+]
+ScreenFolder = Annotated[
+    Path | None,
+    typer.Option("--dir", metavar="DIR", help="Every model below it: hub folders, ONNX files, weights."),
+]
+Archs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arch",
+        metavar="SPEC",
+        help=f"Of weights files: {SPEC}. Given several times, the one that fits is taken.",
+    ),
+]
+ArchDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--arch-dir",
+        metavar="DIR",
+        help="Your Python files; their factories count as further --arch. They are run.",
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume/--no-resume", help="Go on where a stopped run left its store.")
+]
+Fdr = Annotated[float, typer.Option("--fdr", help="Convict only if q_value is at or below it.")]
+MostQueries = Annotated[
+    int | None, typer.Option("--queries", metavar="MAX", help="Most answers asked for one reference.")
+]
+Endpoints = Annotated[bool, typer.Option("--endpoints", help="Ask the hosts that the manifest names.")]
+Engine = Annotated[str, typer.Option("--engine", help="local or ray.")]
+Address = Annotated[
+    str | None, typer.Option("--address", metavar="ADDR", help="Of a cluster (--engine ray).")
+]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the log, every warning, and the traceback of an error.")
 ]

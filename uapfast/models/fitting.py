@@ -152,6 +152,14 @@ def fit(
     return Fitted(sources, tuple(notes))
 
 
+def misfits(wants: Wanted, shapes: Mapping[str, Sequence[int]]) -> int:
+    """How many tensors stand in one of architecture and weights alone, or have another shape there."""
+    found, _ = unwrapped(wants.shapes, shapes, _other_names)
+    names = {n for n in wants.shapes.keys() | found.keys() if not _counts(n)}
+    given = {n: tuple(shapes[source]) for n, source in found.items()}
+    return sum(given.get(n) != wants.shapes.get(n) for n in names)
+
+
 def _other_names(name: str) -> list[str]:
     """What weight norm calls the same tensor in its other form (torch.nn.utils and its parametrizations)."""
     place, _, last = name.rpartition(".")

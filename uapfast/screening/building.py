@@ -9,8 +9,8 @@ from torch import nn
 
 from uapfast.errors import ModelError
 from uapfast.models.registry import arch_file, resolve_arch
+from uapfast.screening.entry import Entry, code_of
 from uapfast.screening.inplace import check_size, size_of, size_unbuilt
-from uapfast.screening.plan import Suspect, code_of
 
 
 @lru_cache(maxsize=1024)
@@ -18,7 +18,7 @@ def _size(arch: str) -> int:
     return size_unbuilt(resolve_arch(arch))
 
 
-def build_network(suspect: Suspect) -> nn.Module:
+def build_network(suspect: Entry) -> nn.Module:
     """The network of a suspect's architecture, newly built, its file executed anew.
 
     Raises:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uapfast.screening.plan import Suspect
+from uapfast.screening.entry import Entry
 from uapfast.screening.precision import ask
 from uapfast.screening.reader import Shapes
 from uapfast.screening.ring import Arriving
@@ -79,7 +79,7 @@ class DeviceSkeleton(Skeleton):
         device: where it runs.
     """
 
-    def __init__(self, suspect: Suspect, precision: str, device: Device) -> None:
+    def __init__(self, suspect: Entry, precision: str, device: Device) -> None:
         self.stream = device.stream()
         self.lanes = device
         self._forwards: dict[tuple[int, ...], _Forward | None] = {}

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from uapfast.errors import TimeLimitError, UapfastError, WorkerLostError
 from uapfast.screening.engines import AGAIN, Done, late
+from uapfast.screening.entry import Entry
 from uapfast.screening.errands import BACKLOG, SLOTS, Busy, Errand, Orders, Told
-from uapfast.screening.plan import Suspect
 from uapfast.screening.rows import Row
 
 MOST = 256  # suspects that a worker is given ahead, at most
@@ -28,8 +28,8 @@ DEATHS = 2  # of workers that had one suspect alone, until it is a row
 KILLERS = 2  # suspects of one network that killed before they were read, until it is the network
 PAGE = 256  # suspects of such networks that become rows at a time
 
-Known = Callable[[Suspect, str], "list[Row] | None"]
-Failed = Callable[[Suspect, BaseException, "str | None"], "list[Row]"]
+Known = Callable[[Entry, str], "list[Row] | None"]
+Failed = Callable[[Entry, BaseException, "str | None"], "list[Row]"]
 
 
 class Fault(NamedTuple):
@@ -55,6 +55,7 @@ class Ticket:
         key: network and tensors, while it is asked for all that have these.
         seconds: that reading took.
         sha256: of its tensors, once read.
+        notes: what was done in reading.
     """
 
     errand: Errand
@@ -64,6 +65,13 @@ class Ticket:
     key: tuple[str, str] | None = None
     seconds: float = 0.0
     sha256: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def read(self, news: Told) -> None:
+        """Take what a worker says of its file."""
+        self.sha256, self.seconds, self.notes = news.sha256, news.seconds, news.notes
+        if news.arch:
+            self.errand = self.errand._replace(suspect=self.errand.suspect.taking(news.arch))
 
 
 @dataclass
@@ -89,7 +97,7 @@ class Board:
 
     def __init__(
         self,
-        suspects: Iterator[tuple[Suspect, str]],
+        suspects: Iterator[tuple[Entry, str]],
         known: Known,
         failed: Failed,
         clock: Callable[[], float] = time.monotonic,
@@ -162,16 +170,23 @@ class Board:
         return fresh
 
     def _is_doomed(self, ticket: Ticket) -> bool:
-        doomed = ticket.errand.suspect.network in self._networks
+        doomed = self._fault_of(ticket) is not None
         if doomed:
             self._doomed.append(ticket)
         return doomed
+
+    def _fault_of(self, ticket: Ticket) -> Fault | None:
+        """Why none of its networks is built again."""
+        networks = ticket.errand.suspect.networks
+        return next((self._networks[n] for n in networks if n in self._networks), None)
 
     def settle(self) -> Iterator[Done]:
         """Suspects that have their rows without being sent."""
         doomed, self._doomed = self._doomed, []
         for ticket in doomed:
-            yield from self._give_up(ticket, self._networks[ticket.errand.suspect.network])
+            fault = self._fault_of(ticket)
+            assert fault is not None
+            yield from self._give_up(ticket, fault)
 
     # -- from a worker -----------------------------------------------------------------------------
     def hear(self, worker: int, told: Sequence[Told]) -> Iterator[Done]:
@@ -179,7 +194,7 @@ class Board:
         hand = self._hands[worker]
         for news in told:
             ticket = hand.out[news.number]
-            ticket.sha256, ticket.seconds = news.sha256, news.seconds
+            ticket.read(news)
             if news.rows is None:
                 yield from self._was_read(hand, ticket)
                 continue
@@ -188,8 +203,10 @@ class Board:
             yield from self._end(ticket, news)
 
     def _was_read(self, hand: Hand, ticket: Ticket) -> Iterator[Done]:
-        assert ticket.sha256 is not None
         number, suspect = ticket.errand.number, ticket.errand.suspect
+        if ticket.sha256 is None:  # asked as it is
+            hand.ask.append(number)
+            return
         key = (suspect.network, ticket.sha256)
         if (fault := self._tensors.get(key)) is not None:
             del hand.out[number]
@@ -234,7 +251,8 @@ class Board:
     @staticmethod
     def _adopt(ticket: Ticket, rows: Sequence[Row], lent: bool = False) -> Done:
         suspect = ticket.errand.suspect
-        moved = (row.moved_to(suspect.name, suspect.shown, seconds_read=ticket.seconds) for row in rows)
+        own = (suspect.name, suspect.shown, ticket.notes)
+        moved = (row.moved_to(*own, seconds_read=ticket.seconds) for row in rows)
         return Done(suspect, ticket.errand.stamp, tuple(moved), lent)
 
     # -- without a worker --------------------------------------------------------------------------
@@ -242,7 +260,8 @@ class Board:
         """A suspect is given up while its worker is at it; the worker has to be replaced."""
         ticket = self._hands[worker].out.pop(busy.number)
         suspect = ticket.errand.suspect
-        what = "built" if busy.building else "asked" if ticket.sha256 else "read"
+        asked = ticket.sha256 or suspect.is_direct
+        what = "built" if busy.building else "asked" if asked else "read"
         fault = Fault(TimeLimitError("screen", suspect.name, f"{what} within {limit:g} s", "no end"), limit)
         if busy.building:
             self._networks[suspect.network] = fault

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from typing import Protocol
 
 from uapfast.errors import InputError, MissingDependency
+from uapfast.screening.entry import Entry
 from uapfast.screening.panel import Panel
-from uapfast.screening.plan import Suspect
 from uapfast.screening.rows import Row
 
 # name -> (module with ``run``, package that it needs, extra that brings it)
@@ -45,7 +45,7 @@ class Done:
         refuted: so may no row of this network: those that did are to be asked again.
     """
 
-    suspect: Suspect
+    suspect: Entry
     stamp: str
     rows: tuple[Row, ...]
     lent: bool = False
@@ -58,8 +58,8 @@ class Engine(Protocol):
     def __call__(
         self,
         panel: Panel,
-        suspects: Iterator[tuple[Suspect, str]],
-        known: Callable[[Suspect, str], list[Row] | None],
+        suspects: Iterator[tuple[Entry, str]],
+        known: Callable[[Entry, str], list[Row] | None],
         address: str | None,
     ) -> Generator[Done, None, None]:
         """Ask every suspect.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from uapfast.screening.plan import Suspect
+from uapfast.screening.entry import Entry
 from uapfast.screening.rows import Row
 
 SLOTS = 3  # checkpoints in a worker's memory: one asked, one read ahead, one between
@@ -15,7 +15,7 @@ class Errand(NamedTuple):
     """One suspect as it is sent; ``stamp`` is that of its file where the run was started."""
 
     number: int
-    suspect: Suspect
+    suspect: Entry
     stamp: str
 
 
@@ -30,7 +30,9 @@ class Orders(NamedTuple):
 class Told(NamedTuple):
     """What a worker says of one suspect: read (no rows yet, it waits for orders), or at its end.
 
-    ``lent`` and ``refuted`` are those of :class:`uapfast.screening.engines.Done`.
+    ``sha256`` is None for one that is asked as it is, and for one that cannot be read; ``arch`` is the
+    architecture that was taken, ``notes`` what was done in reading. ``lent`` and ``refuted`` are those of
+    :class:`uapfast.screening.engines.Done`.
     """
 
     number: int
@@ -38,6 +40,8 @@ class Told(NamedTuple):
     seconds: float
     rows: tuple[Row, ...] | None = None
     again: bool = False
+    arch: str = ""
+    notes: tuple[str, ...] = ()
     lent: bool = False
     refuted: bool = False
 

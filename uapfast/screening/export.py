@@ -57,7 +57,7 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """1 if any row is piracy; else 3 if any is inconclusive, 4 if any is invalid, 0."""
+        """1 if any row is piracy; else 3 if any is inconclusive, 4 invalid, 5 unavailable, 0."""
         codes = {"piracy": 1, "inconclusive": 3, "invalid": 4, "unavailable": 5}
         return next((code for decision, code in codes.items() if self.decisions.get(decision)), 0)
 

@@ -10,24 +10,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uapfast.errors import SuspectError
+from uapfast.errors import ModelError, SuspectError, UnavailableError
 from uapfast.examination import Examination
+from uapfast.screening.choice import answers_differ
+from uapfast.screening.entry import Entry
 from uapfast.screening.panel import Asked, Panel, shape_of
-from uapfast.screening.plan import Suspect
 from uapfast.screening.proof import agree
 from uapfast.screening.reader import Loaded
 from uapfast.screening.rows import VERDICT_FIELDS, Row, one_line
 from uapfast.screening.skeletons import Skeleton, Skeletons
+from uapfast.types import Decision
+
+TRIED = 16  # images on which two architectures are compared
 
 
-def base_row(panel: Panel, asked: Asked, suspect: Suspect, sha256: str | None, **fields: Any) -> Row:
+def base_row(panel: Panel, asked: Asked, suspect: Entry, sha256: str | None, **fields: Any) -> Row:
     """A row with everything that does not depend on answers."""
+    fields.setdefault("arch", suspect.arch)
     return Row(
         reference=asked.name,
         reference_sha256=asked.reference.sha256,
         name=suspect.name,
         path=suspect.shown,
-        arch=suspect.arch,
+        kind=suspect.kind,
         sha256=sha256,
         alpha=panel.settings.alpha,
         settings=asked.told(),
@@ -38,18 +43,19 @@ def base_row(panel: Panel, asked: Asked, suspect: Suspect, sha256: str | None, *
 
 
 def failed_rows(
-    panel: Panel, suspect: Suspect, error: BaseException, sha256: str | None = None, **seconds: float
+    panel: Panel, suspect: Entry, error: BaseException, sha256: str | None = None, **seconds: float
 ) -> list[Row]:
-    """Rows of a suspect that cannot be read or asked: invalid, never an acquittal."""
+    """Rows of a suspect that cannot be read or asked: invalid or unavailable, never an acquittal."""
     return [_failed(panel, asked, suspect, error, sha256, **seconds) for asked in panel.asked]
 
 
 def _failed(
-    panel: Panel, asked: Asked, suspect: Suspect, error: BaseException, sha256: str | None, **fields: Any
+    panel: Panel, asked: Asked, suspect: Entry, error: BaseException, sha256: str | None, **fields: Any
 ) -> Row:
     said = one_line(error) or type(error).__name__
     told = {"error_class": type(error).__name__, "error_message": said, "reasons": (said,)}
-    return base_row(panel, asked, suspect, sha256, decision="invalid", **told, **fields)
+    decision: Decision = "unavailable" if isinstance(error, UnavailableError) else "invalid"
+    return base_row(panel, asked, suspect, sha256, decision=decision, **told, **fields)
 
 
 @dataclass
@@ -64,12 +70,12 @@ class Case:
     """
 
     asked: Asked
-    suspect: Suspect
+    suspect: Entry
     examination: Examination
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, asked: Asked, suspect: Suspect, sha256: str, notes: Sequence[str] = ()) -> Case:
+    def of(cls, asked: Asked, suspect: Entry, sha256: str, notes: Sequence[str] = ()) -> Case:
         """Before the first question."""
         examination = Examination(
             asked.design,
@@ -77,6 +83,7 @@ class Case:
             name=suspect.name,
             output=suspect.output,
             sha256=sha256,
+            order=suspect.class_order,
             notes=(*notes, *suspect.notes),
         )
         return cls(asked, suspect, examination)
@@ -100,8 +107,8 @@ class Case:
         self.examination.take(values)
         self.seconds += time.perf_counter() - start
 
-    def row(self, panel: Panel, sha256: str, **seconds: float) -> Row:
-        """The row of a case that ended."""
+    def row(self, panel: Panel, sha256: str | None, **rest: Any) -> Row:
+        """The row of a case that ended; ``rest`` are fields that it does not know itself."""
         verdict, error = self.examination.verdict(), self.examination.error
         fields: dict[str, Any] = {name: getattr(verdict, name) for name in VERDICT_FIELDS}
         for name in ("reference_sha256", "alpha"):
@@ -109,9 +116,7 @@ class Case:
         if error is not None:
             fields |= {"error_class": type(error).__name__, "error_message": one_line(error)}
             fields["reasons"] = (one_line(error), *verdict.reasons[1:])
-        return base_row(
-            panel, self.asked, self.suspect, sha256, **fields, **seconds, seconds_score=self.seconds
-        )
+        return base_row(panel, self.asked, self.suspect, sha256, **fields, **rest, seconds_score=self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,33 +127,38 @@ class Judged:
         rows: one for each reference.
         lent: they rest on a network that others had before.
         refuted: that network turned out to answer otherwise than a new one.
+        again: a resumed run asks once more.
     """
 
     rows: list[Row]
     lent: bool = False
     refuted: bool = False
+    again: bool = False
 
 
-def judge(panel: Panel, skeletons: Skeletons, suspect: Suspect, loaded: Loaded) -> Judged:
+def judge(panel: Panel, skeletons: Skeletons, loaded: Loaded) -> Judged:
     """Fill the suspect's architecture with its weights, ask, and decide for every reference.
 
     Raises:
-        UapfastError: weights that do not fit or are not finite.
+        UapfastError: weights that do not fit, are not finite, or fit two architectures that answer otherwise.
         Exception: whatever a network or its factory raises where nobody expects it.
     """
+    suspect = loaded.entry
     proof, agreed, refuted = skeletons.proof(suspect), None, False
+    if loaded.also:
+        _check_same(panel, skeletons, loaded)
     with skeletons.borrow(suspect) as skeleton:
         if skeleton.is_new:
-            found = _Asking(panel, skeleton, suspect, loaded, False)
+            found = _Asking(panel, skeleton, loaded, False)
             return Judged(found.rows(), refuted=not skeleton.settled() and proof.refute())
         how = proof.begin(loaded.sha256, skeleton.holds)
         try:
             if how != "own":
-                lent = _Asking(panel, skeleton, suspect, loaded, how == "both")
+                lent = _Asking(panel, skeleton, loaded, how == "both")
                 if skeleton.settled() and how == "lent":
                     return Judged(lent.rows(), lent=True)
             with skeletons.borrow(suspect, own=True) as new:
-                found = _Asking(panel, new, suspect, loaded, how == "both")
+                found = _Asking(panel, new, loaded, how == "both")
                 if how != "own":
                     agreed = skeleton.in_place and found.agrees_with(lent)
                     refuted = not agreed
@@ -158,13 +168,26 @@ def judge(panel: Panel, skeletons: Skeletons, suspect: Suspect, loaded: Loaded) 
     return Judged(found.rows(), refuted=refuted)
 
 
+def _check_same(panel: Panel, skeletons: Skeletons, loaded: Loaded) -> None:
+    """Architectures whose names and shapes are the same have to answer alike: no file says which is meant."""
+    entry, points = loaded.entry, panel.asked[0].reference.points[:TRIED]
+    found = []
+    for arch in (entry.arch, *loaded.also):
+        with skeletons.borrow(entry.taking(arch), own=True) as new:
+            new.load(loaded.tensors, entry.shown)
+            found.append(new.answer(iter([points]), len(points), entry.name))
+            if answers_differ(found[0], found[-1]):
+                rule = "one of which the weights say that they are its (name it in a manifest, column arch)"
+                got = f"{entry.arch} and {arch}: {entry.shown} fits both, and they answer otherwise"
+                raise ModelError("screen", "arch", rule, got)
+
+
 class _Asking:
     """One suspect asked on one network; ``keep`` its answers, to compare them."""
 
-    def __init__(
-        self, panel: Panel, skeleton: Skeleton, suspect: Suspect, loaded: Loaded, keep: bool
-    ) -> None:
+    def __init__(self, panel: Panel, skeleton: Skeleton, loaded: Loaded, keep: bool) -> None:
         self._panel, self._loaded, self._keep = panel, loaded, keep
+        suspect = loaded.entry
         start = time.perf_counter()
         fresh = skeleton.is_new or not skeleton.in_place  # then it is built for this suspect
         skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from uapfast.screening.device import DeviceSkeleton
+from uapfast.screening.entry import Entry
 from uapfast.screening.panel import Settings
-from uapfast.screening.plan import Suspect
 from uapfast.screening.reader import Loaded, Shapes, Slot, read_checkpoint
 from uapfast.screening.ring import MirroredSlot
 from uapfast.screening.skeletons import Skeleton
@@ -39,15 +39,15 @@ class Lanes:
         """A slot with a mirror."""
         return MirroredSlot(self.device, self.copies, *rest)
 
-    def skeleton(self, suspect: Suspect) -> Skeleton:
+    def skeleton(self, suspect: Entry) -> Skeleton:
         """A skeleton with a stream of its own."""
         return DeviceSkeleton(suspect, self.settings.precision, self.device)
 
-    def read(self, suspect: Suspect, slot: Slot, shapes: Callable[[Suspect], Shapes]) -> Loaded:
+    def read(self, entry: Entry, slot: Slot, shapes: Callable[[Entry], Shapes]) -> Loaded:
         """As :func:`read_checkpoint`, and off to the device."""
         assert isinstance(slot, MirroredSlot)
         slot.free()
-        return slot.send(read_checkpoint(suspect, slot, shapes))
+        return slot.send(read_checkpoint(entry, slot, shapes))
 
 
 class Plain:
@@ -62,13 +62,13 @@ class Plain:
         """A slot."""
         return Slot(False, *rest)
 
-    def skeleton(self, suspect: Suspect) -> Skeleton:
+    def skeleton(self, suspect: Entry) -> Skeleton:
         """A skeleton."""
         return Skeleton(suspect, self.settings.device, self.settings.precision)
 
-    def read(self, suspect: Suspect, slot: Slot, shapes: Callable[[Suspect], Shapes]) -> Loaded:
+    def read(self, entry: Entry, slot: Slot, shapes: Callable[[Entry], Shapes]) -> Loaded:
         """As :func:`read_checkpoint`."""
-        return read_checkpoint(suspect, slot, shapes)
+        return read_checkpoint(entry, slot, shapes)
 
 
 def lanes_of(settings: Settings) -> Lanes | Plain:

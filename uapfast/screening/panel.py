@@ -33,7 +33,8 @@ class Settings:
         workers: suspects asked at a time, or None for one a core.
         precision: of the networks, ``float32`` or ``bf16``.
         timeout: seconds that reading a suspect, or asking it, may take; may be infinite.
-        anew: networks (:attr:`Suspect.network`) that are built for every suspect.
+        anew: networks (:attr:`Entry.network`) that are built for every suspect.
+        conduct: towards endpoints, as :func:`uapfast.suspects.http.open_http` takes it.
     """
 
     alpha: float
@@ -44,6 +45,7 @@ class Settings:
     precision: str = "float32"
     timeout: float = TIMEOUT
     anew: frozenset[str] = frozenset()
+    conduct: tuple[tuple[str, int | str], ...] = ()
 
 
 @dataclass

@@ -26,25 +26,33 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from uapfast.config import GIVEN_UP
-from uapfast.errors import SandboxError, TimeLimitError
+from uapfast.errors import EndpointError, MissingDependency, SandboxError, TimeLimitError, UnavailableError
+from uapfast.screening.direct import judge_direct
 from uapfast.screening.engines import AGAIN, Done, late
+from uapfast.screening.entry import Entry
 from uapfast.screening.judge import Judged, failed_rows, judge
 from uapfast.screening.lanes import lanes_of
 from uapfast.screening.panel import Panel
-from uapfast.screening.plan import Suspect
 from uapfast.screening.reader import Loaded, Slot
 from uapfast.screening.rows import Row
 from uapfast.screening.skeletons import Skeletons
 from uapfast.screening.under_way import Item
 from uapfast.screening.watch import Room, Watch
 
-Known = Callable[[Suspect, str], "list[Row] | None"]
+Known = Callable[[Entry, str], "list[Row] | None"]
 PER_WORKER = 3  # suspects under way: one asked, one read ahead, one between
 LOST = 8  # threads that were given up and still run, at most
 GRACE = 10.0  # seconds that a run which is broken off waits for its threads
 NAME = "uapfast screen"
-# faults of the machine, not of the suspect: a resumed run tries again
-TRANSIENT = (SandboxError, MemoryError, torch.OutOfMemoryError)
+# faults of the machine or the asker, or for now; not of the suspect: a resumed run tries again
+TRANSIENT = (
+    SandboxError,
+    MissingDependency,
+    EndpointError,
+    UnavailableError,
+    MemoryError,
+    torch.OutOfMemoryError,
+)
 log = logging.getLogger(__name__)
 
 
@@ -60,7 +68,7 @@ def workers_of(panel: Panel) -> int:
 
 
 def run(
-    panel: Panel, suspects: Iterator[tuple[Suspect, str]], known: Known, address: str | None = None
+    panel: Panel, suspects: Iterator[tuple[Entry, str]], known: Known, address: str | None = None
 ) -> Generator[Done, None, None]:
     """Ask every suspect on this machine; see :class:`uapfast.screening.engines.Engine`."""
     with _one_thread_each(workers := workers_of(panel)):
@@ -128,7 +136,7 @@ class _Line:
             found: Loaded | Judged | TimeLimitError | None = None
             stamped: str | None = None
             if item.loaded is None:
-                found = self.hung.get(item.suspect.network)
+                found = next((self.hung[n] for n in item.suspect.networks if n in self.hung), None)
             try:
                 found = found or step(item)
             except BaseException as exc:  # a factory may even call sys.exit; the run goes on
@@ -146,20 +154,21 @@ class _Line:
     def _take(self, item: Item, found: Loaded | Judged | TimeLimitError, stamped: str | None) -> None:
         """What came of one step."""
         if isinstance(found, Loaded):
-            item.loaded = found
+            item.loaded, item.suspect = found, found.entry
         elif isinstance(found, TimeLimitError):
             self._late(item, found)
         else:
             item.rows, item.lent, item.refuted = found.rows, found.lent, found.refuted
-            item.stamped = stamped
+            item.stamped = AGAIN if found.again else stamped
 
     def _read(self, item: Item) -> Loaded:
         assert item.slot is not None
         return self.lanes.read(item.suspect, item.slot, self.skeletons.shapes)
 
     def _judge(self, item: Item) -> Judged:
-        assert item.loaded is not None
-        return judge(self.panel, self.skeletons, item.suspect, item.loaded)
+        if item.loaded is None:
+            return judge_direct(self.panel, item.suspect, self.watch)
+        return judge(self.panel, self.skeletons, item.loaded)
 
     def _late(self, item: Item, error: TimeLimitError) -> None:
         """Rows of a suspect that does not end."""
@@ -169,7 +178,7 @@ class _Line:
         item.stamped = late(item.stamp, self.limit)
 
     # -- the caller's thread -----------------------------------------------------------------------
-    def run(self, suspects: Iterator[tuple[Suspect, str]], known: Known) -> Iterator[Done]:
+    def run(self, suspects: Iterator[tuple[Entry, str]], known: Known) -> Iterator[Done]:
         asked: dict[tuple[str, str], list[Item]] = {}  # under way, with those that wait for the same tensors
         more = True
         while more or self.under_way:
@@ -181,7 +190,7 @@ class _Line:
                 else:
                     item = Item(*found, slot=self.slots.pop())
                     self.under_way.add(item)
-                    self.to_read.put(item)
+                    (self.to_judge if item.suspect.is_direct else self.to_read).put(item)
             if not self.under_way:
                 break
             for item in self._step(self._event(), asked, known):
@@ -209,7 +218,8 @@ class _Line:
         self.lost.append(thread)
         item.slot.forsake()
         building = self.skeletons.forsake(thread)
-        what = "built" if building else "asked" if item.loaded else "read"
+        asked = item.loaded or item.suspect.is_direct
+        what = "built" if building else "asked" if asked else "read"
         error = TimeLimitError("screen", item.suspect.name, f"{what} within {self.limit:g} s", "no end")
         if building:
             self.hung[building] = error

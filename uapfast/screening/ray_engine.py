@@ -19,11 +19,11 @@ import torch
 from uapfast.errors import ClusterError, InputError
 from uapfast.screening.dispatch import Board
 from uapfast.screening.engines import Done
+from uapfast.screening.entry import Entry
 from uapfast.screening.errands import Lost, News, Orders
 from uapfast.screening.judge import failed_rows
 from uapfast.screening.panel import Panel
 from uapfast.screening.pipeline import workers_of
-from uapfast.screening.plan import Suspect
 from uapfast.screening.remote import Worker, pack
 from uapfast.screening.rows import Row, one_line
 from uapfast.screening.shift import Patience, Shift
@@ -37,8 +37,8 @@ HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
 
 def run(
     panel: Panel,
-    suspects: Iterator[tuple[Suspect, str]],
-    known: Callable[[Suspect, str], list[Row] | None],
+    suspects: Iterator[tuple[Entry, str]],
+    known: Callable[[Entry, str], list[Row] | None],
     address: str | None = None,
     patience: Patience | None = None,
 ) -> Generator[Done, None, None]:

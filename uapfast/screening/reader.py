@@ -15,7 +15,8 @@ from uapfast.models.fitting import Fitted, Wanted, check_whole, fit
 from uapfast.safeload import LastHeader, Limits, open_checkpoint
 from uapfast.safeload.dtypes import DTYPES
 from uapfast.safeload.header import Header
-from uapfast.screening.plan import Suspect
+from uapfast.screening.choice import Known, choose
+from uapfast.screening.entry import Entry
 from uapfast.screening.watch import Room
 
 DEFAULT = Limits()
@@ -86,13 +87,14 @@ class Slot:
 
     Attributes:
         last: the header of the file before.
+        known: architectures of the layouts before.
     """
 
     def __init__(self, pinned: bool = False, room: Room | None = None) -> None:
         self._pinned, self._room = pinned, room
         self._buffer = torch.empty(0, dtype=torch.uint8)
         self._layout: Layout | None = None
-        self.last = LastHeader()
+        self.last, self.known = LastHeader(), Known()
 
     @property
     def size(self) -> int:
@@ -187,24 +189,28 @@ class Loaded:
     """A checkpoint in memory.
 
     Attributes:
+        entry: whose, with the architecture that was taken.
         tensors: by the architecture's names; views of a :class:`Slot`, not to be written to.
         sha256: of names, dtypes, shapes and bytes, as :func:`uapfast.models.model.tensors_sha256`.
         seconds: that reading and hashing took.
         fits: names and shapes of an architecture that it was found to have.
         flat: see :class:`Layout`.
         notes: what was chosen in reading, and taken although it differed, in sentences.
+        also: other architectures of the entry's choices that fit.
     """
 
+    entry: Entry
     tensors: dict[str, Tensor]
     sha256: str
     seconds: float
     fits: Shapes | None = None
     flat: Tensor | None = None
     notes: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
 
 def read_checkpoint(
-    suspect: Suspect, slot: Slot, shapes_of: Callable[[Suspect], Shapes], limits: Limits | None = None
+    suspect: Entry, slot: Slot, shapes_of: Callable[[Entry], Shapes], limits: Limits | None = None
 ) -> Loaded:
     """Read a suspect's tensors into ``slot``.
 
@@ -218,11 +224,12 @@ def read_checkpoint(
         limits: what reading may cost.
 
     Raises:
-        ModelError: unreadable, or tensors that are not the architecture's.
+        ModelError: unreadable, or tensors that are not the architecture's, or of none of its choices.
     """
     start = time.perf_counter()
-    with open_checkpoint(suspect.path, limits or DEFAULT, slot.last) as found:
-        layout = slot.lay_out(found.header, shapes_of(suspect), suspect.shown)
+    with open_checkpoint(suspect.path, limits or DEFAULT, slot.last, suspect.key) as found:
+        taken, also = choose(suspect, found.header, shapes_of, slot.known)
+        layout = slot.lay_out(found.header, shapes_of(taken), suspect.shown)
         found.read_all_into(layout.buffers)
         notes = (*found.notes, *layout.notes)
     check_whole(layout.fits.wants, layout.tensors, suspect.shown)
@@ -230,7 +237,8 @@ def read_checkpoint(
     for part in layout.hashed:
         digest.update(part)
     seconds = time.perf_counter() - start
-    return Loaded(layout.tensors, digest.hexdigest(), seconds, layout.fits, layout.flat, notes)
+    sha256, fits = digest.hexdigest(), layout.fits
+    return Loaded(taken, layout.tensors, sha256, seconds, fits, layout.flat, notes, also)
 
 
 __all__ = ["Layout", "Loaded", "Slot", "read_checkpoint"]

@@ -29,12 +29,13 @@ from uapfast.errors import ClusterError
 from uapfast.method.fingerprint import QueryPlan
 from uapfast.models.registry import arch_file
 from uapfast.reference import Reference
+from uapfast.screening.direct import judge_direct
+from uapfast.screening.entry import URL, Entry
 from uapfast.screening.errands import BACKLOG, SLOTS, Busy, Errand, Hello, Orders, Reply, Told
 from uapfast.screening.judge import failed_rows, judge
 from uapfast.screening.lanes import lanes_of
 from uapfast.screening.panel import Asked, Panel, Settings
 from uapfast.screening.pipeline import TRANSIENT
-from uapfast.screening.plan import Suspect
 from uapfast.screening.reader import Loaded, Shapes, Slot
 from uapfast.screening.skeletons import Skeletons
 from uapfast.screening.watch import Watch
@@ -206,21 +207,26 @@ class Worker:
     def _read(self, held: Held) -> Told:
         number = held.errand.number
 
-        def shapes(suspect: Suspect) -> Shapes:
+        def shapes(suspect: Entry) -> Shapes:
             self._building.add(number)
             try:
                 return self._skeletons.shapes(suspect)
             finally:
                 self._building.discard(number)
 
+        if held.errand.suspect.is_direct:
+            return Told(number, None, 0.0)
         loaded = held.loaded = self._lanes.read(held.errand.suspect, held.slot, shapes)
-        return Told(number, loaded.sha256, loaded.seconds)
+        return _read(number, loaded)
 
     def _ask(self, held: Held) -> Told:
-        assert held.loaded is not None
-        found = judge(self._panel, self._skeletons, held.errand.suspect, held.loaded)
-        told = (held.errand.number, held.loaded.sha256, held.loaded.seconds, tuple(found.rows))
-        return Told(*told, lent=found.lent, refuted=found.refuted)
+        number, loaded = held.errand.number, held.loaded
+        if loaded is None:
+            found, told = judge_direct(self._panel, held.errand.suspect, self._watch), Told(number, None, 0.0)
+        else:
+            found, told = judge(self._panel, self._skeletons, loaded), _read(number, loaded)
+        rows = tuple(found.rows)
+        return told._replace(rows=rows, again=found.again, lent=found.lent, refuted=found.refuted)
 
     def _try(self, held: Held, step: Callable[[Held], Told]) -> None:
         number = held.errand.number
@@ -249,21 +255,28 @@ class Worker:
         log.debug("screen: %s", errand.suspect.name, exc_info=True)
         error = self._not_here(errand) or error
         again = isinstance(error, (*TRANSIENT, ClusterError))
-        sha256, seconds = (loaded.sha256, loaded.seconds) if loaded else (None, 0.0)
-        rows = failed_rows(self._panel, errand.suspect, error, sha256)
-        return Told(errand.number, sha256, seconds, tuple(rows), again)
+        told = _read(errand.number, loaded) if loaded else Told(errand.number, None, 0.0)
+        entry = loaded.entry if loaded else errand.suspect
+        rows = failed_rows(self._panel, entry, error, told.sha256)
+        return told._replace(rows=tuple(rows), again=again)
 
     def _not_here(self, errand: Errand) -> ClusterError | None:
         """What the machine of the caller has and this one has not: the cluster's fault."""
         suspect = errand.suspect
         if not self._away:
             return None
-        factory = arch_file(suspect.arch, base=Path(suspect.base) if suspect.base else None)
-        for file, there in ((suspect.path, errand.stamp != "-"), (factory, factory is not None)):
-            if there and file is not None and not os.path.exists(file):
+        base = Path(suspect.base) if suspect.base else None
+        own = [suspect.path] if errand.stamp not in ("-", URL) else []
+        files = [arch_file(arch, base=base) for arch in (suspect.arch, *suspect.choices)]
+        for file in (*own, *files):
+            if file is not None and not os.path.exists(file):
                 told = f"screen: files must be there under the same path on every node, got no {file}"
                 return ClusterError(f"{told} on {socket.gethostname()}")
         return None
+
+
+def _read(number: int, loaded: Loaded) -> Told:
+    return Told(number, loaded.sha256, loaded.seconds, arch=loaded.entry.arch, notes=loaded.notes)
 
 
 __all__ = ["POLL", "Packed", "Worker", "pack", "unpack"]

@@ -33,9 +33,15 @@ COLUMNS = (
     Column("reference", "string", False, "name of the reference: its file's stem, or what the caller said"),
     Column("reference_sha256", "string", False, "of the reference's content"),
     Column("name", "string", False, "of the suspect: the manifest's, or the path below the folder"),
-    Column("path", "string", False, "of the weights file; bytes that are no UTF-8 are escaped"),
-    Column("arch", "string", False, "architecture SPEC"),
-    Column("sha256", "string", True, "of the tensors (names, dtypes, shapes, bytes); null if unreadable"),
+    Column("path", "string", False, "of the suspect; bytes that are no UTF-8 are escaped"),
+    Column("kind", "string", False, "weights, folder, onnx or endpoint"),
+    Column("arch", "string", False, "architecture SPEC; empty where none is known"),
+    Column(
+        "sha256",
+        "string",
+        True,
+        "of the tensors (names, dtypes, shapes, bytes), or of an ONNX file; null if unreadable or unseen",
+    ),
     Column(
         "decision",
         "string",
@@ -78,7 +84,7 @@ COLUMNS = (
     Column("seconds_load", "float64", False, "checking the weights and copying them into the network"),
     Column("seconds_forward", "float64", False, "answering, for all references together"),
     Column("seconds_score", "float64", False, "scores and decision, this reference"),
-    Column("error_class", "string", True, "name of the error, if decision is invalid"),
+    Column("error_class", "string", True, "name of the error, if decision is invalid or unavailable"),
     Column("error_message", "string", True, "what was wrong, one line"),
     Column("reasons", "list<string>", False, "plain sentences, most important first"),
     Column("alpha", "float64", False, "level of a conviction on each side"),
@@ -106,6 +112,7 @@ class Row:
     settings: str
     versions: str
     queries_full: int
+    kind: str = "weights"
     p_value: float | None = None
     p_candidate: float | None = None
     p_candidate_floor: float | None = None

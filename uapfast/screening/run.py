@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +17,13 @@ from uapfast.config import ALPHA, TIMEOUT, Precision, check
 from uapfast.errors import InputError, PoolWarning, UapfastError
 from uapfast.files import require_writable
 from uapfast.models.registry import resolve_arch
-from uapfast.reference import Reference, as_reference
+from uapfast.screening.arguments import check_settings, named_references, preprocessed, store_path
+from uapfast.screening.collection import Skipped
 from uapfast.screening.engines import Done, engine
+from uapfast.screening.entry import Defaults, Entry, as_specs
 from uapfast.screening.export import Summary, export, finished_rows, summarise
 from uapfast.screening.panel import Panel, Settings
-from uapfast.screening.plan import Skipped, Suspect, as_suspects
+from uapfast.screening.plan import as_entries
 from uapfast.screening.rows import Row
 from uapfast.screening.store import Store
 
@@ -34,7 +36,11 @@ def screen(
     references: Any,
     suspects: Any,
     *,
-    arch: str | None = None,
+    arch: str | Sequence[str] | None = None,
+    key: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    class_order: Sequence[int] | None = None,
     out: str | os.PathLike[str] | None = None,
     store: str | os.PathLike[str] | None = None,
     resume: bool = True,
@@ -48,15 +54,24 @@ def screen(
     device: str = "cpu",
     timeout: float = TIMEOUT,
     precision: Precision = "float32",
+    endpoints: bool = False,
+    conduct: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Screening:
-    """Screen checkpoints against one reference or several.
+    """Screen suspects of any kind against one reference or several.
 
     Args:
         references: a reference or its file, several of these, or a mapping from names to them.
-        suspects: a manifest, a folder, or an iterable of :class:`Suspect` or weights files
+        suspects: a manifest, a folder, or an iterable of :class:`Entry`, files, folders and addresses
             (docs/screening.md). Taken once, not held in memory.
-        arch: SPEC of suspects without their own.
+        arch: SPEC of weights files without their own, or several: then the one whose names and shapes a file
+            has is taken.
+        key: which of several sets of weights in a file, for suspects without their own.
+        mean: per channel; images in 0..1 are normalised by (x - mean) / std before the network. For
+            weights and ONNX files without their own.
+        std: per channel.
+        class_order: for each class of the references, the suspects' class that means it; for suspects
+            without their own.
         out: the table (Parquet), written when all rows are there.
         store: the SQLite file that a stopped run is continued from; ``out`` with ``.store`` by default, or
             a temporary one without ``out``.
@@ -72,6 +87,9 @@ def screen(
         timeout: seconds that reading a suspect, or asking it, may take; then it is ``invalid``
             (``TimeLimitError``) and the run goes on. Infinite for no limit.
         precision: of the networks; ``bf16`` is faster on a GPU, and its answers are rounded to 3 digits.
+        endpoints: whether the hosts that a manifest names may be asked.
+        conduct: towards each endpoint: ``budget``, ``rate``, ``cache`` and the like, as
+            :func:`uapfast.suspects.http.open_http` takes them.
         progress: called as ``progress(done, total, what)``.
 
     Returns:
@@ -87,99 +105,40 @@ def screen(
         StorageError: store or table cannot be written, or another process uses the store.
         TimeLimitError: while it runs, if too many suspects never end. What is finished is kept.
     """
-    _check_settings(alpha, fdr, queries, workers, timeout)
-    check(precision in ("float32", "bf16"), "screen", "precision", "float32 or bf16", repr(precision))
-    settings = Settings(float(alpha), queries, bool(early), device, workers, precision, float(timeout))
-    if arch is not None:
-        resolve_arch(arch)
+    check_settings(alpha, fdr, queries, workers, timeout, precision)
+    spent = tuple((k, v) for k, v in (conduct or {}).items() if v is not None)
+    settings = Settings(
+        float(alpha), queries, bool(early), device, workers, precision, float(timeout), conduct=spent
+    )
+    defaults = Defaults(as_specs(arch), _floats(mean), _floats(std), key, _whole(class_order))
+    for spec in defaults.arch:
+        resolve_arch(spec)
     if out is not None:
         require_writable(out, "table")
     run = _Run(
         # a cluster's device need not be here
-        Panel.of(_references(references), settings, None if engine == "local" else "cpu"),
+        Panel.of(named_references(references), settings, None if engine == "local" else "cpu"),
         _engine(engine),
         address,
         Path(out) if out is not None else None,
-        _store_path(store, out),
+        store_path(store, out),
         resume,
         float(fdr),
         progress,
         Skipped(),
     )
-    return Screening(run, _preprocessed(as_suspects(suspects, arch, run.skipped), run.panel))
-
-
-def _preprocessed(suspects: Iterator[Suspect], panel: Panel) -> Iterator[Suspect]:
-    """Suspects without mean and std are asked with the victim's, as ``verify`` does.
-
-    Raises:
-        InputError: victims of different preprocessing, of which none can be meant.
-    """
-    found = [asked.reference.preprocessing for asked in panel.asked]
-    for suspect in suspects:
-        own = found[0]
-        if suspect.mean is None and suspect.std is None and any(found):
-            if any(other != own for other in found):
-                rule = "given for every suspect, since the references' victims have different ones"
-                raise InputError("screen", "mean and std", rule, f"none for {suspect.name}")
-            assert own is not None
-            suspect = replace(suspect, mean=tuple(own["mean"]), std=tuple(own["std"]), assumed=True)
-        yield suspect
+    return Screening(run, preprocessed(as_entries(suspects, defaults, run.skipped, endpoints), run.panel))
 
 
 _engine = engine
 
 
-def _check_settings(alpha: object, fdr: object, queries: object, workers: object, timeout: object) -> None:
-    def number(value: object) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-
-    check(number(alpha) and 0 < alpha < 0.5, "screen", "alpha", "a level in (0, 0.5)", repr(alpha))  # type: ignore[operator]
-    check(number(fdr) and 0 < fdr <= 1, "screen", "fdr", "a rate in (0, 1]", repr(fdr))  # type: ignore[operator]
-    check(number(timeout) and timeout > 0, "screen", "timeout", "seconds above 0", repr(timeout))  # type: ignore[operator]
-    for name, value in (("queries", queries), ("workers", workers)):
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        check(value is None or whole, "screen", name, "a whole number >= 1", repr(value))
+def _floats(values: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(map(float, values))
 
 
-def _references(given: Any) -> dict[str, Reference]:
-    """References by name, in order."""
-    if isinstance(given, Reference | str | os.PathLike):
-        given = [given]
-    if isinstance(given, Mapping):
-        named = {str(name): as_reference(one, "screen") for name, one in given.items()}
-        rule = "a mapping from names that differ as text"
-        check(len(named) == len(given), "screen", "references", rule, ", ".join(map(repr, given)))
-        return named
-    if not isinstance(given, Iterable):
-        rule = "references, their files, or a mapping from names to them"
-        raise InputError("screen", "references", rule, type(given).__name__)
-    items = list(given)
-    return dict(zip(_names(items), (as_reference(one, "screen") for one in items), strict=True))
-
-
-def _names(items: list[Any]) -> list[str]:
-    """A name for each reference: its file's stem; one that is taken gets a number that is free."""
-    stems = [
-        Path(one).stem if isinstance(one, str | os.PathLike) else f"reference-{number}"
-        for number, one in enumerate(items, 1)
-    ]
-    taken: set[str] = set()
-    out = []
-    for stem in stems:
-        name, number = stem, 1
-        while name in taken or (number > 1 and name in stems):
-            number += 1
-            name = f"{stem}-{number}"
-        taken.add(name)
-        out.append(name)
-    return out
-
-
-def _store_path(store: str | os.PathLike[str] | None, out: str | os.PathLike[str] | None) -> Path | None:
-    if store is not None:
-        return Path(store)
-    return None if out is None else Path(f"{os.fspath(out)}.store")
+def _whole(values: Sequence[int] | None) -> tuple[int, ...] | None:
+    return None if values is None else tuple(map(int, values))
 
 
 @dataclass(frozen=True)
@@ -208,7 +167,7 @@ class Screening:
         summary: what it came to, once it is finished.
     """
 
-    def __init__(self, run: _Run, suspects: Iterator[Suspect]) -> None:
+    def __init__(self, run: _Run, suspects: Iterator[Entry]) -> None:
         self._run = run
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._entered = self._closed = False
@@ -282,10 +241,10 @@ class Screening:
         results: Generator[Done, None, None] = run.engine(panel, pending, self._known(fresh), run.address)
         return results
 
-    def _known(self, fresh: dict[tuple[str, str], Done]) -> Callable[[Suspect, str], list[Row] | None]:
+    def _known(self, fresh: dict[tuple[str, str], Done]) -> Callable[[Entry, str], list[Row] | None]:
         """Rows of the same network and tensors: from the batch that is not stored yet, or from the store."""
 
-        def known(suspect: Suspect, sha256: str) -> list[Row] | None:
+        def known(suspect: Entry, sha256: str) -> list[Row] | None:
             found = fresh.get((suspect.network, sha256))
             if found is not None:
                 return None if any(row.error_class for row in found.rows) else list(found.rows)

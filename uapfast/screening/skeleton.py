@@ -21,6 +21,7 @@ from uapfast.models.model import settled
 from uapfast.models.state import ALONE, TRIED, batch_note, repeats
 from uapfast.screening.batches import batches_of
 from uapfast.screening.building import build_network
+from uapfast.screening.entry import Entry
 from uapfast.screening.inplace import (
     alias,
     changes_with_mode,
@@ -32,7 +33,6 @@ from uapfast.screening.inplace import (
     size_of,
     some_outside,
 )
-from uapfast.screening.plan import Suspect
 from uapfast.screening.precision import ask
 from uapfast.screening.reader import Shapes
 from uapfast.screening.traces import Picture, glimpse, holds_more
@@ -62,9 +62,9 @@ class Skeleton:
         MissingDependency: timm or torchvision is needed.
     """
 
-    def __init__(self, suspect: Suspect, device: str = "cpu", precision: str = "float32") -> None:
+    def __init__(self, suspect: Entry, device: str = "cpu", precision: str = "float32") -> None:
         self.device, self.precision = torch.device(device), precision
-        self._suspect: Suspect = suspect
+        self._suspect: Entry = suspect
         self.holds: str | None = None
         self._wrapped = suspect.mean is not None or suspect.std is not None
         self.module = self._build()

@@ -23,7 +23,7 @@ import torch
 
 from uapfast.errors import UapfastError
 from uapfast.screening.batches import BATCH, batch_size, batches
-from uapfast.screening.plan import Suspect
+from uapfast.screening.entry import Entry
 from uapfast.screening.proof import Proof
 from uapfast.screening.reader import Shapes
 from uapfast.screening.skeleton import Skeleton
@@ -31,7 +31,7 @@ from uapfast.screening.watch import Watch
 
 IDLE, IDLE_BYTES = 8, 4 << 30  # skeletons kept without work, and their weights together
 POLL = 0.2  # seconds after which who waits for a builder looks whether that one was given up
-Build = Callable[[Suspect], Skeleton]
+Build = Callable[[Entry], Skeleton]
 KNOWN = 1024  # architectures whose shapes are remembered
 LARGE = 31 << 20  # bytes; glibc learns from blocks of up to 32 MiB
 
@@ -43,7 +43,7 @@ class Skeletons:
         device: where they run, unless ``build`` knows.
         watch: is told when a thread waits for another one's building.
         build: makes one; a plain one by default.
-        anew: networks (:attr:`Suspect.network`) that are built for every suspect.
+        anew: networks (:attr:`Entry.network`) that are built for every suspect.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Skeletons:
         # the memory of every batch, to be faulted in again for the next
         torch.empty(LARGE, dtype=torch.uint8)
 
-    def shapes(self, suspect: Suspect) -> Shapes:
+    def shapes(self, suspect: Entry) -> Shapes:
         """Names and shapes of the weights of a suspect's architecture; raises as :class:`Skeleton`."""
         with self._lock:
             found = self._shapes.get(suspect.network)
@@ -73,7 +73,7 @@ class Skeletons:
                 found = skeleton.shapes
         return found
 
-    def proof(self, suspect: Suspect) -> Proof:
+    def proof(self, suspect: Entry) -> Proof:
         """What is known of the suspect's network."""
         network = suspect.network
         with self._lock:
@@ -84,7 +84,7 @@ class Skeletons:
             return found
 
     @contextlib.contextmanager
-    def borrow(self, suspect: Suspect, own: bool = False) -> Iterator[Skeleton]:
+    def borrow(self, suspect: Entry, own: bool = False) -> Iterator[Skeleton]:
         """A skeleton of the suspect's architecture; it goes back at the end, unless something broke.
 
         Args:
@@ -108,7 +108,7 @@ class Skeletons:
         self.give_back(suspect, skeleton)
 
     @contextlib.contextmanager
-    def _alone(self, suspect: Suspect) -> Iterator[None]:
+    def _alone(self, suspect: Entry) -> Iterator[None]:
         while True:
             lock = self._building
             with self._watch.waiting():
@@ -132,7 +132,7 @@ class Skeletons:
         What it has borrowed is never lent again; who waits for it to build a network waits no longer.
 
         Returns:
-            The network (:attr:`Suspect.network`) that it is building, or None.
+            The network (:attr:`Entry.network`) that it is building, or None.
         """
         with self._lock:
             self._forsaken.add(thread)
@@ -142,7 +142,7 @@ class Skeletons:
             self._building, self._builder = threading.Lock(), None
             return builder[1]
 
-    def _take(self, suspect: Suspect, own: bool) -> Skeleton | None:
+    def _take(self, suspect: Entry, own: bool) -> Skeleton | None:
         network = suspect.network
         with self._lock:
             for key, skeleton in reversed(self._idle.items()):
@@ -150,7 +150,7 @@ class Skeletons:
                     return self._idle.pop(key)
         return None
 
-    def give_back(self, suspect: Suspect, skeleton: Skeleton) -> None:
+    def give_back(self, suspect: Entry, skeleton: Skeleton) -> None:
         """Let others have it; those longest without work are dropped beyond ``IDLE`` and ``IDLE_BYTES``."""
         network, refuted = suspect.network, self.proof(suspect).refuted
         with self._lock:

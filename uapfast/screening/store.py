@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from uapfast.errors import StorageError
 from uapfast.screening.engines import holds
-from uapfast.screening.plan import Suspect, code_of
+from uapfast.screening.entry import Entry, code_of
 from uapfast.screening.rows import SCHEMA_VERSION, Row
 
 APPLICATION = 0x75617073  # "uaps" in the file's header
@@ -127,7 +127,7 @@ class Store:
                 self._db.execute("ROLLBACK")
 
     # -- what is to be done ----------------------------------------------------------------------
-    def set_plan(self, suspects: Iterable[Suspect]) -> int:
+    def set_plan(self, suspects: Iterable[Entry]) -> int:
         """Replace the list of suspects; returns how many.
 
         All of them, or the old list is kept, and the old rows as well where they are not to be resumed.
@@ -135,7 +135,7 @@ class Store:
         with self._typed():
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("DELETE FROM plan")
-            given = ((i, s.key, s.to_json()) for i, s in enumerate(_with_code(suspects)))
+            given = ((i, s.identity, s.to_json()) for i, s in enumerate(_with_code(suspects)))
             self._db.executemany("INSERT INTO plan VALUES (?, ?, ?)", given)
             (count,) = self._db.execute("SELECT count(*) FROM plan").fetchone()
             if not self._keep:
@@ -145,7 +145,7 @@ class Store:
             self._keep = True
         return int(count)
 
-    def pending(self, timeout: float = math.inf) -> Iterator[tuple[Suspect, str]]:
+    def pending(self, timeout: float = math.inf) -> Iterator[tuple[Entry, str]]:
         """Suspects with a row missing or older than their file or code, with the file's stamp; each once.
 
         So are those that took more than an earlier time limit, if ``timeout`` (seconds) gives them more.
@@ -153,14 +153,13 @@ class Store:
         position = -1
         while page := self._page(position):
             for position, key, text in page:  # noqa: B007
-                suspect = Suspect.from_json(text)
+                suspect = Entry.from_json(text)
                 stamp = suspect.stamp()
                 found = self._stamps(key)
-                done = all(
-                    f is not None and f[1] == suspect.network and holds(f[0], stamp, timeout) for f in found
-                )
+                own = suspect.networks
+                done = all(f is not None and f[1] in own and holds(f[0], stamp, timeout) for f in found)
                 if not done and not self._earlier(position, key):
-                    self.recoded += sum(f is not None and f[1] != suspect.network for f in found)
+                    self.recoded += sum(f is not None and f[1] not in own for f in found)
                     yield suspect, stamp
 
     def _page(self, after: int) -> list[tuple[int, str, str]]:
@@ -183,7 +182,7 @@ class Store:
     # -- what was done ---------------------------------------------------------------------------
     def add(
         self,
-        done: Iterable[tuple[Suspect, str, Sequence[Row]]],
+        done: Iterable[tuple[Entry, str, Sequence[Row]]],
         lent: Iterable[tuple[str, str | None]] = (),
     ) -> None:
         """Write results in one transaction: suspect, stamp of its file, and its row for every reference.
@@ -195,7 +194,7 @@ class Store:
             self._db.executemany(
                 "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    (row.reference_sha256, suspect.key, self.references[row.reference_sha256], stamp)
+                    (row.reference_sha256, suspect.identity, self.references[row.reference_sha256], stamp)
                     + (suspect.network, row.sha256, row.decision, row.p_value, row.z_pool, row.to_json())
                     for suspect, stamp, rows in done
                     for row in rows
@@ -222,7 +221,7 @@ class Store:
         with self._typed():
             return frozenset(network for (network,) in self._db.execute("SELECT network FROM refuted"))
 
-    def same_tensors(self, suspect: Suspect, sha256: str) -> list[Row] | None:
+    def same_tensors(self, suspect: Entry, sha256: str) -> list[Row] | None:
         """Rows of a suspect with the same tensors and network, one a reference; or None."""
         query = (  # by itself SQLite takes the primary key, and reads every row of the reference
             "SELECT row FROM rows INDEXED BY by_content "
@@ -267,7 +266,7 @@ class Store:
         query = f"SELECT plan.given, rows.row {self._JOIN} ORDER BY plan.position"
         with self._typed():
             for given, text in self._db.execute(query, (reference, self.references[reference])):
-                row, suspect = Row.from_json(text), Suspect.from_json(given)
+                row, suspect = Row.from_json(text), Entry.from_json(given)
                 yield row if row.name == suspect.name else _renamed(row, suspect)
 
     def close(self) -> None:
@@ -286,17 +285,17 @@ class Store:
         self.close()
 
 
-def _with_code(suspects: Iterable[Suspect]) -> Iterator[Suspect]:
+def _with_code(suspects: Iterable[Entry]) -> Iterator[Entry]:
     """Suspects with the code that their architecture has now, so that one run knows one code."""
-    known: dict[tuple[str, str | None], str] = {}
+    known: dict[tuple[object, ...], str] = {}
     for suspect in suspects:
-        which = suspect.arch, suspect.base
+        which = suspect.arch, suspect.choices, suspect.base
         if which not in known:
             known[which] = code_of(suspect)
         yield replace(suspect, code=known[which])
 
 
-def _renamed(row: Row, suspect: Suspect) -> Row:
+def _renamed(row: Row, suspect: Entry) -> Row:
     """A row under the name that the list has for the suspect now."""
     return replace(row, name=suspect.name)
 

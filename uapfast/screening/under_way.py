@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from uapfast.errors import TimeLimitError
 from uapfast.screening.engines import Done
-from uapfast.screening.plan import Suspect
+from uapfast.screening.entry import Entry
 from uapfast.screening.reader import Loaded, Slot
 from uapfast.screening.rows import Row
 
@@ -29,7 +29,7 @@ class Item:
         lent, refuted: see :class:`uapfast.screening.engines.Done`.
     """
 
-    suspect: Suspect
+    suspect: Entry
     stamp: str
     slot: Slot | None = None
     loaded: Loaded | None = None

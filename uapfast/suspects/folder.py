@@ -69,7 +69,7 @@ class FolderModel(Model):
     preparation: Preparation
 
 
-def open_folder(path: str | os.PathLike[str], *, device: str = "cpu") -> FolderModel:
+def open_folder(path: str | os.PathLike[str], *, key: str | None = None, device: str = "cpu") -> FolderModel:
     """The model of a folder that timm or transformers wrote for a hub.
 
     Images are asked as they are if they have the size that the folder names, else resized to it at once: the
@@ -78,6 +78,7 @@ def open_folder(path: str | os.PathLike[str], *, device: str = "cpu") -> FolderM
     Args:
         path: a folder with ``config.json`` and one weights file (and ``preprocessor_config.json``), or the
             cache of a hub with one snapshot. Links are followed into ``../../blobs`` only.
+        key: name of the weights file that is taken, where there are several.
         device: where the model runs.
 
     Returns:
@@ -94,14 +95,14 @@ def open_folder(path: str | os.PathLike[str], *, device: str = "cpu") -> FolderM
     given = _preprocessor(folder)
     if what.library == "transformers":
         transformers_input(given, what.arguments, PREPROCESSOR)  # before anything large
-    file = weights_in(folder, what.weights)
+    file = weights_in(folder, what.weights if key is None else key)
     build = _of_timm if what.library == "timm" else _of_transformers
     library = _library(what.library)
     state = read_weights(file)
     network, preparation, notes = build(library, what, state, given, file)
     model = FolderModel(
         Prepared(network, preparation),
-        name=_name(folder),
+        name=_name(folder) if key is None else f"{_name(folder)}/{shown(key, 80)}",
         output="logits",
         device=device,
         batch_size=preparation.at_a_time(BATCH),

@@ -16,6 +16,7 @@ from typing import Any
 
 from uapfast.errors import ModelError, UnsupportedFileError
 from uapfast.safeload.refusal import shown
+from uapfast.safeload.sharded import beside as shards_of
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 MOST_JSON = 8 << 20  # bytes; 21,841 classes with their names twice take 2 MB
@@ -174,6 +175,49 @@ def weights_beside(folder: Path, taken: Path) -> list[str]:
     ]
 
 
+def is_hub_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder's configuration names a network, as that of timm and transformers does."""
+    folder = Path(path)
+    if not os.path.lexists(folder / CONFIG):
+        return False
+    try:
+        config = read_json(folder, CONFIG)
+    except ModelError:
+        return False
+    return any(name in config for name in ("architecture", "architectures", "model_type"))
+
+
+def sets_of_weights(path: str | os.PathLike[str]) -> tuple[list[str | None], set[str]]:
+    """The sets of weights of a hub folder, and the names of all files that belong to one or describe them.
+
+    None is what :func:`weights_in` takes. Files under the usual names are one model in several formats.
+    """
+    folder = Path(path)
+    try:
+        names = [n for n in names_in(folder) if not beside(n)]
+        config = read_json(folder, CONFIG)
+    except ModelError:  # whoever opens it is told
+        return [None], set()
+    index = [n for n in names if any(fnmatchcase(n, pattern) for pattern in INDEXES)]
+    parts = {os.path.basename(p) for n in index for p in shards_of(os.path.join(folder, n))}
+    named = config.get("transformers_weights")
+    usual = {n for n in names if n in USUAL or n == named}
+    others = [n for n in names if n.endswith(SUFFIXES) and n not in usual | parts]
+    keys: list[str | None] = [None, *others] if usual or index else [*others]
+    return keys if len(keys) > 1 else [None], {*usual, *index, *parts, *others, CONFIG, PREPROCESSOR}
+
+
+def files_of(path: str | os.PathLike[str]) -> list[str]:
+    """Every file that a hub folder, or the cache of a hub, may be read from."""
+    try:
+        folder = hub_folder(path)
+        names = names_in(folder)
+    except ModelError:
+        return []
+    found = [os.path.join(folder, n) for n in names if n.endswith((".json", *SUFFIXES)) and not beside(n)]
+    return [file for file in found if os.path.exists(file)]
+
+
 def read_json(folder: Path, name: str) -> dict[str, Any]:
     """A JSON object of a folder, with nothing in it that two readers could read differently.
 
@@ -214,9 +258,12 @@ __all__ = [
     "bad",
     "beside",
     "file_in",
+    "files_of",
     "hub_folder",
+    "is_hub_folder",
     "names_in",
     "read_json",
+    "sets_of_weights",
     "weights_beside",
     "weights_in",
 ]

@@ -12,6 +12,20 @@ from uapfast.models.model import Model
 from uapfast.suspects.base import Suspect
 
 URLS = ("http://", "https://")
+WEIGHTS, FOLDER, ONNX, ENDPOINT = "weights", "folder", "onnx", "endpoint"
+KINDS = (WEIGHTS, FOLDER, ONNX, ENDPOINT)
+
+
+def kind_of(given: str | os.PathLike[str]) -> str:
+    """What a suspect is, one of ``KINDS``, told by content; what nothing else takes is read as weights."""
+    place = os.fspath(given)
+    if place.startswith(URLS) or place.endswith(".toml"):
+        return ENDPOINT
+    if os.path.isdir(place):
+        return FOLDER
+    from uapfast.suspects.onnx import is_onnx
+
+    return ONNX if is_onnx(place) else WEIGHTS
 
 
 def open_suspect(
@@ -23,6 +37,7 @@ def open_suspect(
     std: Sequence[float] | None = None,
     output: str = "auto",
     device: str = "cpu",
+    kind: str | None = None,
     **conduct: Any,
 ) -> Model | Suspect:
     """Open a suspect, told by content.
@@ -32,36 +47,37 @@ def open_suspect(
             a folder that timm or transformers wrote (:func:`uapfast.suspects.folder.open_folder`); an ONNX
             file (:func:`uapfast.suspects.onnx.open_onnx`); or a weights file, with ``arch``.
         arch: SPEC of a weights file's architecture (:func:`uapfast.models.registry.resolve_arch`).
-        key: which weights of a file that holds several.
+        key: which weights, where a file holds several maps of tensors, or a folder several files.
         mean: per channel; of weights files and ONNX.
         std: per channel.
         output: what it answers with, or ``auto``.
         device: where a network runs.
+        kind: what it is, one of ``KINDS``, where that is known.
         **conduct: towards an endpoint: ``budget``, ``rate``, ``cache`` and the like.
 
     Raises:
         InputError: nothing of the kind, or an option that this kind does not take; and whatever opening it
             raises.
     """
-    place = os.fspath(given)
+    place, kind = os.fspath(given), kind or kind_of(given)
     chosen = {"--arch": arch, "--key": key, "--mean": mean, "--std": std}
     own = {name for name, value in chosen.items() if value is not None}
     spent = {name: value for name, value in conduct.items() if value is not None}
-    if place.startswith(URLS) or place.endswith(".toml"):
+    if kind == ENDPOINT:
         from uapfast.suspects.http import open_http
 
         _takes("an endpoint", own, ())
         return open_http(place, output=output, **spent) if output != "auto" else open_http(place, **spent)
     if spent:
         raise InputError("verify", "--" + next(iter(spent)), "given for an endpoint only", place)
-    if os.path.isdir(place):
+    if kind == FOLDER:
         from uapfast.suspects.folder import open_folder
 
-        _takes("a folder, which says it itself", own, ())
-        return open_folder(place, device=device)
-    from uapfast.suspects.onnx import is_onnx, open_onnx
+        _takes("a folder, which says it itself", own, ("--key",))
+        return open_folder(place, key=key, device=device)
+    if kind == ONNX:
+        from uapfast.suspects.onnx import open_onnx
 
-    if is_onnx(place):
         _takes("an ONNX file", own, ("--mean", "--std"))
         return open_onnx(place, mean=mean, std=std, output=output)
     if arch is None:
@@ -77,4 +93,4 @@ def _takes(kind: str, own: set[str], allowed: Sequence[str]) -> None:
         raise InputError("verify", name, f"left out with {kind}", "it")
 
 
-__all__ = ["open_suspect"]
+__all__ = ["ENDPOINT", "FOLDER", "KINDS", "ONNX", "WEIGHTS", "kind_of", "open_suspect"]

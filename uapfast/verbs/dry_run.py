@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
+from uapfast.examination.asking import design_for
 from uapfast.reference import Reference, as_reference
 from uapfast.suspects.http import HttpSuspect, Plan
-from uapfast.verbs.verify import design_for
 
 
 def dry_run(reference: Reference | str | os.PathLike[str], suspect: HttpSuspect) -> Plan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from typing import Any
 
@@ -11,34 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uapfast.examination import preprocessing_note
+from uapfast.examination.asking import as_suspect
 from uapfast.method.fingerprint import Answering, ask, only_labels, reduce_classes
 from uapfast.models.answers import Kind
-from uapfast.models.model import Model, as_model
 from uapfast.reference import Reference, as_reference
-from uapfast.suspects.base import Suspect
-
-
-def as_suspect(
-    reference: Reference, suspect: Any, output: str = "auto", device: str = "cpu"
-) -> tuple[Model | Suspect, list[str]]:
-    """A suspect as something to ask, and what is assumed of it.
-
-    A module that comes without mean and std is asked with the victim's, as a copy of it has to be. One that
-    normalises its own input is given as ``Model(module, mean=[0], std=[1])``.
-
-    Raises:
-        InputError: not something that answers.
-    """
-    if isinstance(suspect, Suspect):
-        return suspect, list(suspect.notes)
-    model, own = as_model(suspect, output=output, device=device), reference.preprocessing
-    assumed = own is not None and model.module is not None and model.preprocessing is None
-    # a copy: what is found out by trying is not the caller's to keep
-    model = model.with_preprocessing(**own) if own is not None and assumed else copy.copy(model)
-    model.try_out(reference.points)
-    notes = list(model.notes)
-    return model, [*notes, preprocessing_note(**own)] if own is not None and assumed else notes
 
 
 def encode(

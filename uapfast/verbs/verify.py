@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from uapfast.config import ALPHA, check
-from uapfast.errors import SuspectError, UnavailableError
+from uapfast.errors import SuspectError
 from uapfast.examination import Design, Examination
-from uapfast.method.fingerprint import Answering
+from uapfast.examination.asking import as_suspect, design_for, examine
 from uapfast.method.sequential import Looks
 from uapfast.reference import Reference, as_reference
-from uapfast.suspects.base import Suspect
 from uapfast.types import Verdict
-from uapfast.verbs.encode import as_suspect
 
 log = logging.getLogger(__name__)
 
@@ -54,43 +52,11 @@ def verify(
     check(good, "verify", "alpha", "a level in (0, 0.5)", repr(alpha))
     reference = as_reference(reference, "verify")
     model, notes = as_suspect(reference, suspect, output, device)
-    examination = Examination(
-        design_for(reference, model),
-        alpha=alpha,
-        name=model.name,
-        output=model.output,
-        sha256=model.sha256,
-        order=class_order,
-        notes=notes,
-    )
-    while examination.open:
-        _ask(examination, model)
-    if isinstance(model, Suspect):
-        examination.notes = list(model.notes)  # with what was noticed while it was asked
-    verdict = examination.verdict()
+    design = design_for(reference, model)
+    verdict = examine(design, model, alpha=alpha, order=class_order, notes=notes).verdict()
     p = verdict.p_value if verdict.p_value is not None else math.nan
     log.info("verify: %s, p %.3g, reference %.12s", verdict.decision, p, verdict.reference_sha256)
     return verdict
-
-
-def design_for(reference: Reference, model: Answering) -> Design:
-    """How it is asked: look by look where queries cost somebody something, else all views at once."""
-    early = isinstance(model, Suspect) and model.costly and reference.encoder == "lineage"
-    views = reference.plan.views
-    return Design(reference, Looks.default(views) if early else Looks.single(views))
-
-
-def _ask(examination: Examination, model: Answering) -> None:
-    """Ask what is due."""
-    try:
-        classes = examination.design.reference.classes
-        answers = model.answers_to(examination.images(), None if examination.renames else classes)
-    except SuspectError as exc:
-        examination.fail(exc)
-    except UnavailableError as exc:
-        examination.lose(exc)
-    else:
-        examination.take(answers)
 
 
 def invalid(

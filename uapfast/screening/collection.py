@@ -1,0 +1,130 @@
+"""A folder of models as a list of suspects: hub folders, ONNX files, indexes of shards, weights files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from uapfast.errors import InputError
+from uapfast.safeload.glance import looks_like_weights
+from uapfast.safeload.sharded import beside as shards_of
+from uapfast.safeload.sharded import is_index
+from uapfast.screening.entry import Defaults, Entry, printable
+from uapfast.suspects import hub_files
+from uapfast.suspects.onnx import is_onnx
+from uapfast.suspects.resolve import FOLDER, ONNX, WEIGHTS
+
+NAMED = 5  # skipped files that a summary names
+# What a folder is searched for. Formats that are refused are listed too: a row that says so beats silence.
+SUFFIXES = frozenset(
+    ".safetensors .pt .pth .th .bin .ckpt .pt2 .ptl .torchscript .pkl .pickle .joblib .npz .npy .onnx .ort "
+    ".h5 .hdf5 .keras .pb .tflite .gguf .mar".split()
+)
+ONNX_SUFFIXES = (".onnx", ".ort")
+
+
+@dataclass
+class Skipped:
+    """Files below a folder that are no suspects.
+
+    Attributes:
+        count: how many.
+        names: the first ``NAMED`` of them, relative to the folder.
+    """
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.names) < NAMED:
+            self.names.append(printable(name))
+
+    def __str__(self) -> str:
+        """``3 (a.txt, b.json, c.log)``."""
+        more = ", ..." if self.count > len(self.names) else ""
+        return f"{self.count} ({', '.join(self.names)}{more})" if self.count else "0"
+
+
+def from_folder(
+    folder: str | os.PathLike[str], defaults: Defaults | None = None, *, skipped: Skipped | None = None
+) -> Iterator[Entry]:
+    """Every model below a folder, by path.
+
+    A folder that timm or transformers wrote is one suspect; a further weights file in it, under no usual
+    name, is one more. A model in several files is its index. Any other file is taken if its suffix is one of
+    ``SUFFIXES`` or ``.pth.tar``, or if it begins as safetensors, torch's files or ONNX do. Links to folders
+    are not followed; of a hub's cache the snapshots are taken, not the blobs that they link to.
+
+    Args:
+        folder: searched with all folders below.
+        defaults: for all; without an ``arch`` weights files get a row that says so.
+        skipped: told of every other file.
+
+    Raises:
+        InputError: no such folder, or nothing in it.
+    """
+    top = os.fspath(folder)
+    if not os.path.isdir(top):
+        raise InputError("screen", "--dir", "an existing folder", printable(top))
+    count, skipped, defaults = 0, Skipped() if skipped is None else skipped, defaults or Defaults()
+    for place, folders, files in os.walk(top):
+        if "snapshots" in folders and "blobs" in folders:  # a hub's cache
+            folders[:] = ["snapshots"]
+        folders.sort()
+        listed = _in_hub_folder if hub_files.is_hub_folder(place) else _in_folder
+        for path, kind, key in listed(place, sorted(files)):
+            name = os.path.relpath(path, top)
+            if kind is None:
+                skipped.add(name)
+                continue
+            count += 1
+            shown = os.path.basename(os.path.abspath(top)) if name == "." else name
+            yield defaults.entry(path, kind, f"{shown}/{key}" if key else shown, key)
+    if not count:
+        rule = f"a folder with models ({', '.join(sorted(SUFFIXES)[:6])}, ...)"
+        raise InputError("screen", "--dir", rule, f"none in {printable(top)}, {skipped} other files")
+
+
+Found = tuple[str, str | None, str | None]  # path, kind (None: no model), key
+
+
+def _in_hub_folder(place: str, files: list[str]) -> Iterator[Found]:
+    """The folder itself; its weights files under other names than the usual ones; ONNX files in it."""
+    keys, read = hub_files.sets_of_weights(place)
+    yield from ((place, FOLDER, key) for key in keys)
+    for file in files:
+        path = os.path.join(place, file)
+        if _is_onnx(path):
+            yield path, ONNX, None
+        elif file not in read:
+            yield path, WEIGHTS if _is_model(path) and not hub_files.beside(file) else None, None
+
+
+def _in_folder(place: str, files: list[str]) -> Iterator[Found]:
+    indexes = [file for file in files if is_index(file)]
+    parts = {part for file in indexes for part in shards_of(os.path.join(place, file))}
+    names = {os.path.basename(part) for part in parts}
+    for file in files:
+        path = os.path.join(place, file)
+        if file in indexes:
+            yield path, WEIGHTS, None
+        elif _is_onnx(path):
+            yield path, ONNX, None
+        elif file not in names:
+            yield path, WEIGHTS if _is_model(path) else None, None
+
+
+def _is_onnx(path: str) -> bool:
+    return path.lower().endswith(ONNX_SUFFIXES) or is_onnx(path)
+
+
+def _is_model(path: str) -> bool:
+    name = path.lower()
+    known = os.path.splitext(name)[1] in SUFFIXES or name.endswith((".pth.tar", ".pt.tar"))
+    return known or looks_like_weights(path)
+
+
+__all__ = ["SUFFIXES", "Skipped", "from_folder"]

@@ -1,0 +1,66 @@
+"""A suspect that is asked as it is: a hub folder, an ONNX file, an endpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+from uapfast.examination.asking import as_suspect, examine
+from uapfast.models.model import Model
+from uapfast.screening.entry import Entry
+from uapfast.screening.judge import Case, Judged
+from uapfast.screening.panel import Panel, Settings
+from uapfast.screening.watch import Watch
+from uapfast.suspects.base import Suspect
+from uapfast.suspects.resolve import ENDPOINT, FOLDER, open_suspect
+
+
+def judge_direct(panel: Panel, entry: Entry, watch: Watch) -> Judged:
+    """Open the suspect, ask, and decide for every reference, as ``verify`` does.
+
+    Args:
+        panel: references and settings.
+        entry: whose ``is_direct``.
+        watch: an endpoint and an ONNX file have time limits of their own; a folder's network is watched.
+
+    Raises:
+        UapfastError: it cannot be opened or asked.
+    """
+    start = time.perf_counter()
+    limits = contextlib.nullcontext() if entry.kind == FOLDER else watch.waiting()
+    with limits, contextlib.ExitStack() as stack:
+        opened = _open(entry, panel.settings)
+        if isinstance(opened, Suspect):
+            stack.enter_context(opened)
+        read = time.perf_counter() - start
+        rows = []
+        for asked in panel.asked:
+            watch_again(entry, watch)
+            start = time.perf_counter()
+            suspect, notes = as_suspect(asked.reference, opened, entry.output, panel.settings.device)
+            examination = examine(
+                asked.design, suspect, alpha=panel.settings.alpha, order=entry.class_order, notes=notes
+            )
+            spent = {"seconds_read": read, "seconds_forward": time.perf_counter() - start}
+            fields: dict[str, Any] = {"arch": getattr(opened, "arch", None) or ""}
+            rows.append(Case(asked, entry, examination).row(panel, opened.sha256, **fields, **spent))
+    lost = any(row.decision == "unavailable" for row in rows)
+    return Judged(rows, again=lost)
+
+
+def watch_again(entry: Entry, watch: Watch) -> None:
+    """The time limit is for each reference."""
+    if entry.kind == FOLDER:
+        watch.begin()
+
+
+def _open(entry: Entry, settings: Settings) -> Model | Suspect:
+    given: dict[str, Any] = {"mean": entry.mean, "std": entry.std, "key": entry.key}
+    given |= {"output": entry.output, "kind": entry.kind}
+    if entry.kind == ENDPOINT:
+        given |= dict(settings.conduct)
+    return open_suspect(entry.path, device=settings.device, **given)
+
+
+__all__ = ["judge_direct"]

@@ -1,0 +1,144 @@
+"""A CSV file as a list of suspects."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from uapfast.config import manifest_numbers
+from uapfast.errors import ManifestError
+from uapfast.models.answers import OUTPUTS
+from uapfast.models.registry import arch_file
+from uapfast.screening.entry import Defaults, Entry
+from uapfast.suspects.resolve import ENDPOINT, FOLDER, KINDS, ONNX, URLS, WEIGHTS, kind_of
+
+COLUMNS = ("path", "kind", "arch", "name", "mean", "std", "output", "key", "class_order")
+IGNORED = ("relation", "candidate", "parent")  # of pool manifests
+
+
+def _bad(rule: str, got: object, argument: str = "manifest") -> ManifestError:
+    return ManifestError("screen", argument, rule, got)
+
+
+def from_manifest(
+    path: str | os.PathLike[str], defaults: Defaults | None = None, *, endpoints: bool = False
+) -> Iterator[Entry]:
+    """Suspects of a CSV file with a column ``path`` and optional others (``COLUMNS``).
+
+    Relative paths are relative to the manifest. A ``kind`` that is not given is told by content. A manifest
+    may come with the files that nobody trusts. So an ``arch`` in it that names a Python file is refused
+    unless it is the file of an ``arch`` of ``defaults``, and no address in it is asked unless ``endpoints``
+    says so.
+
+    Args:
+        path: of the manifest.
+        defaults: for lines without their own.
+        endpoints: whether hosts that it names may be asked.
+
+    Raises:
+        ManifestError: unreadable, an unknown column, an empty or malformed field; it names the line.
+    """
+    path, defaults = Path(path), defaults or Defaults()
+    line = _Line(path, defaults, endpoints)
+    count = 0
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            header: list[str] | None = None
+            for row in reader:
+                if not any(c.strip() for c in row):
+                    continue
+                if header is None:
+                    header = _header([c.strip() for c in row], path)
+                    continue
+                if len(row) != len(header):
+                    got = f"{len(row)} on line {reader.line_num}"
+                    raise _bad(f"of {len(header)} fields on every line", got)
+                fields = {k: v.strip() for k, v in zip(header, row, strict=True)}
+                count += 1
+                yield line.entry(fields, f"line {reader.line_num} of {path}")
+    except OSError as exc:
+        raise _bad("a readable CSV file", f"{exc.strerror or exc} ({path})") from exc
+    except (UnicodeError, csv.Error) as exc:
+        raise _bad("a CSV file in UTF-8", f"{exc} ({path})") from exc
+    if not count:
+        raise _bad("a CSV file with at least one suspect", f"none ({path})")
+
+
+def _header(header: list[str], path: Path) -> list[str]:
+    if "path" not in header:
+        raise _bad("with a column 'path'", f"{','.join(header)[:200]} ({path})")
+    for column in header:
+        if column not in COLUMNS + IGNORED:
+            raise _bad("with columns " + ",".join(COLUMNS) + " only", f"{column[:80]!r} ({path})")
+    if len(set(header)) != len(header):
+        raise _bad("with every column once", ",".join(header)[:200])
+    return header
+
+
+class _Line:
+    """Lines of one manifest."""
+
+    def __init__(self, manifest: Path, defaults: Defaults, endpoints: bool) -> None:
+        self._manifest, self._defaults, self._endpoints = manifest, defaults, endpoints
+        files = (arch_file(one) for one in defaults.arch)
+        self._trusted = {file.resolve() for file in files if file is not None}
+
+    def entry(self, row: dict[str, str], where: str) -> Entry:
+        """The entry of one line."""
+        if not row["path"]:
+            raise _bad("with a path on every line", f"an empty field ({where})")
+        url = row["path"].startswith(URLS)
+        place = row["path"] if url else str(self._manifest.parent / row["path"])
+        kind = row.get("kind") or kind_of(place)
+        self._check_kind(kind, row, where)
+        found = self._defaults.entry(place, kind, row.get("name") or row["path"], row.get("key") or None)
+        if row.get("arch"):
+            base = self._manifest.parent
+            self._check_arch(row["arch"], base, where)
+            found = replace(found, arch=row["arch"], choices=(), base=str(base.resolve()))
+        elif kind == WEIGHTS:
+            found = replace(found, base=str(Path().resolve()))
+        mean, std = (manifest_numbers(row.get(k) or "", "screen", k, where) for k in ("mean", "std"))
+        if mean is not None or std is not None:
+            found = replace(found, mean=mean, std=std)
+        if row.get("class_order"):
+            found = replace(found, class_order=_whole(row["class_order"], where))
+        output = row.get("output") or "auto"
+        if output not in OUTPUTS:
+            raise _bad("one of " + ", ".join(OUTPUTS), f"{output[:40]!r} ({where})", "output")
+        return replace(found, output=output)
+
+    def _check_kind(self, kind: str, row: dict[str, str], where: str) -> None:
+        if kind not in KINDS:
+            raise _bad("one of " + ", ".join(KINDS), f"{kind[:40]!r} ({where})", "kind")
+        if kind == ENDPOINT and not self._endpoints:
+            rule = "without addresses, unless --endpoints lets a screen ask the hosts that a manifest names"
+            raise _bad(rule, f"{row['path'][:120]!r} ({where})")
+        if kind == WEIGHTS and not row.get("arch") and not self._defaults.arch:
+            rule = "with an arch for every weights file (or --arch for all)"
+            raise _bad(rule, f"an empty field 'arch' ({where})")
+        free = {WEIGHTS: (), ONNX: ("arch", "key"), FOLDER: ("arch", "mean", "std", "output")}
+        for column in free.get(kind, ("arch", "mean", "std", "key")):
+            if row.get(column):
+                rule = f"left empty with kind {kind}, which says it itself"
+                raise _bad(rule, f"{row[column][:80]!r} ({where})", column)
+
+    def _check_arch(self, arch: str, base: Path, where: str) -> None:
+        file = arch_file(arch, base=base)
+        if file is not None and file.resolve() not in self._trusted:
+            rule = "a network by name (a Python file is run only if it is that of --arch)"
+            raise _bad(rule, f"{arch[:120]!r} ({where})", "arch")
+
+
+def _whole(text: str, where: str) -> tuple[int, ...]:
+    parts = text.replace(",", " ").replace(";", " ").split()
+    if not parts or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise _bad("whole numbers with blanks between", f"{text[:80]!r} ({where})", "class_order")
+    return tuple(map(int, parts))
+
+
+__all__ = ["COLUMNS", "from_manifest"]
