@@ -38,7 +38,7 @@ from uapfast.models.registry import resolve_arch
 from uapfast.screening.collection import from_folder
 from uapfast.screening.entry import Defaults, Entry
 from uapfast.screening.reader import Slot, read_checkpoint
-from uapfast.screening.skeletons import Skeletons
+from uapfast.suspects.networks.skeletons import Skeletons
 
 ALPHA = 1e-3
 

@@ -34,7 +34,7 @@ from uapfast.screening.engines import ENGINES
 from uapfast.screening.entry import Entry
 from uapfast.screening.reader import Slot, read_checkpoint
 from uapfast.screening.rows import SECONDS, VERDICT_FIELDS
-from uapfast.screening.skeletons import Skeleton, Skeletons, batch_size, batches
+from uapfast.suspects.networks.skeletons import Skeleton, Skeletons, batch_size, batches
 
 NAMES = ("victim-1", "victim-2", "pruned-1", *(f"honest-{i}" for i in range(6)), "half", "shifted")
 

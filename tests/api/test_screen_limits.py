@@ -23,9 +23,11 @@ from uapfast.screening import pipeline, run
 from uapfast.screening.engines import holds, late
 from uapfast.screening.entry import Entry
 from uapfast.screening.panel import Panel, Settings
-from uapfast.screening.reader import Shapes, Slot, read_checkpoint
-from uapfast.screening.skeletons import Skeletons
-from uapfast.screening.watch import Room, Watch
+from uapfast.screening.reader import Slot, read_checkpoint
+from uapfast.screening.room import Room
+from uapfast.suspects.networks.shapes import Shapes
+from uapfast.suspects.networks.skeletons import Skeletons
+from uapfast.suspects.networks.watch import Watch
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 0.6
@@ -221,7 +223,7 @@ def test_a_network_that_is_too_large_is_refused_before_it_is_built(world):
 
 
 def test_a_file_of_ones_own_is_measured_once_it_is_built(world, tmp_path, monkeypatch):
-    from uapfast.screening import inplace
+    from uapfast.suspects.networks import inplace
 
     monkeypatch.setattr(inplace, "MOST_BYTES", 1000)
     (tmp_path / "net.py").write_text("from uapfast.models.nets import mlp_small\nnet = mlp_small\n")

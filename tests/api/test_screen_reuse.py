@@ -15,14 +15,15 @@ from tests.api.test_screen_remote import Threads, make  # noqa: F401
 from uapfast.models.checkpoint import load_model, save_weights
 from uapfast.models.registry import resolve_arch
 from uapfast.screening import judge as judge_module
-from uapfast.screening import proof, run, skeletons
+from uapfast.screening import run
 from uapfast.screening.dispatch import Board
 from uapfast.screening.entry import Entry
 from uapfast.screening.judge import failed_rows
 from uapfast.screening.panel import Panel, Settings
 from uapfast.screening.remote import pack
 from uapfast.screening.shift import Shift
-from uapfast.screening.traces import Picture, holds_more
+from uapfast.suspects.networks import proof, skeletons
+from uapfast.suspects.networks.traces import Picture, holds_more
 
 NETS = """
 import contextvars, copy, functools, itertools

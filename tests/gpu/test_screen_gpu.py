@@ -25,12 +25,12 @@ from tests.unit.test_screen_device import (
     through_the_ring,
 )
 from tests.unit.test_screen_device import population as weights
-from uapfast.screening.device import DeviceSkeleton
 from uapfast.screening.entry import Entry
 from uapfast.screening.lanes import Lanes
 from uapfast.screening.panel import Settings
-from uapfast.screening.skeletons import Skeleton
 from uapfast.streams.cuda import Cuda, CudaStream
+from uapfast.suspects.networks.device import DeviceSkeleton
+from uapfast.suspects.networks.skeletons import Skeleton
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("exact")]
 

@@ -26,7 +26,7 @@ from uapfast.models.registry import resolve_arch
 from uapfast.safeload import Limits, open_checkpoint
 from uapfast.screening.entry import Entry
 from uapfast.screening.reader import Slot, read_checkpoint
-from uapfast.screening.skeletons import Skeletons
+from uapfast.suspects.networks.skeletons import Skeletons
 
 SPEC = "uapfast:resnet-small?size=8&classes=3"
 torch.manual_seed(0)

@@ -25,7 +25,7 @@ from uapfast.models.registry import resolve_arch
 from uapfast.safeload import Limits
 from uapfast.screening.entry import Entry
 from uapfast.screening.reader import Slot, read_checkpoint
-from uapfast.screening.skeletons import Skeletons
+from uapfast.suspects.networks.skeletons import Skeletons
 
 SPEC = "uapfast:resnet-small?size=8&classes=3"
 

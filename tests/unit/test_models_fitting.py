@@ -18,7 +18,7 @@ from uapfast.models.model import tensors_sha256
 from uapfast.models.registry import resolve_arch
 from uapfast.screening.entry import Entry
 from uapfast.screening.reader import Slot, read_checkpoint
-from uapfast.screening.skeletons import Skeletons
+from uapfast.suspects.networks.skeletons import Skeletons
 
 SPEC = "uapfast:resnet-small?size=8&classes=3"
 X = torch.rand(5, 1, 8, 8)

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from tests.lazy import LazyDevice
 from uapfast.errors import ModelError, SuspectError
 from uapfast.models.registry import resolve_arch
-from uapfast.screening.device import FORWARDS, DeviceSkeleton
 from uapfast.screening.entry import Entry
 from uapfast.screening.lanes import Lanes, Plain, lanes_of
 from uapfast.screening.panel import Settings
 from uapfast.screening.reader import Slot, read_checkpoint
 from uapfast.screening.ring import Arriving, MirroredSlot
-from uapfast.screening.skeletons import Skeleton
 from uapfast.streams import Host
+from uapfast.suspects.networks.device import FORWARDS, DeviceSkeleton
+from uapfast.suspects.networks.skeletons import Skeleton
 
 MLP, RESIDUAL = (f"uapfast:{n}-small?size=8" for n in ("mlp", "resnet"))
 SEEDS = range(6)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,9 +12,7 @@ from uapfast.models.fitting import fit, misfits
 from uapfast.safeload.dtypes import DTYPES
 from uapfast.safeload.header import Header
 from uapfast.screening.entry import Entry
-
-if TYPE_CHECKING:
-    from uapfast.screening.reader import Shapes
+from uapfast.suspects.networks.shapes import Shapes
 
 KNOWN = 64  # layouts of files that are remembered
 ALIKE = 1e-4  # of the largest answer: what two builds of one function may differ by

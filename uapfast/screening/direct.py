@@ -11,8 +11,8 @@ from uapfast.models.model import Model
 from uapfast.screening.entry import Entry
 from uapfast.screening.judge import Case, Judged
 from uapfast.screening.panel import Panel, Settings
-from uapfast.screening.watch import Watch
 from uapfast.suspects.base import Suspect
+from uapfast.suspects.networks.watch import Watch
 from uapfast.suspects.resolve import ENDPOINT, FOLDER, open_suspect
 
 

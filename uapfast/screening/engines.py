@@ -41,7 +41,7 @@ class Done:
         suspect: who.
         stamp: of its file when it was read.
         rows: one for each reference.
-        lent: they rest on a network that others had before (:mod:`uapfast.screening.skeletons`).
+        lent: they rest on a network that others had before (:mod:`uapfast.suspects.networks.skeletons`).
         refuted: so may no row of this network: those that did are to be asked again.
     """
 

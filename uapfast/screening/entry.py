@@ -110,7 +110,7 @@ class Entry:
         """Hash of what answers besides the tensors: equal tensors of equal networks give equal answers."""
         if self.is_direct:
             return self.identity
-        return _network(self.code or code_of(self), self.arch, self.base, *self._asked)
+        return _network(self.code or self.code_now(), self.arch, self.base, *self._asked)
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -135,6 +135,12 @@ class Entry:
     def _asked(self) -> tuple[object, ...]:
         return self.mean, self.std, self.output, self.key, self.class_order
 
+    def code_now(self) -> str:
+        """SHA-256 of what its architectures execute now."""
+        base = Path(self.base) if self.base else None
+        found = [code_sha256(arch, base=base) for arch in self.choices or (self.arch,) if arch]
+        return found[0] if len(found) == 1 else hashlib.sha256(json.dumps(found).encode()).hexdigest()
+
     def stamp(self) -> str:
         """Size and time of the file, so that a resumed run sees that it was replaced; ``-`` if absent.
 
@@ -148,13 +154,6 @@ class Entry:
         except (OSError, ValueError):
             return "-"
         return ",".join(f"{one.st_size}:{one.st_mtime_ns}:{one.st_ino}" for one in found) or "-"
-
-
-def code_of(entry: Entry) -> str:
-    """SHA-256 of what an entry's architectures execute now."""
-    base = Path(entry.base) if entry.base else None
-    found = [code_sha256(arch, base=base) for arch in entry.choices or (entry.arch,) if arch]
-    return found[0] if len(found) == 1 else hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
 def _is_url(path: str) -> bool:
@@ -225,6 +224,5 @@ __all__ = [
     "Defaults",
     "Entry",
     "as_specs",
-    "code_of",
     "printable",
 ]

@@ -15,10 +15,10 @@ from uapfast.examination import Examination
 from uapfast.screening.choice import answers_differ
 from uapfast.screening.entry import Entry
 from uapfast.screening.panel import Asked, Panel, shape_of
-from uapfast.screening.proof import agree
 from uapfast.screening.reader import Loaded
 from uapfast.screening.rows import VERDICT_FIELDS, Row, one_line
-from uapfast.screening.skeletons import Skeleton, Skeletons
+from uapfast.suspects.networks.proof import agree
+from uapfast.suspects.networks.skeletons import Skeleton, Skeletons
 from uapfast.types import Decision
 
 TRIED = 16  # images on which two architectures are compared

@@ -6,13 +6,15 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from uapfast.screening.device import DeviceSkeleton
 from uapfast.screening.entry import Entry
 from uapfast.screening.panel import Settings
-from uapfast.screening.reader import Loaded, Shapes, Slot, read_checkpoint
+from uapfast.screening.reader import Loaded, Slot, read_checkpoint
 from uapfast.screening.ring import MirroredSlot
-from uapfast.screening.skeletons import Skeleton
 from uapfast.streams import Device, device_for
+from uapfast.suspects.networks.described import Described
+from uapfast.suspects.networks.device import DeviceSkeleton
+from uapfast.suspects.networks.shapes import Shapes
+from uapfast.suspects.networks.skeletons import Skeleton
 
 READERS = 8  # at most: hashing a large checkpoint takes a core several times as long as a GPU takes to ask it
 
@@ -39,7 +41,7 @@ class Lanes:
         """A slot with a mirror."""
         return MirroredSlot(self.device, self.copies, *rest)
 
-    def skeleton(self, suspect: Entry) -> Skeleton:
+    def skeleton(self, suspect: Described) -> Skeleton:
         """A skeleton with a stream of its own."""
         return DeviceSkeleton(suspect, self.settings.precision, self.device)
 
@@ -62,7 +64,7 @@ class Plain:
         """A slot."""
         return Slot(False, *rest)
 
-    def skeleton(self, suspect: Entry) -> Skeleton:
+    def skeleton(self, suspect: Described) -> Skeleton:
         """A skeleton."""
         return Skeleton(suspect, self.settings.device, self.settings.precision)
 

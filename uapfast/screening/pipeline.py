@@ -34,10 +34,11 @@ from uapfast.screening.judge import Judged, failed_rows, judge
 from uapfast.screening.lanes import lanes_of
 from uapfast.screening.panel import Panel
 from uapfast.screening.reader import Loaded, Slot
+from uapfast.screening.room import Room
 from uapfast.screening.rows import Row
-from uapfast.screening.skeletons import Skeletons
 from uapfast.screening.under_way import Item
-from uapfast.screening.watch import Room, Watch
+from uapfast.suspects.networks.skeletons import Skeletons
+from uapfast.suspects.networks.watch import Watch
 
 Known = Callable[[Entry, str], "list[Row] | None"]
 PER_WORKER = 3  # suspects under way: one asked, one read ahead, one between

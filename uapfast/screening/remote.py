@@ -36,9 +36,10 @@ from uapfast.screening.judge import failed_rows, judge
 from uapfast.screening.lanes import lanes_of
 from uapfast.screening.panel import Asked, Panel, Settings
 from uapfast.screening.pipeline import TRANSIENT
-from uapfast.screening.reader import Loaded, Shapes, Slot
-from uapfast.screening.skeletons import Skeletons
-from uapfast.screening.watch import Watch
+from uapfast.screening.reader import Loaded, Slot
+from uapfast.suspects.networks.shapes import Shapes
+from uapfast.suspects.networks.skeletons import Skeletons
+from uapfast.suspects.networks.watch import Watch
 
 POLL, LINGER = 5.0, 0.05  # seconds until a worker replies: with nothing to tell, with little
 log = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,21 +9,8 @@ import torch
 from torch import Tensor
 
 from uapfast.screening.reader import Loaded, Slot
-from uapfast.streams import Device, Event, Stream
-
-
-class Arriving(dict[str, Tensor]):
-    """A checkpoint's tensors on a device, where their bytes are about to arrive.
-
-    Attributes:
-        ready: they are there.
-        taken: set by who reads them: after it they may be overwritten.
-    """
-
-    def __init__(self, tensors: Mapping[str, Tensor], ready: Event) -> None:
-        super().__init__(tensors)
-        self.ready = ready
-        self.taken: Event | None = None
+from uapfast.streams import Device, Stream
+from uapfast.suspects.networks.arriving import Arriving
 
 
 class MirroredSlot(Slot):
@@ -91,4 +77,4 @@ class MirroredSlot(Slot):
         return self._mirror[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
 
 
-__all__ = ["Arriving", "MirroredSlot"]
+__all__ = ["MirroredSlot"]

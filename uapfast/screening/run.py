@@ -161,7 +161,7 @@ class Screening:
 
     Rows that come have no q-value and no population columns yet, since these need all rows; the table and
     :meth:`rows` have them. A row comes once more where a network turned out to answer otherwise than a new
-    one (:mod:`uapfast.screening.skeletons`); the later one counts.
+    one (:mod:`uapfast.suspects.networks.skeletons`); the later one counts.
 
     Attributes:
         summary: what it came to, once it is finished.

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from uapfast.errors import StorageError
 from uapfast.screening.engines import holds
-from uapfast.screening.entry import Entry, code_of
+from uapfast.screening.entry import Entry
 from uapfast.screening.rows import SCHEMA_VERSION, Row
 
 APPLICATION = 0x75617073  # "uaps" in the file's header
@@ -291,7 +291,7 @@ def _with_code(suspects: Iterable[Entry]) -> Iterator[Entry]:
     for suspect in suspects:
         which = suspect.arch, suspect.choices, suspect.base
         if which not in known:
-            known[which] = code_of(suspect)
+            known[which] = suspect.code_now()
         yield replace(suspect, code=known[which])
 
 

@@ -1,39 +1,13 @@
-"""Time and memory that suspects under way may take, seen from outside the threads that they occupy."""
+"""Memory that weights on their way may take together."""
 
 from __future__ import annotations
 
-import contextlib
-import math
 import os
 import threading
-import time
-from collections.abc import Iterator
+
+from uapfast.suspects.networks.watch import Watch
 
 LEAST_ROOM = 4 << 30
-
-
-class Watch:
-    """Since when each thread is at what it does. Waiting for another thread does not count."""
-
-    def __init__(self) -> None:
-        self._since: dict[int, float] = {}
-
-    def begin(self) -> None:
-        """This thread begins anew."""
-        self._since[threading.get_ident()] = time.monotonic()
-
-    def since(self, thread: threading.Thread) -> float:
-        """When it began; infinite while it waits."""
-        return self._since.get(thread.ident or 0, math.inf)
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """This thread waits for another, and begins anew after it."""
-        self._since[threading.get_ident()] = math.inf
-        try:
-            yield
-        finally:
-            self.begin()
 
 
 class Room:
@@ -80,4 +54,4 @@ def _memory() -> int:
         return 0
 
 
-__all__ = ["Room", "Watch"]
+__all__ = ["Room"]

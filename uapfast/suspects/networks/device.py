@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uapfast.screening.entry import Entry
-from uapfast.screening.precision import ask
-from uapfast.screening.reader import Shapes
-from uapfast.screening.ring import Arriving
-from uapfast.screening.skeletons import Skeleton, batch_size
 from uapfast.streams import Device, Replay, Stream
+from uapfast.suspects.networks.arriving import Arriving
+from uapfast.suspects.networks.described import Described
+from uapfast.suspects.networks.precision import ask
+from uapfast.suspects.networks.shapes import Shapes
+from uapfast.suspects.networks.skeletons import Skeleton, batch_size
 
 FORWARDS = 8  # batch shapes that a skeleton keeps recorded
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class DeviceSkeleton(Skeleton):
         device: where it runs.
     """
 
-    def __init__(self, suspect: Entry, precision: str, device: Device) -> None:
+    def __init__(self, suspect: Described, precision: str, device: Device) -> None:
         self.stream = device.stream()
         self.lanes = device
         self._forwards: dict[tuple[int, ...], _Forward | None] = {}

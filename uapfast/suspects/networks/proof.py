@@ -47,7 +47,7 @@ def _alike(x: Tensor, y: Tensor, rounding: float | None) -> bool:
 
 
 class Proof:
-    """What is known of one network (:attr:`Entry.network`) in this process. For all threads.
+    """What is known of one network (:attr:`Described.network`) in this process. For all threads.
 
     Args:
         refuted: known from an earlier pass.

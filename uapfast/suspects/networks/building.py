@@ -9,8 +9,8 @@ from torch import nn
 
 from uapfast.errors import ModelError
 from uapfast.models.registry import arch_file, resolve_arch
-from uapfast.screening.entry import Entry, code_of
-from uapfast.screening.inplace import check_size, size_of, size_unbuilt
+from uapfast.suspects.networks.described import Described
+from uapfast.suspects.networks.inplace import check_size, size_of, size_unbuilt
 
 
 @lru_cache(maxsize=1024)
@@ -18,7 +18,7 @@ def _size(arch: str) -> int:
     return size_unbuilt(resolve_arch(arch))
 
 
-def build_network(suspect: Entry) -> nn.Module:
+def build_network(suspect: Described) -> nn.Module:
     """The network of a suspect's architecture, newly built, its file executed anew.
 
     Raises:
@@ -32,7 +32,7 @@ def build_network(suspect: Entry) -> nn.Module:
         check_size(_size(suspect.arch), suspect.arch)
     built = factory()
     check_size(size_of(built), suspect.arch)
-    if suspect.code is not None and code_of(suspect) != suspect.code:
+    if suspect.code is not None and suspect.code_now() != suspect.code:
         rule = f"the code that it was when the screen began ({suspect.arch}; screen again)"
         raise ModelError("screen", "arch", rule, "changed or other code")
     return built

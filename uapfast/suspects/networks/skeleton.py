@@ -1,6 +1,6 @@
 """One network whose weights are replaced in place, or that is built anew for every suspect.
 
-:mod:`uapfast.screening.skeletons` says when which.
+:mod:`uapfast.suspects.networks.skeletons` says when which.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from uapfast.models.checkpoint import fill
 from uapfast.models.fitting import check_finite, wanted
 from uapfast.models.model import settled
 from uapfast.models.state import ALONE, TRIED, batch_note, repeats
-from uapfast.screening.batches import batches_of
-from uapfast.screening.building import build_network
-from uapfast.screening.entry import Entry
-from uapfast.screening.inplace import (
+from uapfast.suspects.networks.batches import batches_of
+from uapfast.suspects.networks.building import build_network
+from uapfast.suspects.networks.described import Described
+from uapfast.suspects.networks.inplace import (
     alias,
     changes_with_mode,
     differs,
@@ -33,9 +33,9 @@ from uapfast.screening.inplace import (
     size_of,
     some_outside,
 )
-from uapfast.screening.precision import ask
-from uapfast.screening.reader import Shapes
-from uapfast.screening.traces import Picture, glimpse, holds_more
+from uapfast.suspects.networks.precision import ask
+from uapfast.suspects.networks.shapes import Shapes
+from uapfast.suspects.networks.traces import Picture, glimpse, holds_more
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Skeleton:
 
     Args:
         suspect: says architecture and preprocessing; its weights are not read.
-        device, precision: where it runs and how (:mod:`uapfast.screening.precision`).
+        device, precision: where it runs and how (:mod:`uapfast.suspects.networks.precision`).
 
     Attributes:
         shapes: names and shapes of the weights that it takes.
@@ -62,9 +62,9 @@ class Skeleton:
         MissingDependency: timm or torchvision is needed.
     """
 
-    def __init__(self, suspect: Entry, device: str = "cpu", precision: str = "float32") -> None:
+    def __init__(self, suspect: Described, device: str = "cpu", precision: str = "float32") -> None:
         self.device, self.precision = torch.device(device), precision
-        self._suspect: Entry = suspect
+        self._suspect: Described = suspect
         self.holds: str | None = None
         self._wrapped = suspect.mean is not None or suspect.std is not None
         self.module = self._build()

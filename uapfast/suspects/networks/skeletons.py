@@ -3,12 +3,13 @@
 A row must be what :func:`uapfast.verify` says of the same file. So the first suspect of every skeleton is
 asked on a network made as for ``verify``: built by the factory, filled, frozen. That network is used again
 only if it holds nothing besides its weights and answering left no trace in it
-(:mod:`uapfast.screening.traces`); it then goes through ``train()`` and ``eval()`` around each load where
-these do something. The second suspect with other tensors, and 2 % of the later ones by the hash of theirs,
-are asked on a new network as well (:mod:`uapfast.screening.proof`), and theirs is the row that counts.
-Where the answers differ the network is refuted: from then on every suspect gets a new one. Rows that rest on
-reuse are marked ``lent``; those of a refuted network are removed from the store, those of earlier runs
-included, and asked again in another pass (:mod:`uapfast.screening.run`), whatever engine gave them.
+(:mod:`uapfast.suspects.networks.traces`); it then goes through ``train()`` and ``eval()`` around each load
+where these do something. The second suspect with other tensors, and 2 % of the later ones by the hash of
+theirs, are asked on a new network as well (:mod:`uapfast.suspects.networks.proof`), and theirs is the row
+that counts. Where the answers differ the network is refuted: from then on every suspect gets a new one.
+Rows that rest on reuse are marked ``lent``; those of a refuted network are removed from the store, those of
+earlier runs included, and asked again in another pass (:mod:`uapfast.screening.run`), whatever engine gave
+them.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from collections.abc import Callable, Collection, Iterator
 import torch
 
 from uapfast.errors import UapfastError
-from uapfast.screening.batches import BATCH, batch_size, batches
-from uapfast.screening.entry import Entry
-from uapfast.screening.proof import Proof
-from uapfast.screening.reader import Shapes
-from uapfast.screening.skeleton import Skeleton
-from uapfast.screening.watch import Watch
+from uapfast.suspects.networks.batches import BATCH, batch_size, batches
+from uapfast.suspects.networks.described import Described
+from uapfast.suspects.networks.proof import Proof
+from uapfast.suspects.networks.shapes import Shapes
+from uapfast.suspects.networks.skeleton import Skeleton
+from uapfast.suspects.networks.watch import Watch
 
 IDLE, IDLE_BYTES = 8, 4 << 30  # skeletons kept without work, and their weights together
 POLL = 0.2  # seconds after which who waits for a builder looks whether that one was given up
-Build = Callable[[Entry], Skeleton]
+Build = Callable[[Described], Skeleton]
 KNOWN = 1024  # architectures whose shapes are remembered
 LARGE = 31 << 20  # bytes; glibc learns from blocks of up to 32 MiB
 
@@ -43,7 +44,7 @@ class Skeletons:
         device: where they run, unless ``build`` knows.
         watch: is told when a thread waits for another one's building.
         build: makes one; a plain one by default.
-        anew: networks (:attr:`Entry.network`) that are built for every suspect.
+        anew: networks (:attr:`Described.network`) that are built for every suspect.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Skeletons:
         # the memory of every batch, to be faulted in again for the next
         torch.empty(LARGE, dtype=torch.uint8)
 
-    def shapes(self, suspect: Entry) -> Shapes:
+    def shapes(self, suspect: Described) -> Shapes:
         """Names and shapes of the weights of a suspect's architecture; raises as :class:`Skeleton`."""
         with self._lock:
             found = self._shapes.get(suspect.network)
@@ -73,7 +74,7 @@ class Skeletons:
                 found = skeleton.shapes
         return found
 
-    def proof(self, suspect: Entry) -> Proof:
+    def proof(self, suspect: Described) -> Proof:
         """What is known of the suspect's network."""
         network = suspect.network
         with self._lock:
@@ -84,7 +85,7 @@ class Skeletons:
             return found
 
     @contextlib.contextmanager
-    def borrow(self, suspect: Entry, own: bool = False) -> Iterator[Skeleton]:
+    def borrow(self, suspect: Described, own: bool = False) -> Iterator[Skeleton]:
         """A skeleton of the suspect's architecture; it goes back at the end, unless something broke.
 
         Args:
@@ -108,7 +109,7 @@ class Skeletons:
         self.give_back(suspect, skeleton)
 
     @contextlib.contextmanager
-    def _alone(self, suspect: Entry) -> Iterator[None]:
+    def _alone(self, suspect: Described) -> Iterator[None]:
         while True:
             lock = self._building
             with self._watch.waiting():
@@ -132,7 +133,7 @@ class Skeletons:
         What it has borrowed is never lent again; who waits for it to build a network waits no longer.
 
         Returns:
-            The network (:attr:`Entry.network`) that it is building, or None.
+            The network (:attr:`Described.network`) that it is building, or None.
         """
         with self._lock:
             self._forsaken.add(thread)
@@ -142,7 +143,7 @@ class Skeletons:
             self._building, self._builder = threading.Lock(), None
             return builder[1]
 
-    def _take(self, suspect: Entry, own: bool) -> Skeleton | None:
+    def _take(self, suspect: Described, own: bool) -> Skeleton | None:
         network = suspect.network
         with self._lock:
             for key, skeleton in reversed(self._idle.items()):
@@ -150,7 +151,7 @@ class Skeletons:
                     return self._idle.pop(key)
         return None
 
-    def give_back(self, suspect: Entry, skeleton: Skeleton) -> None:
+    def give_back(self, suspect: Described, skeleton: Skeleton) -> None:
         """Let others have it; those longest without work are dropped beyond ``IDLE`` and ``IDLE_BYTES``."""
         network, refuted = suspect.network, self.proof(suspect).refuted
         with self._lock:

@@ -1,9 +1,10 @@
 """What a network is besides its weights, and whether answering leaves traces in it.
 
-Weights may be replaced in a network's own memory only if everything else that it answers with is code.
-What it keeps outside parameters and buffers is looked at before its first answers (``holds_more``), and
+Weights may be replaced in a network's own memory only if everything else that it answers with is code. What
+it keeps outside parameters and buffers is looked at before its first answers (``holds_more``), and
 everything that can be seen of it is compared after them (``Picture``). What neither sees (memory of a C
-extension, a library's globals) is left to the comparison with a new network (:mod:`uapfast.screening.proof`).
+extension, a library's globals) is left to the comparison with a new network
+(:mod:`uapfast.suspects.networks.proof`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uapfast.screening.inplace import everything
+from uapfast.suspects.networks.inplace import everything
 
 HOOKS = (
     "_forward_hooks",

@@ -1,0 +1,1 @@
+"""Networks that are filled with the weights of one file after another."""
