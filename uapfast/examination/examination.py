@@ -355,12 +355,6 @@ class Examination:
         )
 
 
-def preprocessing_note(mean: Sequence[float], std: Sequence[float]) -> str:
-    """What is said of a suspect that is asked with the victim's preprocessing, having none of its own."""
-    means, stds = (" ".join(f"{v:g}" for v in values) for values in (mean, std))
-    return f"it is asked with the victim's mean {means} and std {stds}, since none were given"
-
-
 def told(reference: Reference) -> dict[str, Any]:
     """What a verdict says of the reference's settings; JSON types."""
     return {
@@ -372,4 +366,4 @@ def told(reference: Reference) -> dict[str, Any]:
     }
 
 
-__all__ = ["Examination", "preprocessing_note", "told"]
+__all__ = ["Examination", "told"]

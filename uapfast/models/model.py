@@ -145,6 +145,11 @@ class Model:
         self._call = self.module  # the caller's may go
         self._guard = Guard(target, self.module) if made is not None and made.loose else None
 
+    @property
+    def bare(self) -> bool:
+        """Whether it is a module of which nobody said how images are normalised."""
+        return self.module is not None and self.preprocessing is None
+
     def with_preprocessing(self, mean: Sequence[float], std: Sequence[float]) -> Model:
         """The same module behind ``(x - mean) / std``; it must have none yet.
 
@@ -152,7 +157,7 @@ class Model:
             InputError: no module, or one with a preprocessing.
             ModelError: statistics that make no sense.
         """
-        if self.module is None or self.preprocessing is not None:
+        if self.module is None or not self.bare:
             got = "a callable" if self.module is None else str(self.preprocessing)
             raise InputError("Model", "preprocessing", "given once, and for modules only", got)
         out = copy.copy(self)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uapfast.examination import preprocessing_note
+from uapfast.examination import asked_as_victim
 from uapfast.method.fingerprint import Answering, ask, only_labels, reduce_classes
 from uapfast.models.answers import Kind
 from uapfast.models.model import Model, as_model
@@ -21,24 +21,23 @@ from uapfast.suspects.base import Suspect
 
 def as_suspect(
     reference: Reference, suspect: Any, output: str = "auto", device: str = "cpu"
-) -> tuple[Model | Suspect, list[str]]:
-    """A suspect as something to ask, and what is assumed of it.
+) -> Model | Suspect:
+    """A suspect as something to ask; its ``notes`` say what is assumed of it.
 
-    A module that comes without mean and std is asked with the victim's, as a copy of it has to be. One that
-    normalises its own input is given as ``Model(module, mean=[0], std=[1])``.
+    A module, or an ONNX file that takes floats, that comes without mean and std is asked with the victim's,
+    as a copy of it has to be. One that normalises its own input is given as ``Model(module, mean=[0],
+    std=[1])``, or opened with them.
 
     Raises:
         InputError: not something that answers.
     """
+    own = reference.preprocessing
     if isinstance(suspect, Suspect):
-        return suspect, list(suspect.notes)
-    model, own = as_model(suspect, output=output, device=device), reference.preprocessing
-    assumed = own is not None and model.module is not None and model.preprocessing is None
+        return asked_as_victim(suspect, own)
     # a copy: what is found out by trying is not the caller's to keep
-    model = model.with_preprocessing(**own) if own is not None and assumed else copy.copy(model)
+    model = asked_as_victim(copy.copy(as_model(suspect, output=output, device=device)), own)
     model.try_out(reference.points)
-    notes = list(model.notes)
-    return model, [*notes, preprocessing_note(**own)] if own is not None and assumed else notes
+    return model
 
 
 def encode(
@@ -67,7 +66,7 @@ def encode(
         SuspectError: NaN or infinite answers, or another class count.
     """
     reference = as_reference(reference, "encode")
-    model, _ = as_suspect(reference, suspect, output, device)
+    model = as_suspect(reference, suspect, output, device)
     features, kind = features_of(reference, model)
     return torch.from_numpy(reference.scorer(kind == "labels").embed(features))
 

@@ -53,7 +53,7 @@ def verify(
     good = isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and 0 < alpha < 0.5
     check(good, "verify", "alpha", "a level in (0, 0.5)", repr(alpha))
     reference = as_reference(reference, "verify")
-    model, notes = as_suspect(reference, suspect, output, device)
+    model = as_suspect(reference, suspect, output, device)
     examination = Examination(
         design_for(reference, model),
         alpha=alpha,
@@ -61,7 +61,7 @@ def verify(
         output=model.output,
         sha256=model.sha256,
         order=class_order,
-        notes=notes,
+        notes=model.notes,
     )
     while examination.open:
         _ask(examination, model)
