@@ -384,3 +384,40 @@ def test_statistics_follow_the_order_of_colours(tmp_path: Path, images: Tensor) 
         assert not suspect.bare
         with pytest.raises(InputError, match="left to the suspect itself"):
             suspect.with_preprocessing(mean, std)
+
+
+# -- classes --------------------------------------------------------------------------------------------
+def of_classes(module: nn.Sequential, places: list[int], count: int) -> nn.Sequential:
+    """The network with its classes at these places among ``count``; the others are unlikely."""
+    last = nn.Linear(module[3].in_features, count)
+    last.weight.data.zero_()
+    last.bias.data.fill_(-20.0)
+    last.weight.data[places], last.bias.data[places] = module[3].weight, module[3].bias
+    return nn.Sequential(*module[:3], last).eval().requires_grad_(False)
+
+
+@runs
+def test_a_file_with_more_classes_needs_a_class_order(reference: Any, tmp_path: Path) -> None:
+    ref, victim, _ = reference
+    places = [7 * k % 23 for k in range(10)]
+    path = put(tmp_path, classifier(of_classes(victim, places, 23), [1, 8, 8], classes=23))
+    with open_onnx(path) as suspect:
+        refused = uapfast.verify(ref, suspect)
+        assert refused.decision == "invalid" and "class order says which" in refused.reasons[0]
+    with open_onnx(path) as suspect:
+        got = uapfast.verify(ref, suspect, class_order=places)
+    expected = uapfast.verify(ref, victim)
+    assert got.decision == expected.decision and got.z == pytest.approx(expected.z, rel=1e-3)
+
+
+@runs
+def test_a_file_with_fewer_classes_is_said_to_have_fewer(reference: Any, tmp_path: Path) -> None:
+    ref, victim, _ = reference
+    fewer = nn.Sequential(*victim[:3], nn.Linear(victim[3].in_features, 9)).requires_grad_(False)
+    path = put(tmp_path, classifier(fewer, [1, 8, 8], classes=9))
+    with open_onnx(path) as suspect:
+        verdict = uapfast.verify(ref, suspect)
+        assert verdict.decision == "invalid"
+        assert "of 10 classes (one that knows fewer cannot be compared), got 9" in verdict.reasons[0]
+        with pytest.raises(InputError, match=r"0\.\.8 \(one that knows fewer cannot be compared\), got 9"):
+            uapfast.verify(ref, suspect, class_order=range(10))

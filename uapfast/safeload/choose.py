@@ -146,7 +146,7 @@ def _maps(root: Any, limits: Limits) -> tuple[dict[str, dict[str, Any]], str, li
             name = shown(others[0], 60) if type(others[0]) in (*SCALARS, tuple) else _kind(others[0])
             mixed = mixed or f"a map of tensors with {name}{kind} among them"
             if any(str(k).endswith(PACKED) for k in others):
-                mixed = f"the state of torch's quantised modules ({name}): ask it where it runs, or save the network that it was made of"
+                mixed = f"the state of torch's quantised modules ({name}): save the network before that"
         elif value and not others:
             found[place] = value
             continue

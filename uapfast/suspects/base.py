@@ -43,7 +43,7 @@ class Suspect(ABC):
 
     @property
     def bare(self) -> bool:
-        """Whether it may want its images normalised and nobody said how; most kinds see to that themselves."""
+        """Whether it may want its images normalised and nobody said how; most kinds know."""
         return False
 
     def with_preprocessing(self, mean: Sequence[float], std: Sequence[float]) -> Self:
