@@ -19,6 +19,7 @@ from uapfast.errors import ModelError, SuspectError
 from uapfast.models.quantised import refuse_quantised
 from uapfast.models.wrappers import few, parts_that_fit, unwrapped
 from uapfast.safeload.refusal import shown
+from uapfast.safeload.sharded import part_of
 
 COUNTER = "num_batches_tracked"
 
@@ -233,7 +234,10 @@ def _check_names(
     kinds = (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
     parts = [f"{label}: {few(names)}" for label, names in kinds if names]
     if parts:
-        parts += [] if shapes else _hints(wants, found, given)
+        part = part_of(str(path)) if missing else None
+        if part is not None:
+            parts.append(f"the file is part {part[0]} of {part[1]}: give the index beside it (*.index.json)")
+        parts += [] if shapes or part else _hints(wants, found, given)
         raise ModelError("load", "weights", f"those of the architecture ({path})", "; ".join(parts))
 
 
