@@ -77,7 +77,14 @@ BAD = {
 UNREADABLE = {
     "one column": (torch.zeros(3, 1), r"\[3, 1\] torch.float32"),
     "float vector": (torch.zeros(3), r"\[3\] torch.float32"),
-    "words": (np.array(["cat", "dog"]), "an array of numbers, got ndarray"),
+    "words": (
+        np.array(["cat", "dog"]),
+        "got ndarray of str, 'cat' first .names of classes need .*open_callable with class_names",
+    ),
+    "a list of words": (
+        ["cat", "dog"],
+        "got list of str, 'cat' first .names of classes need .*open_callable",
+    ),
     "objects": (np.array([None, {}], dtype=object), "an array of numbers"),
     "none": (None, "an array of numbers, got NoneType"),
     "ragged": ([[1.0, 2.0], [3.0]], "an array of numbers, got list"),

@@ -81,7 +81,7 @@ def input_settings(
     mean_of, std_of = values
     if mean_of is not None and std_of is not None and len(mean_of) != len(std_of):
         got = f"{len(mean_of)} and {len(std_of)}"
-        raise InputError(where, "mean and std", "of as many values as each other, one a channel", got)
+        raise InputError(where, "mean and std", "of as many values as each other, one value a channel", got)
     if values[1] is not None and min(values[1]) <= 0:
         raise InputError(where, "std", "above 0", list(values[1]))
     return InputSettings(layout, None if size is None else (size[0], size[1]), order, float(scale), *values)
