@@ -335,6 +335,42 @@ def test_transformers_own_folder(tmp_path: Path, nothing_outside: list[str]) -> 
 
 
 @pytest.mark.needs("transformers")
+def test_transformers_own_parts(tmp_path: Path, nothing_outside: list[str]) -> None:
+    """A folder that transformers itself wrote in parts is the folder that it wrote in one file."""
+    network = vit_folder(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "parts")
+    (tmp_path / "parts" / "model.safetensors").unlink()
+    network.save_pretrained(tmp_path / "parts", max_shard_size="4KB")
+    assert len(list((tmp_path / "parts").glob("model-*-of-*.safetensors"))) > 1
+    one, parts = open_folder(tmp_path / "one"), open_folder(tmp_path / "parts")
+    x = torch.rand(2, 3, 16, 16)
+    assert parts.sha256 == one.sha256 and torch.equal(parts.answers(x).values, one.answers(x).values)
+    assert not any("not taken" in note for note in parts.notes) and not nothing_outside
+
+
+@pytest.mark.needs("transformers")
+@pytest.mark.parametrize(
+    ("last", "dtype", "said"),
+    [
+        ("SCB", torch.int8, "by bitsandbytes to 8 bits"),
+        ("weight.absmax", torch.uint8, "by bitsandbytes to 4 bits"),
+        ("weight_scale", torch.float8_e4m3fn, "with scales beside them"),
+    ],
+)
+def test_quantised_weights_of_transformers_are_named(
+    tmp_path: Path, last: str, dtype: torch.dtype, said: str
+) -> None:
+    vit_folder(tmp_path)
+    file = tmp_path / "model.safetensors"
+    state = safetensors.torch.load_file(file)
+    state["classifier.weight"] = state["classifier.weight"].to(dtype)
+    state[f"classifier.{last}"] = torch.ones(1)
+    safetensors.torch.save_file(state, file)
+    with pytest.raises(ModelError, match=rf"weights quantised {said}: classifier\.{last}"):
+        open_folder(tmp_path)
+
+
+@pytest.mark.needs("transformers")
 @pytest.mark.parametrize("kind", ["missing", "unexpected", "mismatched", "NaN", "integers"])
 def test_transformers_weights_have_to_fit(tmp_path: Path, kind: str) -> None:
     vit_folder(tmp_path)
