@@ -100,7 +100,16 @@ def backends() -> Iterator[tuple[str, str, str]]:
 
 
 def main() -> int:
-    """Print the report; 0 unless something raises."""
+    """Print the report; 0 unless something raises. Who closes the pipe has seen enough."""
+    try:
+        _print()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's last flush
+    return 0
+
+
+def _print() -> None:
     print("Versions")
     for name, value in packages():
         print(f"  {name:14} {value}")
@@ -112,7 +121,6 @@ def main() -> int:
     for op, backend, state in backends():
         print(f"  {op if op != last else '':20} {backend:18} {state}")
         last = op
-    return 0
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import uapfast.cli.app as commands
 from uapfast.cli import main, options, shell
-from uapfast.cli.show import verdict_lines
+from uapfast.cli.show import lines, verdict_lines
 from uapfast.errors import InputError, PoolWarning, StorageError, UapfastError
 from uapfast.types import EXIT_CODES, Decision, Verdict
 
@@ -322,3 +322,31 @@ def test_enums_match_the_settings() -> None:
     ):
         assert tuple(e.value for e in enum) == get_args(literal)
     assert isinstance(commands.app, typer.Typer)
+
+
+def test_sentences_are_shown_whole_and_each_on_its_line():
+    """As ``info`` shows a reference's warnings and its UAPs."""
+    long = "the pool " + "is small " * 60 + "and ends here"
+    uap = [{"model": "victim", "method": "margin", "fooling_rate": 0.81234567, "norm": "linf", "passes": 20}]
+    shown = lines(
+        {"classes": 10, "warnings": [long, "a second one"], "uap": uap, "limits": [], "input": [1, 8]}
+    )
+    assert f"  - {long}" in shown and "  - a second one" in shown
+    assert "  - model victim, method margin, fooling_rate 0.8123, norm linf, passes 20" in shown
+    assert any(line.split() == ["input", "1,", "8"] for line in shown)
+    hostile = lines({"warnings": ["a sentence\x1b[31m " + "x" * 10_000]})
+    assert len(hostile[1]) < 2100 and "\x1b" not in hostile[1]
+
+
+def test_help_says_what_a_suspect_may_be(capfd):
+    assert main(["verify", "--help"]) == 0
+    said = capfd.readouterr().out
+    for part in (
+        "uapfast inspect PATH",
+        "suspect.onnx",
+        "--arch net.py:make",
+        "endpoint.toml",
+        "--answers FILE",
+    ):
+        assert part in said
+    assert "--mean 0 --std 1" in " ".join(said.split()) and "[[" not in said

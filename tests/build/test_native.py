@@ -118,6 +118,15 @@ def test_the_core_checks_sizes_and_null_itself() -> None:
         core.project_lp(0, 0, 0, 0, 1, 1, 1, 1.0, 2.0, 1, 7)
 
 
+def test_the_report_may_be_cut_short() -> None:
+    """As by ``| head``: no traceback, and no error."""
+    command = [sys.executable, "-m", "uapfast"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait(120) == 0
+
+
 def test_diagnostics_list_every_backend_of_every_op() -> None:
     done = subprocess.run([sys.executable, "-m", "uapfast"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -15,6 +15,7 @@ import torch
 
 from uapfast.errors import (
     CorruptFileError,
+    ModelError,
     TooLargeError,
     UnsafeFileError,
     UnsupportedFileError,
@@ -23,6 +24,7 @@ from uapfast.errors import (
 from uapfast.models.checkpoint import load_model, read_weights
 from uapfast.models.model import tensors_sha256
 from uapfast.models.registry import resolve_arch
+from uapfast.models.state import digest
 from uapfast.safeload import Limits, open_checkpoint
 from uapfast.screening.entry import Entry
 from uapfast.screening.reader import Slot, read_checkpoint
@@ -216,5 +218,30 @@ def test_only_the_name_makes_an_index(tmp_path: Path) -> None:
     path.rename(tmp_path / "upload")
     with pytest.raises(UnsupportedFileError, match=r"a JSON file \(an index of shards is named"):
         read_weights(tmp_path / "upload")
-    with pytest.raises(UnsupportedFileError, match="a single file where a part of it is asked for by key="):
-        read_weights(write(tmp_path), key="ema")
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_key_takes_a_part_of_all_shards(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path, suffix)
+    key = next(iter(STATE)).partition(".")[0]
+    wanted = {k.removeprefix(f"{key}."): v for k, v in STATE.items() if k.startswith(f"{key}.")}
+    found = read_weights(path, key=key)
+    assert found.keys() == wanted.keys() and 1 < len(wanted) < len(STATE)
+    assert all(torch.equal(found[k], v) for k, v in wanted.items())
+    assert found.notes == (f"the state dict under '{key}' was taken, as key= asks",)
+    with open_checkpoint(path, key=key) as opened:
+        buffers = [memoryview(bytearray(t.nbytes)) for t in opened.tensors.values()]
+        opened.read_all_into(buffers)
+        for name, buffer in zip(opened.tensors, buffers, strict=True):
+            assert bytes(buffer) == wanted[name].numpy().tobytes()
+        assert opened.sha256() == digest(wanted)
+    with pytest.raises(UnsupportedFileError, match="a file with tensors under key='nowhere'"):
+        read_weights(path, key="nowhere")
+
+
+def test_one_part_alone_is_told_to_be_one(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(ModelError, match=r"the file is part 2 of 3: give the index beside it"):
+        load_model(SPEC, tmp_path / "model-00002-of-00003.safetensors")
+    safetensors.torch.save_file(STATE, tmp_path / "model-00001-of-00001.safetensors")
+    assert load_model(SPEC, tmp_path / "model-00001-of-00001.safetensors").sha256 == tensors_sha256(MODULE)

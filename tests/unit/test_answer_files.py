@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -139,6 +140,30 @@ def test_json_lines(tmp_path):
         "\n".join(json.dumps({"id": int(i), "probabilities": list(p)}) for i, p in zip(IDS, P, strict=True)),
     )
     assert asked(path).kind == "probabilities"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("a.csv", "parquet", "read as Parquet"), ("a.txt", "npz", "read as npz"),
+        ("a.npz", "csv", "read as CSV"),
+        ("a.parquet", "json", "read as JSON lines"), ("a.txt", "csv", None), ("a.jsonl", "json", None),
+        ("a.dat", "npz", None), ("A.CSV", "csv", None),
+    ],
+)  # fmt: skip
+def test_a_name_that_says_another_format_is_told(tmp_path, name, kind, said):
+    path, frame = tmp_path / name, pd.DataFrame({"id": IDS, "label": TOP})
+    if kind == "npz":
+        with open(path, "wb") as stream:
+            np.savez(stream, id=IDS, labels=TOP)
+    else:
+        writers = {"csv": frame.to_csv, "parquet": frame.to_parquet, "json": frame.to_json}
+        how = {"csv": {"index": False}, "parquet": {}, "json": {"orient": "records", "lines": True}}
+        writers[kind](path, **how[kind])
+    suspect = opened(path)
+    assert torch.equal(suspect.answers_to([IMAGES], CLASSES).values, torch.from_numpy(TOP))
+    assert bool(suspect.notes) == (said is not None)
+    assert said is None or f"{name} was {said}, which it is by content" in suspect.notes[0]
 
 
 def test_empty_cells_are_no_answers(tmp_path):

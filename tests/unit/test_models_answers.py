@@ -77,7 +77,14 @@ BAD = {
 UNREADABLE = {
     "one column": (torch.zeros(3, 1), r"\[3, 1\] torch.float32"),
     "float vector": (torch.zeros(3), r"\[3\] torch.float32"),
-    "words": (np.array(["cat", "dog"]), "an array of numbers, got ndarray"),
+    "words": (
+        np.array(["cat", "dog"]),
+        "got ndarray of str, 'cat' first .names of classes need .*open_callable with class_names",
+    ),
+    "a list of words": (
+        ["cat", "dog"],
+        "got list of str, 'cat' first .names of classes need .*open_callable",
+    ),
     "objects": (np.array([None, {}], dtype=object), "an array of numbers"),
     "none": (None, "an array of numbers, got NoneType"),
     "ragged": ([[1.0, 2.0], [3.0]], "an array of numbers, got list"),
@@ -107,9 +114,13 @@ def test_what_cannot_be_read_is_the_askers(name: str) -> None:
 def test_counts_are_checked() -> None:
     with pytest.raises(SuspectError, match=r"41 rows, one a query, got \[40, 5\]"):
         detect(logits(), "s", rows=41)
-    with pytest.raises(SuspectError, match="of 7 classes, got 5"):
+    with pytest.raises(
+        SuspectError, match=r"of 7 classes \(one that knows fewer cannot be compared\), got 5"
+    ):
         detect(logits(), "s", classes=7)
-    with pytest.raises(SuspectError, match=r"labels in 0\.\.3, got 0\.\.4"):
+    with pytest.raises(
+        SuspectError, match=r"labels in 0\.\.3 \(of one that knows more, .* mean ours\), got 0\.\.4"
+    ):
         detect(torch.arange(5), "s", classes=4)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, weight_norm
 
-from uapfast.errors import InputError, ModelError, SuspectError
+from uapfast.errors import InputError, ModelError, SuspectError, UnsupportedFileError
 from uapfast.models.checkpoint import fill, load_model, read_weights, save_weights
 from uapfast.models.model import tensors_sha256
 from uapfast.models.registry import resolve_arch
@@ -304,25 +304,77 @@ def test_other_names_for_the_same_shapes_are_said_and_not_matched_by_place() -> 
     assert "same shapes" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "whose"),
-    [
-        ("0.SCB", "bitsandbytes"),
-        ("0.weight.absmax", "bitsandbytes"),
-        ("0.weight_scale_inv", "scales beside them"),
-        ("0.qweight", "GPTQ"),
-        ("0.zero_point", "torch's quantised modules"),
-    ],
-)
-def test_quantised_weights_are_refused_by_name(tmp_path: Path, name: str, whose: str) -> None:
-    state = {k: v.to(torch.int8) if v.dim() > 1 else v for k, v in STATE.items()} | {name: torch.ones(1)}
+QUANTISED = {
+    "by bitsandbytes to 8 bits": ("SCB", "weight.SCB", "weight_format"),
+    "by bitsandbytes to 4 bits": (
+        "weight.absmax", "weight.nested_absmax", "weight.nested_quant_map", "weight.quant_state",
+        "weight.quant_state.bitsandbytes__nf4",
+    ),
+    "by GPTQ or AWQ": ("qweight", "qzeros"),
+    "by HQQ": ("W_q",),
+    "by torchao": ("_weight_qdata", "weight:qdata"),
+    "by optimum-quanto": ("weight._data",),
+    "by compressed-tensors": ("weight_packed",),
+    "by EETQ": ("weight_scales",),
+    "with scales beside them": (
+        "weight_scale", "weight_scale_inv", "scale_weight", "weight.scale", "weight:scale", "scales",
+        "input_scale", "input_scale_ub",
+    ),
+    "by torch's quantised modules": ("zero_point",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("whose", "last"), [(w, last) for w, lasts in QUANTISED.items() for last in lasts])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_quantised_weights_are_refused_by_name(
+    tmp_path: Path, whose: str, last: str, dtype: torch.dtype
+) -> None:
+    name = f"0.{last}"
+    state = {k: v.to(dtype) if v.dim() > 1 else v for k, v in STATE.items()} | {name: torch.ones(1)}
     path = tmp_path / "w.safetensors"
     safetensors.torch.save_file(state, path)
-    said = f"must be real numbers .*dequantise.* got weights quantised by {whose}.*{re.escape(name)}"
+    said = (
+        f"must be real numbers .*dequantise.*export those.* got weights quantised {whose}: {re.escape(name)}"
+    )
     with pytest.raises(ModelError, match=said):
         load_model(SPEC, path)
     with pytest.raises(ModelError, match=said):
         read_checkpoint(Entry(str(path), SPEC), Slot(), Skeletons().shapes)
+
+
+def test_the_most_telling_name_says_who_quantised(tmp_path: Path) -> None:
+    extra = {
+        "0.input_scale": torch.ones(1),
+        "0.weight._data": torch.ones(1),
+        "0.weight._scale": torch.ones(1),
+    }
+    with pytest.raises(ModelError, match="quantised by optimum-quanto: 0.weight._data"):
+        fill(network(), STATE | extra, "w")
+
+
+def test_a_scale_beside_real_weights_is_only_a_foreign_name() -> None:
+    with pytest.raises(ModelError, match="unexpected: 0.scale"):
+        fill(network(), STATE | {"0.scale": torch.ones(1)}, "w")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("kind", ["per tensor", "per channel"])
+def test_quantised_tensors_of_torch_are_refused_by_name(tmp_path: Path, kind: str, legacy: bool) -> None:
+    def quantised(t: Tensor) -> Tensor:
+        if kind == "per tensor":
+            return torch.quantize_per_tensor(t, 0.01, 0, torch.qint8)
+        scales = torch.full((len(t),), 0.01)
+        return torch.quantize_per_channel(t, scales, torch.zeros(len(t)), 0, torch.qint8)
+
+    state = {k: quantised(v) if v.dim() > 1 else v for k, v in STATE.items()}
+    torch.save(state, tmp_path / "w.pt", _use_new_zipfile_serialization=not legacy)
+    said = (
+        r"save t\.dequantize\(\) in place of every t that is quantised.*a quantised tensor .* named \S*weight"
+    )
+    with pytest.raises(UnsupportedFileError, match=said):
+        load_model(SPEC, tmp_path / "w.pt")
+    torch.save({k: v.dequantize() for k, v in state.items()}, tmp_path / "w.pt")
+    assert load_model(SPEC, tmp_path / "w.pt").sha256
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])

@@ -211,21 +211,37 @@ def test_a_pool_is_extended(whole: Path, victim: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "said"),
     [
-        {"epochs": 3},
-        {"seed": 1},
-        {"data": load_data("digits:train").subset(slice(0, 399))},
-        {"other_archs": ("uapfast:vgg-small?size=8",)},
+        ({"epochs": 3}, r"epochs \(\d+, now \d+\)"),
+        ({"seed": 1}, r"seed \(\d+, now \d+\)"),
+        ({"data": load_data("digits:train").subset(slice(0, 399))}, "data"),
+        ({"other_archs": ("uapfast:vgg-small?size=8",)}, r"arch \(uapfast:\S+, now uapfast:vgg-small"),
     ],
     ids=["epochs", "seed", "data", "architectures"],
 )
-def test_other_settings_do_not_mix(whole: Path, victim: Path, tmp_path: Path, change: dict) -> None:
+def test_other_settings_do_not_mix(
+    whole: Path, victim: Path, tmp_path: Path, change: dict, said: str
+) -> None:
+    """Which of them differs is said."""
     out = copy(whole, tmp_path)
     settings = {"data": data(), **SMALL, **change}
-    with pytest.raises(PoolError, match=r"pool: out must be new, or of the same .*made with others"):
+    rule = rf"pool: out must be new, or of the same .*made with other {said}"
+    with pytest.raises(PoolError, match=rule):
         build_pool(ARCH, victim, out=out, **settings)
     assert content(out) == content(whole.parent)
+
+
+def test_a_pool_of_before_settings_were_recorded(whole: Path, victim: Path, tmp_path: Path) -> None:
+    """It goes on where it was, and only which setting differs cannot be said."""
+    out = copy(whole, tmp_path)
+    for record in (out / "models").glob("*.json"):
+        found = json.loads(record.read_text())
+        del found["settings"]
+        record.write_text(json.dumps(found))
+    build_pool(ARCH, victim, data(), out, **SMALL)
+    with pytest.raises(PoolError, match="made with other settings"):
+        build_pool(ARCH, victim, data(), out, **{**SMALL, "epochs": 3})
 
 
 def test_another_victim_does_not_mix(whole: Path, victim: Path, tmp_path: Path) -> None:
@@ -293,8 +309,10 @@ def test_the_owners_recipe_and_architecture(own: tuple[str, str, Path]) -> None:
     assert record["base"]["recipe"] == "train" and len(record["base"]["code"]) == 64
 
 
-@pytest.mark.parametrize("which", ["net.py", "train.py"])
-def test_an_edited_file_does_not_mix(own: tuple[str, str, Path], which: str) -> None:
+@pytest.mark.parametrize(
+    ("which", "said"), [("net.py", r"code of \S+net\.py:make"), ("train.py", "code of the recipe")]
+)
+def test_an_edited_file_does_not_mix(own: tuple[str, str, Path], which: str, said: str) -> None:
     arch, recipe, folder = own
     settings: dict[str, Any] = {
         "init": "random",
@@ -305,8 +323,49 @@ def test_an_edited_file_does_not_mix(own: tuple[str, str, Path], which: str) -> 
     }
     build_pool(arch, folder / "victim.safetensors", data(), folder / "pool", **settings)
     (folder / which).write_text((folder / which).read_text() + "\n# edited\n")
-    with pytest.raises(PoolError, match="was made with others"):
+    with pytest.raises(PoolError, match=rf"twin-00 was made with other {said}$"):
         build_pool(arch, folder / "victim.safetensors", data(), folder / "pool", **settings)
+
+
+def test_a_pool_whose_code_changed_is_loaded_with_a_warning(own: tuple[str, str, Path]) -> None:
+    """Its weights fit the changed code as well: only the hash tells."""
+    arch, recipe, folder = own
+    settings: dict[str, Any] = {"init": "random", "recipe": recipe, "twins": 1, "surrogates": 0}
+    weights = folder / "victim.safetensors"
+    manifest = build_pool(arch, weights, data(), folder / "pool", homologous=1, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = load_pool(manifest)
+    text = (folder / "net.py").read_text()
+    (folder / "net.py").write_text(text.replace("nn.ReLU()", "nn.Tanh()"))
+    said = r"the code of \.\./net\.py:make is not what the pool was trained with"
+    with pytest.warns(PoolWarning, match=said):
+        after = load_pool(manifest)
+    assert after.twins[0].model.sha256 == before.twins[0].model.sha256
+    assert len(after.warnings) == len(before.warnings) + 1 and "net.py:make" in after.warnings[-1]
+    (folder / "net.py").write_text(text)
+    assert load_pool(manifest).warnings == before.warnings
+
+
+def test_few_models_are_warned_of_before_any_is_trained(
+    victim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(*_: Any) -> Any:
+        raise RuntimeError("a model is trained")
+
+    monkeypatch.setattr(build, "_train_all", trained)
+    for twins, homologous, said in (
+        (3, 12, {"at least 8 twins, got 3"}),
+        (1, 12, {"at least 2 twins (better 8), got 1"}),
+        (8, 4, {"at least 12 homologous models, got 4", "(generate refuses fewer than 5)"}),
+        (8, 12, set()),
+    ):
+        with warnings.catch_warnings(record=True) as caught, pytest.raises(RuntimeError, match="is trained"):
+            warnings.simplefilter("always")
+            settings = {"init": "random", "twins": twins, "homologous": homologous, "surrogates": 0}
+            build_pool(ARCH, victim, data(), tmp_path / "few", **settings)
+        found = " ".join(str(w.message) for w in caught if issubclass(w.category, PoolWarning))
+        assert all(part in found for part in said) and bool(found) == bool(said)
 
 
 NAN = "    model[1].weight.data.fill_(float('nan')); return model"
@@ -417,6 +476,7 @@ def test_a_victim_that_was_trained_on_other_inputs_is_noticed(tmp_path: Path) ->
 def test_a_good_victim_gives_no_warning(victim: Path, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", PoolWarning)
+        warnings.filterwarnings("ignore", "pool should hold", PoolWarning)
         build_pool(ARCH, victim, data(), tmp_path, init="random", twins=0, surrogates=0, homologous=0)
 
 

@@ -20,6 +20,7 @@ from uapfast.errors import InputError, MissingDependency, ModelError, SuspectErr
 from uapfast.models.bounded import Bounds, rehearse
 from uapfast.models.state import digest
 from uapfast.suspects.folder import open_folder
+from uapfast.suspects.inspect import inspect
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "security"))
 from fuzz_hub import mutated  # noqa: E402
@@ -101,14 +102,71 @@ def test_a_timm_folder_answers_as_its_network(tmp_path: Path, asked: list[dict[s
 
 
 def test_a_hub_s_cache_is_opened_by_its_links(tmp_path: Path, asked: Any) -> None:
-    made, cache = make(tmp_path / "made"), tmp_path / "models--owner--net"
+    model = open_folder(as_cache(make(tmp_path / "made"), tmp_path / "models--owner--net"))
+    assert model.name == "owner/net" and model.sha256 == digest(tiny().state_dict())
+
+
+def in_parts(folder: Path, suffix: str = "safetensors") -> Path:
+    """The weights of a folder in three files with an index, as hubs keep large ones."""
+    state = tiny().state_dict()
+    stem = "model" if suffix == "safetensors" else "pytorch_model"
+    (folder / "model.safetensors").unlink()
+    weight_map = {}
+    for i in range(3):
+        part, name = dict(list(state.items())[i::3]), f"{stem}-{i + 1:05d}-of-00003.{suffix}"
+        (safetensors.torch.save_file if suffix == "safetensors" else torch.save)(part, folder / name)
+        weight_map |= dict.fromkeys(part, name)
+    (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return folder
+
+
+def as_cache(made: Path, cache: Path) -> Path:
+    """A folder as a hub's cache: a snapshot of links into blobs."""
     (cache / "snapshots" / "abc").mkdir(parents=True)
     (cache / "blobs").mkdir()
     for number, path in enumerate(sorted(made.iterdir())):
         path.rename(cache / "blobs" / f"{number:040x}")
         (cache / "snapshots" / "abc" / path.name).symlink_to(f"../../blobs/{number:040x}")
-    model = open_folder(cache)
-    assert model.name == "owner/net" and model.sha256 == digest(tiny().state_dict())
+    return cache
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+@pytest.mark.parametrize("place", ["folder", "cache"])
+def test_weights_in_parts_are_one_model(tmp_path: Path, asked: Any, suffix: str, place: str) -> None:
+    folder = in_parts(make(tmp_path / "net"), suffix)
+    if place == "cache":
+        folder = as_cache(folder, tmp_path / "models--owner--net")
+    model = open_folder(folder)
+    assert model.sha256 == digest(tiny().state_dict())
+    assert not any("not taken" in note for note in model.notes)
+    told = inspect(folder)
+    assert told["weights"]["sha256"] == model.sha256 and told["weights"]["format"] == "sharded"
+
+
+@pytest.mark.parametrize("place", ["folder", "cache"])
+@pytest.mark.parametrize("kind", ["a link", "a path", "a missing part", "the index is a link"])
+def test_parts_lie_in_the_folder_or_nowhere(tmp_path: Path, asked: Any, place: str, kind: str) -> None:
+    folder = in_parts(make(tmp_path / "net"))
+    if place == "cache":
+        folder = as_cache(folder, tmp_path / "models--owner--net") / "snapshots" / "abc"
+    index, part = folder / "model.safetensors.index.json", folder / "model-00002-of-00003.safetensors"
+    outside = tmp_path / "outside" / part.name
+    outside.parent.mkdir()
+    if kind == "a path":
+        text = index.read_text().replace(part.name, f"../outside/{part.name}")
+        index.unlink()
+        index.write_text(text)
+    elif kind == "the index is a link":
+        index.resolve().rename(outside)
+        index.unlink(missing_ok=True)
+        index.symlink_to(outside)
+    else:
+        part.resolve().rename(outside)
+        part.unlink(missing_ok=True)
+        if kind == "a link":
+            part.symlink_to(outside)
+    with pytest.raises(ModelError):
+        open_folder(folder)
 
 
 def test_images_of_another_size_and_of_one_channel(tmp_path: Path, asked: list[dict[str, Any]]) -> None:
@@ -274,6 +332,42 @@ def test_transformers_own_folder(tmp_path: Path, nothing_outside: list[str]) -> 
         theirs = network(**processor(list(given), return_tensors="pt")).logits.detach()
         torch.testing.assert_close(model.answers(given / 255).values, theirs, atol=5e-3, rtol=0)
     assert not nothing_outside
+
+
+@pytest.mark.needs("transformers")
+def test_transformers_own_parts(tmp_path: Path, nothing_outside: list[str]) -> None:
+    """A folder that transformers itself wrote in parts is the folder that it wrote in one file."""
+    network = vit_folder(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "parts")
+    (tmp_path / "parts" / "model.safetensors").unlink()
+    network.save_pretrained(tmp_path / "parts", max_shard_size="4KB")
+    assert len(list((tmp_path / "parts").glob("model-*-of-*.safetensors"))) > 1
+    one, parts = open_folder(tmp_path / "one"), open_folder(tmp_path / "parts")
+    x = torch.rand(2, 3, 16, 16)
+    assert parts.sha256 == one.sha256 and torch.equal(parts.answers(x).values, one.answers(x).values)
+    assert not any("not taken" in note for note in parts.notes) and not nothing_outside
+
+
+@pytest.mark.needs("transformers")
+@pytest.mark.parametrize(
+    ("last", "dtype", "said"),
+    [
+        ("SCB", torch.int8, "by bitsandbytes to 8 bits"),
+        ("weight.absmax", torch.uint8, "by bitsandbytes to 4 bits"),
+        ("weight_scale", torch.float8_e4m3fn, "with scales beside them"),
+    ],
+)
+def test_quantised_weights_of_transformers_are_named(
+    tmp_path: Path, last: str, dtype: torch.dtype, said: str
+) -> None:
+    vit_folder(tmp_path)
+    file = tmp_path / "model.safetensors"
+    state = safetensors.torch.load_file(file)
+    state["classifier.weight"] = state["classifier.weight"].to(dtype)
+    state[f"classifier.{last}"] = torch.ones(1)
+    safetensors.torch.save_file(state, file)
+    with pytest.raises(ModelError, match=rf"weights quantised {said}: classifier\.{last}"):
+        open_folder(tmp_path)
 
 
 @pytest.mark.needs("transformers")

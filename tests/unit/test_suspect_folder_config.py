@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from uapfast.errors import ModelError, UnsupportedFileError
+from uapfast.errors import ModelError
 from uapfast.suspects.hub_config import describe, timm_input, transformers_input
-from uapfast.suspects.hub_files import CONFIG, file_in, hub_folder, read_json, weights_in
+from uapfast.suspects.hub_files import CONFIG, file_in, hub_folder, read_json, weights_beside, weights_in
 from uapfast.suspects.pixels import resized
 from uapfast.suspects.preparation import MOST_SIZE, Preparation
 
@@ -253,11 +253,20 @@ def test_the_file_that_a_configuration_names_lies_in_the_folder(tmp_path: Path, 
         weights_in(folder, named)
 
 
-def test_weights_in_parts_are_refused_by_name(tmp_path: Path) -> None:
+def test_of_weights_in_parts_the_index_is_taken(tmp_path: Path) -> None:
     parts = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-    folder = write(tmp_path, *parts, "model.safetensors.index.json")
-    with pytest.raises(UnsupportedFileError, match=r"index model.safetensors.index.json"):
+    folder = write(tmp_path, *parts)
+    with pytest.raises(ModelError, match=r"the index of its parts .* got model-00001-of-00002\S* without it"):
         weights_in(folder)
+    for name in ("pytorch_model.bin.index.json", "model.safetensors.index.json"):
+        (folder / name).write_text(json.dumps({"weight_map": {"a": parts[0], "b": parts[1]}}))
+        assert weights_in(folder) == folder / name, "safetensors before pickles"
+    assert weights_in(folder, "pytorch_model.bin.index.json").name == "pytorch_model.bin.index.json"
+    assert weights_beside(folder, weights_in(folder)) == [], "its parts are no other weights"
+    (folder / "other.bin").write_bytes(b"x")
+    assert weights_beside(folder, weights_in(folder)) == ["other.bin"]
+    (folder / "model.safetensors").write_bytes(b"x")
+    assert weights_in(folder).name == "model.safetensors", "one whole file is simpler"
 
 
 def cache(root: Path, revision: str = "abc") -> Path:

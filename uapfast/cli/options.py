@@ -69,7 +69,7 @@ Key = Annotated[
 Suspect = Annotated[
     str | None,
     typer.Argument(
-        metavar="[SUSPECT]",
+        metavar="SUSPECT",
         help="A file of weights (with --arch), an ONNX file, a folder of a hub, a URL, or a .toml file that "
         "describes an endpoint.",
     ),

@@ -7,6 +7,7 @@ from typing import Any
 
 from uapfast.cli.shell import one_line
 
+WIDE = 2000  # characters of a sentence; what is longer is no sentence of ours
 _NOTE = {
     "piracy": "the suspect descends from the victim, at the stated level",
     "independent": "nothing here says that the suspect descends from the victim",
@@ -27,11 +28,28 @@ def _value(value: object) -> str:
     return one_line(value, 200)
 
 
+def _in_lines(value: object) -> bool:
+    """Whether a value is a list that takes a line an entry: of sentences, or of further names and values."""
+    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) or _long(v) for v in value)
+
+
+def _long(value: object) -> bool:
+    return isinstance(value, str) and " " in value
+
+
 def _pairs(values: dict[str, Any], indent: int) -> Iterator[str]:
-    scalars = [k for k, v in values.items() if not isinstance(v, dict)]
+    scalars = [k for k, v in values.items() if not isinstance(v, dict) and not _in_lines(v)]
     width = max((len(k) for k in scalars), default=0)
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, list) and _in_lines(value):
+            yield f"{' ' * indent}{key}:"
+            for entry in value:
+                if isinstance(entry, dict):
+                    shown = ", ".join(f"{k} {_value(v)}" for k, v in entry.items())
+                    yield f"{' ' * indent}  - {one_line(shown, WIDE)}"
+                else:
+                    yield f"{' ' * indent}  - {one_line(entry, WIDE)}"
+        elif isinstance(value, dict):
             yield f"{' ' * indent}{key}:"
             yield from _pairs(value, indent + 2)
         else:

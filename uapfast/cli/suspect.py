@@ -44,8 +44,21 @@ def verify(
 ) -> int:
     """Decide whether a suspect descends from the victim.
 
+    SUSPECT is told by what it is (`uapfast inspect PATH` says what a file or folder is):
+
+    \b
+      suspect.safetensors --arch net.py:make   weights, also .pt, .ckpt, .npz, *.index.json
+      suspect.onnx                             an ONNX file
+      FOLDER                                   written by timm or transformers for a hub
+      http://HOST:PORT/v2/models/NAME          an endpoint
+      endpoint.toml                            an endpoint of another form (docs/http.md)
+      --answers FILE                           answers to what `uapfast queries` wrote
+
+    A suspect that comes without --mean and --std is asked with the victim's; --mean 0 --std 1 is one that
+    normalises its own input.
+
     Exit code: 0 independent, 1 piracy, 3 inconclusive, 4 invalid, 5 unavailable, 2 error.
-    """
+    """  # noqa: D301, \b keeps the lines of a list
     from uapfast.config import check
     from uapfast.errors import SuspectError
 

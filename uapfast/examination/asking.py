@@ -8,7 +8,8 @@ from typing import Any
 
 from uapfast.errors import SuspectError, UnavailableError
 from uapfast.examination.design import Design
-from uapfast.examination.examination import Examination, preprocessing_note
+from uapfast.examination.examination import Examination
+from uapfast.examination.preprocessing import asked_as_victim
 from uapfast.method.fingerprint import Answering
 from uapfast.method.sequential import Looks
 from uapfast.models.model import Model, as_model
@@ -18,24 +19,23 @@ from uapfast.suspects.base import Suspect
 
 def as_suspect(
     reference: Reference, suspect: Any, output: str = "auto", device: str = "cpu"
-) -> tuple[Model | Suspect, list[str]]:
-    """A suspect as something to ask, and what is assumed of it.
+) -> Model | Suspect:
+    """A suspect as something to ask; its ``notes`` say what is assumed of it.
 
-    A module that comes without mean and std is asked with the victim's, as a copy of it has to be. One that
-    normalises its own input is given as ``Model(module, mean=[0], std=[1])``.
+    A module, or an ONNX file that takes floats, that comes without mean and std is asked with the victim's,
+    as a copy of it has to be. One that normalises its own input is given as ``Model(module, mean=[0],
+    std=[1])``, or opened with them.
 
     Raises:
         InputError: not something that answers.
     """
+    own = reference.preprocessing
     if isinstance(suspect, Suspect):
-        return suspect, list(suspect.notes)
-    model, own = as_model(suspect, output=output, device=device), reference.preprocessing
-    assumed = own is not None and model.module is not None and model.preprocessing is None
+        return asked_as_victim(suspect, own)
     # a copy: what is found out by trying is not the caller's to keep
-    model = model.with_preprocessing(**own) if own is not None and assumed else copy.copy(model)
+    model = asked_as_victim(copy.copy(as_model(suspect, output=output, device=device)), own)
     model.try_out(reference.points)
-    notes = list(model.notes)
-    return model, [*notes, preprocessing_note(**own)] if own is not None and assumed else notes
+    return model
 
 
 def examine(
@@ -44,16 +44,14 @@ def examine(
     *,
     alpha: float,
     order: Sequence[int] | None = None,
-    notes: Sequence[str] = (),
 ) -> Examination:
     """Ask a suspect until the examination ends.
 
     Args:
         design: reference, budget and looks.
-        model: as :func:`uapfast.verbs.encode.as_suspect` gives it, with its ``notes``.
+        model: as :func:`as_suspect` gives it.
         alpha: level of a conviction on each side.
         order: as ``class_order`` of :func:`verify`.
-        notes: what a reader has to know of how it is asked.
     """
     examination = Examination(
         design,
@@ -62,13 +60,12 @@ def examine(
         output=model.output,
         sha256=model.sha256,
         order=order,
-        notes=notes,
+        notes=model.notes,
     )
     while examination.open:
         _ask(examination, model)
     if isinstance(model, Suspect):
-        noticed = [note for note in model.notes if note not in notes]  # while it was asked
-        examination.notes = [*notes, *noticed]
+        examination.notes = list(model.notes)  # with what was noticed while it was asked
     return examination
 
 

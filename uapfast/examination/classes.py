@@ -12,18 +12,17 @@ from torch import Tensor
 
 from uapfast.errors import InputError
 from uapfast.method.consensus import class_order
-from uapfast.models.answers import Answers
+from uapfast.models.answers import FEWER, Answers
 
 TINY = 1e-30  # of a row that says nothing of our classes
 
 
-def checked_order(order: Sequence[int] | None, classes: int) -> Tensor | None:
+def checked_order(order: Sequence[int], classes: int) -> Tensor:
     """A class order as a tensor ``[K]``; raises ``InputError`` unless it names K different classes."""
-    if order is None:
-        return None
     found = [int(k) for k in order if isinstance(k, int | np.integer)]
     if len(found) != classes or len(set(found)) != classes or min(found) < 0:
         rule = f"{classes} different classes from 0 on: for each of ours, the suspect's that means it"
+        rule += f" ({FEWER})" if len(found) < classes else ""
         raise InputError("verify", "class order", rule, str(list(order))[:200])
     return torch.tensor(found)
 
@@ -42,6 +41,7 @@ def reordered(answers: Answers, order: Tensor) -> Answers:
         return replace(answers, values=mapped, classes=len(order))
     if most >= answers.classes:
         rule = f"classes that the suspect has, 0..{answers.classes - 1}"
+        rule += f" ({FEWER})" if answers.classes < len(order) else ""
         raise InputError("verify", "class order", rule, most)
     values = answers.values[:, order]
     if answers.kind == "probabilities" and answers.classes > len(order):

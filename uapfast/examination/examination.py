@@ -78,7 +78,7 @@ class Examination:
         self._lost: UnavailableError | None = None
         self._output = output
         self._first: Answers | None = None
-        self._order = checked_order(order, design.reference.classes)
+        self._order = None if order is None else checked_order(order, design.reference.classes)
         self._stage, self._probing, self._ended = 0, False, False
         self._features: list[NDArray[np.float32]] = []
         self._hard: list[tuple[int, Tensor]] = []  # first view, one-hot rows
@@ -326,6 +326,10 @@ class Examination:
         reference, said = self.design.reference, list(self.notes)
         if self._first is not None and self._first.note:
             said.append(f"its answers were taken for {self._first.note}")
+        if self._first is not None and self._order is not None:
+            others = self._first.classes > len(self._order)
+            left = "; classes that have no place in it were left out" if others else ""
+            said.append(f"its classes were read in the class order that was given{left}")
         if self._first is not None and self._first.kind == "labels":
             said.append("the suspect answers with labels only: the pool was reduced to labels as well")
         return said + [f"the reference warns: {warning}" for warning in reference.warnings]
@@ -355,12 +359,6 @@ class Examination:
         )
 
 
-def preprocessing_note(mean: Sequence[float], std: Sequence[float]) -> str:
-    """What is said of a suspect that is asked with the victim's preprocessing, having none of its own."""
-    means, stds = (" ".join(f"{v:g}" for v in values) for values in (mean, std))
-    return f"it is asked with the victim's mean {means} and std {stds}, since none were given"
-
-
 def told(reference: Reference) -> dict[str, Any]:
     """What a verdict says of the reference's settings; JSON types."""
     return {
@@ -372,4 +370,4 @@ def told(reference: Reference) -> dict[str, Any]:
     }
 
 
-__all__ = ["Examination", "preprocessing_note", "told"]
+__all__ = ["Examination", "told"]

@@ -17,6 +17,16 @@ RULE = "[N,K] logits or probabilities, or [N] integer labels"
 UNANSWERED = -1  # the label of a query without an answer
 
 
+# What to do about a suspect that has another number of classes.
+MORE = "of one that knows more, a class order says which of its classes mean ours"
+FEWER = "one that knows fewer cannot be compared"
+
+
+def other_count(found: int, wanted: int) -> str:
+    """What to do about a suspect of ``found`` classes where ``wanted`` others are compared."""
+    return MORE if found > wanted else FEWER
+
+
 @dataclass(frozen=True)
 class Answers:
     """Answers to N queries.
@@ -108,7 +118,8 @@ def _detect(
     if v.ndim != 2 or v.shape[1] < 2 or v.dtype.is_complex:
         raise SuspectError(where, "answers", RULE, list(v.shape))
     if classes is not None and v.shape[1] != classes:
-        raise SuspectError(where, "answers", f"of {classes} classes", v.shape[1])
+        rule = f"of {classes} classes ({other_count(v.shape[1], classes)})"
+        raise SuspectError(where, "answers", rule, v.shape[1])
     v, hidden = _finite(v.to(torch.float32), where)
     read = _reading(v, where, output, before)
     if hidden:
@@ -177,7 +188,8 @@ def _labels(v: Tensor, where: str, classes: int | None) -> Answers:
     top = int(v.max()) if len(v) else 0
     count = classes if classes is not None else top + 1
     if len(v) and (int(v.min()) < 0 or top >= count):
-        raise SuspectError(where, "answers", f"labels in 0..{count - 1}", f"{int(v.min())}..{top}")
+        hint = f" ({MORE})" if top >= count and int(v.min()) >= 0 else ""
+        raise SuspectError(where, "answers", f"labels in 0..{count - 1}{hint}", f"{int(v.min())}..{top}")
     return Answers("labels", v, count)
 
 

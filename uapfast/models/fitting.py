@@ -16,20 +16,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from uapfast.errors import ModelError, SuspectError
+from uapfast.models.quantised import refuse_quantised
 from uapfast.models.wrappers import few, parts_that_fit, unwrapped
 from uapfast.safeload.refusal import shown
+from uapfast.safeload.sharded import part_of
 
 COUNTER = "num_batches_tracked"
-DEQUANTISE = "real numbers (dequantise where they were made: answers of a quantised network are its own)"
-# Last parts of names that tell a quantised form, and whose it is.
-QUANTISED = {
-    "SCB": "bitsandbytes (8 bits)", "weight_format": "bitsandbytes (8 bits)",
-    "absmax": "bitsandbytes (4 bits)", "quant_map": "bitsandbytes (4 bits)",
-    "qweight": "GPTQ or AWQ", "qzeros": "GPTQ or AWQ", "weight_packed": "compressed-tensors",
-    "weight_scale": "scales beside them", "weight_scale_inv": "scales beside them",
-    "weight_zero_point": "scales beside them", "input_scale": "scales beside them",
-    "_data": "optimum-quanto", "zero_point": "torch's quantised modules",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -138,6 +130,7 @@ def fit(
     _rename(wants, found, notes)
     _count(wants, found, shapes, notes)
     _tie(wants, found, notes)
+    refuse_quantised((s for n, s in found.items() if n not in wants.shapes), dtypes, path)
     _check_names(wants, found, shapes, path, left_out or {})
     sources = {name: found.get(name) for name in wants.shapes}
     for name, source in sources.items():
@@ -241,7 +234,6 @@ def _check_names(
             )
             raise ModelError("load", "weights", rule, got)
     extra = sorted(source for name, source in found.items() if name not in wants.shapes)
-    _check_quantised(extra, path)
     shapes = [
         f"{source} {list(given[source])} for {list(wants.shapes[name])}"
         for name, source in sorted(found.items())
@@ -250,15 +242,11 @@ def _check_names(
     kinds = (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
     parts = [f"{label}: {few(names)}" for label, names in kinds if names]
     if parts:
-        parts += [] if shapes else _hints(wants, found, given)
+        part = part_of(str(path)) if missing else None
+        if part is not None:
+            parts.append(f"the file is part {part[0]} of {part[1]}: give the index beside it (*.index.json)")
+        parts += [] if shapes or part else _hints(wants, found, given)
         raise ModelError("load", "weights", f"those of the architecture ({path})", "; ".join(parts))
-
-
-def _check_quantised(extra: Sequence[str], path: object) -> None:
-    for name in extra:
-        if (whose := QUANTISED.get(name.rpartition(".")[2])) is not None:
-            got = f"weights quantised by {whose}: {shown(name)} ({path})"
-            raise ModelError("load", "weights", DEQUANTISE, got)
 
 
 def _hints(wants: Wanted, found: Mapping[str, str], given: Mapping[str, Sequence[int]]) -> list[str]:

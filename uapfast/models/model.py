@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -34,6 +35,8 @@ NO_MEMORY = (
     "not enough memory",
     "Cannot allocate memory",
 )  # as torch says it on a CPU
+# as torch says it, of a convolution
+CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")
 ATTENTION = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
 
@@ -145,6 +148,11 @@ class Model:
         self._call = self.module  # the caller's may go
         self._guard = Guard(target, self.module) if made is not None and made.loose else None
 
+    @property
+    def bare(self) -> bool:
+        """Whether it is a module of which nobody said how images are normalised."""
+        return self.module is not None and self.preprocessing is None
+
     def with_preprocessing(self, mean: Sequence[float], std: Sequence[float]) -> Model:
         """The same module behind ``(x - mean) / std``; it must have none yet.
 
@@ -152,7 +160,7 @@ class Model:
             InputError: no module, or one with a preprocessing.
             ModelError: statistics that make no sense.
         """
-        if self.module is None or self.preprocessing is not None:
+        if self.module is None or not self.bare:
             got = "a callable" if self.module is None else str(self.preprocessing)
             raise InputError("Model", "preprocessing", "given once, and for modules only", got)
         out = copy.copy(self)
@@ -252,7 +260,21 @@ def answer(module: nn.Module, x: Tensor, name: str) -> Any:
         said = str(exc).splitlines()[0] if str(exc) else ""
         if isinstance(exc, RuntimeError) and any(text in said for text in NO_MEMORY):
             raise MemoryError(said) from exc
-        raise SuspectError(name, "answers", "returned", f"{type(exc).__name__}: {said[:200]}") from exc
+        raise failed(name, list(x.shape[1:]), f"{type(exc).__name__}: {said[:200]}") from exc
+
+
+def failed(name: str, image: Sequence[int], said: str) -> SuspectError:
+    """The error of a network that fails.
+
+    Args:
+        name: of the suspect.
+        image: what it was given, ``[C,H,W]``.
+        said: type and text of what it raised.
+    """
+    channels = CHANNELS.search(said)
+    if channels is not None and int(channels[2]) == image[0]:
+        return SuspectError(name, "images", f"of the {channels[1]} channels that the network takes", image[0])
+    return SuspectError(name, "answers", f"returned for images {list(image)}", said)
 
 
 def even(count: int, most: int) -> int:
@@ -289,8 +311,11 @@ def as_model(obj: Any, **settings: Any) -> Model:
 
 
 def _statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[list[float], list[float]]:
-    if mean is None or std is None or len(mean) != len(std) or not len(mean):
+    if mean is None or std is None or not len(mean) or not len(std):
         raise ModelError("Model", "mean and std", "given together, one value a channel", f"{mean}, {std}")
+    if len(mean) != len(std):
+        rule = "of as many values as each other, one value a channel (or one for all)"
+        raise ModelError("Model", "mean and std", rule, f"{len(mean)} and {len(std)}: {mean}, {std}")
     if not all(np.isfinite(mean)) or not all(np.isfinite(std)) or min(std) <= 0:
         raise ModelError("Model", "mean and std", "finite, std > 0", f"{mean}, {std}")
     if min(mean) < 0 or max(mean) > 1 or max(std) > MOST_STD:
@@ -351,6 +376,7 @@ __all__ = [
     "answer",
     "as_model",
     "even",
+    "failed",
     "settled",
     "tensors_sha256",
 ]

@@ -46,7 +46,23 @@ def _array(values: Any, where: str) -> Tensor:
     try:
         return torch.as_tensor(np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values)
     except Exception as exc:  # any object may come back: arrays of strings, responses, None
-        raise OutputError(where, "answers", RULE, type(values).__name__) from exc
+        raise OutputError(where, "answers", RULE, _what(values)) from exc
+
+
+def _what(values: Any) -> str:
+    """What came instead of numbers; of text some is shown, with what to do about it."""
+    inner = values
+    while isinstance(inner, (list, tuple)) and inner:
+        inner = inner[0]
+    if isinstance(values, np.ndarray) and values.size and values.dtype.kind in "OUS":
+        inner = values.reshape(-1)[0]
+    if isinstance(inner, (str, bytes)):
+        hint = "names of classes need uapfast.suspects.callable.open_callable with class_names"
+        kind, text = ("bytes", repr(inner)) if isinstance(inner, bytes) else ("str", repr(str(inner)))
+        return f"{type(values).__name__} of {kind}, {text[:60]} first ({hint})"
+    if inner is values or isinstance(inner, (int, float)):
+        return type(values).__name__
+    return f"{type(values).__name__} of {type(inner).__name__}"
 
 
 def _named(values: Any) -> dict[str, Any] | None:

@@ -35,9 +35,10 @@ from uapfast.models.model import Model
 from uapfast.models.registry import resolve_arch
 from uapfast.pool.manifest import Entry, write_manifest
 from uapfast.pool.origin import doubt, find_origin, said_init
-from uapfast.pool.plan import Job, PoolConfig, default_archs, make_plan, relative_arch
+from uapfast.pool.plan import Job, PoolConfig, code_sha256, default_archs, make_plan, relative_arch
+from uapfast.pool.pool import few_innocents, few_twins
 from uapfast.pool.recipe import load_recipe
-from uapfast.pool.train import MEASURED_ON, Context, code_sha256, make_model, one_thread, predict
+from uapfast.pool.train import MEASURED_ON, Context, make_model, one_thread, predict
 
 try:
     import fcntl
@@ -116,6 +117,8 @@ def build_pool(
     """
     config = PoolConfig(twins, surrogates, homologous, epochs, seed, tuple(other_archs))
     _check(jobs, init, ancestor)
+    for sentence in filter(None, (few_twins(twins), few_innocents(homologous))):
+        warnings.warn(sentence, PoolWarning, stacklevel=2)  # now, not after hours of training
     victim = load_model(arch, weights, name="victim", mean=mean, std=std)
     classes, accuracy = _classes(victim, data)
     origin, taken = find_origin(init, arch)
@@ -235,7 +238,8 @@ def _made(job: Job, context: Context) -> bool:
     if not weights.is_file() or not record.is_file():
         return False
     try:
-        stamp = json.loads(record.read_text(encoding="utf-8"))["stamp"]
+        found = json.loads(record.read_text(encoding="utf-8"))
+        stamp = found["stamp"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     if stamp != context.stamp(job):
@@ -243,8 +247,22 @@ def _made(job: Job, context: Context) -> bool:
             "new, or of the same victim, data, init, mean and std, architectures (and their code), recipe, "
             "epochs and seed"
         )
-        raise PoolError("pool", "out", rule, f"{context.out}, where {job.name} was made with others")
+        other = ", ".join(_differences(found, context.settings(job))) or "settings"
+        raise PoolError("pool", "out", rule, f"{context.out}, where {job.name} was made with other {other}")
     return True
+
+
+def _differences(record: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """What differs between a model's record and the settings of now; nothing if the record does not say."""
+    made, now = record.get("settings"), json.loads(json.dumps(settings))
+    if not isinstance(made, dict):
+        return []
+    found = []
+    for name in [n for n in now if n not in made or made[n] != now[n]] + [n for n in made if n not in now]:
+        values = [values.get(name) for values in (made, now)]
+        short = all(isinstance(v, int | float) or (isinstance(v, str) and len(v) < 40) for v in values)
+        found.append(f"{name} ({values[0]}, now {values[1]})" if short else name)
+    return found
 
 
 def _train_all(todo: Sequence[Job], context: Context, jobs: int) -> Iterator[str]:
@@ -300,13 +318,19 @@ def _finish(
         "config": asdict(config), "base": context.base, "versions": versions(),
         "victim": {"sha256": context.base["victim"], "owner_accuracy": round(accuracy, 4)},
         "ancestor": None if former is None else {"sha256": former.sha256},
-        "warnings": [w for w in (unlike, *said) if w], "models": models,
+        "warnings": [w for w in (unlike, *said) if w],
+        "code": {relative_arch(spec, folder.resolve()): code_sha256(spec) for spec in _archs(plan, context)},
+        "models": models,
     }  # fmt: skip
     write_text(folder / "pool.json", json.dumps(settings, indent=1) + "\n")
     write_manifest(folder / "manifest.csv", _entries(plan, context, former))
     for sentence in said:
         warnings.warn(sentence, PoolWarning, stacklevel=3)
     return folder / "manifest.csv"
+
+
+def _archs(plan: Sequence[Job], context: Context) -> list[str]:
+    return sorted({context.arch, *(job.arch for job in plan)})
 
 
 def _entries(plan: Sequence[Job], context: Context, former: Ancestor | None) -> list[Entry]:

@@ -6,16 +6,18 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from uapfast.config import manifest_numbers
-from uapfast.errors import ManifestError, PoolError, SuspectError
+from uapfast.errors import ManifestError, PoolError, PoolWarning, SuspectError
 from uapfast.files import write_text
 from uapfast.models.checkpoint import load_model
 from uapfast.models.model import Model
+from uapfast.pool.plan import code_sha256
 from uapfast.pool.pool import RELATIONS, Pool, PoolModel, family_fault
 
 REQUIRED = ("path", "arch")
@@ -153,9 +155,9 @@ def write_manifest(path: str | os.PathLike[str], entries: Sequence[Entry]) -> No
     """
     rows = [{c: _written(getattr(e, c)) for c in (*REQUIRED, *OPTIONAL)} for e in entries]
     for row in rows:
-        for column, field in row.items():
-            if field != field.strip() or not field.isprintable():
-                raise _bad("free of surrounding blanks and control characters", repr(field), column)
+        for column, text in row.items():
+            if text != text.strip() or not text.isprintable():
+                raise _bad("free of surrounding blanks and control characters", repr(text), column)
     out = io.StringIO()
     writer = csv.DictWriter(out, (*REQUIRED, *OPTIONAL), lineterminator="\n")
     writer.writeheader()
@@ -177,6 +179,7 @@ class Made:
         victim: that of the victim.
         init: where the victim began.
         warnings: what was warned of when the pool was made.
+        code: architecture, as the manifest has it, to the SHA-256 of its code.
     """
 
     kinds: dict[str, str]
@@ -184,6 +187,7 @@ class Made:
     victim: str | None = None
     init: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
+    code: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def _made(path: Path) -> Made:
@@ -196,7 +200,7 @@ def _made(path: Path) -> Made:
         kinds = {str(m["name"]): str(m["kind"]) for m in models}
         hashes = {str(m["name"]): str(m["sha256"]) for m in models if "sha256" in m}
         warned = tuple(map(str, found.get("warnings", ())))
-        return Made(kinds, hashes, base.get("victim"), base.get("init"), warned)
+        return Made(kinds, hashes, base.get("victim"), base.get("init"), warned, dict(found.get("code", {})))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise _bad("beside a whole pool.json", f"{type(exc).__name__} ({record})") from exc
 
@@ -209,16 +213,32 @@ def _check_hash(entry: Entry, model: Model, made: Made) -> None:
         raise PoolError("pool", f"weights of {entry.name}", rule, f"SHA-256 {model.sha256} in {entry.path}")
 
 
+def _changed_code(entries: Sequence[Entry], made: Made, base: Path) -> str | None:
+    """What is said of architectures whose code is not what the pool was trained with."""
+    archs = sorted({e.arch for e in entries if e.arch in made.code})
+    changed = [arch for arch in archs if code_sha256(arch, base) != made.code[arch]]
+    if not changed:
+        return None
+    return (
+        f"pool: the code of {', '.join(changed)} is not what the pool was trained with (pool.json): "
+        "make the pool anew, unless the change leaves all answers as they were"
+    )
+
+
 def read_pool(manifest: str | os.PathLike[str], device: str = "cpu") -> Pool:
     """Load every model of a manifest.
 
     Raises:
         ManifestError: see :func:`read_manifest`; or a line without relation.
+        PoolWarning: (given, and kept in ``Pool.warnings``) the code of an architecture changed.
         PoolError: a pool model with NaN weights, or with others than ``pool.json`` beside it records.
         ModelError: a file that does not fit its architecture.
     """
     path = Path(manifest)
     entries, made, models = read_manifest(path), _made(path), []
+    changed = _changed_code(entries, made, path.parent)
+    if changed is not None:
+        warnings.warn(changed, PoolWarning, stacklevel=3)
     for e in entries:
         if e.relation is None:
             raise _bad("given for every model of a pool", f"none for {e.name!r}", "relation")
@@ -232,4 +252,5 @@ def read_pool(manifest: str | os.PathLike[str], device: str = "cpu") -> Pool:
         _check_hash(e, model, made)
         kind = made.kinds.get(e.name, e.arch if e.relation == "piracy" else e.relation)
         models.append(PoolModel(e.name, e.relation, e.candidate, kind, model, e.parent))
-    return Pool(tuple(models), made.init, made.warnings)
+    said = made.warnings if changed is None else (*made.warnings, changed)
+    return Pool(tuple(models), made.init, said)

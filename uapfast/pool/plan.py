@@ -11,7 +11,9 @@ from typing import Literal
 
 from uapfast.config import check
 from uapfast.data import Dataset
+from uapfast.models.code import source_sha256
 from uapfast.models.nets import NETS
+from uapfast.models.registry import arch_file
 from uapfast.pool.origin import Start
 
 How = Literal["train", "soft", "hard", "finetune"]
@@ -247,6 +249,12 @@ def _short(arch: str) -> str:
     if arch.startswith("uapfast:"):
         return arch.removeprefix("uapfast:").partition("?")[0]
     return Path(arch).name.replace(":", "-")
+
+
+def code_sha256(spec: str, base: Path | None = None) -> str | None:
+    """SHA-256 of the file that ``FILE.py:NAME`` names, with what it imports from beside itself, or None."""
+    path = arch_file(spec, base=base)
+    return None if path is None or not path.is_file() else source_sha256(path)
 
 
 def relative_arch(arch: str, folder: Path) -> str:

@@ -11,6 +11,34 @@ from uapfast.errors import PoolError
 from uapfast.models.model import Model, as_model
 
 RELATIONS = ("victim", "twin", "piracy", "homologous", "ancestor")
+MIN_INNOCENTS = 5  # with fewer homologous models ``generate`` makes no reference
+GOOD_TWINS, GOOD_INNOCENTS = 8, 12
+
+
+def few_twins(count: int) -> str | None:
+    """What too few twins cost; None where there are enough."""
+    if count >= GOOD_TWINS:
+        return None
+    if count < 2:
+        return (
+            f"pool should hold at least 2 twins (better {GOOD_TWINS}), got {count}: without them the suspect "
+            "side decides alone, and a victim that resembles every model cannot be recognised"
+        )
+    return (
+        f"pool should hold at least {GOOD_TWINS} twins, got {count}: the exact floor of the candidate "
+        f"side is 1/{count + 1}, and its t test has {count - 1} degrees of freedom"
+    )
+
+
+def few_innocents(count: int) -> str | None:
+    """What too few homologous models cost; None where there are enough."""
+    if count >= GOOD_INNOCENTS:
+        return None
+    refused = f" (generate refuses fewer than {MIN_INNOCENTS})" if count < MIN_INNOCENTS else ""
+    return (
+        f"pool should hold at least {GOOD_INNOCENTS} homologous models, got {count}: the exact floor "
+        f"of the suspect side is 1/{count + 1}{refused}"
+    )
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,9 @@ from uapfast.data import Dataset
 from uapfast.errors import InputError, ModelError, PoolError
 from uapfast.files import write_text
 from uapfast.models.checkpoint import fill, read_weights, save_weights
-from uapfast.models.code import source_sha256
 from uapfast.models.model import Preprocessed, tensors_sha256
-from uapfast.models.registry import arch_file
 from uapfast.pool.origin import fresh_model as fresh_model
-from uapfast.pool.plan import Job
+from uapfast.pool.plan import Job, code_sha256
 from uapfast.pool.recipe import LEARNING_RATE, default_recipe, load_recipe
 
 FINETUNE_RATE = 0.1  # of the default learning rate
@@ -67,14 +65,17 @@ class Context:
 
     def stamp(self, job: Job) -> str:
         """SHA-256 of everything that decides a job's weights, the text of architecture files included."""
-        code = {spec: code_sha256(spec) for spec in sorted({self.arch, job.arch})}
-        return sha256(json.dumps([self.base, code, asdict(job)], sort_keys=True).encode()).hexdigest()
+        told = [self.base, self._code(job), asdict(job)]
+        return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
+    def settings(self, job: Job) -> dict[str, Any]:
+        """What :meth:`stamp` is made of, by names for people."""
+        base = {"code of the recipe" if name == "code" else name: value for name, value in self.base.items()}
+        code = {f"code of {spec}": found for spec, found in self._code(job).items() if found is not None}
+        return base | code | asdict(job)
 
-def code_sha256(spec: str) -> str | None:
-    """SHA-256 of the file that ``FILE.py:NAME`` names, with what it imports from beside itself, or None."""
-    path = arch_file(spec)
-    return None if path is None or not path.is_file() else source_sha256(path)
+    def _code(self, job: Job) -> dict[str, str | None]:
+        return {spec: code_sha256(spec) for spec in sorted({self.arch, job.arch})}
 
 
 def make_model(job: Job, context: Context) -> str:
@@ -98,6 +99,7 @@ def make_model(job: Job, context: Context) -> str:
     weights, record = context.files(job)
     save_weights(model, weights)
     info = {"stamp": context.stamp(job), "sha256": tensors_sha256(model), **asdict(job)}
+    info["settings"] = context.settings(job)
     info |= {"seconds": round(time.perf_counter() - start, 2), **_measure(model, source, job, context)}
     write_text(record, json.dumps(info, indent=1) + "\n")
     return job.name

@@ -16,7 +16,7 @@ from uapfast.safeload.header import TensorInfo
 from uapfast.safeload.limits import Limits
 from uapfast.safeload.pool import to_safetensors
 from uapfast.safeload.recognise import recognise
-from uapfast.safeload.refusal import Refused, shown
+from uapfast.safeload.refusal import Refused
 from uapfast.safeload.sharded import Sharded, is_index, read_index, shard_path
 from uapfast.safeload.source import open_regular
 
@@ -86,9 +86,6 @@ def _sharded(path: str, limits: Limits, key: str | None) -> Checkpoint:
     parts: dict[str, Checkpoint] = {}
     try:
         index = read_index(path, limits)
-        if key is not None:
-            rule = "a single file where a part of it is asked for by key="
-            raise Refused("unsupported", rule, f"an index of shards (key {shown(key, 60)!r})")
         size = 0
         for shard in index.shards:
             place, more = shard_path(path, shard)
@@ -97,7 +94,7 @@ def _sharded(path: str, limits: Limits, key: str | None) -> Checkpoint:
                 raise Refused("too large", f"shards of at most {limits.file_bytes} bytes in all", "more")
             parts[shard] = open_checkpoint(place, limits)
             index.check(shard, parts[shard].tensors, limits)
-        return Sharded(path, parts)
+        return Sharded(path, parts, key)
     except BaseException as exc:
         for part in parts.values():
             part.close()

@@ -9,7 +9,7 @@ from uapfast.safeload.header import Header, TensorInfo
 from uapfast.safeload.limits import Limits
 from uapfast.safeload.opcodes import SCALARS, Foreign, Inert, Named, Unread
 from uapfast.safeload.refusal import Refused, shown
-from uapfast.safeload.torchpickle import DENSE, SAVE, Tensor
+from uapfast.safeload.torchpickle import DENSE, DEQUANTISED, QUANTISED, SAVE, Tensor
 
 INSTEAD = f"a state dict ({SAVE})"
 # Under which a checkpoint keeps the model itself, where it keeps more than one map of tensors.
@@ -146,7 +146,7 @@ def _maps(root: Any, limits: Limits) -> tuple[dict[str, dict[str, Any]], str, li
             name = shown(others[0], 60) if type(others[0]) in (*SCALARS, tuple) else _kind(others[0])
             mixed = mixed or f"a map of tensors with {name}{kind} among them"
             if any(str(k).endswith(PACKED) for k in others):
-                mixed = f"the state of torch's quantised modules ({name}): save a network of real numbers"
+                mixed = f"the state of torch's quantised modules ({name}): save the network before that"
         elif value and not others:
             found[place] = value
             continue
@@ -179,5 +179,6 @@ def _preferred(found: Mapping[str, object]) -> str | None:
 def _dense(state: Mapping[str, Any]) -> dict[str, Tensor]:
     for name, value in state.items():
         if isinstance(value, Unread):
-            raise Refused("unsupported", DENSE, f"{value.what} named {shown(name)}")
+            rule = DEQUANTISED if value.what.startswith(QUANTISED) else DENSE
+            raise Refused("unsupported", rule, f"{value.what} named {shown(name)}")
     return dict(state)

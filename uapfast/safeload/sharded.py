@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from uapfast.safeload import source
 from uapfast.safeload.checkpoint import Checkpoint
+from uapfast.safeload.choose import asked, part_under, under
 from uapfast.safeload.header import Header, TensorInfo, no_constant, once
 from uapfast.safeload.limits import Limits
 from uapfast.safeload.refusal import Refused, check_name, shown
@@ -21,6 +23,7 @@ from uapfast.safeload.refusal import Refused, check_name, shown
 ENDING = ".index.json"
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 MOST = 128  # shards
+PART = re.compile(r"-(\d{5})-of-(\d{5})\.(?:safetensors|bin|pt|pth)$")
 WHOLE = "an index and shards that agree"
 PLAIN = f"an index that names files in its own folder ({', '.join(SUFFIXES)})"
 
@@ -28,6 +31,14 @@ PLAIN = f"an index that names files in its own folder ({', '.join(SUFFIXES)})"
 def is_index(path: str) -> bool:
     """Whether a file is read as an index: by its name alone."""
     return path.lower().endswith(ENDING)
+
+
+def part_of(path: str) -> tuple[int, int] | None:
+    """``(2, 3)`` for a file that is called the second of three parts, else None: by its name alone."""
+    found = PART.search(os.path.basename(path))
+    if found is None or int(found[2]) < 2:
+        return None
+    return int(found[1]), int(found[2])
 
 
 class Index:
@@ -139,20 +150,34 @@ def beside(path: str) -> list[str]:
 
 
 class Sharded(Checkpoint):
-    """Shards that were opened, read as one file; ``header.begins`` are places in the shard of each tensor."""
+    """Shards that were opened, read as one file; ``header.begins`` are places in the shard of each tensor.
 
-    def __init__(self, path: str, parts: Mapping[str, Checkpoint]) -> None:
+    Args:
+        path: of the index.
+        parts: its shards by name.
+        key: the beginning of the names that are taken; all of them if None.
+
+    Raises:
+        Refused: no name begins so.
+    """
+
+    def __init__(self, path: str, parts: Mapping[str, Checkpoint], key: str | None = None) -> None:
         self._parts = tuple(parts.values())
-        self._of = {name: part for part in self._parts for name in part.tensors}
+        of = {name: part for part in self._parts for name in part.tensors}
         header = Header(
-            {name: part.header.tensors[name] for name, part in self._of.items()},
-            {name: part.header.begins[name] for name, part in self._of.items()},
+            {name: part.header.tensors[name] for name, part in of.items()},
+            {name: part.header.begins[name] for name, part in of.items()},
             {k: v for part in self._parts for k, v in part.metadata.items()},
         )
+        self._of, self._renamed = of, key is not None
+        if key is not None:
+            header = part_under(header, key)
+            self._of = {name: of[source] for name, source in under(of, key).items()}
         tier = "+".join(dict.fromkeys(part.tier for part in self._parts))
         super().__init__(path, "sharded", None, header, tier)
         self.metadata = header.metadata
-        self.notes = tuple(dict.fromkeys(note for part in self._parts for note in part.notes))
+        said = dict.fromkeys(note for part in self._parts for note in part.notes)
+        self.notes = (*said, *([] if key is None else [asked(key)]))
 
     def close(self) -> None:
         """Close all shards."""
@@ -163,10 +188,14 @@ class Sharded(Checkpoint):
         self._of[info.name]._read(info, view, offset)
 
     def _read_run(self, run: list[tuple[str, memoryview]]) -> None:
+        if self._renamed:  # the parts know these tensors by other names
+            for name, view in run:
+                self._read(self.tensors[name], view, self.header.begins[name])
+            return
         for part in self._parts:
             own = [(name, view) for name, view in run if self._of[name] is part]
             if own:
                 part._read_run(own)
 
 
-__all__ = ["Index", "Sharded", "beside", "is_index", "read_index", "shard_path"]
+__all__ = ["Index", "Sharded", "beside", "is_index", "part_of", "read_index", "shard_path"]

@@ -20,6 +20,7 @@ from uapfast.safeload.refusal import Refused, shown
 SAVE = "save the state dict alone: torch.save(model.state_dict(), path), or safetensors"
 WHOLE = "a whole state dict"
 DENSE = "a state dict of plain dense tensors"
+DEQUANTISED = f"{DENSE} (save t.dequantize() in place of every t that is quantised)"
 PYTHON_2 = ("__builtin__", "commands")
 STORAGES = {
     "BoolStorage": "BOOL", "ByteStorage": "U8", "CharStorage": "I8", "ShortStorage": "I16",

@@ -38,10 +38,9 @@ def judge_direct(panel: Panel, entry: Entry, watch: Watch) -> Judged:
         for asked in panel.asked:
             watch_again(entry, watch)
             start = time.perf_counter()
-            suspect, notes = as_suspect(asked.reference, opened, entry.output, panel.settings.device)
-            examination = examine(
-                asked.design, suspect, alpha=panel.settings.alpha, order=entry.class_order, notes=notes
-            )
+            suspect = as_suspect(asked.reference, opened, entry.output, panel.settings.device)
+            alpha, order = panel.settings.alpha, entry.class_order
+            examination = examine(asked.design, suspect, alpha=alpha, order=order)
             spent = {"seconds_read": read, "seconds_forward": time.perf_counter() - start}
             fields: dict[str, Any] = {"arch": getattr(opened, "arch", None) or ""}
             rows.append(Case(asked, entry, examination).row(panel, opened.sha256, **fields, **spent))

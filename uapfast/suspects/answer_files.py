@@ -7,7 +7,7 @@ import io
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,12 @@ from uapfast.safeload.refusal import Refused
 from uapfast.safeload.ziparchive import Archive
 from uapfast.suspects import answer_tables as tables
 
+SAID = {"npz": "npz", "parquet": "Parquet", "json": "JSON lines", "csv": "CSV"}
+# What files of these names are held to be; others may be anything.
+NAMED = {
+    ".npz": ("npz",), ".parquet": ("parquet",), ".json": ("json",), ".jsonl": ("json",), ".csv": ("csv",),
+    ".txt": ("csv", "json"),
+}  # fmt: skip
 KEYS = ("logits", "probabilities", "labels")
 MOST_HEADER = 10_000  # of an array in an npz
 NAME_BYTES = 4096  # of one label
@@ -85,16 +91,28 @@ def read(
         raise InputError(where, "file", "a plain file", file)
     if size > bounds.bytes:
         raise InputError(where, "file", f"of at most {bounds.bytes} bytes for these queries", size)
-    if start[:2] == b"PK":
+    kind = _kind(start)
+    if kind == "npz":
         found = _npz(file, size, where, bounds, names, output)
     else:
-        kind = "parquet" if start[:4] == b"PAR1" else "json" if start[:1] == b"{" else "csv"
         columns = tables.read_columns(file, kind, where, bounds.rows, bounds.columns)
         read_all = functools.partial(tables.answers, columns, where, bounds.width, names, output)
         found = Found(*tables.guarded(read_all, kind, where))
     if not len(found.ids):
         raise InputError(where, "file", "one with answers", "no rows")
+    named = file.suffix.lower()
+    if named in NAMED and kind not in NAMED[named]:
+        found = replace(
+            found, notes=(*found.notes, f"{where} was read as {SAID[kind]}, which it is by content")
+        )
     return found
+
+
+def _kind(start: bytes) -> str:
+    """What a file is, by its first bytes."""
+    if start[:2] == b"PK":
+        return "npz"
+    return "parquet" if start[:4] == b"PAR1" else "json" if start[:1] == b"{" else "csv"
 
 
 # -- npz -------------------------------------------------------------------------------------------

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from uapfast.errors import InputError
 from uapfast.models.answers import Answers, detect, unpack
 
 BATCH = 64  # images asked at a time, unless a kind has a size of its own
@@ -39,6 +40,19 @@ class Suspect(ABC):
     def source(self) -> dict[str, Any]:
         """What it is, for the record."""
         return {"kind": type(self).__name__.lower(), "name": self.name}
+
+    @property
+    def bare(self) -> bool:
+        """Whether it may want its images normalised and nobody said how; most kinds know."""
+        return False
+
+    def with_preprocessing(self, mean: Sequence[float], std: Sequence[float]) -> Self:
+        """The same suspect, asked with ``(x - mean) / std``; one that is :attr:`bare` has this method.
+
+        Raises:
+            InputError: it is not bare.
+        """
+        raise InputError(self.name, "mean and std", "left to the suspect itself", f"{mean}, {std}")
 
     @abstractmethod
     def answer(self, images: Tensor) -> Any:

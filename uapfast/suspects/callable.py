@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from uapfast.errors import InputError, MissingDependency, OutputError
-from uapfast.models.answers import OUTPUTS, Answers
+from uapfast.models.answers import OUTPUTS, Answers, other_count
 from uapfast.models.labels import ClassNames
 from uapfast.suspects.base import BATCH, Suspect
 from uapfast.suspects.pixels import to_bytes
@@ -36,7 +36,8 @@ def open_callable(
             a label, in any form that :func:`uapfast.models.unpack.unpack` reads; or the name of a class; or
             ``{label, score}``, or a list of those, as a transformers pipeline for image classification does
             (give it ``top_k=K``: it leaves out all but five classes by itself).
-        class_names: what it calls its classes, by their numbers; needed where it answers with names.
+        class_names: what it calls its classes, by their numbers; needed where it answers with names. Where
+            it knows more than the victim, ``verify(..., class_order=)`` says which of them mean the victim's.
         output: ``auto``, ``logits``, ``probabilities`` or ``labels``.
         images: how it is handed them: ``torch`` or ``numpy``, float32 ``[n,C,H,W]`` in 0..1; or ``pil``, a
             list of 8-bit pictures (1 or 3 channels; queries off the 1/255 grid are rounded, and a note says
@@ -95,7 +96,8 @@ class Function(Suspect):
     def answers_to(self, chunks: Any, classes: int | None = None) -> Answers:
         """As the base class."""
         if self._names is not None and classes is not None and len(self._names) != classes:
-            raise InputError(self.name, "class names", f"{classes}, one a class", len(self._names))
+            rule = f"{classes}, one a class ({other_count(len(self._names), classes)})"
+            raise InputError(self.name, "class names", rule, len(self._names))
         return super().answers_to(chunks, classes)
 
     def _given(self, images: Tensor) -> Any:

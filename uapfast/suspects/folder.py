@@ -22,6 +22,7 @@ from uapfast.models.bounded import MOST_BYTES, rehearse
 from uapfast.models.checkpoint import Weights, fill, read_weights
 from uapfast.models.fitting import COUNTER
 from uapfast.models.model import Model
+from uapfast.models.quantised import refuse_quantised
 from uapfast.models.state import digest
 from uapfast.safeload.refusal import shown
 from uapfast.suspects.hub_config import (
@@ -235,6 +236,7 @@ def _of_transformers(
             local_files_only=True,
             trust_remote_code=False,
         )
+    refuse_quantised(found.get("unexpected_keys") or (), {n: t.dtype for n, t in state.items()}, file)
     notes = _check_loaded(found, file)
     if what.classes is not None and what.classes != classes:
         raise bad(f"{CONFIG}: num_labels", f"{what.classes} as its names are", classes)
@@ -262,6 +264,7 @@ def _class(library: Any, name: str) -> Any:
 def _check_state(state: Mapping[str, Tensor], file: Path) -> None:
     for name, tensor in state.items():
         if not tensor.is_floating_point() and not name.endswith(WHOLE):
+            refuse_quantised(state, {n: t.dtype for n, t in state.items()}, file)
             rule = "real numbers (integers are weights only with their scales)"
             raise ModelError("load", f"weights {shown(name)}", rule, f"{tensor.dtype} ({file})")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor.to(torch.float32)).all()):

@@ -1,4 +1,4 @@
-"""Files of a folder as hubs lay them out: its configuration, and the one file of weights.
+"""Files of a folder as hubs lay them out: its configuration, and its weights, in one file or in parts.
 
 Nothing in the folder is run or believed. Links are followed in one place alone: the cache of a hub, whose
 ``snapshots/REVISION/NAME`` are links to ``../../blobs/DIGEST``.
@@ -14,9 +14,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from uapfast.errors import ModelError, UnsupportedFileError
+from uapfast.errors import ModelError
 from uapfast.safeload.refusal import shown
-from uapfast.safeload.sharded import beside as shards_of
+from uapfast.safeload.sharded import beside as parts_beside
+from uapfast.safeload.sharded import is_index, part_of
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 MOST_JSON = 8 << 20  # bytes; 21,841 classes with their names twice take 2 MB
@@ -24,6 +25,7 @@ MOST_NAMES = 10_000  # files of a folder
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 USUAL = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+NAMED = (*SUFFIXES, ".safetensors.index.json", ".bin.index.json")
 # What lies beside a model and is none.
 OTHERS = (
     "training_args*",
@@ -34,7 +36,7 @@ OTHERS = (
     "adapter_*",
     "trainer_state*",
 )
-INDEXES = ("*.safetensors.index.json", "*.bin.index.json")
+INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 def bad(argument: str, rule: str, got: object) -> ModelError:
@@ -131,31 +133,33 @@ def beside(name: str) -> bool:
 
 
 def weights_in(folder: Path, named: object = None) -> Path:
-    """The one weights file of a folder.
+    """The one weights file of a folder, or the index of weights in several.
 
     Args:
         folder: as :func:`hub_folder` gives it.
         named: what the configuration says (``transformers_weights``), if anything.
 
+    Returns:
+        A regular file that is no link; an index by its own name, beside whose parts it lies.
+
     Raises:
-        ModelError: none, or several of which no name is the usual one.
-        UnsupportedFileError: weights in several files with an index.
+        ModelError: none, several of which no name is the usual one, or parts without their index.
     """
     names = names_in(folder)
     if named is not None:
-        if not isinstance(named, str) or not named.endswith(SUFFIXES) or beside(named):
+        if not isinstance(named, str) or not named.endswith(NAMED) or beside(named):
             raise bad(f"{CONFIG}: transformers_weights", "the plain name of a weights file", named)
-        return file_in(folder, named)
+        return _indexed(folder, named) if is_index(named) else file_in(folder, named)
     for name in USUAL:
         if name in names:
             return file_in(folder, name)
-    index = [n for n in names if any(fnmatchcase(n, pattern) for pattern in INDEXES)]
-    if index:  # where a reader of indexes takes over: its path goes to read_weights as it is
-        rule = "one weights file (join the parts: load the model and save it again)"
-        raise UnsupportedFileError(
-            "folder", "weights", rule, f"several files with the index {shown(index[0])}"
-        )
-    found = [n for n in names if n.endswith(SUFFIXES) and not beside(n)]
+    indexes = [n for n in INDEXES if n in names] or [n for n in names if n.endswith(NAMED[-2:])]
+    if indexes and (len(indexes) == 1 or indexes[0] in INDEXES):
+        return _indexed(folder, indexes[0])
+    found = indexes or [n for n in names if n.endswith(SUFFIXES) and not beside(n)]
+    parts = [n for n in found if part_of(n) is not None]
+    if parts:
+        raise bad("path", f"a folder with the index of its parts ({INDEXES[0]})", f"{parts[0]} without it")
     if len(found) != 1:
         got = f"{len(found)}: {', '.join(found[:4])}" if found else "none"
         raise bad(
@@ -164,14 +168,21 @@ def weights_in(folder: Path, named: object = None) -> Path:
     return file_in(folder, found[0])
 
 
+def _indexed(folder: Path, name: str) -> Path:
+    """An index, itself and its parts found to be files of the folder; what it says is read by its reader."""
+    file_in(folder, name)
+    for part in parts_beside(str(folder / name)):
+        file_in(folder, os.path.basename(part))
+    return folder / name
+
+
 def weights_beside(folder: Path, taken: Path) -> list[str]:
     """Names of weights files that lie beside the one that was taken."""
+    own = {os.path.realpath(path) for path in (str(taken), *parts_beside(str(taken)))}
     return [
         name
         for name in names_in(folder)
-        if name.endswith(SUFFIXES)
-        and not beside(name)
-        and os.path.realpath(folder / name) != os.path.realpath(taken)
+        if name.endswith(SUFFIXES) and not beside(name) and os.path.realpath(folder / name) not in own
     ]
 
 
@@ -198,8 +209,8 @@ def sets_of_weights(path: str | os.PathLike[str]) -> tuple[list[str | None], set
         config = read_json(folder, CONFIG)
     except ModelError:  # whoever opens it is told
         return [None], set()
-    index = [n for n in names if any(fnmatchcase(n, pattern) for pattern in INDEXES)]
-    parts = {os.path.basename(p) for n in index for p in shards_of(os.path.join(folder, n))}
+    index = [n for n in names if n.endswith(NAMED[-2:])]
+    parts = {os.path.basename(p) for n in index for p in parts_beside(os.path.join(folder, n))}
     named = config.get("transformers_weights")
     usual = {n for n in names if n in USUAL or n == named}
     others = [n for n in names if n.endswith(SUFFIXES) and n not in usual | parts]

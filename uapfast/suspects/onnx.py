@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -85,6 +86,8 @@ def open_onnx(
     Args:
         path: ONNX file that holds its weights; only ONNX's own operators, no functions.
         mean: per channel (or one for all), subtracted after ``scale`` and ``order``; in the network's range.
+            Without it a network that takes floats is asked with the victim's mean and std, where the
+            reference has them, and a note says so; 0 (and ``std`` 1) is one that normalises its own input.
         std: per channel, > 0; with ``mean``.
         scale: what images in 0..1 are multiplied with: 255 for a network that takes 0..255 as floats. Not for
             uint8 inputs, which get ``round(255 * x)``.
@@ -162,6 +165,31 @@ class OnnxSuspect(Suspect):
             "input": str(self._feed), "output": str(self._answer), "layout": made.layout, "size": made.size,
             "order": made.order, "scale": made.scale, "mean": made.mean, "std": made.std, "tier": self.tier,
         }  # fmt: skip
+
+    @property
+    def bare(self) -> bool:
+        """Whether it takes floats, and nobody said in what range or how they are normalised."""
+        return self._feed.dtype != "uint8" and self._made.mean is None and self._made.scale == 1
+
+    def with_preprocessing(self, mean: Sequence[float], std: Sequence[float]) -> Self:
+        """The same process, asked with images less ``mean``, divided by ``std``.
+
+        Args:
+            mean: per channel (or one for all) of images in 0..1, red first whatever order the network takes.
+            std: likewise, > 0.
+
+        Raises:
+            InputError: it is not bare, or statistics that make no sense.
+        """
+        if not self.bare:
+            return super().with_preprocessing(mean, std)
+        made = self._made
+        turned = slice(None, None, -1 if made.order == "bgr" else 1)
+        settings = input_settings(made.layout, made.size, made.order, 1.0, mean[turned], std[turned])
+        asked = copy.copy(self)
+        asked._made, asked._first = settings, None
+        asked.notes = tuple(_notes(self.file, self._feed, self._answer, settings, self._runtime.tier))
+        return asked
 
     def answer(self, images: Tensor) -> Tensor:
         """One output for one batch, ``[n,K]`` or ``[n]``.
@@ -280,6 +308,8 @@ def _notes(file: OnnxFile, feed: Port, answer: Port, made: InputSettings, tier: 
     elif made.mean is None and made.scale == 1:
         said = "ONNX: it was given images in 0..1 as they are; its file does not say what it wants"
         notes.append(f"{said} (scale=255 for 0..255, mean= and std=, order=)")
+    elif made.unchanged:
+        notes.append("ONNX: it was given images in 0..1 as they are: mean 0 and std 1 say so")
     else:
         notes.append(f"ONNX: it was given {made.order} images times {made.scale:g}{_statistics(made)}")
     sizes = {size_of(feed.shape, made.layout or at) for at in ("NCHW", "NHWC")}

@@ -44,7 +44,7 @@ def open_recorded(
             content. Labels are numbers of classes, or names out of ``class_names``. Rows in any order; a
             query may be missing.
         queries: :func:`content` of every query -> its id.
-        classes: K of the reference.
+        classes: how many the suspect has, at most: K of the reference, or more where a class order is given.
         class_names: what the suspect calls its classes, in their order.
         output: ``auto``, or what is to be read where the file holds several: ``labels``, ``logits``,
             ``probabilities``.

@@ -42,7 +42,7 @@ def encode(
         SuspectError: NaN or infinite answers, or another class count.
     """
     reference = as_reference(reference, "encode")
-    model, _ = as_suspect(reference, suspect, output, device)
+    model = as_suspect(reference, suspect, output, device)
     features, kind = features_of(reference, model)
     return torch.from_numpy(reference.scorer(kind == "labels").embed(features))
 

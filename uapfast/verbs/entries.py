@@ -7,12 +7,9 @@ import numpy as np
 from uapfast.config import GenerateConfig
 from uapfast.errors import PoolError
 from uapfast.models.model import Model
-from uapfast.pool.pool import Pool
+from uapfast.pool.pool import MIN_INNOCENTS, Pool, few_innocents, few_twins
 from uapfast.reference import Record
 from uapfast.verbs.findings import Findings
-
-MIN_INNOCENTS = 5
-GOOD_TWINS, GOOD_INNOCENTS = 8, 12
 
 Entry = tuple[Record, Model]
 
@@ -55,21 +52,9 @@ def check_pool(models: list[Entry], config: GenerateConfig, findings: Findings) 
         raise PoolError("generate", "pool", rule, f"{innocents} homologous, {twins} twins")
     if config.encoder == "paper" and _count(models, "piracy") < 1:
         raise PoolError("generate", "pool", "of at least 1 piracy model for encoder=paper", "none")
-    if twins < 2 and config.encoder == "lineage":
-        findings.warn(
-            f"pool should hold at least 2 twins (better {GOOD_TWINS}), got {twins}: without them the suspect "
-            "side decides alone, and a victim that resembles every model cannot be recognised"
-        )
-    elif twins < GOOD_TWINS and config.encoder == "lineage":
-        findings.warn(
-            f"pool should hold at least {GOOD_TWINS} twins, got {twins}: the exact floor of the candidate "
-            f"side is 1/{twins + 1}, and its t test has {twins - 1} degrees of freedom"
-        )
-    if innocents < GOOD_INNOCENTS:
-        findings.warn(
-            f"pool should hold at least {GOOD_INNOCENTS} homologous models, got {innocents}: the exact floor "
-            f"of the suspect side is 1/{innocents + 1}"
-        )
+    for sentence in (few_twins(twins) if config.encoder == "lineage" else None, few_innocents(innocents)):
+        if sentence is not None:
+            findings.warn(sentence)
 
 
 def _check_parents(models: list[Entry]) -> None:

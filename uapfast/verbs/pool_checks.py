@@ -26,9 +26,9 @@ from uapfast.method.relatedness import (
     dependent_innocents,
     kinship,
 )
-from uapfast.pool.pool import Pool
+from uapfast.pool.pool import GOOD_TWINS, MIN_INNOCENTS, Pool
 from uapfast.reference import Record, Reference
-from uapfast.verbs.entries import GOOD_TWINS, MIN_INNOCENTS, Entry
+from uapfast.verbs.entries import Entry
 from uapfast.verbs.findings import Findings
 from uapfast.verbs.trials import summary, try_reference
 

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from uapfast.config import ALPHA
 from uapfast.errors import InputError
+from uapfast.examination.classes import checked_order
+from uapfast.models.answers import other_count
 from uapfast.models.labels import some
 from uapfast.reference import Reference, as_reference
 from uapfast.suspects.recorded import open_recorded
@@ -22,6 +24,9 @@ from uapfast.verbs.queries import Numbered, numbered
 from uapfast.verbs.verify import verify
 
 Rows = list[NDArray[np.int64]]
+UNNAMED = (
+    1024  # classes of a suspect that has an order of its own and names none; of a larger one names say it
+)
 
 
 def verify_recorded(
@@ -45,23 +50,34 @@ def verify_recorded(
         alpha: as :func:`uapfast.verify`.
         output: what the file's answers are, or ``auto``.
         class_order: as :func:`uapfast.verify`.
-        class_names: what the suspect calls its classes, in their order.
+        class_names: what the suspect calls its classes, in their order. It may know more than the reference:
+            then ``class_order`` has to say which of them mean ours.
 
     Raises:
-        InputError: the file cannot be used, or answers less than one view's worth of queries; or another
-            number of class names than classes.
+        InputError: the file cannot be used, or answers less than one view's worth of queries; or fewer class
+            names than classes, more without a class order, or a class order beyond them.
     """
     reference = as_reference(reference, "verify")
-    if class_names is not None and len(class_names) != reference.classes:
-        rule = f"{reference.classes}, one a class of the reference"
-        raise InputError("verify", "class names", rule, len(class_names))
+    classes = _suspects_classes(reference.classes, class_order, class_names)
     made = numbered(reference)
-    suspect = open_recorded(
-        answers, made.known, classes=reference.classes, class_names=class_names, output=output
-    )
+    suspect = open_recorded(answers, made.known, classes=classes, class_names=class_names, output=output)
     part, notes = answered_part(reference, made, suspect.answered)
     suspect.notes = (*suspect.notes, *notes)
     return verify(part, suspect, alpha=alpha, class_order=class_order)
+
+
+def _suspects_classes(ours: int, order: Sequence[int] | None, names: Sequence[str] | None) -> int:
+    """How many classes the suspect has, at most."""
+    beyond = ours if order is None else max(checked_order(order, ours).tolist()) + 1
+    if names is None:
+        return ours if order is None else max(UNNAMED, beyond)
+    if len(names) < ours or (order is None and len(names) > ours):
+        rule = f"{ours}, one a class of the reference ({other_count(len(names), ours)})"
+        raise InputError("verify", "class names", rule, len(names))
+    if beyond > len(names):
+        rule = f"classes that the suspect has a name for, 0..{len(names) - 1}"
+        raise InputError("verify", "class order", rule, beyond - 1)
+    return len(names)
 
 
 def answered_part(

@@ -51,9 +51,8 @@ def verify(
     good = isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and 0 < alpha < 0.5
     check(good, "verify", "alpha", "a level in (0, 0.5)", repr(alpha))
     reference = as_reference(reference, "verify")
-    model, notes = as_suspect(reference, suspect, output, device)
-    design = design_for(reference, model)
-    verdict = examine(design, model, alpha=alpha, order=class_order, notes=notes).verdict()
+    model = as_suspect(reference, suspect, output, device)
+    verdict = examine(design_for(reference, model), model, alpha=alpha, order=class_order).verdict()
     p = verdict.p_value if verdict.p_value is not None else math.nan
     log.info("verify: %s, p %.3g, reference %.12s", verdict.decision, p, verdict.reference_sha256)
     return verdict
