@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -245,15 +245,15 @@ class Model:
         return out
 
 
-def answer(module: nn.Module, x: Tensor, name: str) -> Any:
-    """Whatever a suspect's module returns for ``x``.
+def answer(network: Callable[[Tensor], Any], x: Tensor, name: str) -> Any:
+    """Whatever a suspect's network returns for ``x``.
 
     Raises:
         SuspectError: it fails, in whatever way.
         InputError: as it is; ``MemoryError`` and ``torch.OutOfMemoryError`` likewise: who asks ran out.
     """
     try:
-        return module(x)
+        return network(x)
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as exc:

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uapfast.errors import InputError, ModelError, SuspectError
+from uapfast.errors import ModelError, SuspectError
 from uapfast.models.answers import as_tensor
 from uapfast.models.checkpoint import fill
 from uapfast.models.fitting import check_finite, wanted
-from uapfast.models.model import settled
+from uapfast.models.model import answer, settled
 from uapfast.models.state import ALONE, TRIED, batch_note, repeats
 from uapfast.suspects.networks.batches import batches_of
 from uapfast.suspects.networks.building import build_network
@@ -246,13 +246,7 @@ class Skeleton:
         return torch.cat(found)
 
     def _batch(self, x: Tensor, name: str) -> Tensor:
-        try:
-            out = ask(self.module, x.to(self.device), self.precision)
-        except (InputError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as exc:  # a suspect may fail in any way; the caller gets one typed error
-            said = str(exc).splitlines()[0] if str(exc) else ""
-            raise SuspectError(name, "answers", "returned", f"{type(exc).__name__}: {said[:200]}") from exc
+        out = answer(lambda images: ask(self.module, images, self.precision), x.to(self.device), name)
         answers = as_tensor(out, name, len(x))
         if answers.ndim == 0 or len(answers) != len(x):
             raise SuspectError(name, "answers", f"{len(x)} rows, one a query", list(answers.shape))
