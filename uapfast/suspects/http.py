@@ -252,10 +252,10 @@ class HttpSuspect(Suspect):
             missing += sum(row is None for row in known)
             while len(left) >= form.batch or (left and start + form.batch >= len(images)):
                 part, left = left[: form.batch], left[form.batch :]
-                size += len(form.request(part, shape, classes).body)
+                size += form.request(part, shape, classes).size
                 requests += 1
         again = min(probes.FIRST + 1, missing)
-        single = len(form.request(payloads[:1], shape, classes).body)
+        single = form.request(payloads[:1], shape, classes).size
         return Plan(
             images=so_far.images + len(images),
             cached=so_far.cached + len(images) - missing,

@@ -7,7 +7,7 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,16 +25,41 @@ T = TypeVar("T")
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})  # may be well the next time
 WAIT_FIRST, WAIT_MOST = 0.2, 15.0  # seconds between attempts, where the server does not say
 QUOTED = 2048  # bytes of a refusal that are read
+PIECE = 2**20  # bytes of a body that are sent at a time
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request: where, what, and with which headers besides those of the endpoint."""
+    """One request: where, what, and with which headers besides those of the endpoint.
+
+    Attributes:
+        body: its parts, one after the other; large ones are not copied.
+    """
 
     url: str
     method: str = "GET"
-    body: bytes = field(default=b"", repr=False)
+    body: Sequence[bytes | memoryview] = field(default=(), repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return sum(len(part) for part in self.body)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body in pieces of ``PIECE`` bytes: a socket that is handed all at once keeps a copy of it."""
+        held: list[memoryview] = []
+        room = PIECE
+        for part in self.body:
+            left = memoryview(part)
+            while len(left):
+                held.append(left[:room])
+                left, room = left[room:], room - len(held[-1])
+                if not room:
+                    yield b"".join(held)
+                    held, room = [], PIECE
+        if held:
+            yield b"".join(held)
 
 
 @dataclass(frozen=True)
@@ -146,7 +171,7 @@ class Client:
         async for attempt in attempts:
             with attempt:
                 await self._pace.turn()
-                self.ledger.spend(queries, len(request.body))
+                self.ledger.spend(queries, request.size)
                 try:
                     found = read(await self._whole(request))
                 except Exception as exc:
@@ -199,9 +224,11 @@ class Client:
             link = link.__cause__ or link.__context__
 
     async def _sent(self, request: Request) -> Response:
-        sending = self._http.stream(
-            request.method, request.url, content=request.body, headers=dict(request.headers)
-        )
+        headers, size = dict(request.headers), request.size
+        if size:
+            headers["Content-Length"] = str(size)
+        content = request.pieces() if size else None
+        sending = self._http.stream(request.method, request.url, content=content, headers=headers)
         async with sending as response:
             if not response.is_success:
                 raise await self._refusal(response)
