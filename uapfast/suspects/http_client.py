@@ -12,9 +12,16 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from uapfast.errors import EndpointError, MissingDependency, SuspectError, UapfastError, UnavailableError
+from uapfast.errors import (
+    EndpointError,
+    InputError,
+    MissingDependency,
+    SuspectError,
+    UapfastError,
+    UnavailableError,
+)
 from uapfast.suspects.http_conduct import Conduct, Ledger, Pace
-from uapfast.suspects.http_headers import Headers, shown_url
+from uapfast.suspects.http_headers import HIDDEN, Headers, shown_url
 from uapfast.suspects.http_rows import short
 
 if TYPE_CHECKING:
@@ -122,6 +129,9 @@ class Client:
         except ImportError as exc:
             raise MissingDependency(f"http: {exc.name} is needed (pip install uapfast[http])") from exc
         self._stamina = stamina
+        theirs = logging.getLogger("stamina")  # warns of every retry, which `ask` tells our own log
+        if not theirs.handlers:  # without one Python prints such warnings on stderr
+            theirs.addHandler(logging.NullHandler())
         try:
             verify = self._verify()
         except OSError as exc:
@@ -176,8 +186,11 @@ class Client:
                     found = read(await self._whole(request))
                 except Exception as exc:
                     self.ledger.failed += 1
-                    log.info("http: attempt %d at %s: %s", attempt.num, self.name, exc)
-                    raise
+                    told = self.headers.cover(exc) if isinstance(exc, InputError) else exc
+                    log.info("http: attempt %d at %s: %s", attempt.num, self.name, told)
+                    if told is exc:
+                        raise
+                    raise told from None
                 self.understood = True
                 return found
         raise AssertionError("unreachable")
@@ -232,7 +245,10 @@ class Client:
         async with sending as response:
             if not response.is_success:
                 raise await self._refusal(response)
-            return Response(await self._capped(response), dict(response.headers))
+            found = Response(await self._capped(response), dict(response.headers))
+            self.headers.look_at(found.body)
+            self.headers.look_at("\n".join(found.headers.values()).encode())
+            return found
 
     async def _capped(self, response: httpx2.Response) -> bytes:
         most = self.conduct.max_bytes
@@ -259,7 +275,11 @@ class Client:
             text += part[:QUOTED]
             if len(text) >= QUOTED:
                 break
-        said = short(self.headers.hide(text[:QUOTED].decode("utf-8", "replace")), 200) if text else ""
+        whole, raw = len(text) < QUOTED, text[:QUOTED].decode("utf-8", "replace")
+        plain = self.headers.hide(raw)
+        if plain != raw and not whole:  # a part of one may stand at the end
+            plain = HIDDEN
+        said = short(plain, 200) if text else ""
         if status in BUSY:
             wait = _seconds(response.headers.get("retry-after"))
             asked = f", and asks to come back in {wait:.0f} seconds" if wait is not None else ""

@@ -54,7 +54,8 @@ class OpenInference(Form):
         about = await client.ask(Request(self.url), 1, lambda r: _object(r, where))
         root = self.url[: self.url.index("/v2/models/")] + "/v2"
         server = await client.ask(Request(root), 1, lambda r: _object(r, where))
-        announced = "binary_tensor_data" in (server.get("extensions") or [])
+        extensions = server.get("extensions")
+        announced = isinstance(extensions, list) and "binary_tensor_data" in extensions
         self.binary = announced and self.endpoint.encoding != "array"
         inputs, outputs = _tensors(about.get("inputs")), _tensors(about.get("outputs"))
         self.input, tensor = self._chosen_input(inputs, where)
@@ -63,11 +64,12 @@ class OpenInference(Form):
             rule = f"one of {', '.join(DATATYPES)} (datatype=)"
             raise EndpointError(where, f"datatype of input {self.input}", rule, kind or "none")
         usual: dict[str, Any] = {"encoding": "raw", "datatype": kind, "scale": 255 if kind == "UINT8" else 1}
-        layout = self._layout(tensor.get("shape") or [], (channels, height, width), where)
+        told = tensor.get("shape")
+        layout = self._layout(told if isinstance(told, list) else [], (channels, height, width), where)
         self.images = self.endpoint.sent(**{**usual, **({"layout": layout} if layout else {})})
         self.output = self._chosen_output(outputs, where)
-        told = {k: about.get(k) for k in ("name", "versions", "platform", "inputs", "outputs")}
-        self.about = {k: v for k, v in told.items() if v}
+        known = {k: about.get(k) for k in ("name", "versions", "platform", "inputs", "outputs")}
+        self.about = {k: v for k, v in known.items() if v}
 
     def _chosen_input(self, inputs: list[dict[str, Any]], where: str) -> tuple[str, dict[str, Any]]:
         wanted = self.endpoint.input
@@ -216,7 +218,7 @@ def _data(tensor: dict[str, Any], part: bytes | None, where: str) -> Any:
     if part is not None and kind == "BF16":
         half = np.frombuffer(part[: len(part) // 2 * 2], "<u2").astype(np.uint32)
         return (half << 16).view(np.float32)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise SuspectError(where, "answers", f"of a datatype out of {', '.join(KINDS)}, BYTES", short(kind))
     if part is not None:
         if len(part) % KINDS[kind].itemsize:
