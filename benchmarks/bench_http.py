@@ -154,7 +154,8 @@ def main() -> None:
         text += row(server, form, network, rounds, batches) + "\n"
         print(text.splitlines()[-1], flush=True)
     if args.save:
-        write_text(args.save, f"{text}\nLoad at the end: {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors.\n")
+        load = f"Load at the end: {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors."
+        write_text(args.save, f"{text}\n{load}\n")
 
 
 if __name__ == "__main__":
