@@ -11,7 +11,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(CONSTRAINTS) $(shell find csrc cmake -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit bench cuda clean
+.PHONY: help demo test lint types unit servers bench cuda clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -46,6 +46,10 @@ test: $(VENV)/.dev  ## ruff, mypy and all CPU tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy uapfast
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+servers: $(VENV)/.dev  ## HTTP suspects on real servers, each in a venv of its own
+	$(BIN)/python -m tests.servers.make
+	UAPFAST_REQUIRE=tritonserver,mlserver,litserve,huggingface-hub $(BIN)/python -m pytest -m servers tests/servers $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev  ## the benchmarks (figures as ratios in one run)
 	$(BIN)/python -m pytest benchmarks --benchmark-only

@@ -40,6 +40,21 @@ def fashion_mnist_dir() -> Path | None:
     return None
 
 
+def servers_dir() -> Path:
+    """Folder of the venvs that real servers run in: ``UAPFAST_SERVERS``, else in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("UAPFAST_SERVERS") or Path(cache, "uapfast", "servers"))
+
+
+def _server(name: str) -> Callable[[], str | None]:
+    def why() -> str | None:
+        place = servers_dir() / name
+        made = (place / "made").exists()
+        return None if made else f"no venv {place} (python -m tests.servers.make {name})"
+
+    return why
+
+
 def _cuda() -> str | None:
     import torch
 
@@ -96,6 +111,10 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "onnxruntime": _module("onnxruntime"),
     "httpx2": _module("httpx2"),
     "stamina": _module("stamina"),
+    "tritonserver": _server("tritonserver"),
+    "mlserver": _server("mlserver"),
+    "litserve": _server("litserve"),
+    "huggingface-hub": _server("huggingface-hub"),
 }
 """What a test may need by name, each with a function that says why it is missing, or None."""
 

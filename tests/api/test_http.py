@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import os
-import random
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -150,33 +149,6 @@ def test_a_dry_run_says_at_most_what_it_will_be():
         assert plan_of(suspect, x).queries == 0
 
 
-def some(share: float, *kinds: str) -> Any:
-    """The faults in turn, in a share of requests that is drawn."""
-    return lambda served, n: kinds[n % len(kinds)] if random.Random(n).random() < share else None
-
-
-ALL = ("500", "429", "cut", "short", "error", "html", "deep")
-
-
-def test_with_a_third_of_the_requests_failing_the_verdict_is_the_same(world: World):
-    reference, model = world.references["first"], world.suspect("pruned-1")
-    module = load_model(model.arch, model.path)
-    want = uapfast.verify(reference, module)
-    assert want.decision == "piracy"
-    served = Served(module.module, spoil=some(0.3, *ALL))
-    needed = want.queries_used
-    with serve(servers.oip, served, batch_size=16, budget=2 * needed) as (_, suspect):
-        got = uapfast.verify(reference, suspect)
-        assert got.decision == "piracy", got.reasons
-        assert got.similarity == pytest.approx(want.similarity, abs=1e-4)
-        assert suspect.ledger.queries <= 2 * needed and suspect.ledger.failed > 5
-    with serve(servers.oip, served, batch_size=16, budget=needed // 2) as (server, suspect):
-        before = served.images
-        got = uapfast.verify(reference, suspect)
-        assert got.decision == "unavailable" and "budget" in got.reasons[0]
-        assert suspect.ledger.queries <= needed // 2 and served.images - before <= needed // 2
-
-
 def test_an_honest_suspect_is_let_go_early(world: World):
     reference, model = world.references["first"], world.suspect("honest-1")
     module = load_model(model.arch, model.path).module
@@ -248,7 +220,7 @@ def test_retry_after_and_the_rate_hold():
 
 
 def test_no_more_under_way_than_allowed():
-    served = Served(net, delay=0.02)
+    served = Served(net, delay=0.1)
     with serve(servers.oip, served, batch_size=1, concurrency=3) as (_, suspect):
         suspect.answers_to([images(24)], 10)
         assert served.most == 3
@@ -458,6 +430,8 @@ def test_label_strings_need_a_list_of_classes():
         ({"outputs": [{"name": "a"}, {"name": "b"}]}, {}, "output_name"),
         ({}, {"input": "y"}, "input"),
         ({}, {"layout": "nhwc"}, "layout"),
+        ({"inputs": [{"name": "x", "datatype": {"a": 1}, "shape": 7}]}, {}, "datatype"),
+        ({"inputs": [{"name": "x", "datatype": "FP32", "shape": 7}]}, {}, "layout"),
     ],
 )
 def test_metadata_that_leaves_something_open_is_asked_about(metadata, options, message):

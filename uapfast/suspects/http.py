@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uapfast.errors import EndpointError
+from uapfast.errors import EndpointError, InputError
 from uapfast.models.answers import Answers, detect
 from uapfast.suspects import http_probes as probes
 from uapfast.suspects.base import Suspect
@@ -29,6 +31,7 @@ from uapfast.suspects.http_oip import OpenInference
 from uapfast.suspects.http_rows import table
 from uapfast.suspects.http_run import Images, Run, as_tensor, held, run
 
+PLAIN: dict[str, Any] = {"sort_keys": True, "default": str}  # of JSON that is hashed
 NOT_PROBED = (
     "whether it answers equal questions alike was not checked: the budget allowed no repeated question"
 )
@@ -111,7 +114,7 @@ def open_http(
 
 
 class HttpSuspect(Suspect):
-    """See :func:`open_http`, which makes it.
+    """See :func:`open_http`, which makes it. Any thread may use and close it, one at a time.
 
     Attributes:
         ledger: what was sent so far.
@@ -155,23 +158,40 @@ class HttpSuspect(Suspect):
 
     @property
     def source(self) -> dict[str, Any]:
-        """The URL, the form, how images are sent, and what was spent."""
+        """The URL (without query), the form, how images are sent, what was spent, and ``endpoint_sha256``.
+
+        The last is of all that the endpoint was described by, its URL's query as well, and secrets as they
+        are written, ``${NAME}``: what differs there is another suspect. Name and batch size do not count.
+        """
         return {
             "kind": "http",
             "name": self.name,
             "url": shown_url(self.endpoint.url),
+            "endpoint_sha256": hashlib.sha256(json.dumps(self._about(), **PLAIN).encode()).hexdigest(),
             "form": self.endpoint.form,
             "images": vars(self._form.images),
             **{k: v for k, v in asdict(self.ledger).items()},
         }
 
     def close(self) -> None:
-        """Close the cache."""
+        """Close the cache; once more does nothing."""
         self._cache.close()
 
     def answer(self, images: Tensor) -> Tensor:
         """See :meth:`Suspect.answer`; from the cache where it was asked before."""
-        return self.table(run(self._asked(images.numpy().astype(np.float32), None)), None)
+        with self._covered():
+            return self.table(run(self._asked(images.numpy().astype(np.float32), None)), None)
+
+    @contextmanager
+    def _covered(self) -> Iterator[None]:
+        """No error shows what the server said, if that may hold a secret."""
+        try:
+            yield
+        except InputError as exc:
+            told = self.endpoint.headers.cover(exc)
+            if told is exc:
+                raise
+            raise told from None
 
     def answers_to(self, chunks: Iterable[Tensor], classes: int | None = None) -> Answers:
         """Ask for images that come in chunks, in an order drawn at random; answers stand in theirs.
@@ -182,11 +202,11 @@ class HttpSuspect(Suspect):
             EndpointError: the endpoint refuses such requests, or has to be described better.
             StorageError: no place for the images, or for the answers.
         """
-        with held(chunks) as images:
+        with self._covered(), held(chunks) as images:
             if not len(images):
                 return detect(torch.zeros(0, classes or 2), self.name, rows=0, classes=classes)
             rows = run(self._asked(images, classes))
-        found, count, output = self.table(rows, classes), len(rows), self.output
+            found, count, output = self.table(rows, classes), len(rows), self.output
         answers = detect(found, self.name, rows=count, classes=classes, output=output, like=self._first)
         self._first = self._first or answers  # how the first are read holds for all
         return answers
@@ -203,7 +223,7 @@ class HttpSuspect(Suspect):
         """
         found = Plan()
         for stage in stages:
-            with held(stage) as images:
+            with self._covered(), held(stage) as images:
                 if len(images):
                     found = run(self._planned(images, classes, found))
         return found
@@ -219,9 +239,12 @@ class HttpSuspect(Suspect):
         if self._prepared != shape:
             await self._form.prepare(client, *shape)
             self._prepared = shape
+        return json.dumps([self._about(), self._form.settings()], **PLAIN).encode()
+
+    def _about(self) -> dict[str, Any]:
+        """What it was described by, secrets by their names."""
         about = {k: v for k, v in vars(self.endpoint).items() if k not in ("name", "batch_size")}
-        about["headers"] = self.endpoint.headers.written
-        return json.dumps([about, self._form.settings()], sort_keys=True, default=str).encode()
+        return {**about, "headers": self.endpoint.headers.written}
 
     async def _asked(self, images: Images, classes: int | None) -> list[Any]:
         """Rows for ``[N,C,H,W]``: those that are known, and the others asked in batches."""
@@ -252,10 +275,10 @@ class HttpSuspect(Suspect):
             missing += sum(row is None for row in known)
             while len(left) >= form.batch or (left and start + form.batch >= len(images)):
                 part, left = left[: form.batch], left[form.batch :]
-                size += len(form.request(part, shape, classes).body)
+                size += form.request(part, shape, classes).size
                 requests += 1
         again = min(probes.FIRST + 1, missing)
-        single = len(form.request(payloads[:1], shape, classes).body)
+        single = form.request(payloads[:1], shape, classes).size
         return Plan(
             images=so_far.images + len(images),
             cached=so_far.cached + len(images) - missing,

@@ -45,6 +45,8 @@ class Cache:
     def _named_errors(self) -> Any:
         try:
             yield
+        except sqlite3.ProgrammingError as exc:
+            raise InputError("http", "the suspect", "open while it is asked", "one that was closed") from exc
         except sqlite3.OperationalError as exc:
             raise StorageError(f"http: cache must be readable and writable, got {exc}: {self.path}") from exc
         except sqlite3.DatabaseError as exc:

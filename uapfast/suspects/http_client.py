@@ -7,14 +7,21 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from uapfast.errors import EndpointError, MissingDependency, SuspectError, UapfastError, UnavailableError
+from uapfast.errors import (
+    EndpointError,
+    InputError,
+    MissingDependency,
+    SuspectError,
+    UapfastError,
+    UnavailableError,
+)
 from uapfast.suspects.http_conduct import Conduct, Ledger, Pace
-from uapfast.suspects.http_headers import Headers, shown_url
+from uapfast.suspects.http_headers import HIDDEN, Headers, shown_url
 from uapfast.suspects.http_rows import short
 
 if TYPE_CHECKING:
@@ -25,16 +32,41 @@ T = TypeVar("T")
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})  # may be well the next time
 WAIT_FIRST, WAIT_MOST = 0.2, 15.0  # seconds between attempts, where the server does not say
 QUOTED = 2048  # bytes of a refusal that are read
+PIECE = 2**20  # bytes of a body that are sent at a time
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request: where, what, and with which headers besides those of the endpoint."""
+    """One request: where, what, and with which headers besides those of the endpoint.
+
+    Attributes:
+        body: its parts, one after the other; large ones are not copied.
+    """
 
     url: str
     method: str = "GET"
-    body: bytes = field(default=b"", repr=False)
+    body: Sequence[bytes | memoryview] = field(default=(), repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return sum(len(part) for part in self.body)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body in pieces of ``PIECE`` bytes: a socket that is handed all at once keeps a copy of it."""
+        held: list[memoryview] = []
+        room = PIECE
+        for part in self.body:
+            left = memoryview(part)
+            while len(left):
+                held.append(left[:room])
+                left, room = left[room:], room - len(held[-1])
+                if not room:
+                    yield b"".join(held)
+                    held, room = [], PIECE
+        if held:
+            yield b"".join(held)
 
 
 @dataclass(frozen=True)
@@ -97,6 +129,9 @@ class Client:
         except ImportError as exc:
             raise MissingDependency(f"http: {exc.name} is needed (pip install uapfast[http])") from exc
         self._stamina = stamina
+        theirs = logging.getLogger("stamina")  # warns of every retry, which `ask` tells our own log
+        if not theirs.handlers:  # without one Python prints such warnings on stderr
+            theirs.addHandler(logging.NullHandler())
         try:
             verify = self._verify()
         except OSError as exc:
@@ -146,13 +181,16 @@ class Client:
         async for attempt in attempts:
             with attempt:
                 await self._pace.turn()
-                self.ledger.spend(queries, len(request.body))
+                self.ledger.spend(queries, request.size)
                 try:
                     found = read(await self._whole(request))
                 except Exception as exc:
                     self.ledger.failed += 1
-                    log.info("http: attempt %d at %s: %s", attempt.num, self.name, exc)
-                    raise
+                    told = self.headers.cover(exc) if isinstance(exc, InputError) else exc
+                    log.info("http: attempt %d at %s: %s", attempt.num, self.name, told)
+                    if told is exc:
+                        raise
+                    raise told from None
                 self.understood = True
                 return found
         raise AssertionError("unreachable")
@@ -199,13 +237,18 @@ class Client:
             link = link.__cause__ or link.__context__
 
     async def _sent(self, request: Request) -> Response:
-        sending = self._http.stream(
-            request.method, request.url, content=request.body, headers=dict(request.headers)
-        )
+        headers, size = dict(request.headers), request.size
+        if size:
+            headers["Content-Length"] = str(size)
+        content = request.pieces() if size else None
+        sending = self._http.stream(request.method, request.url, content=content, headers=headers)
         async with sending as response:
             if not response.is_success:
                 raise await self._refusal(response)
-            return Response(await self._capped(response), dict(response.headers))
+            found = Response(await self._capped(response), dict(response.headers))
+            self.headers.look_at(found.body)
+            self.headers.look_at("\n".join(found.headers.values()).encode())
+            return found
 
     async def _capped(self, response: httpx2.Response) -> bytes:
         most = self.conduct.max_bytes
@@ -232,7 +275,11 @@ class Client:
             text += part[:QUOTED]
             if len(text) >= QUOTED:
                 break
-        said = short(self.headers.hide(text[:QUOTED].decode("utf-8", "replace")), 200) if text else ""
+        whole, raw = len(text) < QUOTED, text[:QUOTED].decode("utf-8", "replace")
+        plain = self.headers.hide(raw)
+        if plain != raw and not whole:  # a part of one may stand at the end
+            plain = HIDDEN
+        said = short(plain, 200) if text else ""
         if status in BUSY:
             wait = _seconds(response.headers.get("retry-after"))
             asked = f", and asks to come back in {wait:.0f} seconds" if wait is not None else ""

@@ -113,11 +113,11 @@ class JsonForm(Form):
         one: Any = IMAGE if self.images.encoding == "array" else {"b64": IMAGE}
         return {e.input: one} if e.input else one
 
-    def _value(self, payload: Payload, shape: tuple[int, ...]) -> str:
+    def _value(self, payload: Payload, shape: tuple[int, ...]) -> bytes:
         """One image as JSON."""
         if self.images.encoding == "array":
-            return json.dumps(self.images.numbers(payload).reshape(shape).tolist(), separators=(",", ":"))
-        return f'"{base64.b64encode(payload).decode()}"'
+            return compact(self.images.numbers(payload).reshape(shape).tolist())
+        return b'"' + base64.b64encode(payload) + b'"'
 
     def request(self, payloads: Sequence[Payload], shape: tuple[int, ...], classes: int | None) -> Request:
         """See :meth:`Form.request`."""
@@ -125,19 +125,21 @@ class JsonForm(Form):
         if e.multipart is not None:
             return self._multipart(payloads[0])
         if self.body is None:
-            return Request(_url(e), e.method, self._bare(payloads[0]), {"Content-Type": self._kind()})
+            return Request(_url(e), e.method, [self._bare(payloads[0])], {"Content-Type": self._kind()})
         text = json.dumps(self.body)
-        if self.many:
-            item = json.dumps(self._item())
-            each = (item.replace(f'"{IMAGE}"', self._value(p, shape)) for p in payloads)
-            text = text.replace(f'"{IMAGES}"', "[" + ",".join(each) + "]")
-        else:
-            text = text.replace(f'"{IMAGE}"', self._value(payloads[0], shape))
         if '"{top_k}"' in text:
             count = e.top_k or classes
             without = text.replace('"top_k": "{top_k}", ', "").replace('"top_k": "{top_k}"', "")
             text = without if count is None else text.replace('"{top_k}"', str(count))
-        return Request(_url(e), e.method, text.encode(), {"Content-Type": "application/json"})
+        values = [self._value(p, shape) for p in payloads]
+        if not self.many:
+            body = _filled(text, IMAGE, values[:1])
+        else:
+            item, each = json.dumps(self._item()), list[bytes]()
+            for value in values:
+                each += [b",", *_filled(item, IMAGE, [value])]
+            body = _filled(text, IMAGES, [b"[", *each[1:], b"]"])
+        return Request(_url(e), e.method, body, {"Content-Type": "application/json"})
 
     def _bare(self, payload: Payload) -> bytes:
         return base64.b64encode(payload) if self.images.encoding == "base64" else bytes(payload)
@@ -150,7 +152,7 @@ class JsonForm(Form):
         mark = secrets.token_hex(16)
         place = f'form-data; name="{self.endpoint.multipart}"; filename="image"'
         head = f"--{mark}\r\nContent-Disposition: {place}\r\nContent-Type: {self._kind()}\r\n\r\n"
-        body = head.encode() + self._bare(payload) + f"\r\n--{mark}--\r\n".encode()
+        body = [head.encode(), self._bare(payload), f"\r\n--{mark}--\r\n".encode()]
         kind = f"multipart/form-data; boundary={mark}"
         return Request(_url(self.endpoint), self.endpoint.method, body, {"Content-Type": kind})
 
@@ -183,6 +185,17 @@ def _url(e: Endpoint) -> str:
     return e.url
 
 
+def compact(value: Any) -> bytes:
+    """JSON without blanks."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _filled(text: str, mark: str, values: Sequence[bytes]) -> list[bytes]:
+    """JSON in parts, with ``values`` where the string ``mark`` stands."""
+    first, *others = text.encode().split(f'"{mark}"'.encode())
+    return [first, *(part for other in others for part in (*values, other))]
+
+
 def at(value: Any, path: str, where: str) -> Any:
     """What stands at a path: keys and indices with dots between, ``*`` for every item.
 
@@ -203,4 +216,4 @@ def at(value: Any, path: str, where: str) -> Any:
     return value
 
 
-__all__ = ["Form", "JsonForm", "at"]
+__all__ = ["Form", "JsonForm", "at", "compact"]

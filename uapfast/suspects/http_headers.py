@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
-from uapfast.errors import EndpointError
+from uapfast.errors import EndpointError, InputError
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -22,12 +23,15 @@ class Headers:
     Args:
         given: the headers as written.
 
+    Attributes:
+        repeated: whether an answer held a secret: then nothing of what the server said may be shown.
+
     Raises:
         EndpointError: a secret that is written out, or something that is no header.
     """
 
     def __init__(self, given: Mapping[str, str] | None = None) -> None:
-        self.written = dict(given or {})
+        self.written, self.repeated = dict(given or {}), False
         for name, value in self.written.items():
             if not isinstance(value, str) or not NAME.fullmatch(name):
                 raise EndpointError("http", "headers", "names with strings", name)
@@ -53,12 +57,26 @@ class Headers:
 
     def hide(self, text: str) -> str:
         """``text`` of a server without the values of the environment that it may repeat."""
-        for value in self.written.values():
-            for name in REFERENCE.findall(value):
-                secret = os.environ.get(name)
-                if secret:
-                    text = text.replace(secret, HIDDEN)
+        for secret in self._secrets():
+            text = text.replace(secret, HIDDEN)
         return text
+
+    def look_at(self, answer: bytes) -> None:
+        """Set ``repeated`` if a secret stands in it."""
+        self.repeated = self.repeated or any(secret.encode() in answer for secret in self._secrets())
+
+    def cover(self, exc: InputError) -> InputError:
+        """The error; without what the server said, if that may hold a secret."""
+        if not self.repeated:
+            return exc
+        return type(exc)(exc.where, self.hide(exc.argument), self.hide(exc.rule), HIDDEN)
+
+    def _secrets(self) -> list[str]:
+        """Each as it is, and as JSON, Python and URLs write it; the longest first."""
+        names = {name for value in self.written.values() for name in REFERENCE.findall(value)}
+        found = [os.environ[name] for name in names if os.environ.get(name)]
+        forms = {f for s in found for f in (s, json.dumps(s)[1:-1], repr(s)[1:-1], quote(s), quote_plus(s))}
+        return sorted(forms, key=len, reverse=True)
 
 
 def _value(found: re.Match[str]) -> str:

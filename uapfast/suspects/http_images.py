@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -72,6 +72,12 @@ class Sent:
     def is_file(self) -> bool:
         """Whether what is sent is an image file, as bytes or as text."""
         return self.encoding in FILES
+
+    @property
+    def as_it_is(self) -> bool:
+        """Whether the bytes of an image, float32 in 0..1, are what is sent."""
+        plain = replace(self, encoding="raw", size=None) == Sent(encoding="raw")
+        return plain and not self.is_file
 
     def shape(self, channels: int, height: int, width: int) -> tuple[int, ...]:
         """Of one image as numbers."""

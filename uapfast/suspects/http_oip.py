@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from uapfast.errors import EndpointError, SuspectError
 from uapfast.models.unpack import KEYS
 from uapfast.suspects.http_client import Client, Request, Response
 from uapfast.suspects.http_endpoint import Endpoint
-from uapfast.suspects.http_forms import Form
+from uapfast.suspects.http_forms import Form, compact
 from uapfast.suspects.http_images import DATATYPES, Payload
 from uapfast.suspects.http_rows import row_of, short
 
@@ -28,6 +27,7 @@ KINDS = {
 }
 CLASSIFIED = re.compile(r"([-+0-9.eE]+|nan|-?inf):(\d+)(?::.*)?", re.DOTALL)
 UNKNOWN = -1
+DATA = "{images}"  # stands for the numbers of all images
 
 
 class OpenInference(Form):
@@ -54,7 +54,8 @@ class OpenInference(Form):
         about = await client.ask(Request(self.url), 1, lambda r: _object(r, where))
         root = self.url[: self.url.index("/v2/models/")] + "/v2"
         server = await client.ask(Request(root), 1, lambda r: _object(r, where))
-        announced = "binary_tensor_data" in (server.get("extensions") or [])
+        extensions = server.get("extensions")
+        announced = isinstance(extensions, list) and "binary_tensor_data" in extensions
         self.binary = announced and self.endpoint.encoding != "array"
         inputs, outputs = _tensors(about.get("inputs")), _tensors(about.get("outputs"))
         self.input, tensor = self._chosen_input(inputs, where)
@@ -63,11 +64,12 @@ class OpenInference(Form):
             rule = f"one of {', '.join(DATATYPES)} (datatype=)"
             raise EndpointError(where, f"datatype of input {self.input}", rule, kind or "none")
         usual: dict[str, Any] = {"encoding": "raw", "datatype": kind, "scale": 255 if kind == "UINT8" else 1}
-        layout = self._layout(tensor.get("shape") or [], (channels, height, width), where)
+        told = tensor.get("shape")
+        layout = self._layout(told if isinstance(told, list) else [], (channels, height, width), where)
         self.images = self.endpoint.sent(**{**usual, **({"layout": layout} if layout else {})})
         self.output = self._chosen_output(outputs, where)
-        told = {k: about.get(k) for k in ("name", "versions", "platform", "inputs", "outputs")}
-        self.about = {k: v for k, v in told.items() if v}
+        known = {k: about.get(k) for k in ("name", "versions", "platform", "inputs", "outputs")}
+        self.about = {k: v for k, v in known.items() if v}
 
     def _chosen_input(self, inputs: list[dict[str, Any]], where: str) -> tuple[str, dict[str, Any]]:
         wanted = self.endpoint.input
@@ -145,14 +147,16 @@ class OpenInference(Form):
             body["parameters"] = dict(self.endpoint.parameters)
         url = f"{self.url}/infer"
         if not self.binary:
-            flat = np.concatenate([self.images.numbers(p) for p in payloads])
-            tensor["data"] = flat.tolist()
-            text = json.dumps(body, separators=(",", ":")).encode()
-            return Request(url, "POST", text, {"Content-Type": "application/json"})
+            tensor["data"] = [DATA]
+            head, _, tail = compact(body).partition(compact(DATA))
+            parts = [head]  # image by image: numbers as Python objects take ten times their room
+            for payload in payloads:
+                parts += [compact(self.images.numbers(payload).tolist())[1:-1], b","]
+            return Request(url, "POST", [*parts[:-1], tail], {"Content-Type": "application/json"})
         tensor["parameters"] = {"binary_data_size": sum(len(p) for p in payloads)}
-        text = json.dumps(body, separators=(",", ":")).encode()
+        text = compact(body)
         headers = {"Content-Type": "application/octet-stream", JSON_SIZE: str(len(text))}
-        return Request(url, "POST", b"".join([text, *payloads]), headers)
+        return Request(url, "POST", [text, *payloads], headers)
 
     # -- reading -------------------------------------------------------------------------------------
     def rows(self, response: Response, count: int) -> list[Any]:
@@ -214,7 +218,7 @@ def _data(tensor: dict[str, Any], part: bytes | None, where: str) -> Any:
     if part is not None and kind == "BF16":
         half = np.frombuffer(part[: len(part) // 2 * 2], "<u2").astype(np.uint32)
         return (half << 16).view(np.float32)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise SuspectError(where, "answers", f"of a datatype out of {', '.join(KINDS)}, BYTES", short(kind))
     if part is not None:
         if len(part) % KINDS[kind].itemsize:

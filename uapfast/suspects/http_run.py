@@ -91,11 +91,17 @@ class Run:
         return waiting
 
     def _encoded(self, part: NDArray[np.int64]) -> tuple[list[bytes], list[Payload]]:
-        images = as_tensor(self.images[part])
-        if self.form.images.bits8 and off_grid(images):
-            self.say("its images were rounded to 8 bits: it takes no others")
-        payloads = self.form.images.encode(images)
+        payloads = self._payloads(part)
         return [key(self.settings, p) for p in payloads], payloads
+
+    def _payloads(self, part: NDArray[np.int64]) -> list[Payload]:
+        sent, shape = self.form.images, self.images.shape[2:]
+        if sent.as_it_is and sent.size in (None, shape):
+            return [memoryview(self.images[i]).cast("B") for i in part]  # where they lie
+        images = as_tensor(self.images[part])
+        if sent.bits8 and off_grid(images):
+            self.say("its images were rounded to 8 bits: it takes no others")
+        return sent.encode(images)
 
     async def _start(self, batch: list[Waiting]) -> None:
         await self._finish(self.client.conduct.concurrency - 1)
@@ -105,8 +111,9 @@ class Run:
     async def _finish(self, most: int) -> None:
         """Wait until at most so many are under way; raises what one of them raised."""
         while len(self._tasks) > most:
-            done, self._tasks = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
+            done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:  # where one raises, `_wind_up` looks after the others
+                self._tasks.discard(task)
                 task.result()
 
     async def _wind_up(self) -> None:
