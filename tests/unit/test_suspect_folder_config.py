@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.security.fuzz_hub import mutated
 from uapfast.errors import ModelError, UnsupportedFileError
 from uapfast.suspects.hub_config import describe, timm_input, transformers_input
 from uapfast.suspects.hub_files import CONFIG, file_in, hub_folder, read_json, weights_in
 from uapfast.suspects.pixels import resized
 from uapfast.suspects.preparation import MOST_SIZE, Preparation
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "security"))
-from fuzz_hub import mutated  # noqa: E402
 
 INPUT = {
     "input_size": [3, 32, 48],

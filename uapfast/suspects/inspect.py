@@ -13,10 +13,11 @@ from uapfast.safeload.glance import looks_like_weights
 from uapfast.safeload.refusal import shown
 from uapfast.suspects.hub_config import Description, describe, timm_input, transformers_input, unsaid
 from uapfast.suspects.hub_files import CONFIG, PREPROCESSOR, hub_folder, names_in, read_json, weights_in
+from uapfast.suspects.onnx import asked_how, class_names, is_onnx, look_at
 
-ONNX = "an ONNX model"  # as the recogniser of files calls it
 FEW = 6  # names that are shown
 ASK_WEIGHTS = "images, through a network that --arch names: a weights file names none"
+ASK_ONNX = "images in 0..1, through onnxruntime in a sandboxed process"
 ASK_FOLDER = "images in 0..1 of any size, through the network that it names"
 
 
@@ -46,14 +47,36 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _file(path: Path) -> dict[str, Any]:
+    if is_onnx(path):
+        return _onnx(path)
     try:
         return {"kind": "weights", "asked": ASK_WEIGHTS, **_weights(path)}
     except UnsupportedFileError as exc:
-        kind = "onnx" if exc.got.startswith(ONNX) else "unknown"
-        return {"kind": kind, "asked": None, "why": str(exc)}
+        return {"kind": "unknown", "asked": None, "why": str(exc)}
     except WeightsFileError as exc:
         kind = "weights" if looks_like_weights(path) else "unknown"
         return {"kind": kind, "asked": None, "why": str(exc)}
+
+
+def _onnx(path: Path) -> dict[str, Any]:
+    """What an ONNX file holds, and how it would be asked."""
+    known: dict[str, Any] = {}
+    try:
+        file, sha256 = look_at(path)
+        known = {
+            "opset": file.opset,
+            "producer": shown(file.producer, 80),
+            "operators": file.nodes,
+            "bytes": file.tensor_bytes,
+            "inputs": [str(port) for port in file.inputs[:FEW]],
+            "outputs": [str(port) for port in file.outputs[:FEW]],
+            "class_names": [shown(n, 60) for n in (class_names(file) or ())[:FEW]],
+            "sha256": sha256,
+        }
+        notes = asked_how(file, path.name)
+    except (WeightsFileError, InputError) as exc:
+        return {"kind": "onnx", "asked": None, "why": str(exc), **known}
+    return {"kind": "onnx", "asked": ASK_ONNX, **known, "notes": notes}
 
 
 def _weights(path: Path) -> dict[str, Any]:
