@@ -81,9 +81,11 @@ def test_a_folder_that_would_not_be_asked_says_why(tmp_path: Path) -> None:
 def test_a_folder_of_suspects(tmp_path: Path) -> None:
     hub(tmp_path / "net", CONFIG)
     safetensors.torch.save_file(STATE, tmp_path / "a.safetensors")
+    (tmp_path / "b.onnx").write_bytes(classifier(net(), [1, 8, 8]))
     (tmp_path / "notes.txt").write_text("text")
     found = inspect(tmp_path)
     assert (found["kind"], found["weights_files"], found["hub_folders"]) == ("folder", 1, 1)
+    assert found["onnx_files"] == 1 and "b.onnx" in found["names"]
 
 
 def test_an_onnx_model_says_what_it_takes_and_answers(tmp_path: Path) -> None:

@@ -106,8 +106,8 @@ def _count(shape: tuple[int, ...]) -> int:
 
 
 def _folder(path: Path) -> dict[str, Any]:
-    snapshot = os.path.isdir(path / "snapshots")
-    if not os.path.lexists(path / CONFIG) and not snapshot:
+    told = any(os.path.lexists(path / name) for name in (CONFIG, "saved_model.pb"))
+    if not told and not os.path.isdir(path / "snapshots"):
         return _plain_folder(path)
     kind, known = "folder", {}
     try:
@@ -144,14 +144,16 @@ def _plain_folder(path: Path) -> dict[str, Any]:
     """A folder that is no suspect itself: how many may lie in it."""
     names = names_in(path)
     files = [n for n in names if looks_like_weights(path / n)]
+    onnx = [n for n in names if is_onnx(path / n)]
     folders = [n for n in names if os.path.isdir(path / n) and os.path.lexists(path / n / CONFIG)]
     return {
         "kind": "folder",
         "asked": None,
         "why": f"no {CONFIG} in it; each of its suspects is asked by itself",
         "weights_files": len(files),
+        "onnx_files": len(onnx),
         "hub_folders": len(folders),
-        "names": [shown(n, 80) for n in (files + folders)[:FEW]],
+        "names": [shown(n, 80) for n in (files + onnx + folders)[:FEW]],
     }
 
 
