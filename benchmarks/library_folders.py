@@ -24,7 +24,7 @@ from uapfast.suspects.folder import OTHER_INPUT, FolderModel, open_folder
 
 CLASSES, MOST_PARAMETERS, IMAGES = 7, 130_000_000, 2
 SAME = 1e-5  # of logits, relative to the largest
-SPREAD = 1e-3  # from image to image, without which being the same says nothing
+SPREAD = 1e-4  # from image to image, without which being the same says nothing
 # one or two of each family
 TIMM = """
 resnet18 resnet50d resnext50_32x4d wide_resnet50_2 seresnet50 resnetv2_50 resnetrs50 regnety_002
@@ -46,11 +46,13 @@ Made = tuple[nn.Module, Callable[[Tensor], Tensor]]
 
 
 def shaken(network: nn.Module) -> nn.Module:
-    """Without weights of zero, which would hide what is read wrongly."""
+    """With weights that let through what they are given, and none of zero: a wrong reading then shows."""
     draw = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter += 0.02 * torch.randn(parameter.shape, generator=draw)
+    for parameter in network.parameters():
+        if parameter.ndim in (2, 4):
+            nn.init.kaiming_normal_(parameter, generator=draw)
+        else:
+            parameter.data += 0.02 * torch.randn(parameter.shape, generator=draw)
     return network.eval()
 
 
@@ -84,7 +86,8 @@ def of_transformers(name: str, place: Path) -> Made:
     def own(x: Tensor) -> Tensor:
         given = list((x * 255).round().to(torch.uint8))
         made = processor(given, do_resize=False, do_center_crop=False, return_tensors="pt")
-        logits: Tensor = network(made["pixel_values"]).logits
+        out = network(made["pixel_values"])
+        logits: Tensor = out.logits if hasattr(out, "logits") else out.last_hidden_state
         return logits
 
     return network, own
@@ -103,6 +106,13 @@ def processor_of(model_type: str) -> Any:
         if made is not None:
             return made()
     return transformers.ViTImageProcessor()
+
+
+def images(channels: int, height: int, width: int) -> Tensor:
+    """Large patches of strong colours, a dark image and a bright one, on the grid of 8 bits."""
+    patches = torch.rand(IMAGES, channels, 4, 4, generator=torch.Generator().manual_seed(2))
+    patches = patches * torch.linspace(0.3, 1, IMAGES).reshape(-1, 1, 1, 1)
+    return (nn.functional.interpolate(patches, (height, width)) * 255).round() / 255
 
 
 def brief(exc: Exception, place: str) -> str:
@@ -124,7 +134,7 @@ def tried(made: Callable[[str, Path], Made], name: str) -> dict[str, Any]:
             model: FolderModel = open_folder(place)
             how = model.preparation
             row["shape"] = [how.channels, *(how.size or (224, 224))]
-            x = torch.randint(0, 256, (IMAGES, *row["shape"])).float() / 255
+            x = images(*row["shape"])
             with torch.no_grad():
                 wanted = own(x)
             got = model.answers(x, CLASSES).values

@@ -11,7 +11,7 @@ from benchmarks.library_folders import SAME, SPREAD, of_timm, of_transformers, t
 
 TIMM = ("resnet18", "efficientnet_b0", "mobilenetv3_small_100", "convnext_atto", "vit_tiny_patch16_224",
         "deit_tiny_patch16_224", "levit_128s", "test_resnet")  # fmt: skip
-TRANSFORMERS = ("Levit", "MobileNetV2", "ResNet", "MobileViT")
+TRANSFORMERS = ("Levit", "MobileNetV2", "ResNet", "PPLCNet")
 
 
 @pytest.mark.needs("timm")

@@ -163,6 +163,38 @@ def test_mean_and_std_are_those_of_images_in_0_to_1(change: Any, mean: Any, std:
     assert how.mean == pytest.approx(mean) and how.std == pytest.approx(std)
 
 
+THREE = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.2, 0.4, 0.5]}
+
+
+@pytest.mark.parametrize(
+    ("change", "mean", "std", "flip"),
+    [
+        ({"image_processor_type": "MobileViTImageProcessor"}, (0.0,), (1.0,), True),
+        (
+            {"image_processor_type": "MobileViTImageProcessor", "do_flip_channel_order": False},
+            (0.0,),
+            (1.0,),
+            False,
+        ),
+        ({"image_processor_type": "PPLCNetImageProcessor"}, (0.3, 0.2, 0.1), (0.5, 0.4, 0.2), True),
+        ({"image_processor_type": "EfficientNetImageProcessor"}, (0.1, 0.2, 0.3), (0.04, 0.16, 0.25), False),
+        (
+            {"feature_extractor_type": "EfficientNetImageProcessor", "do_normalize": False},
+            (0.0,) * 3,
+            (0.2, 0.4, 0.5),
+            False,
+        ),
+    ],
+)
+def test_processors_that_do_what_their_file_does_not_say(
+    change: Any, mean: Any, std: Any, flip: bool
+) -> None:
+    plain = {k: v for k, v in PROCESSOR.items() if k != "image_processor_type"}
+    how = transformers_input({**plain, **THREE, **change}, VIT, "p")
+    got = torch.broadcast_to(torch.tensor(how.mean), (len(mean),)).tolist()
+    assert (got, how.flip) == (pytest.approx(mean), flip) and how.std == pytest.approx(std)
+
+
 @pytest.mark.parametrize(
     ("change", "size"),
     [
