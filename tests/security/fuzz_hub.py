@@ -1,17 +1,35 @@
-"""Mutated configurations of hub folders: what a hostile hand may write into ``config.json``."""
+"""Mutated configurations of hub folders: what a hostile hand may write into their JSON files.
+
+    python -m tests.security.fuzz_hub --cases 1000 --seed 1
+
+opens and asks such folders, of the libraries that are installed (timm, transformers).
+"""
 
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import random
-from collections.abc import Iterator
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+import torch
+
+from tests.security import cases
+from uapfast.suspects.folder import open_folder
+from uapfast.suspects.hub_files import CONFIG, PREPROCESSOR
+from uapfast.suspects.inspect import inspect
+
+SLOW = 30.0  # seconds that one folder may take, on a busy machine
 
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 3, 7, 64, 1000, 65_536, 999_999, 1_000_000, 10**9, 2**31, 2**63, 10**30,
     0.0, -0.5, 0.5, 1e-30, 1e30, 1e300, "", "x", "relu", "hf-hub:owner/net", "local-dir:/etc",
-    "../../etc/passwd", "http://127.0.0.1:9/x", "__import__('os').system('id')", "os.system",
+    cases.CANARY, "../../etc/passwd", "http://127.0.0.1:9/x", "__import__('os').system('id')", "os.system",
     "a" * 5000, "\x00", "\u202e", "1e9",
     [], {}, [0], [1, 2, 3], [10**9] * 3, [1] * 5000, [[1, 2], [3, 4]], {"a": {"b": {"c": 1}}}, [None],
     ["x", "y"], {"height": 10**9, "width": 1}, {"shortest_edge": 10**7}, {"0": "cat", "1": "dog"},
@@ -78,3 +96,83 @@ def mutated(config: dict[str, Any], rng: random.Random) -> bytes:
     elif kind < 0.2:
         text = bytearray(b"[" * 100_000)
     return bytes(text)
+
+
+# -- folders ---------------------------------------------------------------------------------------
+def timm_folders(place: Path) -> list[Path]:
+    """Small folders as timm writes them, one of them in its older flat form."""
+    import timm
+    from timm.models import save_for_hf
+
+    torch.manual_seed(0)
+    found = []
+    for name, settings in (("test_resnet", {}), ("test_vit", {"img_size": 32, "patch_size": 8})):
+        network = timm.create_model(name, num_classes=5, **settings)
+        said = {"num_classes": 5, "label_names": list("abcde")}
+        save_for_hf(
+            network, str(place / name), model_config=said, model_args=settings, safe_serialization=True
+        )
+        found.append(place / name)
+    flat = json.loads((found[0] / CONFIG).read_text())
+    (found[0] / CONFIG).write_text(json.dumps({**flat.pop("pretrained_cfg"), **flat}))
+    return found
+
+
+def transformers_folders(place: Path) -> list[Path]:
+    """Small folders as transformers writes them."""
+    import transformers as tr
+
+    torch.manual_seed(0)
+    vit = tr.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16,
+        patch_size=8, num_labels=3,
+    )  # fmt: skip
+    resnet = tr.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", num_labels=3
+    )
+    tr.ViTForImageClassification(vit).save_pretrained(place / "vit")
+    tr.ResNetForImageClassification(resnet).save_pretrained(place / "resnet")
+    for name in ("vit", "resnet"):
+        tr.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(place / name)
+    return [place / "vit", place / "resnet"]
+
+
+def folders(place: Path) -> list[Path]:
+    """Right folders of every library that is installed."""
+    made = {"timm": timm_folders, "transformers": transformers_folders}
+    return [f for name, make in made.items() if importlib.util.find_spec(name) for f in make(place)]
+
+
+def ask(folder: Path) -> str:
+    """Open it, ask it for two images."""
+    model = open_folder(folder)
+    answers = model.answers(torch.rand(2, model.preparation.channels, 32, 32))
+    return f"answers with {answers.kind}"
+
+
+def opened(whole: list[Path], count: int, seed: int) -> Iterator[Callable[[], str]]:
+    """Cases: each a folder with one of its JSON files changed, looked at and asked; then put right again."""
+    draw = random.Random(seed)
+    files = [folder / name for folder in whole for name in (CONFIG, PREPROCESSOR) if (folder / name).exists()]
+    good = {file: file.read_bytes() for file in files}
+
+    def case(file: Path, text: bytes) -> str:
+        file.write_bytes(text)
+        try:
+            inspect(file.parent)
+            return ask(file.parent)
+        finally:
+            file.write_bytes(good[file])
+
+    for _ in range(count):
+        file = draw.choice(files)
+        text = mutated(json.loads(good[file]), draw)
+        yield lambda file=file, text=text: case(file, text)  # type: ignore[misc]
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        made = folders(Path(place))
+        if not made:
+            sys.exit("neither timm nor transformers is installed")
+        cases.main(lambda count, seed: opened(made, count, seed), SLOW)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from pathlib import Path
 
 import pytest
 
-from tests.security import fuzz, fuzz_pickle, fuzz_safetensors, fuzz_zip, fuzzing
+from tests.security import cases, fuzz, fuzz_pickle, fuzz_safetensors, fuzz_zip, fuzzing
+from uapfast.errors import InputError
 
 DRIVERS = [fuzz_pickle, fuzz_zip, fuzz_safetensors]
 
@@ -31,3 +34,27 @@ def test_all_drivers_run_from_one_command_and_a_finding_fails_it(
     assert "executions, no finding" in (tmp_path / "fuzz_zip" / "log").read_text()
     monkeypatch.setattr(fuzz, "DRIVERS", ("fuzz_none_such",))
     assert fuzz.run(1.0, tmp_path, plain=True) == {"fuzz_none_such": "exit code 1"}
+
+
+def test_cases_say_what_they_found(tmp_path: Path) -> None:
+    """An untyped error, a slow case, a message that is none, the network and a file of another name."""
+
+    def untyped() -> str:
+        raise KeyError("x")
+
+    def unreadable() -> str:
+        raise InputError("a", "b", "c", "\x1b[2J")
+
+    def reaching() -> str:
+        with socket.socket() as link:
+            link.settimeout(0.01)
+            link.connect_ex(("127.0.0.1", 9))
+        with contextlib.suppress(OSError):
+            open(cases.CANARY).close()
+        return "answers"
+
+    found = cases.run([untyped, unreadable, reaching], slow=0.0)
+    assert found.ends == {"untyped KeyError": 1, "InputError": 1, "answers": 1}
+    text = " ".join(found.findings)
+    assert "KeyError" in text and "bad message" in text and text.count("took") == 3
+    assert [said.split()[0] for said in found.outside] == ["socket.connect", "open"]

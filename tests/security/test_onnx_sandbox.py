@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.security import cases, fuzz_onnx
 from tests.security.onnx_forge import (
     attribute,
     f,
@@ -23,16 +22,13 @@ from tests.security.onnx_forge import (
     port,
     tensor,
 )
-from tests.security.test_onnx_check import population
 from uapfast.errors import (
-    InputError,
     SandboxError,
     SuspectError,
     TimeLimitError,
     TooLargeError,
     UnsafeFileError,
     UnsupportedFileError,
-    WeightsFileError,
 )
 from uapfast.suspects import onnx_process
 from uapfast.suspects.onnx import open_onnx
@@ -213,33 +209,10 @@ def test_a_worker_ends_with_its_suspect(tmp_path: Path) -> None:
     assert process.poll() is not None
 
 
-def run_mutated(folder: Path, files: list[bytes]) -> dict[str, int]:
-    """Open each file and ask it; how it ended, by name of the error."""
-    counts: dict[str, int] = {}
-    for data in files:
-        outcome = "answered"
-        try:
-            with open_onnx(put(folder, data), timeout=5, memory=1 << 30) as suspect:
-                suspect.answers_to([torch.rand(3, 1, 8, 8)])
-        except (WeightsFileError, SuspectError, InputError) as exc:
-            assert str(exc).isprintable() and len(str(exc)) < 1500
-            outcome = type(exc).__name__
-        counts[outcome] = counts.get(outcome, 0) + 1
-    return counts
-
-
-def test_mutated_files_end_in_typed_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first thirty of ``python -m tests.security.test_onnx_sandbox``'s thousand."""
-    monkeypatch.setattr(socket, "create_connection", None)  # of this process, too
-    before = set(os.listdir(tmp_path.parent))
-    counts = run_mutated(tmp_path, population(30))
-    assert set(os.listdir(tmp_path)) == {"m.onnx"} and set(os.listdir(tmp_path.parent)) == before
-    assert counts["answered"] >= 2 and sum(counts.values()) == 30 and len(counts) >= 3, counts
-
-
-if __name__ == "__main__":
-    import sys
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as place:
-        sys.stdout.write(f"{run_mutated(Path(place), population(1000))}\n")
+@pytest.mark.needs("onnx")
+def test_mutated_files_end_in_typed_errors(tmp_path: Path) -> None:
+    """The first thirty of ``python -m tests.security.fuzz_onnx``'s thousand."""
+    found = cases.run(fuzz_onnx.opened(fuzz_onnx.population(30), tmp_path), fuzz_onnx.SLOW)
+    assert not found.findings and not found.outside, found.lines()
+    assert sum(found.ends.values()) == 30 and len(found.ends) >= 3, found.lines()
+    assert sum(n for end, n in found.ends.items() if end.startswith("answers")) >= 2, found.lines()

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.security.fuzz_hub import mutated
 from uapfast.errors import ModelError
 from uapfast.suspects.hub_config import describe, timm_input, transformers_input
 from uapfast.suspects.hub_files import CONFIG, file_in, hub_folder, read_json, weights_beside, weights_in
 from uapfast.suspects.pixels import resized
 from uapfast.suspects.preparation import MOST_SIZE, Preparation
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "security"))
-from fuzz_hub import mutated  # noqa: E402
 
 INPUT = {
     "input_size": [3, 32, 48],
@@ -164,6 +161,38 @@ def test_a_transformers_folder_is_described() -> None:
 def test_mean_and_std_are_those_of_images_in_0_to_1(change: Any, mean: Any, std: Any) -> None:
     how = transformers_input({**PROCESSOR, **change}, VIT, "p")
     assert how.mean == pytest.approx(mean) and how.std == pytest.approx(std)
+
+
+THREE = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.2, 0.4, 0.5]}
+
+
+@pytest.mark.parametrize(
+    ("change", "mean", "std", "flip"),
+    [
+        ({"image_processor_type": "MobileViTImageProcessor"}, (0.0,), (1.0,), True),
+        (
+            {"image_processor_type": "MobileViTImageProcessor", "do_flip_channel_order": False},
+            (0.0,),
+            (1.0,),
+            False,
+        ),
+        ({"image_processor_type": "PPLCNetImageProcessor"}, (0.3, 0.2, 0.1), (0.5, 0.4, 0.2), True),
+        ({"image_processor_type": "EfficientNetImageProcessor"}, (0.1, 0.2, 0.3), (0.04, 0.16, 0.25), False),
+        (
+            {"feature_extractor_type": "EfficientNetImageProcessor", "do_normalize": False},
+            (0.0,) * 3,
+            (0.2, 0.4, 0.5),
+            False,
+        ),
+    ],
+)
+def test_processors_that_do_what_their_file_does_not_say(
+    change: Any, mean: Any, std: Any, flip: bool
+) -> None:
+    plain = {k: v for k, v in PROCESSOR.items() if k != "image_processor_type"}
+    how = transformers_input({**plain, **THREE, **change}, VIT, "p")
+    got = torch.broadcast_to(torch.tensor(how.mean), (len(mean),)).tolist()
+    assert (got, how.flip) == (pytest.approx(mean), flip) and how.std == pytest.approx(std)
 
 
 @pytest.mark.parametrize(

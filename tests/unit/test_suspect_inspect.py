@@ -10,6 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 
+from tests.security.fuzz_onnx import net
+from tests.security.onnx_forge import classifier, graph, model, port
 from uapfast.cli import main
 from uapfast.errors import InputError
 from uapfast.models.state import digest
@@ -79,15 +81,31 @@ def test_a_folder_that_would_not_be_asked_says_why(tmp_path: Path) -> None:
 def test_a_folder_of_suspects(tmp_path: Path) -> None:
     hub(tmp_path / "net", CONFIG)
     safetensors.torch.save_file(STATE, tmp_path / "a.safetensors")
+    (tmp_path / "b.onnx").write_bytes(classifier(net(), [1, 8, 8]))
     (tmp_path / "notes.txt").write_text("text")
     found = inspect(tmp_path)
     assert (found["kind"], found["weights_files"], found["hub_folders"]) == ("folder", 1, 1)
+    assert found["onnx_files"] == 1 and "b.onnx" in found["names"]
 
 
-def test_an_onnx_model_is_told_by_its_content(tmp_path: Path) -> None:
+def test_an_onnx_model_says_what_it_takes_and_answers(tmp_path: Path) -> None:
     path = tmp_path / "net.bin"
-    path.write_bytes(b"\x08\x08\x12\x07pytorch\x1a\x052.0.0" + bytes(40))
-    assert inspect(path)["kind"] == "onnx"
+    path.write_bytes(classifier(net(), [1, 8, 8], outputs=("logits", "label"), metadata={"names": "a,b"}))
+    found = inspect(path)
+    assert found["kind"] == "onnx" and "onnxruntime" in found["asked"] and found["opset"] == 17
+    assert found["inputs"] == ["x float32[?, 1, 8, 8]"] and found["class_names"] == ["a", "b"]
+    assert found["outputs"] == ["logits float32[?, 10]", "label int64[?]"]
+    assert any("logits was taken" in note for note in found["notes"])
+
+
+def test_an_onnx_model_that_would_not_be_asked_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"\x08\x08\x12\x05forge")
+    assert inspect(path)["kind"] == "onnx" and "graph" in inspect(path)["why"]
+    nothing = model(graph([], [port("x", ["n", 192])], [port("y", ["n", 4])]))
+    path.write_bytes(nothing)
+    found = inspect(path)
+    assert found["asked"] is None and "x float32[?, 192]" in found["why"] and found["opset"] == 17
 
 
 @pytest.mark.parametrize("content", [b"", b"# a text\n" * 9, b"\x89HDF\r\n\x1a\n" + bytes(64)])

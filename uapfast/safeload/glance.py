@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import stat
 
-from uapfast.safeload.recognise import HEAD
+from uapfast.safeload.checkpoint import error_of
+from uapfast.safeload.limits import Limits
+from uapfast.safeload.recognise import HEAD, ReadBy, recognise
+from uapfast.safeload.refusal import Refused
+from uapfast.safeload.source import open_regular
 
 ZIP_HEAD = 30  # bytes before the first member's name
 MEMBERS = ("data.pkl", ".format_version", "version", "byteorder", "constants.pkl")
@@ -38,4 +42,21 @@ def looks_like_weights(path: str | os.PathLike[str]) -> bool:
     return head[:1] == b"\x80" and head[2 : 2 + len(TORCH_MAGIC)] == TORCH_MAGIC
 
 
-__all__ = ["looks_like_weights"]
+def reader_of(path: str | os.PathLike[str]) -> ReadBy:
+    """Which reader takes a file, by its first bytes.
+
+    Raises:
+        WeightsFileError: none does, or there is no such file; what it is instead is named where it is known.
+    """
+    place = os.fsdecode(path)
+    try:
+        handle, size = open_regular(place, Limits())
+        try:
+            return recognise(handle, size, place)
+        finally:
+            os.close(handle)
+    except Refused as exc:
+        raise error_of(exc, place) from exc
+
+
+__all__ = ["looks_like_weights", "reader_of"]

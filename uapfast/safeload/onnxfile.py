@@ -5,6 +5,7 @@ Standard library only, no part of the file is copied but its names. onnx/onnx.pr
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -192,8 +193,8 @@ def check_onnx(data: bytes | bytearray, limits: Limits) -> OnnxFile:
     _check_graph(graph, sums)
     given = {t.get("name", "") for t in graph.get("initializer", [])}
     given |= {s.get("values", {}).get("name", "") for s in graph.get("sparse_initializer", [])}
-    inputs = tuple(port for port in map(_port, graph.get("input", [])) if port.name not in given)
-    outputs = tuple(map(_port, graph.get("output", [])))
+    inputs = tuple(port for port in _ports(graph, "input", limits) if port.name not in given)
+    outputs = tuple(_ports(graph, "output", limits))
     return OnnxFile(
         model["ir_version"], versions[0], model.get("producer_name", ""), inputs, outputs,
         MappingProxyType(_metadata(model)), frozenset(sums.ops), sums.training, sums.nodes, sums.tensor_bytes,
@@ -216,15 +217,15 @@ def _check_graph(graph: Message, sums: _Sums) -> None:
     sparse = graph.get("sparse_initializer", [])
     names = [t.get("name", "") for t in graph.get("initializer", [])]
     names += [s.get("values", {}).get("name", "") for s in sparse]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
         raise Refused("corrupt", "weights that are named once", f"{shown(twice)} twice")
     for tensor in graph.get("initializer", []):
         _check_tensor(tensor, sums)
     for tensor in sparse:
         _check_sparse(tensor, sums)
-    for port in [*graph.get("input", []), *graph.get("output", []), *graph.get("value_info", [])]:
-        _port(port)
+    for where in ("input", "output", "value_info"):
+        _ports(graph, where, sums.limits)
     for node in graph.get("node", []):
         _check_node(node, sums)
 
@@ -330,6 +331,15 @@ def _count(dims: list[int], where: str, limits: Limits) -> int:
         if sizes > 1 << 48:
             raise Refused("too large", "tensors that fit in memory", f"{shown(dims)} in {where}")
     return count
+
+
+def _ports(graph: Message, where: str, limits: Limits) -> list[Port]:
+    found = [_port(value) for value in graph.get(where, [])]
+    for port in found:
+        if len(port.shape or ()) > limits.dimensions:
+            rule = f"values of at most {limits.dimensions} dimensions"
+            raise Refused("too large", rule, f"{len(port.shape or ())} in {shown(port.name)}")
+    return found
 
 
 def _port(value: Message) -> Port:

@@ -105,7 +105,10 @@ def recognise(handle: int, size: int, path: str) -> ReadBy:
     if size >= 8 and source.read_bytes(handle, size - 8, 8) == LEVELDB_FOOTER:
         raise Refused("unsupported", RULES["other"], "the index of a TensorFlow checkpoint")
     suffix = os.path.splitext(path)[1].lower()
-    named = {".onnx": "ONNX", ".pb": "TensorFlow", ".tflite": "TensorFlow Lite", ".mat": "MATLAB"}.get(suffix)
+    if suffix == ".onnx":
+        got = f"a file that is named .onnx and begins with {shown(head[:8])}"
+        raise Refused("corrupt", "an ONNX model, which begins with its ir_version", got)
+    named = {".pb": "TensorFlow", ".tflite": "TensorFlow Lite", ".mat": "MATLAB"}.get(suffix)
     if named:
         raise Refused("unsupported", RULES["other"], f"a {suffix} file ({named}, by its name)")
     rule = "a safetensors file, or a state dict that torch.save wrote"

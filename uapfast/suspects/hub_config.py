@@ -326,13 +326,30 @@ def transformers_input(given: Mapping[str, Any] | None, config: Mapping[str, Any
     if crop is not None or given.get("crop_pct") not in (None, 1):
         notes.append("the cropping of its configuration is for photographs, and was not applied")
     mode, more = interpolation(given.get("resample", 2), f"{where}: resample")
-    mean, std = _scaled(given, where, channels)
-    flip = _flag(given, "do_flip_channel_order", False, where)
+    kind = _processor(given, config)
+    mean, std = _scaled(given, where, channels, kind)
+    flip = _flag(given, "do_flip_channel_order", kind == "mobilevit", where)
+    if kind == "pplcnet":  # after mean and std
+        flip, mean, std = True, mean[::-1], std[::-1]
     return Preparation(channels, crop or size or own, mode, mean, std, flip, (*notes, *more))
 
 
+def _processor(given: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """The processor's kind, of those that do what their file does not say; else empty.
+
+    MobileViT's never applies the mean and std that stand there, and turns the channels round unless told not
+    to. EfficientNet's divides by std once more (``include_top``), also without ``do_normalize``. PPLCNet's
+    turns the channels round.
+    """
+    said = (
+        given.get("image_processor_type") or given.get("feature_extractor_type") or config.get("model_type")
+    )
+    name = str(said).lower().replace("_", "")
+    return next((kind for kind in ("mobilevit", "efficientnet", "pplcnet") if name.startswith(kind)), "")
+
+
 def _scaled(
-    given: Mapping[str, Any], where: str, channels: int
+    given: Mapping[str, Any], where: str, channels: int, kind: str
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std for images in 0..1: the file's are for ``255 * rescale_factor`` times these."""
     scale, offset = 255.0, 0.0
@@ -342,11 +359,14 @@ def _scaled(
         offset = -1.0 if _flag(given, "rescale_offset", False, where) else 0.0
     mean: Numbers = (0.0,)
     std: Numbers = (1.0,)
-    if _flag(given, "do_normalize", given.get("image_mean") is not None, where):
+    again = _flag(given, "include_top", kind == "efficientnet", where)
+    normal = _flag(given, "do_normalize", given.get("image_mean") is not None, where) and kind != "mobilevit"
+    if normal:
         mean = _statistic(given.get("image_mean"), f"{where}: image_mean", channels)
         std = _statistic(given.get("image_std"), f"{where}: image_std", channels)
-        if _flag(given, "include_top", False, where):  # EfficientNet's divides by std twice
-            std = tuple(v * v for v in std)
+    if again:
+        more = _statistic(given.get("image_std"), f"{where}: image_std", channels)
+        std = tuple(v * w for v, w in zip(std if normal else (1.0,) * len(more), more, strict=True))
     scale = round(scale, 9)  # 1/255 as it was written down
     return tuple((m - offset) / scale for m in mean), tuple(v / scale for v in std)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from uapfast.errors import ModelError
+from uapfast.safeload.recognise import as_onnx
 from uapfast.safeload.refusal import shown
 from uapfast.safeload.sharded import beside as parts_beside
 from uapfast.safeload.sharded import is_index, part_of
@@ -63,7 +64,10 @@ def hub_folder(path: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as exc:  # a NUL in the name
         raise bad("path", "a folder that can be read", f"{folder} ({exc})") from exc
     if not os.path.lexists(folder / CONFIG):
-        raise bad("path", f"a folder with a {CONFIG} in it", folder)
+        rule, got = f"a folder with a {CONFIG} in it", str(folder)
+        if os.path.lexists(folder / "saved_model.pb"):
+            rule, got = as_onnx("tensorflow", rule), f"a TensorFlow SavedModel ({folder})"
+        raise bad("path", rule, got)
     return folder
 
 

@@ -13,10 +13,11 @@ from uapfast.safeload.glance import looks_like_weights
 from uapfast.safeload.refusal import shown
 from uapfast.suspects.hub_config import Description, describe, timm_input, transformers_input, unsaid
 from uapfast.suspects.hub_files import CONFIG, PREPROCESSOR, hub_folder, names_in, read_json, weights_in
+from uapfast.suspects.onnx import asked_how, class_names, is_onnx, look_at
 
-ONNX = "an ONNX model"  # as the recogniser of files calls it
 FEW = 6  # names that are shown
 ASK_WEIGHTS = "images, through a network that --arch names: a weights file names none"
+ASK_ONNX = "images in 0..1, through onnxruntime in a sandboxed process"
 ASK_FOLDER = "images in 0..1 of any size, through the network that it names"
 
 
@@ -46,14 +47,36 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _file(path: Path) -> dict[str, Any]:
+    if is_onnx(path):
+        return _onnx(path)
     try:
         return {"kind": "weights", "asked": ASK_WEIGHTS, **_weights(path)}
     except UnsupportedFileError as exc:
-        kind = "onnx" if exc.got.startswith(ONNX) else "unknown"
-        return {"kind": kind, "asked": None, "why": str(exc)}
+        return {"kind": "unknown", "asked": None, "why": str(exc)}
     except WeightsFileError as exc:
         kind = "weights" if looks_like_weights(path) else "unknown"
         return {"kind": kind, "asked": None, "why": str(exc)}
+
+
+def _onnx(path: Path) -> dict[str, Any]:
+    """What an ONNX file holds, and how it would be asked."""
+    known: dict[str, Any] = {}
+    try:
+        file, sha256 = look_at(path)
+        known = {
+            "opset": file.opset,
+            "producer": shown(file.producer, 80),
+            "operators": file.nodes,
+            "bytes": file.tensor_bytes,
+            "inputs": [str(port) for port in file.inputs[:FEW]],
+            "outputs": [str(port) for port in file.outputs[:FEW]],
+            "class_names": [shown(n, 60) for n in (class_names(file) or ())[:FEW]],
+            "sha256": sha256,
+        }
+        notes = asked_how(file, path.name)
+    except (WeightsFileError, InputError) as exc:
+        return {"kind": "onnx", "asked": None, "why": str(exc), **known}
+    return {"kind": "onnx", "asked": ASK_ONNX, **known, "notes": notes}
 
 
 def _weights(path: Path) -> dict[str, Any]:
@@ -83,8 +106,8 @@ def _count(shape: tuple[int, ...]) -> int:
 
 
 def _folder(path: Path) -> dict[str, Any]:
-    snapshot = os.path.isdir(path / "snapshots")
-    if not os.path.lexists(path / CONFIG) and not snapshot:
+    told = any(os.path.lexists(path / name) for name in (CONFIG, "saved_model.pb"))
+    if not told and not os.path.isdir(path / "snapshots"):
         return _plain_folder(path)
     kind, known = "folder", {}
     try:
@@ -121,14 +144,16 @@ def _plain_folder(path: Path) -> dict[str, Any]:
     """A folder that is no suspect itself: how many may lie in it."""
     names = names_in(path)
     files = [n for n in names if looks_like_weights(path / n)]
+    onnx = [n for n in names if is_onnx(path / n)]
     folders = [n for n in names if os.path.isdir(path / n) and os.path.lexists(path / n / CONFIG)]
     return {
         "kind": "folder",
         "asked": None,
         "why": f"no {CONFIG} in it; each of its suspects is asked by itself",
         "weights_files": len(files),
+        "onnx_files": len(onnx),
         "hub_folders": len(folders),
-        "names": [shown(n, 80) for n in (files + folders)[:FEW]],
+        "names": [shown(n, 80) for n in (files + onnx + folders)[:FEW]],
     }
 
 

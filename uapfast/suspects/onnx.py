@@ -125,6 +125,34 @@ def open_onnx(
     return OnnxSuspect(name, hashlib.sha256(data).hexdigest(), file, feed, answer, made, output, runtime)
 
 
+def look_at(path: str | os.PathLike[str], limits: Limits | None = None) -> tuple[OnnxFile, str]:
+    """What an ONNX file holds, and its SHA-256; nothing of it is run, and onnxruntime is not needed.
+
+    Raises:
+        WeightsFileError: as :func:`open_onnx`.
+    """
+    place, limits = os.fsdecode(path), limits or Limits()
+    try:
+        data = _read(place, limits)
+        return check_onnx(data, limits), hashlib.sha256(data).hexdigest()
+    except Refused as exc:
+        raise error_of(exc, place) from exc
+
+
+def asked_how(file: OnnxFile, name: str) -> list[str]:
+    """What would be asked of a file that :func:`look_at` read, in sentences.
+
+    Raises:
+        InputError: several outputs, of which one has to be named.
+        UnsupportedFileError: it is no classifier of images.
+    """
+    try:
+        feed = input_of(file)
+        return list(_notes(file, feed, _output(file, "auto", None, name), InputSettings()))
+    except Refused as exc:
+        raise error_of(exc, name) from exc
+
+
 class OnnxSuspect(Suspect):
     """An ONNX file in its process; from :func:`open_onnx`.
 
@@ -153,7 +181,7 @@ class OnnxSuspect(Suspect):
         assert feed.shape is not None
         self._batch = feed.shape[0]
         self.batch_size = self._batch or BATCH
-        self.notes = tuple(_notes(file, feed, answer, made, runtime.tier))
+        self.notes = (*_notes(file, feed, answer, made), *_weak(runtime.tier))
 
     @property
     def source(self) -> dict[str, Any]:
@@ -188,7 +216,8 @@ class OnnxSuspect(Suspect):
         settings = input_settings(made.layout, made.size, made.order, 1.0, mean[turned], std[turned])
         asked = copy.copy(self)
         asked._made, asked._first = settings, None
-        asked.notes = tuple(_notes(self.file, self._feed, self._answer, settings, self._runtime.tier))
+        said = _notes(self.file, self._feed, self._answer, settings)
+        asked.notes = (*said, *_weak(self._runtime.tier))
         return asked
 
     def answer(self, images: Tensor) -> Tensor:
@@ -299,7 +328,7 @@ def _other(handle: int, size: int) -> Refused:
     return Refused("unsupported", "an ONNX file", "a weights file (it needs an architecture)")
 
 
-def _notes(file: OnnxFile, feed: Port, answer: Port, made: InputSettings, tier: str) -> list[str]:
+def _notes(file: OnnxFile, feed: Port, answer: Port, made: InputSettings) -> list[str]:
     """What a reader of the verdict has to know of how it is asked."""
     assert feed.shape is not None
     notes = []
@@ -323,9 +352,14 @@ def _notes(file: OnnxFile, feed: Port, answer: Port, made: InputSettings, tier: 
         notes.append(f"ONNX: it draws at random ({', '.join(sorted(file.ops & RANDOM))})")
     if file.training:
         notes.append("ONNX: it was exported in training mode, so that answers depend on the batch")
-    if "seccomp" not in tier or "landlock" not in tier:
-        notes.append(f"ONNX: this machine gives its process less of a sandbox than others ({tier})")
     return notes
+
+
+def _weak(tier: str) -> tuple[str, ...]:
+    """What is said where less than everything stands around its process."""
+    if "seccomp" in tier and "landlock" in tier:
+        return ()
+    return (f"ONNX: this machine gives its process less of a sandbox than others ({tier})",)
 
 
 def _statistics(made: InputSettings) -> str:
@@ -363,4 +397,4 @@ def _parsed(text: str) -> list[str] | None:
     return [part.strip() for part in parts]
 
 
-__all__ = ["OnnxSuspect", "InputSettings", "class_names", "is_onnx", "open_onnx"]
+__all__ = ["OnnxSuspect", "InputSettings", "asked_how", "class_names", "is_onnx", "look_at", "open_onnx"]

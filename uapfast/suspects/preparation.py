@@ -95,7 +95,9 @@ class Prepared(nn.Module):
         if how.size is not None and tuple(x.shape[2:]) != how.size:
             x = resized(x, how.size, how.interpolation)
         out = self.network((x - self.mean) / self.std)
-        logits: Tensor = getattr(out, "logits", out)
+        if not isinstance(out, Tensor):  # one class of transformers keeps its logits under the other name
+            out = out.logits if hasattr(out, "logits") else out.last_hidden_state
+        logits: Tensor = out
         return logits
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from uapfast.errors import InputError
 from uapfast.models.model import Model
+from uapfast.safeload.glance import reader_of
 from uapfast.suspects.base import Suspect
 
 URLS = ("http://", "https://")
@@ -81,6 +82,7 @@ def open_suspect(
         _takes("an ONNX file", own, ("--mean", "--std"))
         return open_onnx(place, mean=mean, std=std, output=output)
     if arch is None:
+        reader_of(place)  # what is no file of weights is named as what it is
         rule = "given for a file of weights alone (`uapfast inspect` says what a file is)"
         raise InputError("verify", "--arch", rule, f"none for {place}")
     from uapfast.models.checkpoint import load_model

@@ -1,0 +1,44 @@
+"""What is no suspect is named as what it is, before anything is asked of the user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from uapfast.errors import InputError, ModelError
+from uapfast.suspects.resolve import open_suspect
+
+FILES: dict[str, tuple[bytes, str]] = {
+    "net.onnx": (b"hello, this is text\n", "named .onnx and begins with b'hello"),
+    "net.h5": (b"\x89HDF\r\n\x1a\n" + bytes(64), "keras.models.load_model"),
+    "net.tflite": (b"\0\0\0\0TFL3" + bytes(64), "tf2onnx"),
+    "empty": (b"", "an empty one"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_are_no_suspects(tmp_path: Path, name: str) -> None:
+    content, said = FILES[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError) as caught:
+        open_suspect(tmp_path / name)
+    assert said in str(caught.value) and name in str(caught.value)
+
+
+def test_nothing_and_a_folder_of_tensorflow(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"an existing file, got none \(.*none.safetensors"):
+        open_suspect(tmp_path / "none.safetensors")
+    (tmp_path / "saved_model.pb").write_bytes(b"\x08\x01\x12\0")
+    with pytest.raises(
+        ModelError, match="config.json in it, or an ONNX file.*tf2onnx.*a TensorFlow SavedModel"
+    ):
+        open_suspect(tmp_path)
+
+
+def test_weights_want_an_architecture(tmp_path: Path) -> None:
+    safetensors.torch.save_file({"a": torch.zeros(2)}, tmp_path / "net.safetensors")
+    with pytest.raises(InputError, match="--arch must be given for a file of weights alone"):
+        open_suspect(tmp_path / "net.safetensors")
