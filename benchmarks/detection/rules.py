@@ -1,0 +1,232 @@
+"""Rules by which scores become a p-value, by name; all on arrays of many runs at once.
+
+A run is an array of scores: rows are the innocents and, last, the suspect; columns are the victim, first, and
+its twins. Every rule returns the p-value of a conviction, 1 where a twin is as close as the victim.
+``uapfast.method`` has one of them; the others are what it is held against (``spreads``, ``few_twins``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+Array = NDArray[np.float64]
+MOST = 10.0  # times the joint floor that a p-value may lie below it
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Scores ``[R,n+1,m+1]`` and, or None, a covariate ``[R,n+1]`` of how much each row varies."""
+
+    scores: Array
+    covariate: Array | None = None
+
+    @property
+    def innocents(self) -> int:
+        """n."""
+        return self.scores.shape[1] - 1
+
+    @property
+    def twins(self) -> int:
+        """m."""
+        return self.scores.shape[2] - 1
+
+    @property
+    def first(self) -> NDArray[np.bool_]:
+        """``[R]`` whether the suspect is nearer to the victim than to any twin."""
+        found: NDArray[np.bool_] = self.scores[:, -1, 0] > self.scores[:, -1, 1:].max(-1)
+        return found
+
+    def parts(self, place: int = 0) -> tuple[Array, Array]:
+        """How much nearer each row is to the victim than to the twins, and the variance of the twins' scores.
+
+        Both ``[R,n+1]``; the first is in units in which its variance is that of one twin's score.
+        """
+        others = np.delete(self.scores, place, axis=2)
+        above = self.scores[..., place] - others.mean(-1)
+        return above / np.sqrt(1.0 + 1.0 / self.twins), others.var(-1, ddof=1)
+
+
+def left_out(values: Array) -> Array:
+    """Mean over all the other rows."""
+    out: Array = (values.sum(1, keepdims=True) - values) / (values.shape[1] - 1)
+    return out
+
+
+def joint_floor(runs: Runs) -> float:
+    """Smallest p of the joint rank."""
+    return 1.0 / ((runs.innocents + 1) * (runs.twins + 1))
+
+
+def _prediction(z: Array, freedom: float) -> Array:
+    """The last row beside all the others: Student t prediction."""
+    rest = z[:, :-1]
+    spread = rest.std(1, ddof=1) * np.sqrt(1.0 + 1.0 / rest.shape[1])
+    out: Array = stats.t.sf((z[:, -1] - rest.mean(1)) / np.maximum(spread, 1e-12), freedom)
+    return out
+
+
+def _both(runs: Runs, z: Array, freedom: float) -> Array:
+    """The larger of both sides; z has ``freedom`` on the candidate side."""
+    joint = 1.0 / (1.0 / freedom + 1.0 / (runs.innocents - 1))
+    p = np.maximum(stats.t.sf(z[:, -1], freedom), _prediction(z, joint))
+    return np.where(runs.first, p, 1.0)
+
+
+def today(runs: Runs) -> Array:
+    """Spreads moderated upwards, m - 1 degrees of freedom."""
+    above, variance = runs.parts()
+    usual = left_out(variance)
+    return _both(runs, above / np.sqrt(np.maximum(variance, (variance + usual) / 2)), runs.twins - 1)
+
+
+def _excess(variance: Array, d: int) -> Array:
+    """Smyth's e: log variances without what the chi-square law adds."""
+    out: Array = np.log(np.maximum(variance, 1e-30)) - special.digamma(d / 2) + np.log(d / 2)
+    return out
+
+
+def smyth(runs: Runs) -> Array:
+    """Smyth (2004), limma's squeezeVar: prior degrees of freedom estimated from the innocents."""
+    above, variance = runs.parts()
+    d = runs.twins - 1
+    e = _excess(variance[:, :-1], d)
+    d0 = _prior_freedom(e.var(1, ddof=1) - special.polygamma(1, d / 2))[:, None]
+    shift = np.where(d0 > 1e6, 0.0, special.digamma(d0 / 2) - np.log(d0 / 2))
+    prior = np.exp(e.mean(1, keepdims=True) + shift)
+    d0 = np.minimum(d0, 1e6)
+    z = above / np.sqrt((d0 * prior + d * variance) / (d0 + d))
+    freedom = np.minimum(d0[:, 0] + d, runs.innocents * d)
+    joint = 1.0 / (1.0 / freedom + 1.0 / (runs.innocents - 1))
+    p = np.maximum(stats.t.sf(z[:, -1], freedom), _prediction(z, joint))
+    return np.where(runs.first, p, 1.0)
+
+
+def _prior_freedom(target: Array) -> Array:
+    """d0 of ``trigamma(d0/2) == target``; 1e9 where that is not positive."""
+    y = np.maximum(target, 1e-8)
+    x = 0.5 + 1.0 / y  # Smyth's start, then Newton's steps of 1/trigamma
+    for _ in range(50):
+        tri = special.polygamma(1, x)
+        x = x + tri * (1 - tri / y) / special.polygamma(2, x)
+    out: Array = np.where(target > 1e-8, 2 * x, 1e9)
+    return out
+
+
+def fixed(runs: Runs, d0: float = 4.0, trend: bool = False) -> Array:
+    """A prior of ``d0`` degrees of freedom, from all other rows; with ``trend`` linear in the covariate.
+
+    Outside the innocents' range of the covariate nobody is accused.
+    """
+    above, variance = runs.parts()
+    d = runs.twins - 1
+    e = _excess(variance, d)
+    x = runs.covariate if trend else None
+    centre = left_out(e) if x is None else _trend(e, x)
+    prior = np.exp(centre + special.digamma(d0 / 2) - np.log(d0 / 2))
+    z = above / np.sqrt((d0 * prior + d * variance) / (d0 + d))
+    p = _both(runs, z, d0 + d)
+    return p if x is None else np.where(_inside(x), p, 1.0)
+
+
+def _inside(x: Array) -> NDArray[np.bool_]:
+    rest = x[:, :-1]
+    found: NDArray[np.bool_] = (x[:, -1] >= rest.min(1)) & (x[:, -1] <= rest.max(1))
+    return found
+
+
+def _trend(e: Array, x: Array) -> Array:
+    """What a line through all the other rows says of each row ``[R,n+1]``."""
+    count = x.shape[1]
+    apart = x - x.mean(1, keepdims=True)
+    square = np.maximum(np.square(apart).sum(1, keepdims=True), 1e-12)
+    slope = (apart * e).sum(1, keepdims=True) / square
+    rest = e - e.mean(1, keepdims=True) - slope * apart
+    lever = 1.0 / count + np.square(apart) / square
+    out: Array = e - rest / np.maximum(1.0 - lever, 1e-6)
+    return out
+
+
+def upper(q: Array, weight: float, freedom: int, normal: float) -> Array:
+    """P(T >= q sqrt(weight + U)): U chi-square with ``freedom``, T Student t with ``normal``; by a table."""
+    grid, p = _table(weight, freedom, normal)
+    tail = np.exp(np.interp(np.abs(q), grid, p))
+    return np.where(q >= 0, tail, 1.0 - tail)
+
+
+@cache
+def _table(weight: float, freedom: int, normal: float) -> tuple[Array, Array]:
+    """Points q and log p; U in slices of even probability, finer at its lower end."""
+    edges = np.r_[0.0, np.geomspace(1e-8, 1.0, 800)]
+    u = stats.chi2.ppf((edges[1:] + edges[:-1]) / 2, freedom)
+    grid = np.r_[0.0, np.geomspace(1e-2, 60.0, 600)]
+    tails = special.stdtr(normal, -grid[:, None] * np.sqrt(weight + u))
+    return grid, np.log(np.maximum(tails @ np.diff(edges), 1e-300))
+
+
+def wide(
+    runs: Runs, width: float = 2.0, weight: float = 1.0, trend: bool = False, pull: bool = True
+) -> Array:
+    """A suspect whose scores vary up to ``width`` times as much as innocents' usually do.
+
+    The candidate side's p is exact for normal scores at that width, and smaller below it: the denominator is
+    ``weight (width usual)^2 + (m - 1) s^2``. The suspect side takes out how much nearer innocents are to
+    the victim than to its twins, and divides by how much they differ in that.
+    """
+    above, variance = runs.parts()
+    d, n = runs.twins - 1, runs.innocents
+    usual = left_out(variance)
+    if trend and runs.covariate is not None:
+        e = _excess(variance, d)
+        usual = usual * np.exp(_trend(e, runs.covariate) - left_out(e))
+    scale = np.sqrt(weight * width**2 * usual + d * variance)
+    p = upper(above[:, -1] / scale[:, -1], weight, d, n - 1)
+    if pull:
+        ratio = above / np.sqrt(usual)
+        rest = ratio[:, :-1]
+        spread = np.maximum(rest.std(1, ddof=1), 1.0) * np.sqrt(1 + 1 / n)
+        apart = (ratio[:, -1] - rest.mean(1)) / spread * np.sqrt(usual[:, -1])
+        p = np.maximum(p, upper(apart / scale[:, -1], weight, d, n - 1))
+    p = np.where(runs.first, p, 1.0)
+    return p
+
+
+def joint(runs: Runs, moderate: Callable[[Array, int], Array] | None = None) -> Array:
+    """The joint rank: of all rows with all columns in the victim's place, how many are as high."""
+    z = []
+    for place in range(runs.twins + 1):
+        above, variance = runs.parts(place)
+        usual = left_out(variance)
+        d = runs.twins - 1
+        z.append(above / np.sqrt((4.0 * usual + d * variance) / (4.0 + d)))
+    found = np.stack(z, axis=2)
+    own = found[:, -1, 0]
+    out: Array = (found >= own[:, None, None]).sum((1, 2)) / found[0].size
+    return out
+
+
+def bounded(rule: Callable[[Runs], Array], runs: Runs) -> Array:
+    """A rule's p, at least the joint rank's unless that is at its floor, and then a tenth of it at least."""
+    rank, floor = joint(runs), joint_floor(runs)
+    p = np.maximum(rule(runs), floor / MOST)
+    return p
+
+
+RULES: dict[str, Callable[[Runs], Array]] = {
+    "today": today,
+    "smyth": smyth,
+    "d0 = 4": fixed,
+    "d0 = 4, trend": partial(fixed, trend=True),
+    "twice as wide": wide,
+    "twice as wide, weight 2": partial(wide, weight=2.0),
+    "twice as wide, weight 0.5": partial(wide, weight=0.5),
+    "1.5 times as wide": partial(wide, width=1.5),
+    "twice as wide, trend": partial(wide, trend=True),
+    "1.5 times as wide, trend": partial(wide, width=1.5, trend=True),
+    "joint rank": joint,
+}
