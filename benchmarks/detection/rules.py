@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from uapfast.method.decision import BEYOND, TAIL
+from uapfast.method.spread import WEIGHT, WIDTH
+
 Array = NDArray[np.float64]
-MOST = 10.0  # times the joint floor that a p-value may lie below it
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ def _both(runs: Runs, z: Array, freedom: float) -> Array:
     return np.where(runs.first, p, 1.0)
 
 
-def today(runs: Runs) -> Array:
-    """Spreads moderated upwards, m - 1 degrees of freedom."""
+def upwards(runs: Runs) -> Array:
+    """Spreads moderated upwards, m - 1 degrees of freedom: what was the product's rule before."""
     above, variance = runs.parts()
     usual = left_out(variance)
     return _both(runs, above / np.sqrt(np.maximum(variance, (variance + usual) / 2)), runs.twins - 1)
@@ -169,64 +171,58 @@ def _table(weight: float, freedom: int, normal: float) -> tuple[Array, Array]:
     return grid, np.log(np.maximum(tails @ np.diff(edges), 1e-300))
 
 
-def wide(
-    runs: Runs, width: float = 2.0, weight: float = 1.0, trend: bool = False, pull: bool = True
-) -> Array:
-    """A suspect whose scores vary up to ``width`` times as much as innocents' usually do.
-
-    The candidate side's p is exact for normal scores at that width, and smaller below it: the denominator is
-    ``weight (width usual)^2 + (m - 1) s^2``. The suspect side takes out how much nearer innocents are to
-    the victim than to its twins, and divides by how much they differ in that.
-    """
-    above, variance = runs.parts()
-    d, n = runs.twins - 1, runs.innocents
-    usual = left_out(variance)
-    if trend and runs.covariate is not None:
-        e = _excess(variance, d)
-        usual = usual * np.exp(_trend(e, runs.covariate) - left_out(e))
-    scale = np.sqrt(weight * width**2 * usual + d * variance)
-    p = upper(above[:, -1] / scale[:, -1], weight, d, n - 1)
-    if pull:
-        ratio = above / np.sqrt(usual)
-        rest = ratio[:, :-1]
-        spread = np.maximum(rest.std(1, ddof=1), 1.0) * np.sqrt(1 + 1 / n)
-        apart = (ratio[:, -1] - rest.mean(1)) / spread * np.sqrt(usual[:, -1])
-        p = np.maximum(p, upper(apart / scale[:, -1], weight, d, n - 1))
-    p = np.where(runs.first, p, 1.0)
-    return p
-
-
-def joint(runs: Runs, moderate: Callable[[Array, int], Array] | None = None) -> Array:
-    """The joint rank: of all rows with all columns in the victim's place, how many are as high."""
-    z = []
+def cells(runs: Runs, width: float = WIDTH, trend: bool = False) -> Array:
+    """Studentised scores ``[R,n+1,m+1]`` with every candidate in the victim's place."""
+    d, found = runs.twins - 1, []
     for place in range(runs.twins + 1):
         above, variance = runs.parts(place)
         usual = left_out(variance)
-        d = runs.twins - 1
-        z.append(above / np.sqrt((4.0 * usual + d * variance) / (4.0 + d)))
-    found = np.stack(z, axis=2)
-    own = found[:, -1, 0]
-    out: Array = (found >= own[:, None, None]).sum((1, 2)) / found[0].size
-    return out
+        if trend and runs.covariate is not None:
+            e = _excess(variance, d)
+            usual = usual * np.exp(_trend(e, runs.covariate) - left_out(e))
+        found.append(above / np.sqrt((WEIGHT * width**2 * usual + d * variance) / (WEIGHT + d)))
+    return np.stack(found, axis=2)
 
 
-def bounded(rule: Callable[[Runs], Array], runs: Runs) -> Array:
-    """A rule's p, at least the joint rank's unless that is at its floor, and then a tenth of it at least."""
-    rank, floor = joint(runs), joint_floor(runs)
-    p = np.maximum(rule(runs), floor / MOST)
-    return p
+def tail(runs: Runs, exponent: float = TAIL, given: Array | None = None) -> Array:
+    """The joint rank, continued beyond its floor by a power of z, to a tenth of it at most."""
+    found = (cells(runs) if given is None else given).copy()
+    own = found[:, -1, 0].copy()
+    found[:, -1, 0] = -np.inf
+    flat = found.reshape(len(own), -1)
+    rank = (1 + (flat >= own[:, None]).sum(1)) / flat.shape[1]
+    ratio = np.where(own > 0, flat.max(1) / np.maximum(own, 1e-12), 1.0)
+    return np.maximum(rank * np.clip(ratio, 0.0, 1.0) ** exponent, joint_floor(runs) / BEYOND)
+
+
+def widened(runs: Runs, width: float = WIDTH, exponent: float | None = TAIL, trend: bool = False) -> Array:
+    """The product's rule, with its width; ``exponent`` None leaves the joint rank out."""
+    found = cells(runs, width, trend)
+    z = found[:, :, 0]
+    d, n = runs.twins - 1, runs.innocents
+    rest, root = z[:, :-1], np.sqrt(WEIGHT + d)
+    spread = np.maximum(rest.std(1, ddof=1), 1.0) * np.sqrt(1 + 1 / n)
+    p = upper(z[:, -1] / root, WEIGHT, d, n - 1)
+    p = np.maximum(p, upper((z[:, -1] - rest.mean(1)) / spread / root, WEIGHT, d, n - 1))
+    if exponent is not None:
+        p = np.maximum(p, tail(runs, exponent, found))
+    return np.where(runs.first, p, 1.0)
+
+
+def joint(runs: Runs) -> Array:
+    """The joint rank alone: exact, and never below its floor."""
+    return tail(runs, 0.0)
 
 
 RULES: dict[str, Callable[[Runs], Array]] = {
-    "today": today,
-    "smyth": smyth,
+    "upwards": upwards,
+    "Smyth": smyth,
     "d0 = 4": fixed,
     "d0 = 4, trend": partial(fixed, trend=True),
-    "twice as wide": wide,
-    "twice as wide, weight 2": partial(wide, weight=2.0),
-    "twice as wide, weight 0.5": partial(wide, weight=0.5),
-    "1.5 times as wide": partial(wide, width=1.5),
-    "twice as wide, trend": partial(wide, trend=True),
-    "1.5 times as wide, trend": partial(wide, width=1.5, trend=True),
+    "widened 1.5": partial(widened, width=1.5),
+    "widened 1.85": widened,
+    "widened 2": partial(widened, width=2.0),
+    "widened 1.85, no joint rank": partial(widened, exponent=None),
+    "widened 1.85, trend": partial(widened, trend=True),
     "joint rank": joint,
 }

@@ -1,4 +1,4 @@
-"""Level and power of the rules by simulation, in worlds where the spread of twin scores is not what they assume.
+"""Level and power of the rules by simulation, where the spread of twin scores is not what they assume.
 
     python -m benchmarks.detection.spreads [--runs 20000] [--jobs 1] [--rules NAME ...] [--seed 0]
 

@@ -27,7 +27,7 @@ from benchmarks.detection.workers import over
 from benchmarks.detection.zoo import open_zoo
 from uapfast.files import make_folder
 from uapfast.method.fingerprint import ask, reduce_classes
-from uapfast.method.lineage import LineageScorer, Roster, template_parts
+from uapfast.method.lineage import LineageScorer, Roster
 from uapfast.method.rounds import _leave_one_out
 from uapfast.method.whitening import Array, center
 from uapfast.models.checkpoint import load_model
@@ -35,7 +35,12 @@ from uapfast.models.model import Model
 from uapfast.pool import attacks
 from uapfast.reference import Reference
 
-TWINS = {2: 8, 3: 5, 6: 4, 12: 2}  # number of twins -> subsets of so many, disjoint as far as they go; and all
+TWINS = {
+    2: 8,
+    3: 5,
+    6: 4,
+    12: 2,
+}  # number of twins -> subsets of so many, disjoint as far as they go; and all
 COVARIATES = ("length", "raw length", "placebo spread", "agreement", "confidence")
 Floats = NDArray[np.float32]
 
@@ -95,7 +100,11 @@ def measure(scorer: LineageScorer, suspect: Floats) -> tuple[Array, Array]:
     origin = np.eye(size)[scorer.roster.candidates].mean(0)
     inner = center(full, every).sum(0)
     rounds = _leave_one_out(inner, every)
-    rows = origin - np.eye(size)[every].mean(0) + (np.eye(size)[every] - np.eye(size)[every].mean(0)) / (count - 1)
+    rows = (
+        origin
+        - np.eye(size)[every].mean(0)
+        + (np.eye(size)[every] - np.eye(size)[every].mean(0)) / (count - 1)
+    )
     square = (rounds.products(rows) * rows).sum(-1)
     rounds = rounds.with_change(-1.0 / np.maximum(square, 1e-12), rows)
     residual = np.eye(size)[every] - origin
@@ -136,7 +145,7 @@ def collect(place: Place, arch: str) -> Path:
     base = reference.scorer(False)
     assert isinstance(base, LineageScorer)
     roster, total = base.roster, len(base.roster.candidates)
-    answers, majority = reference.answers.numpy(), reference.consensus
+    majority = reference.consensus
     pool = np.array(
         [
             (majority.agreement(reference.labels[i, :, reference.clean].numpy()),
