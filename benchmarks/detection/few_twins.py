@@ -1,10 +1,10 @@
 """Level and power of the rules on real scores with 2, 3, 6, 12 and all twins.
 
-    python -m benchmarks.detection.few_twins --zoo DIR [--students] [--rules NAME ...]
+    python -m benchmarks.detection.few_twins --zoo DIR [--students] [--labels] [--rules NAME ...]
 
 Reads what ``subsets`` kept. With ``--students`` it shows weak students of twins and half of the innocents, on
 which rules are chosen; without, the zoo's own suspects and the other half (halves of models, not of pairs).
-Level: every candidate of a subset in the victim's place. Writes ``few_twins[_KIND][_students].md``.
+Level: every candidate of a subset in the victim's place. Writes ``few_twins[_KIND][_students][_labels].md``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from scipy import special
 
 from benchmarks.detection.plan import GROUPS
 from benchmarks.detection.rules import RULES, Array, Runs
+from benchmarks.detection.subsets import COVARIATES, path_of
 from benchmarks.detection.table import head, line
 from benchmarks.detection.tune import KINDS
 from benchmarks.detection.zoo import open_zoo
@@ -126,6 +128,32 @@ def power(every: list[Kept], rule: str, twins: int, kinds: tuple[str, ...]) -> s
     return f"{total:.1f} of {of}"
 
 
+def spreads(found: dict[str, Kept]) -> Iterator[str]:
+    """Rows: how much the spread of twin scores varies over honest models, and what goes with it.
+
+    All twins; a model's twins are all candidates, less what each draws everybody by.
+    """
+    for arch, kept in found.items():
+        rows = kept.twins == kept.twins.max()
+        scores, x = kept.scores[rows], kept.covariates[rows]
+        apart = scores - scores[:, :-1].mean(1, keepdims=True)
+        log = np.log(apart.std(-1, ddof=1))
+        kind, source = kept.kind[rows], kept.source[rows]
+        honest, low = np.isin(kind, HONEST), np.isin(kind, DEGRADED)
+        noise = special.polygamma(1, (scores.shape[-1] - 1) / 2) / 4
+        own, usual = log[honest, -1], log[:, :-1].mean()
+        real = np.sqrt(max(own.var() - noise, 0.0))
+        means = (own.mean() - usual, log[low, -1].mean() - usual)
+        within = [f"{np.corrcoef(own, x[honest, -1, j])[0, 1]:.2f}" for j in range(len(COVARIATES))]
+        copies = x[source == 0]
+        lost = [
+            f"{((c[:, -1] < c[:, :-1].min(1)) | (c[:, -1] > c[:, :-1].max(1))).mean():.0%}"
+            for c in np.moveaxis(copies, -1, 0)
+        ]
+        cells = [f"{r} ({share})" for r, share in zip(within, lost, strict=True)]
+        yield line(arch, f"{np.exp(real):.2f}", *(f"{np.exp(m):.2f}" for m in means), *cells)
+
+
 def main() -> None:
     """Read, count and write."""
     parser = argparse.ArgumentParser(
@@ -133,11 +161,12 @@ def main() -> None:
     )
     parser.add_argument("--zoo", type=Path, required=True)
     parser.add_argument("--students", action="store_true")
+    parser.add_argument("--labels", action="store_true")
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     place, kind = open_zoo(args.zoo), json.loads((args.zoo / "zoo.json").read_text())["kind"]
-    paths = {a: place.out / f"subsets-{a}.npz" for a in place.size.epochs}
+    paths = {a: path_of(place, a, args.labels) for a in place.size.epochs}
     found = {a: Kept.of(path) for a, path in paths.items() if path.exists()}
     every = list(found.values())
     shown = {k: (k,) for k in KINDS} if args.students else SHOWN
@@ -148,9 +177,17 @@ def main() -> None:
             cells = levels(every, rule, twins, (0,) if args.students else (1,))
             caught = (power(every, rule, twins, kinds) for kinds in shown.values())
             lines.append(line(str(twins), rule, *cells, *caught))
-    suffix = ("" if kind == "full" else f"_{kind}") + ("_students" if args.students else "")
-    content = TEXT.format(kind=kind, victims=", ".join(found), table="\n".join(lines),
-                          options=" --students" if args.students else "")  # fmt: skip
+    given = [option for option in ("students", "labels") if getattr(args, option)]
+    suffix = "".join(f"_{part}" for part in (kind, *given) if part != "full")
+    options = "".join(f" --{option}" for option in given)
+    about = head("victim", "varies by a factor of", "suspects' beside the pool's", "degraded", *COVARIATES)
+    content = TEXT.format(
+        kind=kind,
+        victims=", ".join(found),
+        table="\n".join(lines),
+        options=options,
+        spreads="\n".join([*about, *spreads(found)]),
+    )
     write_text(args.out or RESULTS / f"few_twins{suffix}.md", content)
     Console(stderr=True).print(content, soft_wrap=True)
 
@@ -164,6 +201,15 @@ Accused: honest models, every candidate of a subset in the victim's place; 95 % 
 Convicted: at .001, means over subsets.
 
 {table}
+
+## The spread itself
+
+Of honest suspects' scores with all candidates: the factor that is one standard deviation of it, sampling
+taken out; its mean beside that of the pool's innocents, and that of degraded ones. Then the correlation of
+the log spread (sampling noise included) with what may tell it, and in brackets the share of copies that lie
+outside the innocents' range of that.
+
+{spreads}
 """
 
 if __name__ == "__main__":

@@ -173,15 +173,17 @@ def _table(weight: float, freedom: int, normal: float) -> tuple[Array, Array]:
 
 def cells(runs: Runs, width: float = WIDTH, trend: bool = False) -> Array:
     """Studentised scores ``[R,n+1,m+1]`` with every candidate in the victim's place."""
-    d, found = runs.twins - 1, []
-    for place in range(runs.twins + 1):
-        above, variance = runs.parts(place)
-        usual = left_out(variance)
-        if trend and runs.covariate is not None:
-            e = _excess(variance, d)
-            usual = usual * np.exp(_trend(e, runs.covariate) - left_out(e))
-        found.append(above / np.sqrt((WEIGHT * width**2 * usual + d * variance) / (WEIGHT + d)))
-    return np.stack(found, axis=2)
+    m, d = runs.twins, runs.twins - 1
+    apart = runs.scores - runs.scores.mean(-1, keepdims=True)
+    square = np.square(apart)
+    variance = (square.sum(-1, keepdims=True) - square - square / m) / d  # of the others
+    usual = left_out(variance)
+    if trend and runs.covariate is not None:
+        e = _excess(variance[..., 0], d)
+        usual = usual * np.exp(_trend(e, runs.covariate) - left_out(e))[..., None]
+    scale = np.sqrt((WEIGHT * width**2 * usual + d * variance) / (WEIGHT + d))
+    out: Array = apart * ((1.0 + 1.0 / m) / np.sqrt(1.0 + 1.0 / m)) / scale
+    return out
 
 
 def tail(runs: Runs, exponent: float = TAIL, given: Array | None = None) -> Array:

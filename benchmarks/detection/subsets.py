@@ -1,10 +1,11 @@
 """Scores of every suspect where the owner has fewer twins, for rules that are told apart on them.
 
-    python -m benchmarks.detection.subsets --zoo DIR [--jobs 1] [--victims ARCH ...]
+    python -m benchmarks.detection.subsets --zoo DIR [--labels] [--jobs 1] [--victims ARCH ...]
 
 A subset is a few candidates of a pool; points and scaling stay as all twins chose them; origin, whitening and
 templates are made anew. Suspects are those of the zoo that are made, innocents degraded after training, and
-weak students of twins (``tune``), whose twin is then the subset's first. Keeps ``DIR/subsets-ARCH.npz``.
+weak students of twins (``tune``), whose twin is then the subset's first. With ``--labels`` they answer with
+labels. Keeps ``DIR/subsets-ARCH[-labels].npz``.
 """
 
 from __future__ import annotations
@@ -139,10 +140,15 @@ def fewer(roster: Roster, chosen: NDArray[np.int64]) -> Roster:
     return Roster(roster.candidates[chosen], roster.innocents, roster.surrogates[:, chosen])
 
 
-def collect(place: Place, arch: str) -> Path:
+def path_of(place: Place, arch: str, labels: bool) -> Path:
+    """Where the arrays of one victim lie."""
+    return place.out / f"subsets-{arch}{'-labels' if labels else ''}.npz"
+
+
+def collect(place: Place, labels: bool, arch: str) -> Path:
     """All arrays of one victim; ``[n+1,C]`` scores are padded with NaN to all candidates."""
     reference = reference_of(place, arch, "ours")
-    base = reference.scorer(False)
+    base = reference.scorer(labels)
     assert isinstance(base, LineageScorer)
     roster, total = base.roster, len(base.roster.candidates)
     majority = reference.consensus
@@ -156,7 +162,10 @@ def collect(place: Place, arch: str) -> Path:
     names, kinds, sources, scores, covariates, chosen_rows = [], [], [], [], [], []
     scorers: dict[tuple[int, ...], LineageScorer] = {}
     for suspect in everybody(place, arch, reference):
-        features = reference.suspect_features(torch.from_numpy(suspect.answers), False)
+        answers = torch.from_numpy(suspect.answers)
+        if labels:
+            answers = torch.nn.functional.one_hot(answers.argmax(-1), answers.shape[-1]).float()
+        features = reference.suspect_features(answers, labels)
         for chosen in subsets(total, max(suspect.source, 0)):
             scorer = scorers.get(tuple(chosen)) or LineageScorer(base.pool, fewer(roster, chosen))
             if chosen[0] == 0:  # the others serve three students
@@ -171,7 +180,7 @@ def collect(place: Place, arch: str) -> Path:
             scores.append(padded)
             covariates.append(np.hstack([x, seen]).astype(np.float32))
             chosen_rows.append(np.pad(chosen, (0, total - len(chosen)), constant_values=-1))
-    path = place.out / f"subsets-{arch}.npz"
+    path = path_of(place, arch, labels)
     np.savez_compressed(
         path,
         suspect=np.array(names),
@@ -190,6 +199,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--zoo", type=Path, required=True)
+    parser.add_argument("--labels", action="store_true")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--victims", nargs="+", metavar="ARCH")
     args = parser.parse_args()
@@ -198,7 +208,7 @@ def main() -> None:
     make_folder(place.out / "tune")
     students = [(v, twin, item) for v in victims for twin, _, item in tune.students(place, v)]
     over(partial(tune.train, place), students, args.jobs, "students of twins")
-    over(partial(collect, place), victims, args.jobs, "victims")
+    over(partial(collect, place, args.labels), victims, args.jobs, "victims")
 
 
 if __name__ == "__main__":

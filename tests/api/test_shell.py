@@ -47,7 +47,18 @@ def run(*arguments: str, code: str = "from uapfast.cli import main; import sys; 
 def make_verdict(decision: Decision, **changed: Any) -> Verdict:
     kinds = ("", "_floor", "_exact")
     sides = [f"p_{side}{kind}" for side in ("candidate", "suspect", "joint") for kind in kinds]
-    empty = ["p_value", *sides, "p_view", "similarity", "z", "z_pool", "rank", "agreement", "agreement_least"]
+    empty = [
+        "p_value",
+        "p_is_bound",
+        *sides,
+        "p_view",
+        "similarity",
+        "z",
+        "z_pool",
+        "rank",
+        "agreement",
+        "agreement_least",
+    ]
     values: dict[str, Any] = dict.fromkeys([*empty, "output", "suspect_sha256"]) | {
         "decision": decision, "views_used": 2, "queries_used": 40, "alpha": 1e-3,
         "reasons": ("because",), "reference_sha256": "ab" * 32,
