@@ -38,7 +38,8 @@ PICTURES = 16  # candidates with a picture
 LEAST_P = 1e-15  # beyond what double precision and a t distribution can honestly tell
 NUMBERS = (
     "p_value", "p_candidate", "p_candidate_floor", "p_candidate_exact", "p_suspect", "p_suspect_floor",
-    "p_suspect_exact", "p_view", "q_value", "similarity", "z", "z_pool", "z_population", "p_population",
+    "p_suspect_exact", "p_joint", "p_joint_floor", "p_joint_exact", "p_view", "q_value", "similarity", "z",
+    "z_pool", "z_population", "p_population",
     "rank", "views_used", "queries_used", "queries_full", "alpha", "seconds",
 )  # fmt: skip
 TEXTS = ("name", "path", "sha256", "same_as", "error_message")
