@@ -222,9 +222,9 @@ RULES: dict[str, Callable[[Runs], Array]] = {
     "d0 = 4": fixed,
     "d0 = 4, trend": partial(fixed, trend=True),
     "widened 1.5": partial(widened, width=1.5),
-    "widened 1.85": widened,
-    "widened 2": partial(widened, width=2.0),
-    "widened 1.85, no joint rank": partial(widened, exponent=None),
-    "widened 1.85, trend": partial(widened, trend=True),
+    "widened 1.85": partial(widened, width=1.85),
+    "widened 2": widened,
+    "widened 2, no joint rank": partial(widened, exponent=None),
+    "widened 2, trend": partial(widened, trend=True),
     "joint rank": joint,
 }

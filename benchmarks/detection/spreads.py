@@ -1,6 +1,7 @@
 """Level and power of the rules by simulation, where the spread of twin scores is not what they assume.
 
-    python -m benchmarks.detection.spreads [--runs 20000] [--jobs 1] [--rules NAME ...] [--seed 0]
+    python -m benchmarks.detection.spreads [--runs 20000] [--jobs 1] [--seed 0]
+        [--rules NAME ...] [--worlds NAME ...] [--twins M ...]
 
 A score of model i with candidate c is ``pull_c + sigma_i noise_ic``. Each run draws a pool and an innocent
 suspect anew; for the power the suspect's score with the victim is raised by a few usual spreads.
@@ -10,6 +11,8 @@ Writes ``benchmarks/results/spreads.md``.
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 import zlib
 from dataclasses import dataclass, replace
 from functools import partial
@@ -126,10 +129,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
+    parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--twins", nargs="+", type=int, default=[2, 3, 6, 12, 16])
     parser.add_argument("--out", type=Path, default=RESULTS / "spreads.md")
     args = parser.parse_args()
-    settings = [(name, m) for name in WORLDS for m in args.twins]
+    settings = [(name, m) for name in args.worlds for m in args.twins]
     task = partial(simulate, args.runs, args.seed, tuple(args.rules))
     found = dict(zip(settings, over(task, settings, args.jobs, "settings"), strict=True))
     tried = min(args.runs, -(-(args.runs // 10) // CHUNK) * CHUNK)
@@ -142,14 +146,17 @@ def main() -> None:
                 cells.append(f"{100 * rate:.3g} ({100 * low:.2g}-{100 * high:.2g})")
             power = " / ".join(f"{100 * c / tried:.0f}" for c in counts[len(LEVELS) :])
             lines.append("| " + " | ".join([name, str(twins), rule, *cells, power]) + " |")
-    write_text(args.out, TEXT.format(runs=args.runs, seed=args.seed, lines="\n".join(lines)))
+    write_text(
+        args.out, TEXT.format(options=shlex.join(sys.argv[1:]), runs=args.runs, lines="\n".join(lines))
+    )
 
 
 TEXT = """# Rules for the spread of twin scores, by simulation
 
-Made by `python -m benchmarks.detection.spreads --runs {runs} --seed {seed}`; worlds and rules are in
-`spreads.py` and `rules.py`. Accused: innocents, % (95 % Wilson). Convicted: at .001, %, where the suspect's
-score with the victim is raised by 4 / 6 / 8 / 12 / 20 usual spreads.
+Made by `python -m benchmarks.detection.spreads {options}`;
+worlds and rules are in `spreads.py` and `rules.py`. Accused: innocents, % (95 % Wilson), of {runs} runs.
+Convicted: at .001, %, where the suspect's score with the victim is raised by 4 / 6 / 8 / 12 / 20 usual
+spreads.
 
 | world | twins | rule | accused at .01 | at .001 | at .0001 | convicted |
 |---|---|---|---|---|---|---|

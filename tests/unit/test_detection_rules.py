@@ -18,7 +18,7 @@ from uapfast.method.standing import assessment
 def test_the_products_rule_is_the_products(twins: int) -> None:
     rng = np.random.default_rng(twins)
     given = raised(draw(WORLDS["central victim (3)"], twins, 20, rng), 6.0)
-    found = RULES["widened 1.85"](given)
+    found = RULES["widened 2"](given)
     for scores, p in zip(given.scores, found, strict=True):
         outcome = decide(assessment(scores[-1:], scores[:-1, None]), 1e-3)
         assert p == pytest.approx(outcome.p if outcome.rank == 1 else 1.0, rel=1e-3)
@@ -56,9 +56,9 @@ def test_trend_is_what_a_line_through_the_others_says() -> None:
 
 def test_moderating_both_ways_accuses_suspects_that_vary_more() -> None:
     """Why it is not the rule: two twins, suspects twice as wide, at a stated .1 %."""
-    found = simulate(4_000, 0, ("Smyth", "widened 1.85"), ("suspect 2 times as wide", 2))
+    found = simulate(4_000, 0, ("Smyth", "widened 2"), ("suspect 2 times as wide", 2))
     assert found["Smyth"][1] > 4 * 4_000 * 0.001
-    assert found["widened 1.85"][1] <= 4_000 * 0.001 + 3 * np.sqrt(4_000 * 0.001)
+    assert found["widened 2"][1] <= 4_000 * 0.001 + 3 * np.sqrt(4_000 * 0.001)
 
 
 def test_subsets_hold_the_victim_and_differ() -> None:

@@ -36,7 +36,7 @@ ELSE = (
     "common ancestor that the pool does not know; rule both out before you accuse (docs/verdicts.md)"
 )
 LEAST_ANSWERED = 0.5  # share of the queries; with fewer answers nobody is cleared
-HELD_BACK = 0.01  # p of the labels alone at or below which their scores do not acquit
+HELD_BACK = 0.02  # p of the labels alone at or below which their scores do not acquit
 ROUNDED = 4  # digits of answers that are hashed, so that a device's last bits do not change the hash
 
 

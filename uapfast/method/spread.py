@@ -17,7 +17,7 @@ from scipy import optimize, special
 
 Array = NDArray[np.float64]
 
-WIDTH = 1.85  # times the usual spread of twin scores that an honest suspect's may have
+WIDTH = 2.0  # times the usual spread of twin scores that an honest suspect's may have
 WEIGHT = 2.0  # degrees of freedom that the usual spread counts for
 NODES = 160  # of the integral over the spread; exact to 1e-6 of p from 1e-12 on
 LEAST = 1e-12  # a spread below it is none
