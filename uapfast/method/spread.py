@@ -3,8 +3,8 @@
 A suspect's own twins show how much its scores vary, and two or three of them show next to nothing. The pool
 knows more: every innocent has such a spread, and they are much alike (docs/verdicts.md). So the variance of a
 suspect's twin scores is moderated with what is usual (Smyth 2004), the usual spread taken ``WIDTH`` times:
-the p-values here are those of an honest model whose scores vary so much more than an innocent's do, and
-smaller for any other. With many twins a suspect's own spread takes over. All of it is in this file.
+for normal scores the p-values here are exact for an honest model that varies so much more than innocents do,
+and too large for one that varies less. With many twins a suspect's own spread takes over.
 """
 
 from __future__ import annotations
