@@ -23,6 +23,7 @@ from uapfast.method.encoder import PaperScorer, make_network
 from uapfast.method.fingerprint import QueryPlan, paper_features
 from uapfast.method.lineage import LineageScorer, Roster
 from uapfast.method.scaling import Scaling
+from uapfast.method.spread import standings
 from uapfast.reference_file import FORMAT, Record, bad, digest, make_roster, read, write
 
 Scorer = LineageScorer | PaperScorer
@@ -193,7 +194,8 @@ class Reference:
         """Scores of the pool's own models, for plots and for the statement of power.
 
         Keys: ``innocent_z``, ``innocent_similarity``, ``innocent_statistic`` (what the suspect side
-        compares), ``surrogate_z``, ``surrogate_similarity``;
+        compares), ``innocent_pairs`` (the same with every candidate in the victim's place, ``[n,C]``; without
+        twins the same), ``surrogate_z``, ``surrogate_similarity``;
         each innocent is left out of its own whitening, each surrogate's kind out of the templates.
         """
         found: dict[str, NDArray[np.float64]] = self._cached("calibration", self._calibrate)
@@ -203,10 +205,11 @@ class Reference:
         scorer = self.scorer()
         if isinstance(scorer, LineageScorer):
             scores, statistic = scorer.innocent_scores()
+            pairs = standings(scores) if self._by_twins else statistic
             similarity = scores[:, 0]
             surrogate_z, surrogate_similarity = scorer.surrogate_scores()
         else:
-            statistic = similarity = scorer.assess(scorer.victim).innocents
+            pairs = statistic = similarity = scorer.assess(scorer.victim).innocents
             rows = self.pool_features(False)[self._rows("piracy")]
             surrogate_similarity = np.array([scorer.assess(row).similarity for row in rows])
             surrogate_z = np.array([decision.compare(s, statistic).z for s in surrogate_similarity])
@@ -218,6 +221,7 @@ class Reference:
             "innocent_z": z,
             "innocent_similarity": similarity,
             "innocent_statistic": statistic,
+            "innocent_pairs": pairs,
             "surrogate_z": surrogate_z,
             "surrogate_similarity": surrogate_similarity,
         }
@@ -228,13 +232,12 @@ class Reference:
         return self.encoder == "lineage" and self.roster().has_twins
 
     def threshold_z(self, alpha: float) -> float:
-        """The z above which a suspect with the pool's innocents unchanged is convicted."""
+        """The z from which a suspect is convicted, the pool's innocents unchanged; infinite if none is."""
         statistic = self.calibration()["innocent_statistic"]
         if not self._by_twins:
             return decision.upper_t(alpha, len(statistic) - 1)
-        twins = len(self.candidates) - 1
-        freedom = decision.joint_freedom(twins, len(statistic))
-        return max(decision.upper_t(alpha, twins - 1), decision.critical(statistic, alpha, freedom))
+        pairs = self.calibration()["innocent_pairs"]
+        return decision.needed(alpha, len(self.candidates) - 1, statistic, pairs)
 
     def power(self, alpha: float) -> float | None:
         """Share of the pool's own surrogates above :meth:`threshold_z`; None without surrogates."""
@@ -258,7 +261,7 @@ class Reference:
             "pool": count,
             "conviction": {
                 f"{alpha:g}": {
-                    "threshold_z": self.threshold_z(alpha),
+                    "threshold_z": z if np.isfinite(z := self.threshold_z(alpha)) else None,
                     "pool_surrogates_above": self.power(alpha),
                 }
                 for alpha in (0.01, 0.001, 0.0001)

@@ -57,18 +57,24 @@ class Verdict:
     Attributes:
         decision: ``piracy``, ``independent``, ``inconclusive``, ``invalid``, or ``unavailable`` (it did not
             answer, or the budget ended before enough was asked).
-        p_value: the larger of ``p_candidate`` and ``p_suspect``; None, as all that follow, where the answers
-            allow no comparison.
-        p_candidate: candidate side: the victim's score among those of its twins, Student t
-            prediction. None without twins.
-        p_candidate_floor: smallest p that the twins support without the t assumption, 1/(m+1).
-        p_suspect: suspect side: the suspect's score among those of innocents, Student t prediction.
-        p_suspect_floor: smallest p that the innocents support without the t assumption, 1/(n+1).
+        p_value: the largest of ``p_candidate``, ``p_suspect`` and ``p_joint``; None, as all that follow,
+            where the answers allow no comparison. Never below a tenth of ``p_joint_floor`` (without twins of
+            ``p_suspect_floor``).
+        p_is_bound: whether ``p_value`` is that smallest value: all that is known is that p is not larger.
+        p_candidate: candidate side: the victim's score among those of its twins, for normal scores. None
+            without twins, as all of the candidate side and the joint rank.
+        p_candidate_floor: smallest p that the twins support without that assumption, 1/(m+1).
+        p_suspect: suspect side: the suspect's score among those of innocents, for normal scores.
+        p_suspect_floor: smallest p that the innocents support without that assumption, 1/(n+1).
         p_candidate_exact: rank p-value of the candidate side, >= its floor.
         p_suspect_exact: rank p-value of the suspect side, >= its floor.
+        p_joint: both sides at once: the suspect and the victim among all pairs of an honest model and a
+            candidate; below its floor continued by a heavy tail.
+        p_joint_floor: smallest p that twins and innocents support together, 1/((n+1)(m+1)).
+        p_joint_exact: rank p-value of that, >= its floor.
         p_view: the paper's view-level t-test, reported for comparison; NOT a false-accusation rate.
         similarity: mean cosine of the suspect's view embeddings with the victim's, -1..1.
-        z: the victim's score in standard deviations of the twins' scores (innocents' without twins).
+        z: the victim's score above the twins', in their spread, moderated (innocents' spread without twins).
         z_pool: the suspect side's statistic in standard deviations of the pool's innocents.
         rank: place of the victim among the candidates, 1 is the closest.
         agreement: share of the queries, 0..1, to which it gives the label that most of the pool's models
@@ -87,12 +93,16 @@ class Verdict:
 
     decision: Decision
     p_value: float | None
+    p_is_bound: bool | None
     p_candidate: float | None
     p_candidate_floor: float | None
     p_candidate_exact: float | None
     p_suspect: float | None
     p_suspect_floor: float | None
     p_suspect_exact: float | None
+    p_joint: float | None
+    p_joint_floor: float | None
+    p_joint_exact: float | None
     p_view: float | None
     similarity: float | None
     z: float | None
@@ -131,7 +141,7 @@ class Verdict:
             return "-" if value is None else f"{value:.3g}"
 
         return (
-            f"Verdict({self.decision}, p_value={show(self.p_value)} "
+            f"Verdict({self.decision}, p_value={'<= ' if self.p_is_bound else ''}{show(self.p_value)} "
             f"[candidate {show(self.p_candidate)}, suspect {show(self.p_suspect)}], "
             f"similarity={show(self.similarity)}, z={show(self.z)}, rank={self.rank}, "
             f"views={self.views_used}, queries={self.queries_used}, alpha={self.alpha:g})"

@@ -1,10 +1,13 @@
 """The zoo: victims, their pools, piracy models and innocents, from seeds only. Resumable.
 
     python -m benchmarks.detection.zoo --out DIR [--small | --digits] [--jobs 2]
+        [--victims ARCH ...] [--without ARCH ...]
 
 Three victims of different architectures; for each a pool made by ``uapfast.pool.build_pool`` as a user
 would (twins, surrogates, homologous models), and suspects that are in no pool. ``DIR/zoo.json`` records the
 extent; a model counts as made once its record is in place, and a second run goes on where the first stopped.
+With ``--victims`` only these, what derives from them and the innocents are made; ``--without`` leaves out
+models of slow architectures, from the suspects and from the pools.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.detection.make import Place, make_suspect, make_victim
-from benchmarks.detection.plan import SIZES, all_items
+from benchmarks.detection.plan import ALL_ARCHS, SIZES, all_items
 from benchmarks.detection.workers import workers
 from uapfast.data import load_data
 from uapfast.files import make_folder, write_text
@@ -87,16 +90,16 @@ def _run(what: str, make: Callable[[Place, Any], str], place: Place, todo: Seque
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def build(place: Place, jobs: int) -> None:
-    """Make whatever is missing: victims, suspects, then each victim's pool."""
+def build(place: Place, jobs: int, archs: Sequence[str], without: Sequence[str]) -> None:
+    """Make whatever is missing of the victims ``archs``: they, their suspects, innocents, then each pool."""
     size = place.size
     split_data(place)
-    victims = [a for a in size.epochs if not place.victim_path(a).with_suffix(".json").exists()]
+    victims = [a for a in archs if not place.victim_path(a).with_suffix(".json").exists()]
     _run("victims", make_victim, place, victims, jobs)
-    items = all_items(size)
+    items = [i for i in all_items(size) if (i.victim is None or i.victim in archs) and i.arch not in without]
     todo = [i for i in items if not place.suspect_path(i.name).with_suffix(".json").exists()]
     _run("suspects", make_suspect, place, todo, jobs)
-    for arch, epochs in size.epochs.items():
+    for arch, epochs in ((a, e) for a, e in size.epochs.items() if a in archs):
         console.print(f"pool of {arch}")
         build_pool(
             size.spec(arch),
@@ -110,6 +113,7 @@ def build(place: Place, jobs: int) -> None:
             epochs=epochs,
             seed=100,
             jobs=jobs,
+            other_archs=[size.spec(a) for a in ALL_ARCHS if a not in (arch, *without)] if without else (),
             progress=lambda done, total, name: console.print(f"  {done}/{total} {name}"),
         )
 
@@ -124,11 +128,13 @@ def main() -> None:
     kind.add_argument("--small", action="store_const", const="small", dest="kind")
     kind.add_argument("--digits", action="store_const", const="digits", dest="kind")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--victims", nargs="+", metavar="ARCH", help="of the plan's; all by default")
+    parser.add_argument("--without", nargs="+", metavar="ARCH", choices=ALL_ARCHS, default=[])
     args = parser.parse_args()
     start = time.perf_counter()
     make_folder(args.out)
     place = open_zoo(args.out, args.kind or "full")
-    build(place, args.jobs)
+    build(place, args.jobs, args.victims or list(place.size.epochs), args.without)
     console.print(f"{args.out}: complete after {(time.perf_counter() - start) / 60:.1f} minutes")
 
 

@@ -82,5 +82,5 @@ def test_so_is_a_student_that_began_at_the_backbone_too(world: World) -> None:
 
     images = load_data("digits:train").x()[600:900]
     student = extract(lambda z: world.victim(z).softmax(1), world.start(9), images, recipe=recipe)
-    verdict = uapfast.verify(world.reference, student)
+    verdict = uapfast.verify(world.reference, student, alpha=0.002)
     assert verdict.decision == "piracy", verdict

@@ -71,7 +71,7 @@ def world(tmp_path_factory) -> World:
     x, y = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16, torch.tensor(digits.target)
     own, other = slice(0, 900), slice(900, 1797)
     victim = train(x[own], y[own], 0)
-    homologous = [train(x[(own, other)[s % 2]], y[(own, other)[s % 2]], 20 + s) for s in range(8)]
+    homologous = [train(x[(own, other)[s % 2]], y[(own, other)[s % 2]], 20 + s) for s in range(12)]
     twins = [train(x[own], y[own], s) for s in range(1, 9)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

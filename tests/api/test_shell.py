@@ -45,8 +45,20 @@ def run(*arguments: str, code: str = "from uapfast.cli import main; import sys; 
 
 
 def make_verdict(decision: Decision, **changed: Any) -> Verdict:
-    sides = [f"p_{side}{kind}" for side in ("candidate", "suspect") for kind in ("", "_floor", "_exact")]
-    empty = ["p_value", *sides, "p_view", "similarity", "z", "z_pool", "rank", "agreement", "agreement_least"]
+    kinds = ("", "_floor", "_exact")
+    sides = [f"p_{side}{kind}" for side in ("candidate", "suspect", "joint") for kind in kinds]
+    empty = [
+        "p_value",
+        "p_is_bound",
+        *sides,
+        "p_view",
+        "similarity",
+        "z",
+        "z_pool",
+        "rank",
+        "agreement",
+        "agreement_least",
+    ]
     values: dict[str, Any] = dict.fromkeys([*empty, "output", "suspect_sha256"]) | {
         "decision": decision, "views_used": 2, "queries_used": 40, "alpha": 1e-3,
         "reasons": ("because",), "reference_sha256": "ab" * 32,
@@ -305,7 +317,7 @@ def test_a_verdict_for_people_says_what_is_extrapolated() -> None:
     verdict = make_verdict("piracy", p_value=1e-6, p_candidate=1e-6, p_candidate_floor=1 / 9, p_suspect=0.2,
                            p_suspect_floor=0.06, z=12.0, rank=1, similarity=0.5)  # fmt: skip
     text = "\n".join(verdict_lines(verdict.to_dict()))
-    assert "1e-06 (below 0.111 extrapolated by Student t)" in text
+    assert "1e-06 (below 0.111 extrapolated)" in text
     assert text.count("extrapolated") == 1
 
 

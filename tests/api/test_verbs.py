@@ -83,7 +83,8 @@ def test_copies_are_convicted_and_innocents_are_not(world, reference):
     for name in ("victim", "tuned"):
         verdict = uapfast.verify(reference, world[name], alpha={"victim": 0.01, "tuned": 0.05}[name])
         assert verdict.decision == "piracy", (name, verdict)
-        assert verdict.rank == 1 and verdict.p_value == max(verdict.p_candidate, verdict.p_suspect)
+        sides = (verdict.p_candidate, verdict.p_suspect, verdict.p_joint)
+        assert verdict.rank == 1 and verdict.p_value == max(sides)
     for innocent in world["innocents"]:
         verdict = uapfast.verify(reference, innocent)
         assert verdict.decision != "piracy", verdict
@@ -94,7 +95,11 @@ def test_verdict_states_its_floors_and_settings(world, reference):
     verdict = uapfast.verify(reference, world["extracted"])
     assert verdict.p_candidate_floor == pytest.approx(1 / 8)
     assert verdict.p_suspect_floor == pytest.approx(1 / 15)
+    assert verdict.p_joint_floor == pytest.approx(1 / 120)
     assert verdict.p_candidate_exact >= verdict.p_candidate_floor
+    assert verdict.p_joint_exact >= verdict.p_joint_floor
+    assert verdict.p_value >= verdict.p_joint_floor / 10 - 1e-12
+    assert verdict.p_is_bound == (verdict.p_value <= verdict.p_joint_floor / 10)
     assert verdict.queries_used == reference.plan.queries and verdict.views_used == 10
     assert verdict.reference_sha256 == reference.sha256
     assert verdict.output == "logits" and len(verdict.suspect_sha256) == 64

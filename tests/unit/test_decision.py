@@ -7,13 +7,18 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from uapfast.method import decision
+from uapfast.method import decision, spread
 from uapfast.method.decision import (
+    BEYOND,
+    TAIL,
     Assessment,
+    among_innocents,
+    among_pairs,
+    among_twins,
     compare,
     critical,
     decide,
-    joint_freedom,
+    needed,
     upper_t,
     view_level_p,
 )
@@ -22,13 +27,17 @@ FINITE = st.floats(-1, 1, allow_nan=False, width=32)
 
 
 def score(own: float, twins: list[float]) -> float:
-    return compare(own, np.array(twins)).z
+    return among_twins(own, np.array(twins), 0.01, 6).z
 
 
-def assessment(own: float, twins: list[float], statistic: float, innocents: list[float]) -> Assessment:
-    views = np.full(4, own)
+def assessment(
+    own: float, twins: list[float], statistic: float, innocents: list[float], pairs: list[float] | None = None
+) -> Assessment:
+    """Over 6 innocents or so there are few pairs; a few hundred more let the joint rank convict."""
+    views, others = np.full(4, own), np.linspace(-2, 2, 400) if pairs is None else np.array(pairs)
+    rest = np.array(innocents)
     return Assessment(
-        own, views, np.zeros((len(innocents), 4)), np.array([own, *twins]), statistic, np.array(innocents)
+        own, views, np.zeros((len(rest), 4)), np.array([own, *twins]), statistic, rest, 0.01, others
     )
 
 
@@ -57,27 +66,72 @@ def test_exact_p_is_a_rank(others, value):
     assert side.exact * (len(others) + 1) == pytest.approx(round(side.exact * (len(others) + 1)))
 
 
-@pytest.mark.parametrize(("m", "n"), [(5, 6), (8, 16), (20, 5)])
-@pytest.mark.parametrize("level", [0.05, 0.01, 0.001])
-def test_suspect_side_keeps_its_level_where_z_has_heavy_tails(m, n, level):
-    """Innocents' z are ratios with m - 1 degrees of freedom each; joint_freedom allows for that."""
-    rng = np.random.default_rng(m)
-    runs = 100_000
-    z = rng.standard_t(m - 1, size=(runs, n + 1)) * np.sqrt(1 + 1 / m)
-    others = z[:, 1:]
-    t = (z[:, 0] - others.mean(1)) / (others.std(1, ddof=1) * np.sqrt(1 + 1 / n))
-    share = float((stats.t.sf(t, joint_freedom(m, n)) <= level).mean())
-    assert share <= level + 4 * np.sqrt(level / runs)
-
-
 def test_a_spread_that_happens_to_be_small_is_moderated():
     """Seen on real models: eight twin scores within 0.03 made an honest model's 0.177 look like z 7.6."""
     twins = np.array([-0.033, -0.04, -0.019, -0.011, -0.041, 0.002, 0.02, -0.055])
-    alone, moderated = compare(0.177, twins), compare(0.177, twins, typical=0.1)
-    assert alone.z > 7 and moderated.z < 3
-    assert moderated.p > 0.005 and moderated.exact == alone.exact
-    # never the other way: a spread larger than usual stays as it is
-    assert compare(0.177, twins, typical=1e-6).z == pytest.approx(alone.z)
+    side = among_twins(0.177, twins, 0.1, 16)
+    assert compare(0.177, twins).z > 7 and side.z < 2.5
+    assert side.p > 0.01 and side.exact == side.floor == pytest.approx(1 / 9)
+
+
+def test_two_twins_that_happen_to_differ_do_not_hide_a_copy():
+    """By their own spread, with one degree of freedom, no z convicts."""
+    twins = np.array([-0.05, 0.05])
+    assert compare(0.9, twins).p > 0.02
+    assert among_twins(0.9, twins, 0.05, 40).p < 1e-4
+
+
+def test_suspect_side_counts_from_where_innocents_lie_and_how_widely():
+    innocents = np.array([3.0, 5.0, 4.0, 2.0, 6.0])
+    side = among_innocents(9.0, innocents, 8)
+    apart = (9.0 - 4.0) / np.sqrt(1 + 1 / 5)
+    assert side.z == pytest.approx(apart / innocents.std(ddof=1))
+    assert side.p == pytest.approx(spread.chance(apart / innocents.std(ddof=1), 8, 5))
+    narrow = 4.0 + 0.1 * (innocents - 4.0)  # innocents that differ less than twins explain sharpen nothing
+    assert among_innocents(9.0, narrow, 8).p == pytest.approx(spread.chance(apart, 8, 5))
+    assert side.exact == side.floor == pytest.approx(1 / 6)
+
+
+def test_joint_rank_counts_pairs_and_falls_as_a_power_to_a_tenth_of_its_floor():
+    pairs = np.linspace(-3, 2, 99)
+    assert among_pairs(1.0, pairs).exact == pytest.approx((1 + (pairs >= 1.0).sum()) / 100)
+    assert among_pairs(1.0, pairs).p == among_pairs(1.0, pairs).exact
+    beyond = among_pairs(2.5, pairs)
+    assert beyond.exact == beyond.floor == pytest.approx(0.01)
+    assert beyond.p == pytest.approx(0.01 * (2.0 / 2.5) ** TAIL)
+    assert among_pairs(50.0, pairs).p == pytest.approx(0.01 / BEYOND)
+    assert among_pairs(-4.0, pairs).p == 1.0
+
+
+def test_no_p_lies_below_a_tenth_of_the_joint_floor_and_is_then_called_a_bound():
+    twins, innocents = [0.0, 0.01, -0.01, 0.02, -0.02], [0.0, 0.5, -0.5, 0.3, -0.3, 0.1]
+    pairs = list(np.linspace(-2, 2, 41))
+    outcome = decide(assessment(0.9, twins, score(0.9, twins), innocents, pairs), 1e-3)
+    assert outcome.joint is not None and outcome.candidate is not None
+    assert outcome.bound and outcome.p == pytest.approx(1 / 42 / BEYOND)
+    assert min(outcome.candidate.p, outcome.suspect.p, outcome.joint.p) == outcome.p
+    assert outcome.decision == "inconclusive" and any("must be 100 or more" in r for r in outcome.reasons)
+    larger = decide(assessment(0.9, twins, score(0.9, twins), innocents), 1e-3)
+    assert larger.decision == "piracy" and larger.bound
+    near = decide(assessment(0.05, twins, score(0.05, twins), innocents, pairs), 1e-3)
+    assert not near.bound and near.p > outcome.p
+
+
+def test_needed_is_where_the_largest_p_reaches_alpha():
+    rng = np.random.default_rng(0)
+    for shift, twins, alpha in ((0.0, 3, 1e-3), (3.0, 16, 1e-3), (0.0, 2, 0.01), (-1.0, 8, 0.05)):
+        innocents, cells = rng.normal(size=40) + shift, rng.normal(size=(40, twins + 1))
+        pairs, z = np.r_[cells.ravel(), np.full(twins, -5.0)], needed(alpha, twins, innocents, cells)
+        above, below = (
+            max(
+                among_innocents(at, innocents, twins).p,
+                spread.chance(at, twins, 40),
+                among_pairs(at, pairs).p,
+            )
+            for at in (z + 1e-6, z - 1e-6)
+        )
+        assert above <= alpha < below
+    assert needed(1e-3, 3, rng.normal(size=8), rng.normal(size=(8, 4))) == np.inf
 
 
 def test_first_on_both_sides_is_never_cleared():
@@ -145,7 +199,8 @@ def test_without_twins_the_verdict_says_so():
     )
     outcome = decide(a, 1e-3)
     assert outcome.decision == "inconclusive" and outcome.candidate is None and outcome.rank is None
-    assert outcome.p < 1e-3 and any("no twins" in r for r in outcome.reasons)
+    assert outcome.bound and outcome.p == pytest.approx(1 / 7 / BEYOND)
+    assert any("no twins" in r for r in outcome.reasons)
 
 
 @pytest.mark.parametrize(("innocents", "decision"), [(998, "inconclusive"), (999, "piracy")])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.bench_scores import one_by_one
-from uapfast.method.decision import compare, decide
+from uapfast.method.decision import among_twins, decide
 from uapfast.method.lineage import LineageScorer, Roster
 from uapfast.method.standing import assessment, statistics, typical_spread
 from uapfast.method.whitening import whiten
@@ -288,7 +288,7 @@ def test_innocents_that_answer_alike_give_cosines(noise: float) -> None:
 def test_statistics_are_those_of_each_model_compared_alone():
     scores = np.random.default_rng(0).normal(size=(7, 5))
     expected = [
-        compare(row[0], row[1:], typical=typical_spread(np.delete(scores, i, axis=0))).z
+        among_twins(row[0], row[1:], typical_spread(np.delete(scores, i, axis=0)), 6).z
         for i, row in enumerate(scores)
     ]
     np.testing.assert_allclose(statistics(scores), expected, rtol=1e-12)

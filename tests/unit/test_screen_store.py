@@ -18,7 +18,7 @@ import pytest
 
 from uapfast.errors import ManifestError, StorageError
 from uapfast.screening.entry import Entry
-from uapfast.screening.rows import Row
+from uapfast.screening.rows import SCHEMA_VERSION, Row
 from uapfast.screening.store import Store
 
 NET = "uapfast:mlp-small?size=8"
@@ -167,7 +167,7 @@ def test_foreign_damaged_and_newer_files_are_refused_and_left_alone(tmp_path):
     open_store(tmp_path / "newer").close()
     with closing(sqlite3.connect(tmp_path / "newer")) as db:
         db.execute("PRAGMA user_version=99")
-    with pytest.raises(StorageError, match="version 2, got 99"):
+    with pytest.raises(StorageError, match=f"version {SCHEMA_VERSION}, got 99"):
         open_store(tmp_path / "newer")
     with pytest.raises(StorageError):
         open_store(tmp_path / "no folder" / "s")

@@ -65,7 +65,7 @@ def _p(value: float | None, floor: float | None) -> str:
     if value is None:
         return "-"
     if floor is not None and value < floor:
-        return f"{value:.3g} (below {floor:.3g} extrapolated by Student t)"
+        return f"{value:.3g} (below {floor:.3g} extrapolated)"
     return f"{value:.3g}"
 
 
@@ -75,9 +75,10 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
     out = [f"{v['decision'].upper()}: {_NOTE[v['decision']]}"]
     out += [f"  - {one_line(reason)}" for reason in v["reasons"]]
     table = {
-        "p_value": f"{_value(v['p_value'])}   (level {v['alpha']:g})",
+        "p_value": f"{'<= ' if v['p_is_bound'] else ''}{_value(v['p_value'])}   (level {v['alpha']:g})",
         "candidate side": _p(v["p_candidate"], v["p_candidate_floor"]),
         "suspect side": _p(v["p_suspect"], v["p_suspect_floor"]),
+        "both at once": _p(v["p_joint"], v["p_joint_floor"]),
         "z, rank": f"{_value(v['z'])}, {_value(v['rank'])}",
         "similarity": v["similarity"],
         "agreement": f"{_value(v['agreement'])}   (pool: {_value(v['agreement_least'])} or more)",

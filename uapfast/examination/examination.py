@@ -36,7 +36,7 @@ ELSE = (
     "common ancestor that the pool does not know; rule both out before you accuse (docs/verdicts.md)"
 )
 LEAST_ANSWERED = 0.5  # share of the queries; with fewer answers nobody is cleared
-HELD_BACK = 0.01  # p of the labels alone at or below which their scores do not acquit
+HELD_BACK = 0.02  # p of the labels alone at or below which their scores do not acquit
 ROUNDED = 4  # digits of answers that are hashed, so that a device's last bits do not change the hash
 
 
@@ -292,7 +292,8 @@ class Examination:
 
     def _judged(self, blank: Verdict, stop: Stop) -> Verdict:
         outcome = stop.outcome
-        candidate, suspect, reasons = outcome.candidate, outcome.suspect, list(outcome.reasons)
+        candidate, suspect, joint = outcome.candidate, outcome.suspect, outcome.joint
+        reasons = list(outcome.reasons)
         decision, limits = outcome.decision, self.design.reference.limits
         if limits and decision == "piracy":
             decision = "inconclusive"
@@ -307,12 +308,16 @@ class Examination:
             blank,
             decision=decision,
             p_value=outcome.p,
+            p_is_bound=outcome.bound,
             p_candidate=candidate.p if candidate else None,
             p_candidate_floor=candidate.floor if candidate else None,
             p_candidate_exact=candidate.exact if candidate else None,
             p_suspect=suspect.p,
             p_suspect_floor=suspect.floor,
             p_suspect_exact=suspect.exact,
+            p_joint=joint.p if joint else None,
+            p_joint_floor=joint.floor if joint else None,
+            p_joint_exact=joint.exact if joint else None,
             p_view=self._p_view,
             similarity=stop.similarity,
             z=outcome.z,
@@ -339,8 +344,9 @@ class Examination:
         reference = self.design.reference
         none: dict[str, Any] = dict.fromkeys(
             (
-                "p_value p_candidate p_candidate_floor p_candidate_exact p_suspect p_suspect_floor "
-                "p_suspect_exact p_view similarity z z_pool rank"
+                "p_value p_is_bound p_candidate p_candidate_floor p_candidate_exact p_suspect "
+                "p_suspect_floor p_suspect_exact p_joint p_joint_floor p_joint_exact p_view similarity z "
+                "z_pool rank"
             ).split()
         )
         return Verdict(

@@ -1,23 +1,27 @@
-"""From scores to a decision: two nulls, each exact under its own exchangeability.
+"""From scores to a decision: two sides, each exact under its own exchangeability, and both at once.
 
 * Candidate side: the victim and its m twins come from one recipe with different seeds. For a
   suspect made without the victim they are exchangeable, so the victim ranks first with probability
   at most 1/(m+1), whatever the suspect is.
 * Suspect side: an innocent suspect is exchangeable with the n innocents of the pool, so its
   statistic ranks first among theirs with probability at most 1/(n+1) (conformal p-value).
+* Joint: under both at once every pair of an honest model and a candidate might as well have been the
+  suspect and the victim, so theirs ranks first of all with probability at most 1/((n+1)(m+1)).
 
-Both ranks end at a floor. Below it a Student t prediction interval extrapolates, under the
-assumption that scores are normal. A conviction needs both sides; docs/verdicts.md says what holds.
+Each rank ends at a floor. Below it the sides extrapolate for normal scores (:mod:`uapfast.method.spread`) and
+the joint rank by a heavy tail, to a tenth of its floor at most; no p-value is smaller. A conviction needs all
+three; docs/verdicts.md says what holds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from uapfast.method import spread
 from uapfast.types import Decision
 
 Array = NDArray[np.float64]
@@ -29,6 +33,10 @@ NO_TWINS = (
     "merely lie on the victim's side"
 )
 JITTER = 1e-3  # a decision must survive a change of any similarity by this much
+BEYOND = 10.0  # times below the floor of the exact rank that a p-value is at the least
+TAIL = (
+    4.0  # power by which chances fall beyond all that was seen, as Student's t with 4 degrees of freedom does
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class Side:
     """One null's answer.
 
     Attributes:
-        p: Student t prediction p-value, one-sided.
+        p: p-value, one-sided; below ``floor`` an extrapolation.
         exact: rank p-value.
         floor: smallest value that ``exact`` can take.
         z: the value in prediction standard deviations of the others.
@@ -48,44 +56,100 @@ class Side:
     z: float
 
 
-def compare(value: float, others: Array, freedom: float | None = None, typical: float = 0.0) -> Side:
+def compare(value: float, others: Array) -> Side:
     """How unusual ``value`` is as one more draw beside ``others`` (larger is more unusual).
 
     The p-value is that of a Student t prediction interval, ``(value - mean) / (s * sqrt(1 + 1/n))``
-    with n - 1 degrees of freedom (or ``freedom``); with fewer than two others, or no
-    spread, it is the rank's.
-
-    With ``typical`` given, the spread s of the others is moderated upwards with it, to at least
-    ``sqrt((s^2 + typical^2) / 2)``: a spread that a few twins happen to show small is the commonest
-    way to a false accusation (after Smyth 2004, who moderates both ways).
+    with n - 1 degrees of freedom; with fewer than two others, or no spread, it is the rank's.
     """
     n = len(others)
-    exact = (1.0 + float(np.sum(others >= value))) / (n + 1.0)
-    floor = 1.0 / (n + 1.0)
+    exact, floor = _rank(value, others)
     spread = float(np.std(others, ddof=1)) if n >= 2 else 0.0
-    spread = max(spread, float(np.sqrt((spread**2 + typical**2) / 2.0)))
     if n < 2 or spread <= 1e-12:
         return Side(exact, exact, floor, 0.0)
     z = (value - float(np.mean(others))) / (spread * float(np.sqrt(1.0 + 1.0 / n)))
     # stdtr(f, -z) is t.sf(z, f) without its argument checks, which cost twenty times as much
-    return Side(float(special.stdtr(freedom or n - 1, -z)), exact, floor, z)
+    return Side(float(special.stdtr(n - 1, -z)), exact, floor, z)
 
 
-def joint_freedom(twins: int, innocents: int) -> float:
-    """Degrees of freedom of the suspect side where its statistic was made with ``twins`` twins.
+def _rank(value: float, others: Array) -> tuple[float, float]:
+    """Rank p-value of one more draw, and the smallest that it can be."""
+    return (1.0 + float(np.sum(others >= value))) / (len(others) + 1.0), 1.0 / (len(others) + 1.0)
 
-    The statistic has a standard deviation estimated from the twins in its denominator, and the
-    prediction interval one estimated from the innocents. Relative variances of the two add
-    (Satterthwaite): 1/f = 1/(twins - 1) + 1/(innocents - 1).
+
+def among_twins(value: float, twins: Array, usual: float, innocents: int) -> Side:
+    """Candidate side: the score with the victim beside those with its twins ``[m]``.
+
+    Args:
+        value: the suspect's score with the victim.
+        twins: its scores with the twins.
+        usual: spread of the twins' scores that is usual for innocents, moderated with theirs.
+        innocents: n, which know the usual spread.
     """
-    return 1.0 / (1.0 / (twins - 1) + 1.0 / (innocents - 1))
+    m = len(twins)
+    exact, floor = _rank(value, twins)
+    width = float(spread.widened(float(twins.var(ddof=1)), usual**2, m))
+    if width <= 0:
+        return Side(exact, exact, floor, 0.0)
+    z = (value - float(twins.mean())) / width
+    return Side(spread.chance(z, m, innocents), exact, floor, z)
 
 
-def critical(others: Array, alpha: float, freedom: float | None = None) -> float:
+def among_innocents(z: float, innocents: Array, twins: int) -> Side:
+    """Suspect side: a suspect's z with the victim beside the innocents' ``[n]``, all over ``twins`` twins.
+
+    Where all are nearer to the victim than to its twins, or differ more in that than twins explain, so may
+    the suspect. The side's ``z`` counts standard deviations of the innocents.
+    """
+    n = len(innocents)
+    exact, floor = _rank(z, innocents)
+    own = float(np.std(innocents, ddof=1)) if n >= 2 else 0.0
+    if n < 2 or own <= 1e-12:
+        return Side(exact, exact, floor, 0.0)
+    apart = (z - float(np.mean(innocents))) / float(np.sqrt(1.0 + 1.0 / n))
+    return Side(spread.chance(apart / max(own, 1.0), twins, n), exact, floor, apart / own)
+
+
+def among_pairs(z: float, pairs: Array) -> Side:
+    """Both at once: the suspect's z with the victim beside those of every other pair ``[(n+1)(m+1)-1]``.
+
+    Beyond the largest of them chances are taken to fall as a power of z, to a tenth of the floor at most.
+    """
+    exact, floor = _rank(z, pairs)
+    if exact > floor or z <= 0:
+        return Side(exact, exact, floor, z)
+    p = floor * (max(float(pairs.max()), 0.0) / z) ** TAIL
+    return Side(max(p, floor / BEYOND), exact, floor, z)
+
+
+def critical(others: Array, alpha: float) -> float:
     """The value at which :func:`compare` gives ``p == alpha``."""
     n = len(others)
     spread = float(np.std(others, ddof=1)) * float(np.sqrt(1.0 + 1.0 / n))
-    return float(np.mean(others)) + spread * upper_t(alpha, freedom or n - 1)
+    return float(np.mean(others)) + spread * upper_t(alpha, n - 1)
+
+
+def needed(alpha: float, twins: int, innocents: Array, pairs: Array) -> float:
+    """The z above which :func:`among_twins` and the other two all give ``p <= alpha``; infinite if none does.
+
+    Args:
+        alpha: level.
+        twins: m.
+        innocents: ``[n]`` their z with the victim.
+        pairs: z of all innocents with all candidates.
+    """
+    n, own = len(innocents), float(np.std(innocents, ddof=1))
+    floor = 1.0 / ((n + 1) * (twins + 1))
+    if floor / BEYOND > alpha:
+        return float("inf")
+    z = spread.height(min(alpha, 0.5), twins, n)
+    shifted = float(innocents.mean()) + max(own, 1.0) * float(np.sqrt(1.0 + 1.0 / n)) * z
+    highest = np.sort(pairs, axis=None)[::-1]
+    allowed = int(alpha / floor + 1e-9)  # ranks that are small enough
+    beyond = float(highest[max(allowed, 1) - 1] if allowed <= highest.size else -np.inf)
+    if not allowed:
+        beyond = max(beyond, 0.0) * (floor / alpha) ** (1.0 / TAIL)
+    return max(z, shifted, beyond)
 
 
 def upper_t(p: float, freedom: float) -> float:
@@ -126,7 +190,8 @@ class Assessment:
         candidates: ``[m+1]`` scores of the suspect with each candidate, the victim's first; or None.
         statistic: the suspect side's statistic of the suspect.
         innocents: ``[n]`` the same statistic of the innocents, each treated as the suspect is.
-        typical: spread of the twins' scores that is usual for innocents (:func:`compare`).
+        typical: spread of the twins' scores that is usual for innocents.
+        pairs: ``[(n+1)(m+1)-1]`` the same statistic of every other pair of a model and a candidate; or None.
     """
 
     similarity: float
@@ -136,79 +201,135 @@ class Assessment:
     statistic: float
     innocents: Array
     typical: float = 0.0
+    pairs: Array | None = None
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What a decision rests on; ``candidate`` and ``joint`` are None without twins."""
+
+    candidate: Side | None
+    suspect: Side
+    joint: Side | None
+    z: float
+    rank: int | None
+
+    @property
+    def floor(self) -> float:
+        """Of the finest exact rank."""
+        return self.suspect.floor if self.joint is None else self.joint.floor
+
+    @property
+    def bounded(self) -> Sides:
+        """The same with no p-value below a tenth of the floor."""
+        least = self.floor / BEYOND
+        moved = [s and replace(s, p=max(s.p, least)) for s in (self.candidate, self.suspect, self.joint)]
+        assert moved[1] is not None
+        return replace(self, candidate=moved[0], suspect=moved[1], joint=moved[2])
+
+    @property
+    def p(self) -> float:
+        """The largest of all."""
+        return max(s.p for s in (self.candidate, self.suspect, self.joint) if s is not None)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Decision with the two sides that it rests on (``candidate`` is None without twins)."""
+    """Decision with what it rests on (``candidate`` and ``joint`` are None without twins).
+
+    ``bound`` says that ``p`` is the smallest value that this pool allows: the p-value is at most that.
+    """
 
     decision: Decision
     p: float
     candidate: Side | None
     suspect: Side
+    joint: Side | None
+    bound: bool
     z: float
     rank: int | None
     reasons: tuple[str, ...]
 
 
-def _sides(a: Assessment, shift: float) -> tuple[Side | None, Side, float, int | None]:
-    """Both sides after adding ``shift`` to the suspect's score with the victim."""
+def _sides(a: Assessment, shift: float) -> Sides:
+    """All sides after adding ``shift`` to the suspect's score with the victim."""
     if a.candidates is None:
         side = compare(a.statistic + shift, a.innocents)
-        return None, side, side.z, None
+        return Sides(None, side, None, side.z, None).bounded
     own, twins = float(a.candidates[0]) + shift, a.candidates[1:]
-    candidate = compare(own, twins, typical=a.typical)
-    suspect = compare(candidate.z, a.innocents, joint_freedom(len(twins), len(a.innocents)))
-    return candidate, suspect, candidate.z, 1 + int(np.sum(twins >= own))
+    candidate = among_twins(own, twins, a.typical, len(a.innocents))
+    suspect = among_innocents(candidate.z, a.innocents, len(twins))
+    joint = None if a.pairs is None else among_pairs(candidate.z, a.pairs)
+    return Sides(candidate, suspect, joint, candidate.z, 1 + int(np.sum(twins >= own))).bounded
 
 
-def _call(candidate: Side | None, suspect: Side, rank: int | None, alpha: float) -> tuple[Decision, float]:
-    p = suspect.p if candidate is None else max(candidate.p, suspect.p)
+def _call(sides: Sides, alpha: float) -> Decision:
+    p, rank, suspect = sides.p, sides.rank, sides.suspect
     # without twins nothing tells a copy from any answers that happen to lie on the victim's side: then only
     # the rank among very many innocents convicts, never an extrapolation
-    decides = suspect.exact if candidate is None else p
+    decides = suspect.exact if sides.candidate is None else p
     if decides <= alpha and rank in (None, 1):
-        return "piracy", p
+        return "piracy"
     first = suspect.exact <= suspect.floor and rank in (None, 1)  # then no pool of this size says more
-    return ("inconclusive" if first or p <= max(alpha, UNCLEAR) else "independent"), p
+    return "inconclusive" if first or p <= max(alpha, UNCLEAR) else "independent"
 
 
 def decide(a: Assessment, alpha: float) -> Outcome:
-    """Convict only if both sides reject at ``alpha`` and no candidate is closer than the victim.
+    """Convict only if both sides, and the joint rank, reject at ``alpha`` and no candidate is closer.
 
     ``independent`` means p above ``UNCLEAR`` and not first on both sides: nothing points to the victim.
     In between, or where a change of the score by ``JITTER`` would change the decision, the outcome is
     ``inconclusive``.
     """
-    candidate, suspect, z, rank = _sides(a, 0.0)
-    decision, p = _call(candidate, suspect, rank, alpha)
-    reasons = [_explain(decision, p, alpha)]
+    sides = _sides(a, 0.0)
+    decision, p = _call(sides, alpha), sides.p
+    twins = 0 if a.candidates is None else len(a.candidates) - 1
+    reasons = [_explain(decision, p, alpha, twins, len(a.innocents))]
     for shift in (-JITTER, JITTER):
-        side_c, side_s, _, moved_rank = _sides(a, shift)
-        if decision != "inconclusive" and _call(side_c, side_s, moved_rank, alpha)[0] != decision:
+        if decision != "inconclusive" and _call(_sides(a, shift), alpha) != decision:
             decision = "inconclusive"
             reasons = [f"the decision would change if the similarity moved by {JITTER:g}"]
-    if candidate is None:
-        reasons.append(NO_TWINS.format(n=len(a.innocents), floor=suspect.floor, needed=round(1 / alpha) - 1))
-    elif rank != 1:
-        reasons.append(
-            f"{(rank or 1) - 1} of the victim's {len(a.candidates) - 1 if a.candidates is not None else 0}"
-            " twins are as close to the suspect as the victim is"
-        )
-    floors = [s.floor for s in (candidate, suspect) if s is not None]
-    if p < max(floors):
-        reasons.append(
-            f"p below {max(floors):.3g}, the exact floor of this pool, is a Student t extrapolation: "
-            "it assumes normal scores"
-        )
-    return Outcome(decision, p, candidate, suspect, z, rank, tuple(reasons))
+    if sides.candidate is None:
+        floor = sides.suspect.floor
+        reasons.append(NO_TWINS.format(n=len(a.innocents), floor=floor, needed=round(1 / alpha) - 1))
+    elif sides.rank != 1:
+        close = (sides.rank or 1) - 1
+        reasons.append(f"{close} of the victim's {twins} twins are as close to the suspect as the victim is")
+    reasons += _limits(sides, alpha, twins, len(a.innocents))
+    bound = p <= sides.floor / BEYOND
+    return Outcome(
+        decision, p, sides.candidate, sides.suspect, sides.joint, bound, sides.z, sides.rank, tuple(reasons)
+    )
 
 
-def _explain(decision: Decision, p: float, alpha: float) -> str:
+def _limits(sides: Sides, alpha: float, twins: int, innocents: int) -> list[str]:
+    """What the size of the pool makes of a small p."""
+    p, floor, least = sides.p, sides.floor, sides.floor / BEYOND
+    if p >= floor:
+        return []
+    pool = f"{twins} twins and {innocents} innocents" if twins else f"{innocents} innocents"
+    found = [
+        f"p below {floor:.3g}, the exact floor of {pool}, is an extrapolation: it assumes that scores are "
+        "normal, or nearly so"
+    ]
+    if p <= least:
+        found.append(f"p is at most {least:.3g}: a pool of this size says nothing finer")
+    if twins and least > alpha:
+        pairs = int(np.ceil(1.0 / (BEYOND * alpha)))
+        found.append(
+            f"it convicts nobody at {alpha:g}: (twins + 1) x (innocents + 1) must be {pairs} or more"
+        )
+    return found
+
+
+def _explain(decision: Decision, p: float, alpha: float, twins: int, innocents: int) -> str:
     if decision == "inconclusive" and p <= alpha:
         return f"p {p:.3g} <= {alpha:g}, but by extrapolation alone: not enough to convict"
     if decision == "piracy":
-        return f"p {p:.3g} <= {alpha:g}: closer to the victim than chance explains, on every side tested"
+        closer = (
+            f"closer to this victim than to its {twins} twins, and than" if twins else "closer to it than"
+        )
+        return f"p {p:.3g} <= {alpha:g}: {closer} {innocents} honest models are"
     if decision == "independent":
         return f"p {p:.3g}: nothing points to the victim"
     if p > max(alpha, UNCLEAR):

@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from uapfast.method.decision import Assessment, compare
+from uapfast.method.decision import Assessment, among_twins
 from uapfast.method.rounds import score_rounds
 from uapfast.method.standing import assessment, statistics, typical_spread
 from uapfast.method.whitening import Array, Index, Whitening, safe_length, whiten
@@ -259,7 +259,8 @@ class LineageScorer:
             for candidate, row in enumerate(rows):
                 scores = cosines(white, template, origin, int(row)).mean(0)
                 typical = typical_spread(innocents, candidate)
-                z.append(compare(float(scores[candidate]), np.delete(scores, candidate), typical=typical).z)
+                own, twins = float(scores[candidate]), np.delete(scores, candidate)
+                z.append(among_twins(own, twins, typical, len(innocents)).z)
                 similarity.append(float(scores[candidate]))
         return np.array(z), np.array(similarity)
 

@@ -19,15 +19,15 @@ from itertools import pairwise
 import numpy as np
 
 from uapfast.errors import InputError
-from uapfast.method.decision import Outcome, critical, decide, joint_freedom, upper_t
+from uapfast.method.decision import Outcome, critical, decide, needed, upper_t
 from uapfast.method.lineage import LineageScorer
+from uapfast.method.spread import least_spread, standings
 from uapfast.method.standing import assessment, typical_spread
 from uapfast.method.whitening import Array
 
 LOOKS = (1, 2, 5, 10)  # and all
 MISSED = 0.05
 LEAST_UNCLEAR = 5  # views before a suspect leaves as inconclusive: one in twenty innocents looks so at first
-LOW_SPREAD = 0.87  # of the usual spread of twin scores, moderated: the least of 19 in 20 suspects
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Background:
 
     Attributes:
         typical: usual spread of an innocent's twin scores (0 without twins).
-        statistics: ``[n]`` of the innocents, the suspect side's.
+        statistics: ``[n,C]`` of the innocents with every candidate in the victim's place; without twins
+            ``[n]``, their scores.
         twins: whether the candidate side can be tested.
         errors: views k -> by how much (root mean square, innocents) the first k views miss what all views say
             of the score that decides; where it is not known, a suspect's own views have to show it.
@@ -91,22 +92,23 @@ class Background:
     @classmethod
     def of(cls, scorer: LineageScorer, looks: Sequence[int] = LOOKS) -> Background:
         """From a pool; costs a scoring of each of its innocents for every look, so make it once."""
-        scores, found = scorer.innocent_scores()
+        scores, _ = scorer.innocent_scores()
         twins, total = scorer.roster.has_twins, scorer.pool.shape[1]
         errors = {}
         for k in looks:
             if k < total:
                 missed = _deciding(scorer.innocent_scores(k)[0], twins) - _deciding(scores, twins)
                 errors[k] = float(np.sqrt(np.square(missed).mean()))
-        return cls(typical_spread(scores) if twins else 0.0, found, twins, errors)
+        if not twins:
+            return cls(0.0, scores[:, 0], twins, errors)
+        return cls(typical_spread(scores), standings(scores), twins, errors)
 
     def needed(self, alpha: float, twins: int) -> float:
         """The score (with twins, above their mean) that a conviction by all views takes, at the least."""
         if not self.twins:
             return critical(self.statistics, alpha)
-        freedom = joint_freedom(twins, len(self.statistics))
-        z = max(upper_t(alpha, twins - 1), critical(self.statistics, alpha, freedom))
-        return z * LOW_SPREAD * self.typical * float(np.sqrt(1.0 + 1.0 / twins))
+        z = needed(alpha, twins, self.statistics[:, 0], self.statistics)
+        return z * least_spread(twins) * self.typical
 
 
 class Stopper:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from uapfast.method.decision import Assessment
+from uapfast.method.spread import standings
 from uapfast.method.whitening import Array
 
 
@@ -28,12 +29,7 @@ def statistics(scores: Array) -> Array:
     The spread of a model's twin scores is moderated with that of all the others, so that every model is
     treated alike.
     """
-    twins = scores[:, 1:]
-    variance = twins.var(axis=1, ddof=1)
-    typical = (variance.sum() - variance) / (len(scores) - 1)  # of all the others
-    spread = np.sqrt(np.maximum(variance, (variance + typical) / 2.0))
-    z = (scores[:, 0] - twins.mean(axis=1)) / np.maximum(spread, 1e-12) / np.sqrt(1.0 + 1.0 / twins.shape[1])
-    out: Array = np.where(spread > 1e-12, z, 0.0)
+    out: Array = standings(scores)[:, 0]
     return out
 
 
@@ -53,13 +49,14 @@ def assessment(own: Array, rest: Array, *, twins: bool = True, place: int = 0) -
         statistic = float(own[:, 0].mean())
         return Assessment(statistic, own[:, 0], rest[:, :, 0], None, statistic, rest[:, :, 0].mean(1))
     scores, rows = own.mean(0), rest.mean(1)
-    everybody = statistics(np.vstack([rows, scores]))
+    everybody = standings(np.vstack([rows, scores]))
     return Assessment(
         float(scores[0]),
         own[:, 0],
         rest[:, :, 0],
         scores,
-        everybody[-1],
-        everybody[:-1],
+        float(everybody[-1, 0]),
+        everybody[:-1, 0],
         typical_spread(rows),
+        np.r_[everybody[:-1].ravel(), everybody[-1, 1:]],
     )

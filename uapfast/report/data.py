@@ -68,7 +68,8 @@ class Report:
         scale: what ``v`` was multiplied by in the strip.
         strip: some queries with answers.
         calibration: scores of the pool's own models (``Reference.calibration``).
-        threshold: z above which a suspect is convicted at ``alpha`` (``Reference.threshold_z``).
+        threshold: z above which a suspect is convicted at ``alpha`` (``Reference.threshold_z``); may be
+            infinite.
         alpha: level of the verdicts.
         facts: short statements of what was done, name to text.
         settings: everything that was set; JSON types.

@@ -61,7 +61,9 @@ def _plots(report: Report, summary: Summary) -> dict[str, dict[str, str]]:
     """Every plot in both themes: name to {"light": data URI, "dark": data URI}."""
     out: dict[str, dict[str, str]] = {}
     z, similarity = _lanes(report, "z"), _lanes(report, "similarity")
-    limit = (report.threshold, f"convicted from z = {report.threshold:.2f} (level {report.alpha:g})")
+    limit = None  # a small pool convicts nobody at a fine level
+    if np.isfinite(report.threshold):
+        limit = (report.threshold, f"convicted from z = {report.threshold:.2f} (level {report.alpha:g})")
     themes = (("light", figures.LIGHT), ("dark", figures.DARK))
     if z:
         out["z"] = {t: figures.dots(z, "z: distance from the twins", limit, p) for t, p in themes}
@@ -84,7 +86,8 @@ def _strip(report: Report) -> list[dict[str, Any]]:
 def _floors(rows: tuple[Row, ...]) -> str:
     """The least rank p-values that the pool allows, the same for all suspects; empty without any."""
     parts = []
-    for side, name in (("p_candidate_floor", "twins"), ("p_suspect_floor", "innocents")):
+    sides = {"p_candidate_floor": "twins", "p_suspect_floor": "innocents", "p_joint_floor": "both together"}
+    for side, name in sides.items():
         found = {v for row in rows if (v := getattr(row.verdict, side)) is not None}
         parts += [f"{p_text(max(found))} against the {name}"] if found else []
     return ", ".join(parts)

@@ -23,7 +23,7 @@ from scipy import stats
 
 from uapfast.errors import InputError
 from uapfast.files import write_text
-from uapfast.method.decision import joint_freedom
+from uapfast.method import spread
 from uapfast.report import figures
 from uapfast.report.figures import Lane
 from uapfast.report.page import DECISIONS, p_text
@@ -38,7 +38,8 @@ PICTURES = 16  # candidates with a picture
 LEAST_P = 1e-15  # beyond what double precision and a t distribution can honestly tell
 NUMBERS = (
     "p_value", "p_candidate", "p_candidate_floor", "p_candidate_exact", "p_suspect", "p_suspect_floor",
-    "p_suspect_exact", "p_view", "q_value", "similarity", "z", "z_pool", "z_population", "p_population",
+    "p_suspect_exact", "p_joint", "p_joint_floor", "p_joint_exact", "p_view", "q_value", "similarity", "z",
+    "z_pool", "z_population", "p_population",
     "rank", "views_used", "queries_used", "queries_full", "alpha", "seconds",
 )  # fmt: skip
 TEXTS = ("name", "path", "sha256", "same_as", "error_message")
@@ -96,18 +97,20 @@ def _groups(part: Screened, column: str) -> list[Lane]:
     return out
 
 
-def _pool(part: Screened, told: dict[str, Any]) -> tuple[float, Lane | None] | None:
-    """Degrees of freedom of ``z_pool`` for an innocent, and the pool's own innocents; None if untold."""
+def _pool(part: Screened, told: dict[str, Any], alpha: float) -> tuple[float, float, Lane | None] | None:
+    """Where ``z_pool`` reaches ``alpha``, its degrees of freedom, and the pool's own; None if untold."""
     innocents, twins = told.get("innocents"), told.get("twins")
     if not isinstance(innocents, int) or not isinstance(twins, int) or innocents < 3:
         return None
     by_twins = twins >= 2 and told.get("encoder") == "lineage"
-    freedom = joint_freedom(twins, innocents) if by_twins else innocents - 1.0
+    freedom = innocents - 1.0
+    at = spread.height(alpha, twins, innocents) if by_twins else float(stats.t.isf(alpha, freedom))
     if part.reference is None:
-        return freedom, None
+        return at, freedom, None
     own = part.reference.calibration()["innocent_statistic"]
-    z = (own - own.mean()) / own.std(ddof=1)
-    return freedom, Lane("pool: innocents", tuple(float(x) for x in z), "pool")
+    width = float(own.std(ddof=1))
+    lane = Lane("pool: innocents", tuple(float(x) for x in (own - own.mean()) / width), "pool")
+    return at / min(width, 1.0) if by_twins else at, freedom, lane  # as decision.among_innocents divides
 
 
 def plots(part: Screened) -> dict[str, dict[str, str]]:
@@ -124,10 +127,9 @@ def plots(part: Screened) -> dict[str, dict[str, str]]:
         limit = (-np.log10(alpha), f"p = {alpha:g}")
         label = "strength of the evidence: -log10 of the p-value"
         out["p"] = {t: lanes(groups, label, limit, c, limits=(0.0, edge * 1.02)) for t, c in themes}
-    groups, pool = _groups(part, "z_pool"), _pool(part, _told(part.rows[0]))
+    groups, pool = _groups(part, "z_pool"), _pool(part, _told(part.rows[0]), alpha)
     if groups and pool is not None:
-        freedom, own = pool
-        at = float(stats.t.isf(alpha, freedom))
+        at, freedom, own = pool
         low, high = np.percentile(np.concatenate([g.values for g in groups]), [0.1, 99.9])
         limits = (float(max(min(low, -4.0), -12.0)), float(min(max(high, at + 2), 6 * at)))
         x = np.linspace(*limits, 400)
@@ -154,7 +156,9 @@ def _reference(part: Screened) -> dict[str, Any] | None:
         "pool": f"{pool['twin']} twins, {pool['homologous']} innocents, {pool['piracy']} surrogates",
         "queries": f"{ref.plan.queries}: {ref.plan.views} views of {ref.plan.per_view} points at x + t v, "
         f"t = {ray}",
-        "convicted from": f"z = {ref.threshold_z(alpha):.2f} (whole budget, level {alpha:g})",
+        "convicted from": f"z = {at:.2f} (whole budget, level {alpha:g})"
+        if np.isfinite(at := ref.threshold_z(alpha))
+        else f"nowhere: the pool is too small for level {alpha:g}",
     }
     if power is not None:
         facts["power"] = f"{power:.0%} of the pool's own surrogates (known copies) lie above that"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from uapfast.types import Decision, Verdict
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MESSAGE_LIMIT = 500
 
 
@@ -48,13 +48,17 @@ COLUMNS = (
         False,
         "piracy (needs q <= fdr), independent, inconclusive, invalid or unavailable",
     ),
-    Column("p_value", "float64", True, "the larger of p_candidate and p_suspect, on the views used"),
+    Column("p_value", "float64", True, "largest of p_candidate, p_suspect and p_joint, on the views used"),
+    Column("p_is_bound", "bool", True, "p_value is the smallest that the pool allows: p is at most that"),
     Column("p_candidate", "float64", True, "candidate side: the victim among its twins; null without twins"),
-    Column("p_candidate_floor", "float64", True, "smallest p_candidate without the t assumption"),
+    Column("p_candidate_floor", "float64", True, "smallest p_candidate that no assumption is needed for"),
     Column("p_candidate_exact", "float64", True, "rank p-value of the candidate side"),
     Column("p_suspect", "float64", True, "suspect side: the suspect among the pool's innocents"),
-    Column("p_suspect_floor", "float64", True, "smallest p_suspect without the t assumption"),
+    Column("p_suspect_floor", "float64", True, "smallest p_suspect that no assumption is needed for"),
     Column("p_suspect_exact", "float64", True, "rank p-value of the suspect side"),
+    Column("p_joint", "float64", True, "both at once: among all pairs of an innocent and a candidate"),
+    Column("p_joint_floor", "float64", True, "smallest p_joint that no assumption is needed for"),
+    Column("p_joint_exact", "float64", True, "rank p-value of both at once"),
     Column("p_view", "float64", True, "the paper's view-level t-test; no false-accusation rate"),
     Column(
         "q_value",
@@ -64,7 +68,7 @@ COLUMNS = (
     ),
     Column("similarity", "float64", True, "mean cosine with the victim over the views used, -1..1"),
     Column(
-        "z", "float64", True, "the victim's score in standard deviations of the twins' (innocents') scores"
+        "z", "float64", True, "the victim's score above the twins' (innocents'), in their spread, moderated"
     ),
     Column("z_pool", "float64", True, "the suspect side's statistic in standard deviations of the pool's"),
     Column("z_population", "float64", True, "z_pool by the robust centre and width of this population"),
@@ -114,12 +118,16 @@ class Row:
     queries_full: int
     kind: str = "weights"
     p_value: float | None = None
+    p_is_bound: bool | None = None
     p_candidate: float | None = None
     p_candidate_floor: float | None = None
     p_candidate_exact: float | None = None
     p_suspect: float | None = None
     p_suspect_floor: float | None = None
     p_suspect_exact: float | None = None
+    p_joint: float | None = None
+    p_joint_floor: float | None = None
+    p_joint_exact: float | None = None
     p_view: float | None = None
     q_value: float | None = None
     similarity: float | None = None

@@ -62,6 +62,7 @@
     line(list, "error", error && error + ": " + (C.error_message[i] || ""));
     line(list, "against twins", side(i, "candidate"));
     line(list, "against innocents", side(i, "suspect"));
+    line(list, "against both together", side(i, "joint"));
     line(list, "among these suspects", C.p_population[i] === null ? null : p(C.p_population[i]),
       "empirical null of the population; does not decide");
     line(list, "the paper's view-level p", C.p_view[i] === null ? null : p(C.p_view[i]), "not a false-accusation rate; never decides");

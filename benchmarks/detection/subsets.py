@@ -1,0 +1,215 @@
+"""Scores of every suspect where the owner has fewer twins, for rules that are told apart on them.
+
+    python -m benchmarks.detection.subsets --zoo DIR [--labels] [--jobs 1] [--victims ARCH ...]
+
+A subset is a few candidates of a pool; points and scaling stay as all twins chose them; origin, whitening and
+templates are made anew. Suspects are those of the zoo that are made, innocents degraded after training, and
+weak students of twins (``tune``), whose twin is then the subset's first. With ``--labels`` they answer with
+labels. Keeps ``DIR/subsets-ARCH[-labels].npz``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.detection import tune
+from benchmarks.detection.judge import reference_of, suspects, truth
+from benchmarks.detection.make import Place
+from benchmarks.detection.workers import over
+from benchmarks.detection.zoo import open_zoo
+from uapfast.files import make_folder
+from uapfast.method.fingerprint import ask, reduce_classes
+from uapfast.method.lineage import LineageScorer, Roster
+from uapfast.method.rounds import _leave_one_out
+from uapfast.method.whitening import Array, center
+from uapfast.models.checkpoint import load_model
+from uapfast.models.model import Model
+from uapfast.pool import attacks
+from uapfast.reference import Reference
+
+TWINS = {
+    2: 8,
+    3: 5,
+    6: 4,
+    12: 2,
+}  # number of twins -> subsets of so many, disjoint as far as they go; and all
+COVARIATES = ("length", "raw length", "placebo spread", "agreement", "confidence")
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """One model before one pool: who it is, which candidate it derives from (-1: none), its answers."""
+
+    name: str
+    kind: str
+    source: int
+    answers: Floats
+    agreement: float
+    confidence: float
+
+
+def degraded(place: Place, name: str, module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """An innocent rounded, pruned and made noisy: no training, no descent."""
+    for bits in (4, 3):
+        yield f"{bits} bits", attacks.quantise(module, bits)
+    for percent in (70, 90):
+        yield f"pruned {percent} %", attacks.prune(module, percent / 100)
+    yield "noise", attacks.add_noise(module, 0.15, zlib.crc32(name.encode()))
+
+
+def everybody(place: Place, arch: str, reference: Reference) -> Iterator[Suspect]:
+    """Every suspect of a victim's reference, asked."""
+
+    def asked(name: str, kind: str, source: int, model: Model) -> Suspect:
+        found = ask(model, reference.plan, reference.classes)[0]
+        reduced = reduce_classes(found, reference.keep)
+        labels = reduced[:, reference.clean].argmax(-1).numpy()
+        sure = float(reduced[:, reference.clean].amax(-1).mean())
+        agreement = reference.consensus.agreement(labels)
+        return Suspect(name, kind, source, reduced.numpy(), agreement, sure)
+
+    for item, model in suspects(place):
+        kind = truth(item, arch)
+        yield asked(item.name, kind, 0 if item.victim == arch else -1, model)
+        if kind == "innocent" and model.module is not None:
+            for how, module in degraded(place, item.name, model.module):
+                yield asked(item.name, how, -1, Model(module, name=item.name))
+    for twin, kind, item in tune.students(place, arch):
+        path = place.out / "tune" / f"{item.name}.safetensors"
+        if path.exists():
+            yield asked(item.name, kind, twin + 1, load_model(place.size.spec(item.arch), path))
+
+
+def measure(scorer: LineageScorer, suspect: Floats) -> tuple[Array, Array]:
+    """Cosines ``[n+1,C]`` of the innocents and, last, the suspect; and of each its log whitened length, log
+    raw length and log spread of cosines with placebo templates (the other innocents) ``[n+1,3]``.
+    """
+    scores, rest = scorer.scores(suspect)
+    full = scorer._extend(suspect)
+    size, count = full.shape[-1], len(scorer.roster.innocents) + 1
+    every = np.append(scorer.roster.innocents, size - 1)
+    origin = np.eye(size)[scorer.roster.candidates].mean(0)
+    inner = center(full, every).sum(0)
+    rounds = _leave_one_out(inner, every)
+    rows = (
+        origin
+        - np.eye(size)[every].mean(0)
+        + (np.eye(size)[every] - np.eye(size)[every].mean(0)) / (count - 1)
+    )
+    square = (rounds.products(rows) * rows).sum(-1)
+    rounds = rounds.with_change(-1.0 / np.maximum(square, 1e-12), rows)
+    residual = np.eye(size)[every] - origin
+    products = rounds.products(residual)
+    length = np.sqrt(np.maximum((products * residual).sum(-1), 1e-12))
+    raw = np.einsum("sn,nm,sm->s", residual, inner, residual)
+    lengths = np.sqrt(np.maximum(rounds.squares()[:, every], 1e-12))
+    placebo = products[:, every] / lengths / length[:, None]
+    mask = ~np.eye(count, dtype=bool)
+    spread = np.array([placebo[i][mask[i]].std(ddof=1) for i in range(count)])
+    # the suspect is everybody's placebo as well: all rows are treated alike
+    return np.vstack([rest.mean(1), scores.mean(0)]), np.stack(
+        [np.log(length), 0.5 * np.log(np.maximum(raw, 1e-12)), np.log(spread)], axis=1
+    )
+
+
+def subsets(total: int, first: int) -> Iterator[NDArray[np.int64]]:
+    """Positions of candidates, ``first`` first: subsets of each number of twins, then all of them."""
+    rng = np.random.default_rng(first)
+    others = np.delete(np.arange(total), first)
+    for twins, count in TWINS.items():
+        if twins < len(others):
+            turns = np.concatenate([rng.permutation(others) for _ in range(twins)])  # none twice in a row
+            for i in range(count):
+                found = list(dict.fromkeys(turns[i * twins :].tolist()))[:twins]
+                yield np.r_[first, np.sort(found)]
+    yield np.r_[first, others]
+
+
+def fewer(roster: Roster, chosen: NDArray[np.int64]) -> Roster:
+    """The roster with some of its candidates."""
+    return Roster(roster.candidates[chosen], roster.innocents, roster.surrogates[:, chosen])
+
+
+def path_of(place: Place, arch: str, labels: bool) -> Path:
+    """Where the arrays of one victim lie."""
+    return place.out / f"subsets-{arch}{'-labels' if labels else ''}.npz"
+
+
+def collect(place: Place, labels: bool, arch: str) -> Path:
+    """All arrays of one victim; ``[n+1,C]`` scores are padded with NaN to all candidates."""
+    reference = reference_of(place, arch, "ours")
+    base = reference.scorer(labels)
+    assert isinstance(base, LineageScorer)
+    roster, total = base.roster, len(base.roster.candidates)
+    majority = reference.consensus
+    pool = np.array(
+        [
+            (majority.agreement(reference.labels[i, :, reference.clean].numpy()),
+             float(reference.answers[i, :, reference.clean].amax(-1).mean()))
+            for i in roster.innocents
+        ]
+    )  # fmt: skip
+    names, kinds, sources, scores, covariates, chosen_rows = [], [], [], [], [], []
+    scorers: dict[tuple[int, ...], LineageScorer] = {}
+    for suspect in everybody(place, arch, reference):
+        answers = torch.from_numpy(suspect.answers)
+        if labels:
+            answers = torch.nn.functional.one_hot(answers.argmax(-1), answers.shape[-1]).float()
+        features = reference.suspect_features(answers, labels)
+        for chosen in subsets(total, max(suspect.source, 0)):
+            scorer = scorers.get(tuple(chosen)) or LineageScorer(base.pool, fewer(roster, chosen))
+            if chosen[0] == 0:  # the others serve three students
+                scorers[tuple(chosen)] = scorer
+            found, x = measure(scorer, features)
+            padded = np.full((len(found), total), np.nan, np.float32)
+            padded[:, : len(chosen)] = found
+            seen = np.vstack([pool, [suspect.agreement, suspect.confidence]])
+            names.append(suspect.name)
+            kinds.append(suspect.kind)
+            sources.append(suspect.source)
+            scores.append(padded)
+            covariates.append(np.hstack([x, seen]).astype(np.float32))
+            chosen_rows.append(np.pad(chosen, (0, total - len(chosen)), constant_values=-1))
+    path = path_of(place, arch, labels)
+    np.savez_compressed(
+        path,
+        suspect=np.array(names),
+        kind=np.array(kinds),
+        source=np.array(sources),
+        scores=np.stack(scores),
+        covariates=np.stack(covariates),
+        chosen=np.stack(chosen_rows),
+    )
+    return path
+
+
+def main() -> None:
+    """Score and keep."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--zoo", type=Path, required=True)
+    parser.add_argument("--labels", action="store_true")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--victims", nargs="+", metavar="ARCH")
+    args = parser.parse_args()
+    place = open_zoo(args.zoo)
+    victims = [a for a in place.size.epochs if args.victims is None or a in args.victims]
+    make_folder(place.out / "tune")
+    students = [(v, twin, item) for v in victims for twin, _, item in tune.students(place, v)]
+    over(partial(tune.train, place), students, args.jobs, "students of twins")
+    over(partial(collect, place, args.labels), victims, args.jobs, "victims")
+
+
+if __name__ == "__main__":
+    main()
