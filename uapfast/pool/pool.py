@@ -26,7 +26,7 @@ def few_twins(count: int) -> str | None:
         )
     return (
         f"pool should hold at least {GOOD_TWINS} twins, got {count}: the exact floor of the candidate "
-        f"side is 1/{count + 1}, and its t test has {count - 1} degrees of freedom"
+        f"side is 1/{count + 1}, and how much a suspect's scores vary is known from the innocents mostly"
     )
 
 
