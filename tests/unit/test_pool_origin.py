@@ -336,7 +336,7 @@ def test_parents_and_ancestors_of_pools_in_memory() -> None:
     def row(name: str, relation: str, parent: str | None) -> PoolModel:
         return PoolModel(name, relation, "victim" if relation == "piracy" else None, "k", model, parent)
 
-    Pool((row("t", "twin", "victim"), row("a", "ancestor", None), row("h", "homologous", "a")))
+    Pool((row("t", "twin", "checkpoint"), row("a", "ancestor", None), row("h", "homologous", "a")))
     Pool((row("t", "twin", "ancestor"), row("h", "homologous", "ancestor"), row("p", "piracy", "t")))
     made = Pool.from_models(twins=[fresh_model(ARCH, 1)], ancestor=fresh_model(ARCH, 0))
     assert made.ancestor is not None and made.ancestor.model.sha256 == model.sha256
@@ -349,7 +349,13 @@ def test_parents_and_ancestors_of_pools_in_memory() -> None:
         ([row("t", "twin", "t")], "leads back to no model twice, got t <- t"),
         ([row("s", "twin", "t"), row("t", "twin", "s")], "leads back to no model twice"),
         ([row("h", "homologous", "victim")], "made without the victim for a homologous model .* h <- victim"),
-        ([row("t", "twin", "victim"), row("h", "homologous", "t")], "got h <- t <- victim"),
+        ([row("h", "homologous", "p"), row("p", "piracy", "victim")], "got h <- p <- victim"),
+        ([row("t", "twin", "victim")], "parent of t must be None, ancestor or checkpoint .* got t <- victim"),
+        ([row("t", "twin", "s"), row("s", "twin", None)], "parent of t must be None, .* got t <- s"),
+        (
+            [row("t", "twin", "checkpoint"), row("s", "twin", None)],
+            "twins must be of one kind, .* two references.*, got t from a checkpoint, and s",
+        ),
     ):
         with pytest.raises(PoolError, match=said):
             Pool(tuple(models))
