@@ -241,4 +241,4 @@ def _beginning(job: Job, context: Context) -> Mapping[str, Tensor] | None:
         return _filled(context.arch, context.weights).state_dict()
     if job.start == "random":
         return None
-    return context.init if job.start == "weights" else fresh_model(context.arch, job.seed).state_dict()
+    return context.init if job.start == "weights" else fresh_model(context.arch, 0).state_dict()
