@@ -165,13 +165,16 @@ def test_variants_count_once_and_are_named(world: dict[str, Any], clean: uapfast
     assert reference.records[-1].parent == "homologous-01"
 
 
-def test_a_twin_that_is_a_copy_is_refused_unless_it_is_declared(world: dict[str, Any]) -> None:
+def test_a_twin_that_is_a_copy_is_refused(world: dict[str, Any]) -> None:
     near = fit(world["x"][:700], world["y"][:700], 3, world["victim"], steps=3, rate=1e-3)
     pool = pool_of(world, twins=[*world["twins"][:7], near])
     with pytest.raises(PoolError, match="twin-07 and victim"):
         made(world, pool)
-    branch = tuple(dataclasses.replace(m, parent="victim") if m.name == "twin-07" else m for m in pool.models)
-    assert made(world, Pool(branch)).candidates[-1] == "twin-07"
+    declared = tuple(
+        dataclasses.replace(m, parent="victim") if m.name == "twin-07" else m for m in pool.models
+    )
+    with pytest.raises(PoolError, match="made alike, none from another"):
+        Pool(declared)
 
 
 def test_a_homologous_model_whose_parent_is_the_victim_is_refused(world: dict[str, Any]) -> None:
@@ -231,3 +234,65 @@ def test_a_pool_of_another_victim_is_refused(world: dict[str, Any]) -> None:
     models = pool_of(world, twins=world["twins"][1:]).models
     with pytest.raises(PoolError, match="the pool's own victim"):
         made(world, Pool((*other.models, *models)))
+
+
+# -- twins that are not what they say ---------------------------------------------------------------------
+def near(world: dict[str, Any], model: nn.Module, seed: int) -> nn.Module:
+    return fit(world["x"][:700], world["y"][:700], seed, model, steps=20, rate=1e-3)
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_true_twins_however_few_are_taken(world: dict[str, Any], count: int) -> None:
+    assert made(world, pool_of(world, twins=world["twins"][:count])).limits == ()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_one_copy_of_the_victim_among_few_twins_is_refused(world: dict[str, Any], count: int) -> None:
+    twins = [*world["twins"][: count - 1], near(world, world["victim"], 90)]
+    with pytest.raises(PoolError, match=f"twin-0{count - 1} and victim"):
+        made(world, pool_of(world, twins=twins))
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_twins_that_were_all_made_from_the_victim_do_not_convict(world: dict[str, Any], count: int) -> None:
+    twins = [near(world, world["victim"], 90 + i) for i in range(count)]
+    reference = made(world, pool_of(world, twins=twins))
+    assert any("made from the victim, or all from one model" in text for text in reference.limits)
+    assert uapfast.verify(reference, world["copies"][0], alpha=0.05).decision != "piracy"
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_twins_that_are_copies_of_another_model_are_refused(world: dict[str, Any], count: int) -> None:
+    twins = [near(world, world["twins"][7], 90 + i) for i in range(count)]
+    with pytest.raises(PoolError, match="as the victim was and none from another, got copies of each"):
+        made(world, pool_of(world, twins=twins))
+
+
+def strangers(world: dict[str, Any], count: int) -> list[nn.Module]:
+    """Trained alike, but on other images than the victim: twins, but of somebody else's model."""
+    return [fit(world["x"][900:1600], world["y"][900:1600], 90 + i) for i in range(count)]
+
+
+def test_two_twins_of_another_model_are_refused(world: dict[str, Any]) -> None:
+    with pytest.raises(PoolError, match="or two of another kind: twin-01 and twin-00"):
+        made(world, pool_of(world, twins=strangers(world, 2)))
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_twins_of_another_model_do_not_convict(world: dict[str, Any], count: int) -> None:
+    twins = strangers(world, count)
+    reference = made(world, pool_of(world, twins=twins))
+    assert any("not of the victim's kind" in text and "0.5 is usual" in text for text in reference.limits)
+
+
+def test_twins_of_another_network_are_refused(world: dict[str, Any]) -> None:
+    wide = fit(world["x"][:700], world["y"][:700], 90, width=64)
+    with pytest.raises(PoolError, match="twin-02 must be a model of the victim's architecture"):
+        made(world, pool_of(world, twins=[*world["twins"][:2], wide]))
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_twins_of_another_recipe_are_told_by_their_confidence(world: dict[str, Any], count: int) -> None:
+    twins = [fit(world["x"][:700], world["y"][:700], 90 + i, rate=1e-3) for i in range(count)]
+    reference = made(world, pool_of(world, twins=twins))
+    assert any("made by the victim's own recipe; its mean confidence" in text for text in reference.limits)

@@ -163,14 +163,14 @@ def test_preprocessing_parents_and_an_ancestor_are_read(folder: Path) -> None:
         folder,
         head,
         f"{A},v,victim,0.5 0.25,0.2;0.1,old",
-        f'{B},t,twin,"0.5,0.25","0.2, 0.1",v',
+        f'{B},t,twin,"0.5,0.25","0.2, 0.1",checkpoint',
         f"{C},old,ancestor,,,",
         f"{D},h,homologous,,,old",
     )
     found = {e.name: e for e in read_manifest(path)}
     assert (found["v"].mean, found["v"].std) == (found["t"].mean, found["t"].std) == ((0.5, 0.25), (0.2, 0.1))
     pool = load_pool(path)
-    assert {m.name: m.parent for m in pool.models} == {"v": "old", "t": "v", "old": None, "h": "old"}
+    assert {m.name: m.parent for m in pool.models} == {"v": "old", "t": "checkpoint", "old": None, "h": "old"}
     assert pool.ancestor is not None and pool.ancestor.name == "old" and pool.homologous[0].parent == "old"
     assert pool.victim is not None and pool.homologous[0].model.preprocessing is None
     found = pool.victim.model.preprocessing or {}

@@ -230,6 +230,27 @@ def test_a_factory_that_loads_makes_twins_and_the_recipe_sees_its_architecture_a
         build_pool(arch, tmp_path / "v.safetensors", data(), tmp_path / "other", init="random", **settings)
 
 
+@pytest.mark.parametrize("start", ["factory", "weights"])
+def test_a_recipe_that_starts_from_scratch_all_the_same_is_told(tmp_path: Path, start: str) -> None:
+    """Twins that show nothing of the public weights are named; every verdict repeats it."""
+    (tmp_path / "net.py").write_text(NET.format(more=LOADED))
+    (tmp_path / "train.py").write_text(
+        "import torch\n\n\ndef train(model, images, labels, seed):\n    torch.manual_seed(seed)\n"
+        "    for layer in (model[1], model[3]):\n        layer.reset_parameters()\n    return model\n"
+    )
+    arch, init = f"{tmp_path}/net.py:make", "factory"
+    if start == "weights":
+        init = str(tmp_path / "public.safetensors")
+        save_weights(fresh_model(arch, 0), init)
+    save_weights(trained(fresh_model(arch, 3), epochs=1), tmp_path / "v.safetensors")
+    settings = {**SMALL, "homologous": 0, "surrogates": 0, "recipe": f"{tmp_path}/train.py:train"}
+    with pytest.warns(
+        PoolWarning, match=r"show nothing of it: twin-00 -?0\.\d\d, twin-01 .*start from scratch"
+    ):
+        build_pool(arch, tmp_path / "v.safetensors", data(), tmp_path / "pool", init=init, **settings)
+    assert any("from scratch" in text for text in load_pool(tmp_path / "pool" / "manifest.csv").warnings)
+
+
 MEAN, STD = (0.3,), (0.25,)
 
 
@@ -336,7 +357,7 @@ def test_parents_and_ancestors_of_pools_in_memory() -> None:
     def row(name: str, relation: str, parent: str | None) -> PoolModel:
         return PoolModel(name, relation, "victim" if relation == "piracy" else None, "k", model, parent)
 
-    Pool((row("t", "twin", "victim"), row("a", "ancestor", None), row("h", "homologous", "a")))
+    Pool((row("t", "twin", "checkpoint"), row("a", "ancestor", None), row("h", "homologous", "a")))
     Pool((row("t", "twin", "ancestor"), row("h", "homologous", "ancestor"), row("p", "piracy", "t")))
     made = Pool.from_models(twins=[fresh_model(ARCH, 1)], ancestor=fresh_model(ARCH, 0))
     assert made.ancestor is not None and made.ancestor.model.sha256 == model.sha256
@@ -349,7 +370,13 @@ def test_parents_and_ancestors_of_pools_in_memory() -> None:
         ([row("t", "twin", "t")], "leads back to no model twice, got t <- t"),
         ([row("s", "twin", "t"), row("t", "twin", "s")], "leads back to no model twice"),
         ([row("h", "homologous", "victim")], "made without the victim for a homologous model .* h <- victim"),
-        ([row("t", "twin", "victim"), row("h", "homologous", "t")], "got h <- t <- victim"),
+        ([row("h", "homologous", "p"), row("p", "piracy", "victim")], "got h <- p <- victim"),
+        ([row("t", "twin", "victim")], "parent of t must be None, ancestor or checkpoint .* got t <- victim"),
+        ([row("t", "twin", "s"), row("s", "twin", None)], "parent of t must be None, .* got t <- s"),
+        (
+            [row("t", "twin", "checkpoint"), row("s", "twin", None)],
+            "twins must be of one kind, .* two references.*, got t from a checkpoint, and s",
+        ),
     ):
         with pytest.raises(PoolError, match=said):
             Pool(tuple(models))

@@ -145,6 +145,29 @@ Init = Annotated[
         "fine-tuned from; or weights that the factory of --arch loads. Has to be said (docs/fine_tuned.md).",
     ),
 ]
+Branch = Annotated[
+    Path | None,
+    typer.Option(
+        "--branch",
+        metavar="CHECKPOINT",
+        help="Twins are reruns of the victim's training from this state of it; --recipe resumes "
+        "(docs/branches.md). Writes branches.csv.",
+    ),
+]
+BranchAt = Annotated[
+    float | None,
+    typer.Option(
+        "--branch-at", metavar="SHARE", help="Share of the training before --branch, above 0 and below 1."
+    ),
+]
+Designated = Annotated[
+    Path | None,
+    typer.Option(
+        "--designated",
+        metavar="RECORD",
+        help="Twins are the models that the victim was drawn from: the record of `uapfast designate`.",
+    ),
+]
 Ancestor = Annotated[
     Path | None,
     typer.Option(

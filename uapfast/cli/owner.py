@@ -101,9 +101,16 @@ def pool(
     std: o.Std = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", metavar="FILE.py:train", help="(model, images, labels, seed) -> model."),
+        typer.Option(
+            "--recipe",
+            metavar="FILE.py:train",
+            help="(model, images, labels, seed) -> model; with --branch also checkpoint=PATH.",
+        ),
     ] = None,
     twins: Annotated[int, typer.Option("--twins", help="Twins of the victim.")] = 8,
+    branch: o.Branch = None,
+    branch_at: o.BranchAt = None,
+    designated: o.Designated = None,
     surrogates: Annotated[int, typer.Option("--surrogates", help="Surrogates of every candidate.")] = 2,
     homologous: Annotated[int, typer.Option("--homologous", help="Honestly trained models.")] = 40,
     epochs: Annotated[int, typer.Option("--epochs", help="Epochs of the default recipe.")] = 5,
@@ -116,15 +123,16 @@ def pool(
         from uapfast.data import load_data
         from uapfast.pool.build import build_pool
         from uapfast.pool.origin import Origin, said_init
+        from uapfast.pool.twins import record_path
 
         said_init(init)  # before the data is read
         manifest = build_pool(
             arch, weights, load_data(data), out, init=init or "", ancestor=ancestor,
             mean=o.numbers(mean, "--mean"), std=o.numbers(std, "--std"), recipe=recipe, twins=twins,
             surrogates=surrogates, homologous=homologous, epochs=epochs, jobs=jobs, seed=seed,
-            progress=progress,
+            progress=progress, branch=branch, branch_at=branch_at, designated=designated,
         )  # fmt: skip
-        record = json.loads((manifest.parent / "pool.json").read_text(encoding="utf-8"))
+        record = json.loads(record_path(manifest).read_text(encoding="utf-8"))
         said = Origin(**record["base"]["init"]).sentence()
         print(f"wrote {one_line(manifest)}", f"init: {said}", sep="\n", file=stdout, flush=True)
 

@@ -27,6 +27,7 @@ from uapfast.method.lineage import LineageScorer
 from uapfast.method.sequential import Stop, Stopper
 from uapfast.method.standing import assessment
 from uapfast.models.answers import Answers, detect
+from uapfast.pool.twins import question
 from uapfast.reference import Reference
 from uapfast.types import Verdict
 
@@ -291,10 +292,12 @@ class Examination:
         return self._judged(blank, self._stop)
 
     def _judged(self, blank: Verdict, stop: Stop) -> Verdict:
-        outcome = stop.outcome
+        outcome, reference = stop.outcome, self.design.reference
         candidate, suspect, joint = outcome.candidate, outcome.suspect, outcome.joint
         reasons = list(outcome.reasons)
-        decision, limits = outcome.decision, self.design.reference.limits
+        if candidate is not None:
+            reasons.append(question(reference.settings.get("twins", {})))
+        decision, limits = outcome.decision, reference.limits
         if limits and decision == "piracy":
             decision = "inconclusive"
             reasons = [f"this reference may not convict: {limits[0]}", *limits[1:], *reasons]
@@ -371,6 +374,7 @@ def told(reference: Reference) -> dict[str, Any]:
         "encoder": reference.encoder,
         "ray": list(reference.plan.scale),
         "twins": len(reference.candidates) - 1,
+        "twins_made": reference.settings.get("twins", {}).get("kind", "full"),
         "innocents": len(reference.innocents),
         "versions": versions(),
     }

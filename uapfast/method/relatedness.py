@@ -65,6 +65,24 @@ def kinship(scorer: LineageScorer, place: int = 0) -> Kinship:
     return Kinship(side, float(mean[place] / others.mean()), float(angle))
 
 
+def closeness(scorer: LineageScorer) -> float:
+    """Mean distance between candidates over that of the nearest innocent to them.
+
+    Models that were trained each by itself show .64 or more (digits, two architectures, 2 to 5 twins), reruns
+    of the last half of a training .41 to .67, fine-tuned copies of one model .13 to .24.
+    """
+    rows, rest = scorer.roster.candidates, scorer.roster.innocents
+    square = np.diagonal(scorer.gram)
+
+    def between(one: NDArray[Any], two: NDArray[Any]) -> Array:
+        squares = square[one][:, None] + square[two][None] - 2 * scorer.gram[np.ix_(one, two)]
+        out: Array = np.sqrt(np.maximum(squares, 0.0))
+        return out
+
+    inner = between(rows, rows).sum() / max(len(rows) * (len(rows) - 1), 1)
+    return float(inner / max(between(rest, rows).mean(1).min(), np.finfo(np.float64).tiny))
+
+
 def _cosines(gram: Array) -> Array:
     square = np.diagonal(gram)
     length = safe_length(square, square.max())
@@ -228,6 +246,7 @@ __all__ = [
     "DEPENDENT",
     "Copy",
     "Kinship",
+    "closeness",
     "copies_among_innocents",
     "dependent_candidates",
     "dependent_innocents",

@@ -21,7 +21,7 @@ Labels = Literal["soft", "hard"]
 Recipe = Callable[[nn.Module, Tensor, Tensor, int], Any]
 """``(model, images, labels, seed) -> model``; labels int64 ``[N]``, or probabilities ``[N,K]``."""
 
-_WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def _copy(module: nn.Module) -> nn.Module:
@@ -30,7 +30,7 @@ def _copy(module: nn.Module) -> nn.Module:
 
 def _weights(module: nn.Module) -> list[Tensor]:
     """Weights of linear and convolution layers: what pruning and quantisation touch."""
-    return [m.weight for m in module.modules() if isinstance(m, _WEIGHTED)]
+    return [m.weight for m in module.modules() if isinstance(m, WEIGHTED)]
 
 
 def prune(module: nn.Module, share: float) -> nn.Module:
@@ -103,7 +103,7 @@ def fine_tune(
     images, labels = images.to(device), labels.to(device)
     generator = torch.Generator().manual_seed(seed)
     if layers == "last":
-        last = [m for m in out.modules() if isinstance(m, _WEIGHTED)][-1].requires_grad_(True)
+        last = [m for m in out.modules() if isinstance(m, WEIGHTED)][-1].requires_grad_(True)
         if redraw:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)

@@ -10,14 +10,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.multiprocessing
 
-from uapfast._version import versions
 from uapfast.config import check
 from uapfast.data import Dataset
 from uapfast.errors import (
@@ -29,16 +27,16 @@ from uapfast.errors import (
     StorageError,
     SuspectError,
 )
-from uapfast.files import write_text
 from uapfast.models.checkpoint import load_model
 from uapfast.models.model import Model
 from uapfast.models.registry import resolve_arch
-from uapfast.pool.manifest import Entry, write_manifest
+from uapfast.pool.finish import Ancestor, finish
 from uapfast.pool.origin import doubt, find_origin, said_init
-from uapfast.pool.plan import Job, PoolConfig, code_sha256, default_archs, make_plan, relative_arch
+from uapfast.pool.plan import Job, PoolConfig, code_sha256, default_archs, make_plan
 from uapfast.pool.pool import few_innocents, few_twins
 from uapfast.pool.recipe import load_recipe
 from uapfast.pool.train import MEASURED_ON, Context, make_model, one_thread, predict
+from uapfast.pool.twins import check_distinct, find_twins
 
 try:
     import fcntl
@@ -49,7 +47,6 @@ __all__ = ["PoolConfig", "build_pool", "predict"]
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
-FAR_BELOW = 0.1  # of the victim's accuracy on the owner's images
 
 
 def build_pool(
@@ -71,6 +68,9 @@ def build_pool(
     other_archs: Sequence[str] = (),
     jobs: int = 1,
     progress: Progress | None = None,
+    branch: str | os.PathLike[str] | None = None,
+    branch_at: float | None = None,
+    designated: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Train twins, homologous models, and surrogates of each candidate; write ``manifest.csv``.
 
@@ -103,9 +103,15 @@ def build_pool(
         jobs: models trained at a time, in processes of their own if more than one (a script that calls
             this then needs the usual ``if __name__ == "__main__"``).
         progress: called as ``progress(done, total, what)``.
+        branch: checkpoint of the victim's training. Twins are then reruns from there, by the recipe, which
+            takes ``checkpoint`` as well (docs/branches.md). The manifest is then ``branches.csv``; a pool of
+            full twins in the same folder stays as it is, and shares its other models.
+        branch_at: share of the victim's training that lies before ``branch``, in (0, 1).
+        designated: record of a draw (:func:`uapfast.pool.draw.designate`): the victim is the model that was
+            drawn, and the others are its twins, whatever ``twins`` says.
 
     Returns:
-        The manifest's path. ``pool.json`` beside it records which recipe made what.
+        The manifest's path. ``pool.json`` (``branches.json``) beside it records which recipe made what.
 
     Raises:
         InputError: a number out of range; no ``init``, or one that contradicts ``ancestor``.
@@ -115,15 +121,16 @@ def build_pool(
         ModelError: an architecture or recipe that cannot be used, or a victim that does not fit the data.
         StorageError: ``out`` cannot be written.
     """
-    config = PoolConfig(twins, surrogates, homologous, epochs, seed, tuple(other_archs))
     _check(jobs, init, ancestor)
+    victim = load_model(arch, weights, name="victim", mean=mean, std=std)
+    source = find_twins(branch, branch_at, designated, recipe, victim.sha256)
+    twins = len(source.files) or twins
+    config = PoolConfig(twins, surrogates, homologous, epochs, seed, tuple(other_archs))
     for sentence in filter(None, (few_twins(twins), few_innocents(homologous))):
         warnings.warn(sentence, PoolWarning, stacklevel=2)  # now, not after hours of training
-    victim = load_model(arch, weights, name="victim", mean=mean, std=std)
     classes, accuracy = _classes(victim, data)
     origin, taken = find_origin(init, arch)
-    assert victim.module is not None
-    unlike = doubt(origin, taken, arch, getattr(victim.module, "inner", victim.module).state_dict())
+    unlike = doubt(origin, taken, arch, _state(victim))
     if unlike is not None:  # now, not after hours of training
         warnings.warn(unlike, PoolWarning, stacklevel=2)
     if origin.whole and ancestor is None:
@@ -133,15 +140,12 @@ def build_pool(
     for spec in (arch, *others):
         resolve_arch(spec)
     base = {
-        "victim": victim.sha256, "data": data.sha256, "recipe": None, "code": None, "init": origin.to_dict(),
+        "victim": victim.sha256, "data": data.sha256, **_recipe(recipe), "init": origin.to_dict(),
         **(victim.preprocessing or dict.fromkeys(("mean", "std"))),
     }  # fmt: skip
-    if recipe is not None:
-        load_recipe(recipe)
-        base |= {"recipe": recipe.rpartition(":")[2], "code": code_sha256(recipe)}
-    plan = make_plan(arch, config, others, recipe is not None, origin.start)
+    plan = make_plan(arch, config, others, recipe is not None, origin.start, source.kind)
     both = (None, None) if mean is None or std is None else (tuple(mean), tuple(std))
-    context = Context(data, Path(out), Path(weights), arch, recipe, base, taken, *both)
+    context = Context(data, Path(out), Path(weights), arch, recipe, base, taken, source, *both)
     log.info("pool: %s", origin.sentence())
     with _folder(context.out):
         todo = _missing(plan, context)
@@ -152,7 +156,22 @@ def build_pool(
         for number, name in enumerate(_train_all(todo, context, jobs), done + 1):
             log.debug("pool: %s made (%d of %d)", name, number, len(plan))
             report(number, len(plan), name)
-        return _finish(plan, context, config, (accuracy, former, unlike))
+            _check_twins(name, plan, context)
+        return finish(plan, context, config, (accuracy, former, unlike))
+
+
+def _state(victim: Model) -> dict[str, torch.Tensor]:
+    assert victim.module is not None  # it was read from a file
+    state: dict[str, torch.Tensor] = getattr(victim.module, "inner", victim.module).state_dict()
+    return state
+
+
+def _recipe(recipe: str | None) -> dict[str, str | None]:
+    """What of the owner's recipe every model depends on."""
+    if recipe is None:
+        return {"recipe": None, "code": None}
+    load_recipe(recipe)
+    return {"recipe": recipe.rpartition(":")[2], "code": code_sha256(recipe)}
 
 
 def _check(jobs: object, init: str | os.PathLike[str], ancestor: object) -> None:
@@ -161,14 +180,6 @@ def _check(jobs: object, init: str | os.PathLike[str], ancestor: object) -> None
     if said_init(init) == "random" and ancestor is not None:
         rule = "left out with init=random (a victim that began at random weights has no ancestor)"
         raise InputError("pool", "ancestor", rule, ancestor)
-
-
-@dataclass(frozen=True)
-class Ancestor:
-    """What the victim was fine-tuned from: its file, and what is recorded of it."""
-
-    path: Path
-    sha256: str | None
 
 
 def _ancestor(arch: str, path: Path, victim: Model) -> Ancestor:
@@ -265,6 +276,15 @@ def _differences(record: Mapping[str, Any], settings: Mapping[str, Any]) -> list
     return found
 
 
+def _check_twins(name: str, plan: Sequence[Job], context: Context) -> None:
+    """Hold a twin that was just made against the victim and the other twins."""
+    twins = [j for j in plan if j.relation == "twin"]
+    if name in {j.name for j in twins}:
+        records = [(j.name, context.files(j)[1]) for j in twins]
+        made = [(one, path.read_text(encoding="utf-8")) for one, path in records if path.exists()]
+        check_distinct([(one, json.loads(text)["sha256"]) for one, text in made], context.base["victim"])
+
+
 def _train_all(todo: Sequence[Job], context: Context, jobs: int) -> Iterator[str]:
     """Train jobs, candidates first; yields names as they are done."""
     if jobs == 1 or len(todo) < 2:
@@ -299,70 +319,3 @@ def _start_worker(context: Context) -> None:
 
 def _work(job: Job) -> str:
     return make_model(job, _CONTEXT[0])
-
-
-def _finish(
-    plan: Sequence[Job],
-    context: Context,
-    config: PoolConfig,
-    found: tuple[float, Ancestor | None, str | None],
-) -> Path:
-    """Write ``pool.json`` and, last, the manifest; warn of twins that are not what the victim is.
-
-    ``found`` is the victim's accuracy, its ancestor, and what was said of its beginning already.
-    """
-    folder, (accuracy, former, unlike) = context.out, found
-    models = [json.loads(context.files(job)[1].read_text(encoding="utf-8")) for job in plan]
-    said = _doubts(models, accuracy)
-    settings: dict[str, Any] = {
-        "config": asdict(config), "base": context.base, "versions": versions(),
-        "victim": {"sha256": context.base["victim"], "owner_accuracy": round(accuracy, 4)},
-        "ancestor": None if former is None else {"sha256": former.sha256},
-        "warnings": [w for w in (unlike, *said) if w],
-        "code": {relative_arch(spec, folder.resolve()): code_sha256(spec) for spec in _archs(plan, context)},
-        "models": models,
-    }  # fmt: skip
-    write_text(folder / "pool.json", json.dumps(settings, indent=1) + "\n")
-    write_manifest(folder / "manifest.csv", _entries(plan, context, former))
-    for sentence in said:
-        warnings.warn(sentence, PoolWarning, stacklevel=3)
-    return folder / "manifest.csv"
-
-
-def _archs(plan: Sequence[Job], context: Context) -> list[str]:
-    return sorted({context.arch, *(job.arch for job in plan)})
-
-
-def _entries(plan: Sequence[Job], context: Context, former: Ancestor | None) -> list[Entry]:
-    """The manifest's lines."""
-    folder = context.out.resolve()
-    own, both = relative_arch(context.arch, folder), (context.mean, context.std)
-    parent = None if context.base["init"]["start"] == "random" else "ancestor"
-    victim = os.path.relpath(context.weights.resolve(), folder)
-    entries = [Entry(victim, own, "victim", "victim", None, *both, parent)]
-    if former is not None:
-        path = os.path.relpath(former.path.resolve(), folder)
-        entries.append(Entry(path, own, "ancestor", "ancestor", None, *both))
-    for job in plan:
-        entries.append(
-            Entry(
-                f"models/{job.name}.safetensors", relative_arch(job.arch, folder), job.name, job.relation,
-                job.candidate, *context.taking(job),
-                parent if job.start != "random" and job.candidate is None else None,
-            )
-        )  # fmt: skip
-    return entries
-
-
-def _doubts(models: Sequence[Mapping[str, Any]], accuracy: float) -> list[str]:
-    """Twins that know the owner's images far less well than the victim does are no twins."""
-    low = [m for m in models if m["relation"] == "twin" and m["owner_accuracy"] < accuracy - FAR_BELOW]
-    if not low:
-        return []
-    shown = ", ".join(f"{m['name']} {m['owner_accuracy']:.0%}" for m in low[:4])
-    more = f" and {len(low) - 4} more" if len(low) > 4 else ""
-    return [
-        f"pool: twins should be as good as the victim, which is right for {accuracy:.0%} of the owner's "
-        f"images, got {shown}{more}: is the recipe the victim's own (epochs, init, mean and std)? The "
-        "candidate side of every verdict rests on it"
-    ]

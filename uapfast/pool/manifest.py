@@ -19,6 +19,7 @@ from uapfast.models.checkpoint import load_model
 from uapfast.models.model import Model
 from uapfast.pool.plan import code_sha256
 from uapfast.pool.pool import RELATIONS, Pool, PoolModel, family_fault
+from uapfast.pool.twins import record_path
 
 REQUIRED = ("path", "arch")
 OPTIONAL = ("name", "relation", "candidate", "mean", "std", "parent")
@@ -180,6 +181,7 @@ class Made:
         init: where the victim began.
         warnings: what was warned of when the pool was made.
         code: architecture, as the manifest has it, to the SHA-256 of its code.
+        twins: what is said of the twins.
     """
 
     kinds: dict[str, str]
@@ -188,10 +190,11 @@ class Made:
     init: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
     code: Mapping[str, str | None] = field(default_factory=dict)
+    twins: dict[str, Any] | None = None
 
 
 def _made(path: Path) -> Made:
-    record = path.parent / "pool.json"
+    record = record_path(path)
     if not record.is_file():
         return Made({}, {})
     try:
@@ -200,7 +203,8 @@ def _made(path: Path) -> Made:
         kinds = {str(m["name"]): str(m["kind"]) for m in models}
         hashes = {str(m["name"]): str(m["sha256"]) for m in models if "sha256" in m}
         warned = tuple(map(str, found.get("warnings", ())))
-        return Made(kinds, hashes, base.get("victim"), base.get("init"), warned, dict(found.get("code", {})))
+        code, twins = dict(found.get("code", {})), found.get("twins")
+        return Made(kinds, hashes, base.get("victim"), base.get("init"), warned, code, twins)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise _bad("beside a whole pool.json", f"{type(exc).__name__} ({record})") from exc
 
@@ -253,4 +257,4 @@ def read_pool(manifest: str | os.PathLike[str], device: str = "cpu") -> Pool:
         kind = made.kinds.get(e.name, e.arch if e.relation == "piracy" else e.relation)
         models.append(PoolModel(e.name, e.relation, e.candidate, kind, model, e.parent))
     said = made.warnings if changed is None else (*made.warnings, changed)
-    return Pool(tuple(models), made.init, said)
+    return Pool(tuple(models), made.init, said, made.twins)

@@ -15,8 +15,9 @@ from uapfast.models.code import source_sha256
 from uapfast.models.nets import NETS
 from uapfast.models.registry import arch_file
 from uapfast.pool.origin import Start
+from uapfast.pool.twins import PREFIXES, TwinKind
 
-How = Literal["train", "soft", "hard", "finetune"]
+How = Literal["train", "branch", "given", "soft", "hard", "finetune"]
 SQUARE_ONLY = ("vgg-small", "depthwise-small", "cnn-small", "mlp-small")
 PREFERRED = ("cnn-small", "vgg-small", "depthwise-small", "resnet-small")
 # (how, which architecture, share of the owner's images); other architectures alternate
@@ -75,7 +76,8 @@ class Job:
         candidate: what a piracy model is made from.
         kind: what models are compared as; the same for every candidate.
         arch: SPEC as the caller wrote it.
-        how: ``train`` on true labels, ``soft`` or ``hard`` labels of the candidate, ``finetune`` of it.
+        how: ``train`` on true labels; ``branch``: the same from a checkpoint on; ``given``: it is
+            there; ``soft`` or ``hard`` labels of the candidate, ``finetune`` of it.
         share: of the owner's images, drawn by ``seed`` (homologous models: ``train.LEAST_IMAGES`` at least).
         epochs: of the default recipe.
         rate: factor of its learning rate.
@@ -113,7 +115,12 @@ def job_seed(base: int, name: str) -> int:
 
 
 def make_plan(
-    arch: str, config: PoolConfig, others: Sequence[str], owners_recipe: bool, start: Start = "random"
+    arch: str,
+    config: PoolConfig,
+    others: Sequence[str],
+    owners_recipe: bool,
+    start: Start = "random",
+    twins: TwinKind = "full",
 ) -> list[Job]:
     """All jobs, candidates before what is made from them; names and seeds do not depend on the counts.
 
@@ -123,29 +130,30 @@ def make_plan(
         others: SPECs of other architectures.
         owners_recipe: whether the owner has one.
         start: where the victim began, and with it whatever is of its architecture.
+        twins: which kind.
     """
-    twins = [_twin(i, arch, config, owners_recipe, start) for i in range(config.twins)]
+    candidates = [_twin(i, arch, config, owners_recipe, start, twins) for i in range(config.twins)]
     make = _homologous if start == "random" else _related
     others = [o for o in others if start == "random" or o != arch]
     homologous = [make(i, arch, config, others, owners_recipe, start) for i in range(config.homologous)]
-    candidates = ["victim"] + [t.name for t in twins]
     surrogates = [
         _surrogate(k, name, arch, config, others, start)
         for k in range(config.surrogates)
-        for name in candidates
+        for name in ["victim"] + [t.name for t in candidates]
     ]
-    return twins + homologous + surrogates
+    return candidates + homologous + surrogates
 
 
-def _twin(i: int, arch: str, config: PoolConfig, owners_recipe: bool, start: Start) -> Job:
-    name = f"twin-{i:02d}"
+def _twin(i: int, arch: str, config: PoolConfig, owners_recipe: bool, start: Start, kind: TwinKind) -> Job:
+    name = f"{PREFIXES[kind]}-{i:02d}"
+    how: dict[TwinKind, How] = {"full": "train", "branch": "branch", "designated": "given"}
     return Job(
         name=name,
         relation="twin",
         candidate=None,
-        kind="twin",
+        kind="branch" if kind == "branch" else "twin",
         arch=arch,
-        how="train",
+        how=how[kind],
         share=1.0,
         epochs=config.epochs,
         rate=1.0 if start == "random" else TUNING_RATE,

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from uapfast.errors import PoolError
 from uapfast.models.model import Model, as_model
 
+CHECKPOINT = "checkpoint"  # parent of the victim and of branch twins; needs no line of its own
 RELATIONS = ("victim", "twin", "piracy", "homologous", "ancestor")
 MIN_INNOCENTS = 5  # with fewer homologous models ``generate`` makes no reference
 GOOD_TWINS, GOOD_INNOCENTS = 8, 12
@@ -52,9 +53,9 @@ class PoolModel:
         candidate: for a piracy model, the name of the victim or twin that it derives from.
         kind: how a piracy model was made; the same kind of every candidate is compared alike.
         model: what answers.
-        parent: name of the model that the owner knows it to be made from, whatever its relation (``victim``
-            and ``ancestor`` need no model of their own); None if it was trained by itself. A twin whose
-            parent is the victim is a branch of its training.
+        parent: name of the model that the owner knows it to be made from, whatever its relation (``victim``,
+            ``ancestor`` and ``checkpoint`` need no model of their own); None if it was trained by itself.
+            Twins whose parent is ``checkpoint`` are branches: reruns of the victim's training from there.
     """
 
     name: str
@@ -81,13 +82,13 @@ def family_fault(models: Sequence[Relative]) -> tuple[str, str, str] | None:
     ancestors = [m.name for m in models if m.relation == "ancestor"]
     if len(ancestors) > 1:
         return "ancestor", "at most one model", ", ".join(ancestors)
-    parents = {m.name: m.parent for m in models}
+    parents, relations = {m.name: m.parent for m in models}, {m.name: m.relation for m in models}
     roots = {r: next((m.name for m in models if m.relation == r), r) for r in ("victim", "ancestor")}
     for m in models:
         line, at = [m.name], m.parent
         while at is not None:
-            if at not in parents and at not in roots.values():
-                rule = "the name of another model of the pool (or victim, or ancestor)"
+            if at not in parents and at not in (*roots.values(), CHECKPOINT):
+                rule = "the name of another model of the pool (or victim, ancestor, checkpoint)"
                 return f"parent of {line[-1]}", rule, repr(at)
             if at in line:
                 return (
@@ -102,7 +103,25 @@ def family_fault(models: Sequence[Relative]) -> tuple[str, str, str] | None:
                 f"one that was made without the victim for a {m.relation} model (a copy's relation is piracy)"
             )
             return f"parent of {m.name}", rule, " <- ".join(line)
-    return None
+        made_of = [a for a in line[1:] if a == roots["victim"] or relations.get(a) == "twin"]
+        if m.relation == "twin" and made_of:
+            rule = (
+                "None, ancestor or checkpoint for a twin: victim and twins have to be made alike, none from "
+                "another (reruns from a state before the victim's end have the parent checkpoint)"
+            )
+            return f"parent of {m.name}", rule, " <- ".join(line)
+    return _mixture_fault(models)
+
+
+def _mixture_fault(models: Sequence[Relative]) -> tuple[str, str, str] | None:
+    """Branches and full twins are not exchangeable with each other."""
+    twins = [m for m in models if m.relation == "twin"]
+    branches = [m.name for m in twins if m.parent == CHECKPOINT]
+    others = [m.name for m in twins if m.parent != CHECKPOINT]
+    if not branches or not others:
+        return None
+    rule = "of one kind, all reruns from a checkpoint or none (two manifests make two references)"
+    return "twins", rule, f"{branches[0]} from a checkpoint, and {others[0]}"
 
 
 @dataclass(frozen=True)
@@ -114,15 +133,17 @@ class Pool:
         init: what ``pool.json`` says of where the victim began (:class:`uapfast.pool.origin.Origin` as JSON
             types); None where nobody said.
         warnings: what was warned of when it was made; every verdict repeats it.
+        made: what ``pool.json`` says of the twins (:class:`uapfast.pool.twins.TwinSource` as JSON types).
 
     Raises:
         PoolError: duplicate names, an unknown relation, two victims, a piracy model without its candidate,
-            several ancestors, or a parent that cannot be.
+            several ancestors, branches beside full twins, or a parent that cannot be.
     """
 
     models: tuple[PoolModel, ...]
     init: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
+    made: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Check names and relations."""
@@ -155,6 +176,12 @@ class Pool:
         return tuple(m for m in self.models if m.relation == "twin")
 
     @property
+    def twins_told(self) -> dict[str, Any]:
+        """Which kind of twins these are, and what else is known of their making; JSON types."""
+        branches = any(m.parent == CHECKPOINT for m in self.twins)
+        return {"kind": "branch" if branches else "full", **(self.made or {})}
+
+    @property
     def ancestor(self) -> PoolModel | None:
         """What the victim was fine-tuned from, if the pool has it."""
         return next((m for m in self.models if m.relation == "ancestor"), None)
@@ -182,6 +209,7 @@ class Pool:
         homologous: Sequence[Any] = (),
         ancestor: Any = None,
         init: str | None = None,
+        branches: bool = False,
         device: str = "cpu",
     ) -> Pool:
         """A pool of modules or callables; twins are named twin-00, twin-01, ...
@@ -193,10 +221,12 @@ class Pool:
             homologous: honest models of the same task.
             ancestor: what the victim was fine-tuned from, if anything.
             init: where victim and twins began: ``random``, ``weights`` (the same for all) or ``factory``.
+            branches: whether the twins are reruns from a checkpoint of the victim's training.
             device: where modules are run.
         """
+        parent, kind = (CHECKPOINT, "branch") if branches else (None, "twin")
         rows = [
-            PoolModel(f"twin-{i:02d}", "twin", None, "twin", as_model(m, device=device))
+            PoolModel(f"twin-{i:02d}", "twin", None, kind, as_model(m, device=device), parent)
             for i, m in enumerate(twins)
         ]
         for name, models in (piracy or {}).items():
@@ -219,13 +249,17 @@ class Pool:
 
 
 def check_victim(pool: Pool, victim: Model) -> None:
-    """Hold the victim that a reference is made for against the one that the pool was made of.
+    """Hold the victim that a reference is made for against the one that the pool was made of, or was drawn.
 
     A pool without a victim of its own says nothing, and passes.
 
     Raises:
         PoolError: other weights (the message has both SHA-256), or other preprocessing.
     """
+    drawn = (pool.made or {}).get("drawn_sha256")
+    if drawn is not None and drawn != victim.sha256:
+        rule = f"the model that was drawn from its twins, SHA-256 {drawn}"
+        raise PoolError("generate", "victim", rule, f"SHA-256 {victim.sha256}")
     if pool.victim is None or victim.sha256 is None:
         return
     own = pool.victim.model

@@ -21,8 +21,15 @@ BATCH = 128
 class Recipe(Protocol):
     """The owner's training: a new model in, the trained one out."""
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seed: int) -> nn.Module:
-        """Train ``model`` on float32 images in 0..1 ``[N,C,H,W]`` and int64 labels ``[N]``."""
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, seed: int, **more: Path | None
+    ) -> nn.Module:
+        """Train ``model`` on float32 images in 0..1 ``[N,C,H,W]`` and int64 labels ``[N]``.
+
+        With ``--branch`` it is handed ``checkpoint``, the file's path, and goes on from there: weights,
+        optimiser, schedule, averages and counters as they were; order and augmentation from ``seed``; the
+        final model chosen as the victim was (docs/branches.md).
+        """
         ...
 
 

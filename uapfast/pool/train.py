@@ -20,8 +20,10 @@ from uapfast.files import write_text
 from uapfast.models.checkpoint import fill, read_weights, save_weights
 from uapfast.models.model import Preprocessed, tensors_sha256
 from uapfast.pool.origin import fresh_model as fresh_model
+from uapfast.pool.origin import likeness
 from uapfast.pool.plan import Job, code_sha256
 from uapfast.pool.recipe import LEARNING_RATE, default_recipe, load_recipe
+from uapfast.pool.twins import TwinSource
 
 FINETUNE_RATE = 0.1  # of the default learning rate
 LEAST_IMAGES = 1_000  # of a homologous model, or half of what there is: it should know its task, if little
@@ -40,6 +42,7 @@ class Context:
         recipe: ``FILE.py:FUNCTION`` or None for the default.
         base: settings that every model depends on (JSON types).
         init: tensors that models of the victim's architecture begin at, where there is a file of them.
+        twins: where twins come from.
         mean: per channel; models of the victim's architecture take (x - mean) / std.
         std: per channel.
     """
@@ -51,6 +54,7 @@ class Context:
     recipe: str | None
     base: dict[str, Any]
     init: Mapping[str, Tensor] = field(default_factory=dict)
+    twins: TwinSource = TwinSource()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -65,14 +69,20 @@ class Context:
 
     def stamp(self, job: Job) -> str:
         """SHA-256 of everything that decides a job's weights, the text of architecture files included."""
-        told = [self.base, self._code(job), asdict(job)]
+        told = [self._base(job), self._code(job), asdict(job)]
         return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def settings(self, job: Job) -> dict[str, Any]:
         """What :meth:`stamp` is made of, by names for people."""
-        base = {"code of the recipe" if name == "code" else name: value for name, value in self.base.items()}
+        base = {
+            "code of the recipe" if name == "code" else name: value for name, value in self._base(job).items()
+        }
         code = {f"code of {spec}": found for spec, found in self._code(job).items() if found is not None}
         return base | code | asdict(job)
+
+    def _base(self, job: Job) -> dict[str, Any]:
+        own = {"branch": "checkpoint", "given": "draw"}.get(job.how)
+        return self.base if own is None else self.base | {own: self.twins.sha256}
 
     def _code(self, job: Job) -> dict[str, str | None]:
         return {spec: code_sha256(spec) for spec in sorted({self.arch, job.arch})}
@@ -123,13 +133,19 @@ def _source(job: Job, context: Context) -> nn.Module | None:
     path = context.weights
     if job.candidate != "victim":
         path = context.out / "models" / f"{job.candidate}.safetensors"
-    model = fresh_model(context.arch, 0)
+    return _filled(context.arch, path)
+
+
+def _filled(arch: str, path: Path) -> nn.Module:
+    model = fresh_model(arch, 0)
     fill(model, read_weights(path), path)
     return model.eval()
 
 
 def _train(job: Job, context: Context) -> tuple[nn.Module, nn.Module | None]:
     data, source = context.data, _source(job, context)
+    if job.how == "given":
+        return _filled(context.arch, context.twins.files[int(job.name.rpartition("-")[2])]), None
     generator = torch.Generator().manual_seed(job.seed)
     least = min(LEAST_IMAGES, len(data) // 2) if job.relation == "homologous" else 2
     count = max(2, least, round(job.share * len(data)))
@@ -148,7 +164,8 @@ def _train(job: Job, context: Context) -> tuple[nn.Module, nn.Module | None]:
     with _normalising(model, *context.taking(job)) as taken_off:
         if not job.owners_recipe or context.recipe is None:
             return default_recipe(model, x, labels, job.seed, epochs=job.epochs, learning_rate=rate), source
-        trained = load_recipe(context.recipe)(model, x, labels, job.seed)
+        more = {"checkpoint": context.twins.path} if job.how == "branch" else {}
+        trained = load_recipe(context.recipe)(model, x, labels, job.seed, **more)
         if not isinstance(trained, nn.Module):
             rule = "a function that returns the trained nn.Module"
             raise ModelError("pool", "recipe", rule, type(trained).__name__)
@@ -209,4 +226,19 @@ def _measure(model: nn.Module, source: nn.Module | None, job: Job, context: Cont
     if source is not None:
         theirs = predict(source, x, context.mean, context.std).argmax(-1)
         found["agreement"] = round(float((own == theirs).double().mean()), 4)
+    start = _beginning(job, context) if job.relation == "twin" else None
+    if start is not None:
+        found["likeness"] = round(likeness(model.state_dict(), start), 4)
     return found
+
+
+def _beginning(job: Job, context: Context) -> Mapping[str, Tensor] | None:
+    """Tensors that a twin's weights have to show something of; None if it began at random ones.
+
+    A checkpoint is in the recipe's own form: what goes on from it resembles the victim, which did so, too.
+    """
+    if job.how == "branch":
+        return _filled(context.arch, context.weights).state_dict()
+    if job.start == "random":
+        return None
+    return context.init if job.start == "weights" else fresh_model(context.arch, 0).state_dict()

@@ -43,6 +43,7 @@ def check_pool(models: list[Entry], config: GenerateConfig, findings: Findings) 
             )
         seen[str(record.sha256)] = record.name
     _check_parents(models)
+    _check_shapes(models)
     least = MIN_INNOCENTS if config.encoder == "lineage" else 2 * MIN_INNOCENTS
     if innocents < least:
         rule = (
@@ -63,6 +64,21 @@ def _check_parents(models: list[Entry]) -> None:
         if record.relation == "homologous" and relations.get(str(record.parent)) in ("victim", "twin"):
             rule = f"of relation piracy, with candidate {record.parent}, where that is its parent"
             raise PoolError("generate", f"pool model {record.name}", rule, "homologous")
+
+
+def _check_shapes(models: list[Entry]) -> None:
+    """Twins of another network than the victim's are of another recipe."""
+    (_, victim), *rest = models
+    own = _shapes(victim)
+    for record, model in rest:
+        if record.relation == "twin" and model.module is not None and _shapes(model) != own:
+            rule = "a model of the victim's architecture, as every twin is (the recipe is the victim's own)"
+            raise PoolError("generate", f"twin {record.name}", rule, "tensors of other shapes")
+
+
+def _shapes(model: Model) -> list[tuple[int, ...]]:
+    """Shapes of all parameters, sorted: names may differ with how a network was wrapped."""
+    return sorted(tuple(p.shape) for p in model.module.parameters()) if model.module is not None else []
 
 
 def candidates_of(models: list[Entry], config: GenerateConfig) -> list[Entry]:

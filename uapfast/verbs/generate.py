@@ -28,6 +28,7 @@ from uapfast.method.fingerprint import (
 )
 from uapfast.method.points import disagree_points, disagreement, kmeans_points
 from uapfast.models.model import Model, as_model
+from uapfast.pool.degraded import with_degraded
 from uapfast.pool.pool import Pool, check_victim, load_pool
 from uapfast.reference import Record, Reference
 from uapfast.verbs.candidates import make_uaps
@@ -92,9 +93,8 @@ def generate(
     assert config.points is not None and config.ray is not None
     if labels is not None:
         _check_labels(labels, len(x))
-    pool = pool if isinstance(pool, Pool) else load_pool(pool, device=device)
     white = _white_box(victim, device)
-    check_victim(pool, white)
+    pool = _pool_of(pool, white, config, device)
     models, findings, vouched = ordered(white, pool), Findings(), dict(vouched or {})
     check_pool(models, config, findings)
     check_vouched(vouched, models, findings)
@@ -125,6 +125,7 @@ def generate(
         "victim_sha256": white.sha256,
         "preprocessing": white.preprocessing,
         "init": None if pool.init is None else dict(pool.init),
+        "twins": pool.twins_told,
         "versions": versions(),
     }
     weights: dict[str, Tensor] = {}
@@ -135,6 +136,15 @@ def generate(
     )
     log.info("generate: done, %d queries", plan.queries)
     return _examined(reference, vouched, findings)
+
+
+def _pool_of(
+    given: Pool | str | os.PathLike[str], victim: Model, config: GenerateConfig, device: str
+) -> Pool:
+    """The pool, if it is that of the victim; with degraded innocents where its twins are branches."""
+    pool = given if isinstance(given, Pool) else load_pool(given, device=device)
+    check_victim(pool, victim)
+    return with_degraded(pool, config.seed, device) if config.encoder == "lineage" else pool
 
 
 def _white_box(victim: Any, device: str) -> Model:

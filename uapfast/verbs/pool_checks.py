@@ -21,11 +21,13 @@ from uapfast.errors import PoolError
 from uapfast.method.decision import compare, decide
 from uapfast.method.lineage import LineageScorer
 from uapfast.method.relatedness import (
+    closeness,
     copies_among_innocents,
     dependent_candidates,
     dependent_innocents,
     kinship,
 )
+from uapfast.pool.degraded import DEGRADED
 from uapfast.pool.pool import GOOD_TWINS, MIN_INNOCENTS, Pool
 from uapfast.reference import Record, Reference
 from uapfast.verbs.entries import Entry
@@ -35,6 +37,8 @@ from uapfast.verbs.trials import summary, try_reference
 APART = 1e-3  # one-sided level at which twins are not of the victim's kind
 APART_OF_FEW = 1e-2  # the same where there are fewer twins than are good: their t test reaches no further
 DOUBTFUL = 2e-2  # level from which that is warned of
+STRANGE = 0.85  # the same from which few twins are of another kind; true ones show .75 at most (docs)
+CLOSE = 0.3  # distance between candidates over that of the nearest innocent, below which they are copies
 CENTRE = 0.12  # mean cosine between the ways from the victim to its twins below which they were made from it
 LEAST_KNOWN = 0.7  # of what the victim knows beyond guessing, a twin's
 CHANCE = 0.15  # below this share a model hardly knows the task
@@ -152,8 +156,10 @@ def examine_pool(reference: Reference, vouched: Mapping[str, str], findings: Fin
     reference = replace(reference, records=records, _cache={})
     scorer = _scorer(reference)
     _check_twins(scorer, records, findings)
+    _check_closeness(scorer, reference, findings)
     _check_innocents(scorer, records, vouched, findings)
-    records = _count_once(scorer, records, findings)
+    records = _degraded_instead(_count_once(scorer, records, findings))
+    _check_null(records, reference.settings, findings)
     reference = replace(reference, records=records, _cache={})
     _check_ancestors(reference, findings)
     trials = try_reference(reference, ALPHA, tuple(vouched))
@@ -171,6 +177,16 @@ def _scorer(reference: Reference) -> LineageScorer:
     scorer = reference.scorer()
     assert isinstance(scorer, LineageScorer)
     return scorer
+
+
+def _check_null(records: tuple[Record, ...], settings: Mapping[str, Any], findings: Findings) -> None:
+    """Branch twins lie close together: beside them degraded answers look special, and have to be known."""
+    known = any(r.counted and r.kind.startswith(DEGRADED) for r in records)
+    if settings["twins"]["kind"] == "branch" and not known:
+        findings.limit(
+            "beside twins from a checkpoint degraded models of others look like copies, and none of its "
+            "homologous models could be degraded: they have to be modules (docs/branches.md)"
+        )
 
 
 def _check_innocents(
@@ -199,34 +215,50 @@ def _check_innocents(
 def _check_twins(scorer: LineageScorer, records: tuple[Record, ...], findings: Findings) -> None:
     """Twins that are copies, or not of the victim's kind."""
     own = [records[i] for i in scorer.roster.candidates]
-    pairs = [
-        f"{own[j].name} and {own[i].name}"
-        for i, j, _ in dependent_candidates(scorer)
-        if own[i].name != own[j].parent and own[j].name != own[i].parent
-    ]
+    pairs = [f"{own[j].name} and {own[i].name}" for i, j, _ in dependent_candidates(scorer)]
     if pairs:
-        rule = "of twins that were trained each by itself (or with their parent in the manifest)"
-        raise PoolError("generate", "pool", rule, "copies of each other: " + ", ".join(pairs))
+        rule = "of twins that were made as the victim was and none from another"
+        said = "copies of each other" if len(own) > 3 else "copies of each other, or two of another kind"
+        raise PoolError("generate", "pool", rule, f"{said}: {', '.join(pairs)}")
     twins = len(own) - 1
-    if twins < 3:
+    if twins < 2:
         return
     found = kinship(scorer)
     shown = f"{found.ratio:.2f} times as far from its twins as they are from the others"
-    branches = any(r.parent == own[0].name for r in own[1:])
-    if found.distance.p <= (APART if twins >= GOOD_TWINS else APART_OF_FEW):
+    few = twins < GOOD_TWINS
+    tested = found.distance.p if twins >= 3 else 0.5  # of two distances nobody knows a spread
+    if tested <= (APART_OF_FEW if few else APART) or (few and found.angle >= STRANGE):
         findings.limit(
-            f"the twins are not of the victim's kind (it is {shown}, p {found.distance.p:.1g}): {OTHER_KIND}"
+            f"the twins are not of the victim's kind (it is {shown}, p {tested:.1g}; the ways from it to "
+            f"them have a mean cosine of {found.angle:.2f}, where 0.5 is usual): {OTHER_KIND}"
         )
-    elif found.distance.p <= DOUBTFUL:
-        p = f"p {found.distance.p:.1g}"
-        findings.warn(f"the twins may not be of the victim's kind (it is {shown}, {p}): {OTHER_KIND}")
-    elif found.angle < CENTRE and not branches:
-        rule = "of twins that were not made from the victim (or with it as their parent in the manifest)"
-        raise PoolError("generate", "pool", rule, f"twins that all lie around the victim, {shown}")
-    elif 1.0 - found.distance.p <= DOUBTFUL and not branches:
+    elif tested <= DOUBTFUL:
         findings.warn(
-            f"the twins may have been made from the victim (it is {shown}, p {1 - found.distance.p:.1g}): "
+            f"the twins may not be of the victim's kind (it is {shown}, p {tested:.1g}): {OTHER_KIND}"
+        )
+    elif found.angle < CENTRE:
+        rule = "of twins that were not made from the victim"
+        raise PoolError("generate", "pool", rule, f"twins that all lie around the victim, {shown}")
+    elif 1.0 - tested <= DOUBTFUL:
+        findings.warn(
+            f"the twins may have been made from the victim (it is {shown}, p {1 - tested:.1g}): "
             "copies of it are then called independent"
+        )
+
+
+def _check_closeness(scorer: LineageScorer, reference: Reference, findings: Findings) -> None:
+    """Full trainings from random weights do not end beside each other; copies of one model do."""
+    start = (reference.settings.get("init") or {}).get("start", "random")
+    related = start != "random" or any(r.relation == "ancestor" for r in reference.records)
+    if related or reference.settings["twins"]["kind"] == "branch" or len(scorer.roster.candidates) < 3:
+        return
+    found = closeness(scorer)
+    if found < CLOSE:
+        findings.limit(
+            f"victim and twins lie {found:.2f} times as far from each other as the nearest homologous model "
+            "lies from them, where models that were each trained from random weights have 0.6 or more: the "
+            "twins were made from the victim, or all from one model. Reruns from a checkpoint and "
+            "fine-tunings of public weights have to be said (docs/branches.md, uapfast pool --init)"
         )
 
 
@@ -237,6 +269,17 @@ def _declared(records: tuple[Record, ...]) -> tuple[Record, ...]:
         replace(r, counted=False) if r.name in honest and r.parent in honest and r.parent != r.name else r
         for r in records
     )
+
+
+def _degraded_instead(records: tuple[Record, ...]) -> tuple[Record, ...]:
+    """Degraded models in the places of their parents: one innocent still, as degraded ones answer."""
+    counted = {r.name for r in records if r.relation == "homologous" and r.counted}
+    instead: dict[str, str] = {}  # parent -> its degraded form
+    for r in records:
+        if r.kind.startswith(DEGRADED) and r.parent in counted:
+            instead.setdefault(r.parent, r.name)
+    swapped = {**dict.fromkeys(instead, False), **dict.fromkeys(instead.values(), True)}
+    return tuple(replace(r, counted=swapped.get(r.name, r.counted)) for r in records)
 
 
 def _count_once(scorer: LineageScorer, records: tuple[Record, ...], findings: Findings) -> tuple[Record, ...]:
