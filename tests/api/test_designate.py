@@ -174,7 +174,7 @@ def test_the_commands(owner: Path, tmp_path: Path, capfd: pytest.CaptureFixture[
     said = capfd.readouterr().out
     found = json.loads(out.read_text())
     assert code == 0 and f"drawn: {found['drawn']} of 5" in said and found["sha256"] in said
-    assert run(["plan", "--twins", "2,3", "--victim-hours", "2"]) == 0
+    assert run(["plan", "--twins", "2,5", "--victim-hours", "2"]) == 0
     said = capfd.readouterr().out
     assert "2 twins, 40 homologous models" in said and "not measured" in said and "convicted   26%" in said
     assert run(["plan", "--twins", "4", "--branch-at", "0.5", "--json"]) == 0

@@ -116,17 +116,19 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
         kind = "branch twins" if pool["kind"] == "branch" else "twins"
         hours = "" if pool["hours"] is None else f", {pool['hours']:g} hours"
         levels = [f"{a}: {'none' if z is None else f'{z:.1f}'}" for a, z in pool["thresholds"].items()]
+        both = "" if floors["joint"] is None else f", {floors['joint']:.2g} beside both"
         out += [
             f"{pool['twins']} {kind}, {pool['homologous']} homologous models",
             f"  costs       {cost['total']:g} trainings of the victim{hours} (twins {cost['twins']:g}, "
             f"homologous {cost['homologous']:g}, surrogates {cost['surrogates']:g})",
             f"  exact p     not below {floors['candidate']:.3g} beside twins, {floors['suspect']:.3g} beside "
-            f"innocents{'' if floors['joint'] is None else f', {floors["joint"]:.2g} beside both'}",
+            f"innocents{both}",
             f"  z to pass   at level {', '.join(levels)}",
         ]
         out += [
-            f"  convicted   {row['convicted']:.0%} of {row['copies']} copies at level 0.001, {row['modified']:.0%} "
-            f"of those modified directly; innocents accused {row['accused']} % ({row['world']}, {row['source']})"
+            f"  convicted   {row['convicted']:.0%} of {row['copies']} copies at level 0.001, "
+            f"{row['modified']:.0%} of those modified directly; innocents accused {row['accused']} % "
+            f"({row['world']}, {row['source']})"
             for row in pool["measured"]
         ] or ["  convicted   not measured for a pool of this kind and size"]
     return [*out, *(f"note: {sentence}" for sentence in plan["assumes"])]
