@@ -22,6 +22,7 @@ from uapfast.method.consensus import Consensus
 from uapfast.method.encoder import PaperScorer, make_network
 from uapfast.method.fingerprint import QueryPlan, paper_features
 from uapfast.method.lineage import LineageScorer, Roster
+from uapfast.method.pixels import floats, packed
 from uapfast.method.scaling import Scaling
 from uapfast.reference_file import FORMAT, Record, bad, digest, make_roster, read, write
 
@@ -42,8 +43,8 @@ class Reference:
         encoder: ``lineage`` or ``paper``.
         weights: encoder network (``paper``), or empty.
         settings: everything else that was set or measured; JSON types.
-        probes: images float32 ``[P,C,H,W]`` on which the pool's models agree, which are never scored; or
-            None.
+        probes: images ``[P,C,H,W]`` on which the pool's models agree, which are never scored, as bytes where
+            ``plan.points`` would be; or None. :attr:`probe_images` gives floats.
         probe_labels: int64 ``[P]``: the class that most of them give.
     """
 
@@ -61,6 +62,11 @@ class Reference:
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        """Keep as bytes what bytes hold."""
+        if self.probes is not None:
+            object.__setattr__(self, "probes", packed(self.probes))
+
     def __eq__(self, other: object) -> bool:
         return self.sha256 == other.sha256 if isinstance(other, Reference) else NotImplemented
 
@@ -77,8 +83,18 @@ class Reference:
     # -- what it holds -------------------------------------------------------------------------
     @property
     def points(self) -> Tensor:
-        """Query points, float32 ``[Q,C,H,W]`` in 0..1."""
-        return self.plan.points
+        """Query points, float32 ``[Q,C,H,W]`` in 0..1: all, which may be gigabytes; see ``plan.x``."""
+        return floats(self.plan.points)
+
+    @property
+    def probe_images(self) -> Tensor | None:
+        """The probes, float32 ``[P,C,H,W]`` in 0..1, or None."""
+        return None if self.probes is None else floats(self.probes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``[C,H,W]`` of its queries."""
+        return tuple(self.plan.points.shape[1:])
 
     @property
     def uaps(self) -> Tensor:
@@ -249,7 +265,7 @@ class Reference:
             "sha256": self.sha256,
             "encoder": self.encoder,
             "classes": self.classes,
-            "input": list(self.points.shape[1:]),
+            "input": list(self.shape),
             "views": self.plan.views,
             "points_per_view": self.plan.per_view,
             "ray": list(self.plan.scale),

@@ -129,6 +129,15 @@ Ray = Annotated[
 Precision = Annotated[
     str, typer.Option("--precision", help="Of the networks: float32, or bf16 (faster on a GPU).")
 ]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        metavar="N",
+        help="Images a forward of networks that run here, at most; unset, what their size allows "
+        "(256 of 64 px, 20 of 224 px on a CPU).",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Mean = Annotated[
     str | None, typer.Option("--mean", metavar="M[,M...]", help="Subtracted from 0..1 images, per channel.")

@@ -46,6 +46,7 @@ def generate(
         typer.Option("--vouch", metavar="NAME=REASON", help="A homologous model is honest; repeatable."),
     ] = None,
     seed: o.Seed = 0,
+    batch_size: o.BatchSize = None,
     device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> None:
@@ -70,7 +71,7 @@ def generate(
         models = load_pool(pool, o.device(device))
         reference = run(
             victim, owned.x(), owned.labels, pool=models, config=config, device=o.device(device),
-            progress=progress, vouched=_vouched(vouch or []),
+            progress=progress, vouched=_vouched(vouch or []), batch_size=batch_size,
         )  # fmt: skip
         reference.save(out)
         print(f"wrote {one_line(out)}", *lines(reference.summary()), sep="\n", file=stdout, flush=True)

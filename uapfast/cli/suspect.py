@@ -39,6 +39,7 @@ def verify(
     rate: o.Rate = None,
     cache: o.AnswersCache = None,
     dry_run: o.DryRun = False,
+    batch_size: o.BatchSize = None,
     device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> int:
@@ -78,14 +79,16 @@ def verify(
 
         known, order = load(reference), o.whole_numbers(class_order, "--class-order")
         if answers is not None:
-            given = [name for name, value in options.items() if value is not None]
+            given = [
+                name for name, value in (options | {"batch_size": batch_size}).items() if value is not None
+            ]
             check(not given, "verify", "--answers", "given without options of a model", ", ".join(given))
             verdict = _recorded(known, answers, class_names, alpha, output.value, order)
         else:
             check(class_names is None, "verify", "--class-names", "given with --answers only", class_names)
             options |= {"output": output.value, "device": o.device(device)}
             try:
-                found = _judge(known, str(suspect or weights), options, alpha, order, dry_run)
+                found = _judge(known, str(suspect or weights), options, alpha, order, dry_run, batch_size)
             except SuspectError as exc:  # weights with NaN: a fact about the suspect, not a failure of ours
                 found = invalid(known, exc, alpha=alpha)
             if isinstance(found, list):
@@ -98,7 +101,13 @@ def verify(
 
 
 def _judge(
-    known: Reference, given: str, options: dict[str, Any], alpha: float, order: Any, dry_run: bool
+    known: Reference,
+    given: str,
+    options: dict[str, Any],
+    alpha: float,
+    order: Any,
+    dry_run: bool,
+    batch_size: int | None,
 ) -> Verdict | list[str]:
     """The verdict on a suspect, or what asking it would take."""
     from uapfast.config import check
@@ -110,7 +119,12 @@ def _judge(
     output, device = options["output"], options["device"]
     if not isinstance(suspect, Suspect):
         check(not dry_run, "verify", "--dry-run", "given for an endpoint only", given)
-        return run(known, suspect, alpha=alpha, output=output, class_order=order, device=device)
+        return run(
+            known, suspect, alpha=alpha, output=output, class_order=order, device=device,
+            batch_size=batch_size,
+        )  # fmt: skip
+    rule = "given for a network that runs here (weights, or a folder of a hub)"
+    check(batch_size is None, "verify", "--batch-size", rule, given)
     with suspect:
         if not dry_run:
             return run(known, suspect, alpha=alpha, output=output, class_order=order, device=device)

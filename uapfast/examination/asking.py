@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,15 +9,20 @@ from uapfast.errors import SuspectError, UnavailableError
 from uapfast.examination.design import Design
 from uapfast.examination.examination import Examination
 from uapfast.examination.preprocessing import asked_as_victim
-from uapfast.method.fingerprint import Answering
+from uapfast.method.fingerprint import Answering, answers_of
 from uapfast.method.sequential import Looks
 from uapfast.models.model import Model, as_model
+from uapfast.models.state import TRIED
 from uapfast.reference import Reference
 from uapfast.suspects.base import Suspect
 
 
 def as_suspect(
-    reference: Reference, suspect: Any, output: str = "auto", device: str = "cpu"
+    reference: Reference,
+    suspect: Any,
+    output: str = "auto",
+    device: str = "cpu",
+    batch_size: int | None = None,
 ) -> Model | Suspect:
     """A suspect as something to ask; its ``notes`` say what is assumed of it.
 
@@ -33,8 +37,9 @@ def as_suspect(
     if isinstance(suspect, Suspect):
         return asked_as_victim(suspect, own)
     # a copy: what is found out by trying is not the caller's to keep
-    model = asked_as_victim(copy.copy(as_model(suspect, output=output, device=device)), own)
-    model.try_out(reference.points)
+    plain = as_model(suspect, output=output, device=device).with_batch_size(batch_size)
+    model = asked_as_victim(plain, own)
+    model.try_out(reference.plan.x(slice(0, TRIED)))
     return model
 
 
@@ -80,7 +85,9 @@ def _ask(examination: Examination, model: Answering) -> None:
     """Ask what is due."""
     try:
         classes = examination.design.reference.classes
-        answers = model.answers_to(examination.images(), None if examination.renames else classes)
+        _, count = examination.due()
+        wanted = None if examination.renames else classes
+        answers = answers_of(model, examination.images(), count, wanted)
     except SuspectError as exc:
         examination.fail(exc)
     except UnavailableError as exc:

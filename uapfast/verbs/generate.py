@@ -58,6 +58,7 @@ def generate(
     device: str = "cpu",
     progress: Progress | None = None,
     vouched: Mapping[str, str] | None = None,
+    batch_size: int | None = None,
 ) -> Reference:
     """Make the reference of one victim (Peng et al., CVPR 2022, extended as docs/method.md says).
 
@@ -73,6 +74,8 @@ def generate(
         progress: called as ``progress(done, total, what)``.
         vouched: names of homologous models that look like copies, and why they are honest; each is
             warned of by every verdict.
+        batch_size: images a forward, at most; None for what images of their size allow
+            (:func:`uapfast.models.batches.most_at_once`).
 
     Returns:
         The reference, complete and immutable. It is tested as it is made (docs/verdicts.md): what was found
@@ -96,6 +99,7 @@ def generate(
     white = _white_box(victim, device)
     check_victim(pool, white)
     models, findings, vouched = ordered(white, pool), Findings(), dict(vouched or {})
+    models = [(record, model.with_batch_size(batch_size)) for record, model in models]
     check_pool(models, config, findings)
     check_vouched(vouched, models, findings)
     check_origin(pool, findings)

@@ -27,6 +27,7 @@ def verify(
     output: str = "auto",
     class_order: Sequence[int] | None = None,
     device: str = "cpu",
+    batch_size: int | None = None,
 ) -> Verdict:
     """Decide whether a suspect descends from the reference's victim.
 
@@ -39,6 +40,8 @@ def verify(
         class_order: for each class of the reference, the suspect's class that means it (it may have more, or
             name them in another order); the same if None.
         device: where an ``nn.Module`` is run.
+        batch_size: queries a forward of an ``nn.Module``, at most; None for what images of their size allow
+            (:func:`uapfast.models.batches.most_at_once`).
 
     Returns:
         The verdict. Unusable answers (NaN, wrong class count), and answers that agree with the pool's models
@@ -51,7 +54,7 @@ def verify(
     good = isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and 0 < alpha < 0.5
     check(good, "verify", "alpha", "a level in (0, 0.5)", repr(alpha))
     reference = as_reference(reference, "verify")
-    model = as_suspect(reference, suspect, output, device)
+    model = as_suspect(reference, suspect, output, device, batch_size)
     verdict = examine(design_for(reference, model), model, alpha=alpha, order=class_order).verdict()
     p = verdict.p_value if verdict.p_value is not None else math.nan
     log.info("verify: %s, p %.3g, reference %.12s", verdict.decision, p, verdict.reference_sha256)
