@@ -26,6 +26,7 @@ from uapfast.method.pixels import floats, packed
 from uapfast.method.scaling import Scaling
 from uapfast.reference_file import FORMAT, Record, bad, digest, make_roster, read, write
 
+NO_UAP = "none: every query is a clean point (generate --show-uap makes the victim's all the same)"
 Scorer = LineageScorer | PaperScorer
 
 
@@ -98,7 +99,7 @@ class Reference:
 
     @property
     def uaps(self) -> Tensor:
-        """UAPs, float32 ``[P,C,H,W]``; the victim's first."""
+        """UAPs, float32 ``[P,C,H,W]``; the victim's first. None (P = 0) where none is asked or shown."""
         return self.plan.uaps
 
     @property
@@ -280,6 +281,7 @@ class Reference:
                 for alpha in (0.01, 0.001, 0.0001)
             },
             **self.settings,
+            **({} if len(self.uaps) else {"uap": NO_UAP}),
         }
 
     # -- file ------------------------------------------------------------------------------------

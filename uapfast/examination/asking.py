@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from uapfast.errors import SuspectError, UnavailableError
 from uapfast.examination.design import Design
@@ -15,6 +17,8 @@ from uapfast.models.model import Model, as_model
 from uapfast.models.state import TRIED
 from uapfast.reference import Reference
 from uapfast.suspects.base import Suspect
+
+Progress = Callable[[int, int, str], None]
 
 
 def as_suspect(
@@ -49,6 +53,7 @@ def examine(
     *,
     alpha: float,
     order: Sequence[int] | None = None,
+    progress: Progress | None = None,
 ) -> Examination:
     """Ask a suspect until the examination ends.
 
@@ -57,6 +62,7 @@ def examine(
         model: as :func:`as_suspect` gives it.
         alpha: level of a conviction on each side.
         order: as ``class_order`` of :func:`verify`.
+        progress: called as ``progress(done, total, what)`` as images are asked.
     """
     examination = Examination(
         design,
@@ -68,7 +74,7 @@ def examine(
         notes=model.notes,
     )
     while examination.open:
-        _ask(examination, model)
+        _ask(examination, model, progress)
     if isinstance(model, Suspect):
         examination.notes = list(model.notes)  # with what was noticed while it was asked
     return examination
@@ -81,13 +87,24 @@ def design_for(reference: Reference, model: Answering) -> Design:
     return Design(reference, Looks.default(views) if early else Looks.single(views))
 
 
-def _ask(examination: Examination, model: Answering) -> None:
+def _told(examination: Examination, progress: Progress | None) -> Iterator[Tensor]:
+    """The images that are due; each chunk counts when the next one is wanted."""
+    design, done = examination.design, examination.queries
+    total = max(design.queries(design.views), done + examination.due()[1])
+    for images in examination.images():
+        yield images
+        done += len(images)
+        if progress is not None:
+            progress(done, total, f"answers of {examination.name}")
+
+
+def _ask(examination: Examination, model: Answering, progress: Progress | None) -> None:
     """Ask what is due."""
     try:
         classes = examination.design.reference.classes
         _, count = examination.due()
         wanted = None if examination.renames else classes
-        answers = answers_of(model, examination.images(), count, wanted)
+        answers = answers_of(model, _told(examination, progress), count, wanted)
     except SuspectError as exc:
         examination.fail(exc)
     except UnavailableError as exc:

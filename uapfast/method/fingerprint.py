@@ -42,7 +42,7 @@ def spread_uaps(points: int, views: int, uaps: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for view in range(views):
-        even = (torch.arange(points) + view * points) % uaps
+        even = (torch.arange(points) + view * points) % max(1, uaps)  # 0 where there is none
         rows.append(even[torch.randperm(points, generator=generator)])
     return torch.cat(rows)
 
@@ -54,7 +54,8 @@ class QueryPlan:
     Attributes:
         points: ``[Q,C,H,W]``, float32 in 0..1, or uint8 where all lie on the 1/255 grid, however they were
             given; view ``w`` holds the points ``w*n .. w*n+n-1``. :meth:`x` gives floats.
-        uaps: float32 ``[P,C,H,W]``, one per candidate, the victim's first.
+        uaps: float32 ``[P,C,H,W]``, one per candidate, the victim's first; P = 0 where every t is 0 and none
+            was asked to be shown.
         assign: int64 ``[B,Q]``: which UAP moves the point in each block.
         scale: t of each block: the query is x + t*v; 0 asks the clean point.
         views: number of views V; Q = V * n.
@@ -117,8 +118,10 @@ def answers_of(model: Answering, chunks: Iterable[Tensor], count: int, classes: 
     return model.answers_to(chunks, classes)
 
 
-def ask(model: Answering, plan: QueryPlan, classes: int | None = None) -> tuple[Tensor, Kind]:
-    """Ask ``model`` every query of the plan.
+def ask(
+    model: Answering, plan: QueryPlan, classes: int | None = None, chunks: Iterable[Tensor] | None = None
+) -> tuple[Tensor, Kind]:
+    """Ask ``model`` every query of the plan (or ``chunks``, which are the same).
 
     Returns:
         probabilities, float32 ``[V,B,n,K]`` (one-hot for a model that answers with labels), and
@@ -127,7 +130,7 @@ def ask(model: Answering, plan: QueryPlan, classes: int | None = None) -> tuple[
     Raises:
         SuspectError: NaN or infinite answers, another class count, or a changing shape.
     """
-    answers = answers_of(model, plan.chunks(), plan.queries, classes)
+    answers = answers_of(model, plan.chunks() if chunks is None else chunks, plan.queries, classes)
     shape = (plan.views, plan.blocks, plan.per_view, answers.classes)
     return shown(answers).reshape(shape), answers.kind
 

@@ -19,7 +19,7 @@ import torch.multiprocessing
 
 from uapfast._version import versions
 from uapfast.config import check
-from uapfast.data import Dataset
+from uapfast.data import Dataset, Images
 from uapfast.errors import (
     DataError,
     InputError,
@@ -185,7 +185,8 @@ def _classes(victim: Model, data: Dataset) -> tuple[int, float]:
     if count == 0:
         raise DataError("pool", "data", "of at least one image", "none")
     try:
-        answers = victim.answers(data.x(slice(0, count)))
+        first = Images(data.images).subset(slice(0, count))
+        answers = victim.answers_to(first.chunks(), count=count)
     except SuspectError as exc:
         rule = f"one that answers the data's images {list(data.images.shape[1:])} with logits"
         raise ModelError("pool", "victim", rule, exc.got) from exc
@@ -198,7 +199,7 @@ def _classes(victim: Model, data: Dataset) -> tuple[int, float]:
         warnings.warn(
             f"pool: the victim is right for {right:.0%} of the data's first {count} images, where always "
             f"naming the commonest class is for {common:.0%}. Does it take images in 0..1 (here "
-            f"{float(data.x(slice(0, count)).max()):g} at most) without further preprocessing? If not, give "
+            f"{float(data.x(slice(0, 64)).max()):g} at most) without further preprocessing? If not, give "
             "mean and std",
             PoolWarning,
             stacklevel=3,

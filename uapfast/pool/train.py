@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uapfast.data import Dataset
+from uapfast.data import Dataset, Images
 from uapfast.errors import InputError, ModelError, PoolError
 from uapfast.files import write_text
+from uapfast.models.batches import most_at_once
 from uapfast.models.checkpoint import fill, read_weights, save_weights
 from uapfast.models.model import Preprocessed, tensors_sha256
 from uapfast.pool.origin import fresh_model as fresh_model
@@ -134,7 +135,7 @@ def _train(job: Job, context: Context) -> tuple[nn.Module, nn.Module | None]:
     least = min(LEAST_IMAGES, len(data) // 2) if job.relation == "homologous" else 2
     count = max(2, least, round(job.share * len(data)))
     rows = torch.randperm(len(data), generator=generator)[:count].sort().values
-    x, labels = data.x(rows), data.labels[rows]
+    x, labels = Images(data.images, rows), data.labels[rows]
     model = fresh_model(job.arch, job.seed)
     if job.start == "weights":
         model.load_state_dict(context.init, strict=False)
@@ -148,7 +149,7 @@ def _train(job: Job, context: Context) -> tuple[nn.Module, nn.Module | None]:
     with _normalising(model, *context.taking(job)) as taken_off:
         if not job.owners_recipe or context.recipe is None:
             return default_recipe(model, x, labels, job.seed, epochs=job.epochs, learning_rate=rate), source
-        trained = load_recipe(context.recipe)(model, x, labels, job.seed)
+        trained = load_recipe(context.recipe)(model, x[:], labels, job.seed)
         if not isinstance(trained, nn.Module):
             rule = "a function that returns the trained nn.Module"
             raise ModelError("pool", "recipe", rule, type(trained).__name__)
@@ -192,18 +193,23 @@ def _normalising(
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, x: Tensor, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
+    model: nn.Module,
+    x: Tensor | Images,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
 ) -> Tensor:
     """Probabilities ``[N,K]`` of float32 images in 0..1, in eval mode, after (x - mean) / std if given."""
     model.eval()
     asked = model if mean is None or std is None else Preprocessed(model, mean, std).eval()
-    parts = [x[i : i + 512] for i in range(0, len(x), 512)]
+    size = 2 * most_at_once(x.shape)
+    parts = (x[i : i + size] for i in range(0, len(x), size))
     return torch.cat([asked(part).softmax(-1) for part in parts])
 
 
 def _measure(model: nn.Module, source: nn.Module | None, job: Job, context: Context) -> dict[str, float]:
     """Accuracy on the owner's images (a sanity check, not a test accuracy), and agreement with the source."""
-    x, y = context.data.x(slice(0, MEASURED_ON)), context.data.labels[:MEASURED_ON]
+    data = context.data
+    x, y = Images(data.images).subset(slice(0, MEASURED_ON)), data.labels[:MEASURED_ON]
     own = predict(model, x, *context.taking(job)).argmax(-1)
     found = {"owner_accuracy": round(float((own == y).double().mean()), 4)}
     if source is not None:

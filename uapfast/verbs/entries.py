@@ -72,9 +72,9 @@ def candidates_of(models: list[Entry], config: GenerateConfig) -> list[Entry]:
 
 
 def moved_by(models: list[Entry], config: GenerateConfig) -> list[Entry]:
-    """Models whose UAP is made: every candidate, or the victim alone where v is shown and never asked."""
+    """Models whose UAP is made: every candidate; where v is never asked none, or the victim to be shown."""
     asked = config.ray is None or any(config.ray)
-    return candidates_of(models, config) if asked else models[:1]
+    return candidates_of(models, config) if asked else models[: int(config.show_uap)]
 
 
 def records_of(models: list[Entry], config: GenerateConfig) -> tuple[Record, ...]:
