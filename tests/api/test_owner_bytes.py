@@ -13,6 +13,7 @@ from torch import nn
 import uapfast
 from uapfast.data import ImageFiles, load_data
 from uapfast.data.pictures import Framing
+from uapfast.errors import PoolError
 
 CONFIG = uapfast.GenerateConfig(points=10, views=4, ray=(0.0,), seed=1)
 
@@ -61,3 +62,9 @@ def test_the_reference_of_bytes_floats_and_files_is_one(
     assert back == first and torch.equal(back.points, first.points)
     assert (tmp_path / "r.uapref").stat().st_size < first.points.nbytes
     assert uapfast.verify(back, net(1)).z == uapfast.verify(first, net(1)).z
+
+
+def test_too_few_innocents_and_what_helps() -> None:
+    pool = uapfast.Pool.from_models(twins=[net(10), net(11)], homologous=[net(20), net(21)])
+    with pytest.raises(PoolError, match=r"what helps: 3 more: public models .* cheap trainings, on a tenth"):
+        uapfast.generate(net(1), torch.rand(60, 3, 16, 16), pool=pool, config=CONFIG)

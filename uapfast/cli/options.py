@@ -221,6 +221,15 @@ Archs = Annotated[
         help=f"Of weights files: {SPEC}. Given several times, the one that fits is taken.",
     ),
 ]
+HomologousArchs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--homologous-arch",
+        metavar="SPEC",
+        help="Of surrogates and homologous models, besides the victim's; repeatable. Unset, small networks "
+        "that ship.",
+    ),
+]
 ArchDir = Annotated[
     Path | None,
     typer.Option(

@@ -114,9 +114,11 @@ def pool(
     twins: Annotated[int, typer.Option("--twins", help="Twins of the victim.")] = 8,
     surrogates: Annotated[int, typer.Option("--surrogates", help="Surrogates of every candidate.")] = 2,
     homologous: Annotated[int, typer.Option("--homologous", help="Honestly trained models.")] = 40,
+    homologous_arch: o.HomologousArchs = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Epochs of the default recipe.")] = 5,
     jobs: Annotated[int, typer.Option("--jobs", help="Models trained at the same time.")] = 1,
     seed: o.Seed = 0,
+    device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> None:
     """Train a surrogate pool from the owner's data and recipe; a stopped run goes on where it was."""
@@ -130,8 +132,8 @@ def pool(
         manifest = build_pool(
             arch, weights, owned, out, init=init or "", ancestor=ancestor,
             mean=o.numbers(mean, "--mean"), std=o.numbers(std, "--std"), recipe=recipe, twins=twins,
-            surrogates=surrogates, homologous=homologous, epochs=epochs, jobs=jobs, seed=seed,
-            progress=progress,
+            surrogates=surrogates, homologous=homologous, other_archs=homologous_arch or (), epochs=epochs,
+            jobs=jobs, seed=seed, device=o.device(device), progress=progress,
         )  # fmt: skip
         record = json.loads((manifest.parent / "pool.json").read_text(encoding="utf-8"))
         said = Origin(**record["base"]["init"]).sentence()

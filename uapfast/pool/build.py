@@ -70,6 +70,7 @@ def build_pool(
     seed: int = 0,
     other_archs: Sequence[str] = (),
     jobs: int = 1,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> Path:
     """Train twins, homologous models, and surrogates of each candidate; write ``manifest.csv``.
@@ -102,6 +103,7 @@ def build_pool(
         other_archs: SPECs for surrogates and homologous models; shipped networks by default.
         jobs: models trained at a time, in processes of their own if more than one (a script that calls
             this then needs the usual ``if __name__ == "__main__"``).
+        device: where the default recipe trains and models answer; the owner's recipe decides itself.
         progress: called as ``progress(done, total, what)``.
 
     Returns:
@@ -119,7 +121,7 @@ def build_pool(
     _check(jobs, init, ancestor)
     for sentence in filter(None, (few_twins(twins), few_innocents(homologous))):
         warnings.warn(sentence, PoolWarning, stacklevel=2)  # now, not after hours of training
-    victim = load_model(arch, weights, name="victim", mean=mean, std=std)
+    victim = load_model(arch, weights, name="victim", mean=mean, std=std, device=device)
     classes, accuracy = _classes(victim, data)
     origin, taken = find_origin(init, arch)
     assert victim.module is not None
@@ -141,7 +143,9 @@ def build_pool(
         base |= {"recipe": recipe.rpartition(":")[2], "code": code_sha256(recipe)}
     plan = make_plan(arch, config, others, recipe is not None, origin.start)
     both = (None, None) if mean is None or std is None else (tuple(mean), tuple(std))
-    context = Context(data, Path(out), Path(weights), arch, recipe, base, taken, *both)
+    context = Context(
+        data, Path(out), Path(weights), arch, recipe, base, taken, mean=both[0], std=both[1], device=device
+    )
     log.info("pool: %s", origin.sentence())
     with _folder(context.out):
         todo = _missing(plan, context)

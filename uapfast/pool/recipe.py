@@ -67,12 +67,14 @@ def default_recipe(
         torch.manual_seed(seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, max(steps, 2))
+        place = next((p.device for p in model.parameters()), torch.device("cpu"))
         model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for _ in range(epochs):
             for rows in torch.split(torch.randperm(len(images), generator=generator), batch):
                 if len(rows) < 2 and len(images) > 1:
                     continue  # batch normalisation needs two
-                loss = nn.functional.cross_entropy(model(images[rows]), labels[rows])
+                x, y = images[rows].to(place), labels[rows].to(place)
+                loss = nn.functional.cross_entropy(model(x), y)
                 optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
                 optimizer.step()

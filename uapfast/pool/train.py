@@ -43,6 +43,7 @@ class Context:
         init: tensors that models of the victim's architecture begin at, where there is a file of them.
         mean: per channel; models of the victim's architecture take (x - mean) / std.
         std: per channel.
+        device: where the default recipe trains and models answer.
     """
 
     data: Dataset
@@ -54,6 +55,7 @@ class Context:
     init: Mapping[str, Tensor] = field(default_factory=dict)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    device: str = "cpu"
 
     def taking(self, job: Job) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
         """Mean and std of a job's model; None for architectures of ours, which take 0..1."""
@@ -126,7 +128,7 @@ def _source(job: Job, context: Context) -> nn.Module | None:
         path = context.out / "models" / f"{job.candidate}.safetensors"
     model = fresh_model(context.arch, 0)
     fill(model, read_weights(path), path)
-    return model.eval()
+    return model.eval().to(context.device)
 
 
 def _train(job: Job, context: Context) -> tuple[nn.Module, nn.Module | None]:
@@ -148,7 +150,9 @@ def _train(job: Job, context: Context) -> tuple[nn.Module, nn.Module | None]:
         rate *= FINETUNE_RATE
     with _normalising(model, *context.taking(job)) as taken_off:
         if not job.owners_recipe or context.recipe is None:
-            return default_recipe(model, x, labels, job.seed, epochs=job.epochs, learning_rate=rate), source
+            model = model.to(context.device)
+            made = default_recipe(model, x, labels, job.seed, epochs=job.epochs, learning_rate=rate)
+            return made.to("cpu"), source
         trained = load_recipe(context.recipe)(model, x[:], labels, job.seed)
         if not isinstance(trained, nn.Module):
             rule = "a function that returns the trained nn.Module"
@@ -201,16 +205,18 @@ def predict(
     """Probabilities ``[N,K]`` of float32 images in 0..1, in eval mode, after (x - mean) / std if given."""
     model.eval()
     asked = model if mean is None or std is None else Preprocessed(model, mean, std).eval()
-    size = 2 * most_at_once(x.shape)
+    place = next((p.device for p in model.parameters()), torch.device("cpu"))
+    asked = asked.to(place)
+    size = 2 * most_at_once(x.shape, place)
     parts = (x[i : i + size] for i in range(0, len(x), size))
-    return torch.cat([asked(part).softmax(-1) for part in parts])
+    return torch.cat([asked(part.to(place)).softmax(-1).to("cpu") for part in parts])
 
 
 def _measure(model: nn.Module, source: nn.Module | None, job: Job, context: Context) -> dict[str, float]:
     """Accuracy on the owner's images (a sanity check, not a test accuracy), and agreement with the source."""
     data = context.data
     x, y = Images(data.images).subset(slice(0, MEASURED_ON)), data.labels[:MEASURED_ON]
-    own = predict(model, x, *context.taking(job)).argmax(-1)
+    own = predict(model.to(context.device), x, *context.taking(job)).argmax(-1)
     found = {"owner_accuracy": round(float((own == y).double().mean()), 4)}
     if source is not None:
         theirs = predict(source, x, context.mean, context.std).argmax(-1)

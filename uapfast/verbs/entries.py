@@ -7,7 +7,7 @@ import numpy as np
 from uapfast.config import GenerateConfig
 from uapfast.errors import PoolError
 from uapfast.models.model import Model
-from uapfast.pool.pool import MIN_INNOCENTS, Pool, few_innocents, few_twins
+from uapfast.pool.pool import MIN_INNOCENTS, Pool, few_innocents, few_twins, more_innocents
 from uapfast.reference import Record
 from uapfast.verbs.findings import Findings
 
@@ -47,7 +47,8 @@ def check_pool(models: list[Entry], config: GenerateConfig, findings: Findings) 
     if innocents < least:
         rule = (
             f"of at least {least} homologous models for encoder={config.encoder} (n of them bound a false "
-            "accusation by 1/(n+1) without further assumptions)"
+            "accusation by 1/(n+1) without further assumptions); what helps: "
+            f"{more_innocents(least - innocents)}"
         )
         raise PoolError("generate", "pool", rule, f"{innocents} homologous, {twins} twins")
     if config.encoder == "paper" and _count(models, "piracy") < 1:
