@@ -79,9 +79,7 @@ def verify(
 
         known, order = load(reference), o.whole_numbers(class_order, "--class-order")
         if answers is not None:
-            given = [
-                name for name, value in (options | {"batch_size": batch_size}).items() if value is not None
-            ]
+            given = [n for n, v in (options | {"batch_size": batch_size}).items() if v is not None]
             check(not given, "verify", "--answers", "given without options of a model", ", ".join(given))
             verdict = _recorded(known, answers, class_names, alpha, output.value, order)
         else:

@@ -149,8 +149,7 @@ def build_pool(
     log.info("pool: %s", origin.sentence())
     with _folder(context.out):
         todo = _missing(plan, context)
-        done = len(plan) - len(todo)
-        report = progress or (lambda done, total, what: None)
+        done, report = len(plan) - len(todo), progress or (lambda done, total, what: None)
         log.info("pool: %d of %d models found in %s", done, len(plan), out)
         report(done, len(plan), f"{done} of {len(plan)} models found")
         for number, name in enumerate(_train_all(todo, context, jobs), done + 1):
