@@ -111,6 +111,7 @@ def build(out: Path, args: argparse.Namespace) -> list[str]:
             console.print(f"suspect {n + 1}/{len(todo)}: {name}")
     generate = [
         "generate",
+        "--show-uap",
         "--arch",
         VICTIM,
         "--weights",

@@ -92,6 +92,7 @@ class GenerateConfig:
         strict: raise instead of warn below ``min_fooling``.
         wire_safe: keep v on the 1/255 grid, so that it survives 8-bit upload.
         uap_images: most images used to make UAPs.
+        show_uap: make the victim's UAP even where no query asks it (every t of ``ray`` is 0), to be seen.
         seed: of everything random.
     """
 
@@ -108,6 +109,7 @@ class GenerateConfig:
     strict: bool = False
     wire_safe: bool = False
     uap_images: int = 1000
+    show_uap: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -134,6 +136,7 @@ class GenerateConfig:
         _number(w, "fooling", self.fooling, "a rate in 0..1", lambda x: 0 < x <= 1)
         _number(w, "min_fooling", self.min_fooling, "a rate in 0..1", lambda x: 0 <= x <= 1)
         _whole(w, "uap_images", self.uap_images, 8)
+        check(isinstance(self.show_uap, bool), w, "show_uap", "True or False", repr(self.show_uap))
         _whole(w, "seed", self.seed, 0)
 
     def most_points(self, images: int) -> int:

@@ -126,5 +126,9 @@ class FoolingRateWarning(UapfastWarning):
     """A universal perturbation stayed below the fooling rate asked for."""
 
 
+class DataWarning(UapfastWarning):
+    """Data are taken in another form than they have."""
+
+
 class PoolWarning(UapfastWarning):
     """A pool works, but weakens what the verdict can state."""

@@ -22,10 +22,12 @@ from uapfast.method.consensus import Consensus
 from uapfast.method.encoder import PaperScorer, make_network
 from uapfast.method.fingerprint import QueryPlan, paper_features
 from uapfast.method.lineage import LineageScorer, Roster
+from uapfast.method.pixels import floats, packed
 from uapfast.method.scaling import Scaling
 from uapfast.method.spread import standings
 from uapfast.reference_file import FORMAT, Record, bad, digest, make_roster, read, write
 
+NO_UAP = "none: every query is a clean point (generate --show-uap makes the victim's all the same)"
 Scorer = LineageScorer | PaperScorer
 
 
@@ -43,8 +45,8 @@ class Reference:
         encoder: ``lineage`` or ``paper``.
         weights: encoder network (``paper``), or empty.
         settings: everything else that was set or measured; JSON types.
-        probes: images float32 ``[P,C,H,W]`` on which the pool's models agree, which are never scored; or
-            None.
+        probes: images ``[P,C,H,W]`` on which the pool's models agree, which are never scored, as bytes where
+            ``plan.points`` would be; or None. :attr:`probe_images` gives floats.
         probe_labels: int64 ``[P]``: the class that most of them give.
     """
 
@@ -62,6 +64,11 @@ class Reference:
     _cache: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        """Keep as bytes what bytes hold."""
+        if self.probes is not None:
+            object.__setattr__(self, "probes", packed(self.probes))
+
     def __eq__(self, other: object) -> bool:
         return self.sha256 == other.sha256 if isinstance(other, Reference) else NotImplemented
 
@@ -78,12 +85,22 @@ class Reference:
     # -- what it holds -------------------------------------------------------------------------
     @property
     def points(self) -> Tensor:
-        """Query points, float32 ``[Q,C,H,W]`` in 0..1."""
-        return self.plan.points
+        """Query points, float32 ``[Q,C,H,W]`` in 0..1: all, which may be gigabytes; see ``plan.x``."""
+        return floats(self.plan.points)
+
+    @property
+    def probe_images(self) -> Tensor | None:
+        """The probes, float32 ``[P,C,H,W]`` in 0..1, or None."""
+        return None if self.probes is None else floats(self.probes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``[C,H,W]`` of its queries."""
+        return tuple(self.plan.points.shape[1:])
 
     @property
     def uaps(self) -> Tensor:
-        """UAPs, float32 ``[P,C,H,W]``; the victim's first."""
+        """UAPs, float32 ``[P,C,H,W]``; the victim's first. None (P = 0) where none is asked or shown."""
         return self.plan.uaps
 
     @property
@@ -252,7 +269,7 @@ class Reference:
             "sha256": self.sha256,
             "encoder": self.encoder,
             "classes": self.classes,
-            "input": list(self.points.shape[1:]),
+            "input": list(self.shape),
             "views": self.plan.views,
             "points_per_view": self.plan.per_view,
             "ray": list(self.plan.scale),
@@ -267,6 +284,7 @@ class Reference:
                 for alpha in (0.01, 0.001, 0.0001)
             },
             **self.settings,
+            **({} if len(self.uaps) else {"uap": NO_UAP}),
         }
 
     # -- file ------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from uapfast.errors import ReferenceFileError
 from uapfast.files import write_bytes
 from uapfast.method.lineage import Roster
 
-FORMAT = 5
+FORMAT = 6
 KEY = "uapref"
 MAX_HEADER = 16_000_000
 

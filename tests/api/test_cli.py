@@ -203,6 +203,16 @@ def test_a_key_chooses_between_weights_in_one_file(world: World, capfd: pytest.C
     failed(answer(capfd, "verify", *world.suspect(both, "--key", "none")), "key='none'", "got one with ema")
 
 
+def test_a_batch_size_is_for_networks_that_run_here(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = answer(capfd, "verify", *world.suspect(world.victim, "--json", "--batch-size", "7"))
+    plain = answer(capfd, "verify", *world.suspect(world.victim, "--json"))
+    assert code == plain[0] and json.loads(out)["z"] == pytest.approx(json.loads(plain[1])["z"], rel=1e-3)
+    assert "left" not in err, "no progress of what ends at once"
+    failed(answer(capfd, "verify", *world.suspect(world.victim, "--batch-size", "0")), "batch_size")
+    given = ["verify", str(world.reference), "--answers", "a.npz", "--batch-size", "7"]
+    failed(answer(capfd, *given), "--answers must be given without", "batch_size")
+
+
 def test_verdict_for_people(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     code, out, _ = answer(capfd, "verify", *world.suspect(world.victim, "--alpha", ALPHA))
     assert code == 1 and out.startswith("PIRACY: ") and "candidate side" in out
@@ -324,10 +334,12 @@ def test_pool_asks_where_the_victim_began(
     failed(got, "ancestor must be left out with init=random")
     assert not (tmp_path / "pool").exists()
     honest = str(world.path("honest.safetensors"))
+    few += ["--homologous-arch", "uapfast:mlp-small?size=8", "--device", "cpu"]
     code, out, err = answer(capfd, *given, *few, "--init", honest, "--mean", "0 ", "--std", "1.0")
     assert code == 0 and "init: models of the victim's architecture begin at 4 of 4 tensors" in out
     assert "weights have a cosine of" in err, "it is no ancestor, and that is said"
     manifest = (tmp_path / "pool" / "manifest.csv").read_text()
+    assert "homologous-01.safetensors,uapfast:mlp-small?size=8," in manifest
     assert ",ancestor,ancestor,,0.0,1.0," in manifest and ",twin-00,twin,,0.0,1.0,ancestor" in manifest
     got = answer(
         capfd, "generate", "--arch", world.arch, "--weights", honest, "--data", world.data,
@@ -341,7 +353,8 @@ def test_pool_asks_where_the_victim_began(
     ("option", "value", "told"),
     [("--eps", "0", "eps"), ("--eps", "nan", "eps"), ("--points", "1", "points"), ("--views", "0", "views"),
      ("--seed", "-1", "seed"), ("--fooling", "2", "fooling"), ("--device", "gpu", "--device"),
-     ("--mean", "a", "--mean"),
+     ("--mean", "a", "--mean"), ("--batch-size", "0", "batch_size"), ("--crop", "x", "--crop"),
+     ("--size", "9", "size and crop"),
      ("--data", "nowhere.npz", "nowhere.npz"), ("--data", "no-such-name", "no-such-name"),
      ("--pool", "nowhere.csv", "nowhere.csv"), ("--weights", "nowhere.pt", "nowhere.pt"),
      ("--arch", "nowhere.py:net", "nowhere.py"), ("--arch", "uapfast:no-such", "no-such"),

@@ -176,6 +176,6 @@ def test_the_commands(owner: Path, tmp_path: Path, capfd: pytest.CaptureFixture[
     assert code == 0 and f"drawn: {found['drawn']} of 5" in said and found["sha256"] in said
     assert run(["plan", "--twins", "2,5", "--victim-hours", "2"]) == 0
     said = capfd.readouterr().out
-    assert "2 twins, 40 homologous models" in said and "not measured" in said and "convicted   26%" in said
+    assert "2 twins, 40 homologous models" in said and "not measured" in said and "convicted   28%" in said
     assert run(["plan", "--twins", "4", "--branch-at", "0.5", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["pools"][0]["trainings"]["twins"] == 2

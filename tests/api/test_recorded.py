@@ -95,7 +95,7 @@ def same(found: uapfast.Verdict, wanted: uapfast.Verdict) -> None:
 # -- what is handed out ----------------------------------------------------------------------------
 def test_every_query_and_probe_is_there_once(world):
     plan = world.reference.plan
-    wanted = torch.cat([*plan.chunks(), world.reference.probes])
+    wanted = torch.cat([*plan.chunks(), world.reference.probe_images])
     assert {i.tobytes() for i in world.queries["x"]} == {i.numpy().tobytes() for i in wanted}
     ids = world.queries["id"]
     assert len(np.unique(ids)) == len(ids) == len({i.numpy().tobytes() for i in wanted})
@@ -124,7 +124,7 @@ def test_ids_belong_to_the_reference_and_are_not_made_of_its_public_hash(world):
 
 def test_equal_queries_have_one_id_and_work(world, tmp_path):
     plan = world.reference.plan
-    points = plan.points.clone()
+    points = world.reference.points.clone()
     points[3], points[40] = points[0], points[0]
     double = dataclasses.replace(world.reference, plan=dataclasses.replace(plan, points=points), _cache={})
     write_queries(double, tmp_path / "out")
@@ -154,7 +154,7 @@ def test_pictures_and_what_is_said_of_them(world):
 @pytest.mark.parametrize("channels", [2, 3])
 def test_queries_on_the_grid_are_bytes(world, tmp_path, channels):
     plan = world.reference.plan
-    points = (plan.points * 255).round().expand(-1, channels, -1, -1) / 255
+    points = (world.reference.points * 255).round().expand(-1, channels, -1, -1) / 255
     points = points * torch.linspace(0, 1, channels).view(1, -1, 1, 1)
     points = (points * 255).round() / 255
     grid = dataclasses.replace(

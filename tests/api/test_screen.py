@@ -27,6 +27,7 @@ from uapfast.errors import (
     StorageError,
     SuspectError,
 )
+from uapfast.models.batches import batch_size, batches
 from uapfast.models.model import tensors_sha256
 from uapfast.screening import judge as judge_module
 from uapfast.screening import pipeline
@@ -34,7 +35,7 @@ from uapfast.screening.engines import ENGINES
 from uapfast.screening.entry import Entry
 from uapfast.screening.reader import Slot, read_checkpoint
 from uapfast.screening.rows import SECONDS, VERDICT_FIELDS
-from uapfast.suspects.networks.skeletons import Skeleton, Skeletons, batch_size, batches
+from uapfast.suspects.networks.skeletons import Skeleton, Skeletons
 
 NAMES = ("victim-1", "victim-2", "pruned-1", *(f"honest-{i}" for i in range(6)), "half", "shifted")
 

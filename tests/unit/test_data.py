@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import pickle
 import struct
 import sys
 from pathlib import Path
@@ -15,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from uapfast.data import load_data, make_dataset
-from uapfast.errors import DataError, MissingDependency
+from uapfast.data import Framing, ImageFiles, load_data, make_dataset
+from uapfast.errors import DataError, DataWarning, MissingDependency
 
 X = (np.arange(6 * 4 * 4) % 256).astype(np.uint8).reshape(6, 4, 4)
 Y = np.array([0, 1, 2, 0, 1, 2])
@@ -341,11 +342,70 @@ def test_a_class_without_images_is_named(tmp_path: Path) -> None:
         load_data(str(tmp_path))
 
 
-def test_grayscale_beside_colour_is_named(tmp_path: Path) -> None:
-    picture(tmp_path / "a" / "0.png", "L", (3, 3), 1)
+def test_grayscale_beside_colour_is_repeated_and_said(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "0.png", "L", (3, 3), 9)
     picture(tmp_path / "b" / "1.png", "RGB", (3, 3), 1)
-    with pytest.raises(DataError, match=r"all in grayscale, as .*0\.png is, got one in colour: .*1\.png"):
+    with pytest.warns(DataWarning, match=r"in grayscale among pictures in colour, .*0\.png$"):
+        data = load_data(str(tmp_path))
+    assert data.images.shape == (2, 3, 3, 3) and data.images[0].unique().tolist() == [9]
+
+
+def test_train_and_val_are_to_be_named(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            picture(tmp_path / split / name / "0.png", "L", (3, 3), 1)
+    with pytest.raises(DataError, match=r"one part of the data: .*train or .*val, got .* holds train, val"):
         load_data(str(tmp_path))
+    assert len(load_data(str(tmp_path / "val"))) == 2
+
+
+def photographs(folder: Path) -> None:
+    """Two pictures of other sizes, bright on the left."""
+    image = pytest.importorskip("PIL.Image")
+    for name, (height, width) in (("a", (40, 60)), ("b", (90, 30))):
+        values = np.zeros((height, width, 3), dtype=np.uint8)
+        values[:, : width // 2] = 200
+        save(folder / name, image.fromarray(values))
+
+
+def test_photographs_are_resized_and_cut_as_torchvision_does(tmp_path: Path) -> None:
+    photographs(tmp_path)
+    with pytest.raises(
+        DataError, match=r"of one size \[40, 60\].*give size and crop\), got \[90, 30\]: .*b.0\.png"
+    ):
+        load_data(str(tmp_path))
+    data = load_data(str(tmp_path), Framing((20,), (16, 16)))
+    assert data.images.shape == (2, 3, 16, 16)
+    assert data.images[:, 0, 8, 0].tolist() == [200, 200] and data.images[:, 0, 8, -1].tolist() == [0, 0]
+    assert load_data(str(tmp_path), Framing((8, 12))).images.shape == (2, 3, 8, 12)
+    with pytest.raises(DataError, match=r"at most the size of every picture, 90 x 30 of .*0\.png"):
+        load_data(str(tmp_path), Framing(None, (32, 32)))
+    with pytest.raises(DataError, match="for a folder of pictures only, got 'digits'"):
+        load_data("digits", Framing((8,)))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"size": (0,)}, {"size": (1, 2, 3)}, {"crop": (5,)}, {"interpolation": "best"}]
+)
+def test_framings_are_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=next(iter(wrong))):
+        Framing(**wrong)
+
+
+def test_what_does_not_fit_is_read_as_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photographs(tmp_path)
+    framing = Framing((20,), (16, 16))
+    whole = load_data(str(tmp_path), framing)
+    monkeypatch.setattr("uapfast.data.folder.HELD", 16 * 16 * 3)  # one of the two
+    data = load_data(str(tmp_path), framing)
+    assert isinstance(data.images, ImageFiles) and isinstance(whole.images, torch.Tensor)
+    assert torch.equal(data.x(), whole.x()) and data.sha256 == whole.sha256
+    assert len(data.images._held) == 1
+    (tmp_path / "b" / "0.png").unlink()
+    again = pickle.loads(pickle.dumps(data)).subset(torch.tensor([0]))
+    assert torch.equal(again.x(), whole.x()[:1]) and len(again) == 1
+    with pytest.raises(DataError, match=r"images that can be read, got .*b.0\.png"):
+        data.x()
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
@@ -355,7 +415,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="at least 2 classes, got only class 0"):
         load_data(str(tmp_path))
     picture(tmp_path / "b" / "big.png", "L", (3, 4), 7)
-    with pytest.raises(DataError, match=r"one size and mode \[1, 3, 3\], got \[1, 4, 3\]: .*big\.png"):
+    with pytest.raises(DataError, match=r"one size \[3, 3\], as 0\.png has .*, got \[4, 3\]: .*big\.png"):
         load_data(str(tmp_path))
     (tmp_path / "b" / "big.png").write_bytes((tmp_path / "a" / "0.png").read_bytes()[:40])
     with pytest.raises(DataError, match=r"images that can be read, got .*big\.png"):

@@ -113,3 +113,12 @@ def test_files_in_specs_become_relative_to_the_manifest(
     assert relative_arch("nets/a.py:make", tmp_path / "out") == "../nets/a.py:make"
     assert relative_arch(f"{tmp_path}/out/a.py:make", Path("out")) == "a.py:make"
     assert relative_arch("uapfast:cnn-small", tmp_path) == "uapfast:cnn-small"
+
+
+@pytest.mark.parametrize(("size", "classes"), [(224, 1000), (96, 100), (28, 10)])
+def test_default_networks_stay_small_whatever_the_images_and_classes(size: int, classes: int) -> None:
+    data = Dataset(torch.zeros(2, 3, size, size, dtype=torch.uint8), torch.tensor([0, 1]), "x", 2)
+    for spec in default_archs("timm:resnet50", data, classes):
+        net = resolve_arch(spec)()
+        assert sum(p.numel() for p in net.parameters()) < 3e6, spec
+        assert net.eval()(torch.zeros(1, 3, size, size)).shape == (1, classes)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from uapfast import config
 from uapfast.errors import InputError
+
+if TYPE_CHECKING:
+    from uapfast.data import Framing
 
 
 class Norm(StrEnum):
@@ -39,6 +42,14 @@ class Selection(StrEnum):
 
     disagree = "disagree"
     kmeans = "kmeans"
+
+
+class Interpolation(StrEnum):
+    """Of resizing."""
+
+    nearest = "nearest"
+    bilinear = "bilinear"
+    bicubic = "bicubic"
 
 
 class Output(StrEnum):
@@ -115,6 +126,19 @@ ClassNames = Annotated[
     ),
 ]
 Data = Annotated[str, typer.Option("--data", metavar="DATA", help=f"The owner's data: {DATA}.")]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        "--size",
+        metavar="S|H,W",
+        help="Pictures of a folder are resized: S pixels the shorter side, or H,W exactly.",
+    ),
+]
+Crop = Annotated[
+    str | None,
+    typer.Option("--crop", metavar="S|H,W", help="What is cut out of their middle after --size."),
+]
+Interpolating = Annotated[Interpolation, typer.Option("--interpolation", help="Of --size.")]
 Manifest = Annotated[Path, typer.Option("--pool", metavar="MANIFEST", help="The pool's manifest.csv.")]
 Points = Annotated[
     int | None,
@@ -128,6 +152,18 @@ Ray = Annotated[
 ]
 Precision = Annotated[
     str, typer.Option("--precision", help="Of the networks: float32, or bf16 (faster on a GPU).")
+]
+ShowUap = Annotated[
+    bool, typer.Option("--show-uap", help="Make the victim's UAP even where no query asks it (--ray 0).")
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        metavar="N",
+        help="Images a forward of networks that run here, at most; unset, what their size allows "
+        "(256 of 64 px, 20 of 224 px on a CPU).",
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Mean = Annotated[
@@ -208,6 +244,15 @@ Archs = Annotated[
         help=f"Of weights files: {SPEC}. Given several times, the one that fits is taken.",
     ),
 ]
+HomologousArchs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--homologous-arch",
+        metavar="SPEC",
+        help="Of surrogates and homologous models, besides the victim's; repeatable. Unset, small networks "
+        "that ship.",
+    ),
+]
 ArchDir = Annotated[
     Path | None,
     typer.Option(
@@ -252,6 +297,15 @@ def whole_numbers(text: str | None, argument: str) -> tuple[int, ...] | None:
     if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
         raise InputError("uapfast", argument, "whole numbers with commas between", repr(text))
     return tuple(map(int, parts))
+
+
+def framing(size: str | None, crop: str | None, interpolation: Interpolation) -> Framing:
+    """What ``--size`` and ``--crop`` do to pictures; raises ``InputError`` or ``DataError``."""
+    from uapfast.data import Framing
+
+    cut = whole_numbers(crop, "--crop")
+    cut = cut * 2 if cut is not None and len(cut) == 1 else cut
+    return Framing(whole_numbers(size, "--size"), cut, interpolation.value)  # type: ignore[arg-type]
 
 
 def device(name: str, here: bool = True) -> str:

@@ -38,7 +38,11 @@ def generate(
     fooling: Annotated[float, typer.Option("--fooling", help="Fooling rate at which the UAP stops.")] = 0.8,
     min_fooling: Annotated[float, typer.Option("--min-fooling", help="Warn below this fooling rate.")] = 0.3,
     strict: Annotated[bool, typer.Option("--strict", help="Fail below --min-fooling.")] = False,
+    show_uap: o.ShowUap = False,
     wire_safe: Annotated[bool, typer.Option("--wire-safe", help="Keep the UAP on the 1/255 grid.")] = False,
+    size: o.Size = None,
+    crop: o.Crop = None,
+    interpolation: o.Interpolating = o.Interpolation.bilinear,
     mean: o.Mean = None,
     std: o.Std = None,
     vouch: Annotated[
@@ -46,6 +50,7 @@ def generate(
         typer.Option("--vouch", metavar="NAME=REASON", help="A homologous model is honest; repeatable."),
     ] = None,
     seed: o.Seed = 0,
+    batch_size: o.BatchSize = None,
     device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> None:
@@ -57,20 +62,20 @@ def generate(
         eps=eps, norm=norm.value, uap=uap.value, points=points, views=views, ray=o.numbers(ray, "--ray"),
         encoder=encoder.value,
         selection=selection.value if selection else None, fooling=fooling, min_fooling=min_fooling,
-        strict=strict, wire_safe=wire_safe, seed=seed,
+        strict=strict, wire_safe=wire_safe, show_uap=show_uap, seed=seed,
     )  # fmt: skip
     require_writable(out, "reference")
-    with only_result_on_stdout() as stdout, Reporter() as progress:
+    with only_result_on_stdout() as stdout, Reporter(rate=True) as progress:
         from uapfast.data import load_data
         from uapfast.pool.pool import load_pool
         from uapfast.verbs.generate import generate as run
 
         victim = base.load(arch, weights, device, mean, std, name="victim")
-        owned = load_data(data)
+        owned = load_data(data, o.framing(size, crop, interpolation))
         models = load_pool(pool, o.device(device))
         reference = run(
-            victim, owned.x(), owned.labels, pool=models, config=config, device=o.device(device),
-            progress=progress, vouched=_vouched(vouch or []),
+            victim, owned.images, owned.labels, pool=models, config=config, device=o.device(device),
+            progress=progress, vouched=_vouched(vouch or []), batch_size=batch_size,
         )  # fmt: skip
         reference.save(out)
         print(f"wrote {one_line(out)}", *lines(reference.summary()), sep="\n", file=stdout, flush=True)
@@ -97,6 +102,9 @@ def pool(
     ],
     init: o.Init = None,
     ancestor: o.Ancestor = None,
+    size: o.Size = None,
+    crop: o.Crop = None,
+    interpolation: o.Interpolating = o.Interpolation.bilinear,
     mean: o.Mean = None,
     std: o.Std = None,
     recipe: Annotated[
@@ -113,24 +121,28 @@ def pool(
     designated: o.Designated = None,
     surrogates: Annotated[int, typer.Option("--surrogates", help="Surrogates of every candidate.")] = 2,
     homologous: Annotated[int, typer.Option("--homologous", help="Honestly trained models.")] = 40,
+    homologous_arch: o.HomologousArchs = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Epochs of the default recipe.")] = 5,
     jobs: Annotated[int, typer.Option("--jobs", help="Models trained at the same time.")] = 1,
     seed: o.Seed = 0,
+    device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> None:
     """Train a surrogate pool from the owner's data and recipe; a stopped run goes on where it was."""
-    with only_result_on_stdout() as stdout, Reporter() as progress:
+    with only_result_on_stdout() as stdout, Reporter(rate=True) as progress:
         from uapfast.data import load_data
         from uapfast.pool.build import build_pool
         from uapfast.pool.origin import Origin, said_init
         from uapfast.pool.twins import record_path
 
         said_init(init)  # before the data is read
+        owned = load_data(data, o.framing(size, crop, interpolation))
         manifest = build_pool(
-            arch, weights, load_data(data), out, init=init or "", ancestor=ancestor,
+            arch, weights, owned, out, init=init or "", ancestor=ancestor,
             mean=o.numbers(mean, "--mean"), std=o.numbers(std, "--std"), recipe=recipe, twins=twins,
-            surrogates=surrogates, homologous=homologous, epochs=epochs, jobs=jobs, seed=seed,
-            progress=progress, branch=branch, branch_at=branch_at, designated=designated,
+            surrogates=surrogates, homologous=homologous, other_archs=homologous_arch or (), epochs=epochs,
+            jobs=jobs, seed=seed, device=o.device(device), progress=progress,
+            branch=branch, branch_at=branch_at, designated=designated,
         )  # fmt: skip
         record = json.loads(record_path(manifest).read_text(encoding="utf-8"))
         said = Origin(**record["base"]["init"]).sentence()
@@ -148,6 +160,9 @@ def subspace(
     rank: Annotated[int, typer.Option("--rank", help="Dimensions of the victim's subspace.")] = 4,
     eps: Annotated[float, typer.Option("--eps", help="Radius of the UAP's ball, input units (0..1).")] = 0.1,
     norm: Annotated[o.Norm, typer.Option("--norm", help="Ball of the UAP.")] = o.Norm.linf,
+    size: o.Size = None,
+    crop: o.Crop = None,
+    interpolation: o.Interpolating = o.Interpolation.bilinear,
     mean: o.Mean = None,
     std: o.Std = None,
     seed: o.Seed = 0,
@@ -158,15 +173,16 @@ def subspace(
     from uapfast.files import make_folder, write_bytes, write_text
 
     make_folder(out)
-    with only_result_on_stdout() as stdout, Reporter() as progress:
+    with only_result_on_stdout() as stdout, Reporter(rate=True) as progress:
         from uapfast.data import load_data
         from uapfast.pool.pool import load_pool
         from uapfast.report.subspace_plot import subspace_png
         from uapfast.verbs.subspace import subspace as run
 
         victim = base.load(arch, weights, device, mean, std, name="victim")
+        owned = load_data(data, o.framing(size, crop, interpolation))
         found = run(
-            victim, load_data(data).x(), pool=load_pool(pool, o.device(device)), per_model=per_model,
+            victim, owned.images, pool=load_pool(pool, o.device(device)), per_model=per_model,
             rank=rank, eps=eps, norm=norm.value, seed=seed, progress=progress,
         )  # fmt: skip
         write_bytes(out / "subspace.png", subspace_png(found))

@@ -35,6 +35,7 @@ def screen(
     timeout: o.Timeout = TIMEOUT,
     device: o.Device = "auto",
     precision: o.Precision = "float32",
+    batch_size: o.BatchSize = None,
     debug: o.Debug = False,
 ) -> int:
     """Screen suspects that nobody vouches for; a stopped run goes on where it was.
@@ -56,7 +57,7 @@ def screen(
             std=o.numbers(std, "--std"), class_order=o.whole_numbers(class_order, "--class-order"), out=out,
             resume=resume, alpha=alpha, fdr=fdr, queries=queries, engine=engine, address=address,
             workers=workers, device=o.device(device, here=engine == "local"), timeout=timeout,
-            precision=precision, endpoints=endpoints,  # type: ignore[arg-type]
+            precision=precision, batch_size=batch_size, endpoints=endpoints,  # type: ignore[arg-type]
             conduct={"budget": budget, "rate": rate, "cache": cache}, progress=progress,
         )  # fmt: skip
         summary = screening.finish()

@@ -109,9 +109,11 @@ class Reporter:
     Args:
         every: seconds between lines.
         rate: say how many a second, and the time left.
+        brief: say nothing of what ends before the first line is due.
     """
 
-    def __init__(self, every: float = 10.0, *, rate: bool = False) -> None:
+    def __init__(self, every: float = 10.0, *, rate: bool = False, brief: bool = False) -> None:
+        self._silent = brief
         self._every, self._last, self._rate = every, time.monotonic(), rate
         self._first: tuple[float, int] | None = None
         self._bar: Progress | None = None
@@ -152,8 +154,9 @@ class Reporter:
             self._bar.update(self._task, completed=done, total=total, description=shown, pace=pace)
             return
         now = time.monotonic()
-        if done >= total or now - self._last >= self._every:
-            self._last = now
+        due = now - self._last >= self._every
+        if due or (done >= total and not self._silent):
+            self._last, self._silent = now, False
             say(f"[{done}/{total}] {what} {pace}".rstrip())
 
     def _pace(self, done: int, total: int) -> str:
@@ -167,7 +170,8 @@ class Reporter:
             return ""
         rate = (done - before) / max(time.monotonic() - start, 1e-9)
         left = int((total - done) / rate)
-        return f"{rate:.1f}/s, {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+        pace = f"{rate:.1f}/s, " if rate >= 0.1 else ""
+        return f"{pace}{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
 
 
 def _run(argv: Sequence[str], debug: bool) -> int:

@@ -12,7 +12,7 @@ import typer
 from uapfast.cli import base
 from uapfast.cli import options as o
 from uapfast.cli.base import app
-from uapfast.cli.shell import one_line, only_result_on_stdout
+from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
 from uapfast.cli.show import lines, verdict_lines
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def verify(
     rate: o.Rate = None,
     cache: o.AnswersCache = None,
     dry_run: o.DryRun = False,
+    batch_size: o.BatchSize = None,
     device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> int:
@@ -72,20 +73,21 @@ def verify(
         "arch": arch, "key": key, "mean": o.numbers(mean, "--mean"), "std": o.numbers(std, "--std"),
         "budget": budget, "rate": rate, "cache": cache,
     }  # fmt: skip
-    with only_result_on_stdout() as stdout:
+    with only_result_on_stdout() as stdout, Reporter(rate=True, brief=True) as progress:
         from uapfast.reference import load
         from uapfast.verbs.verify import invalid
 
         known, order = load(reference), o.whole_numbers(class_order, "--class-order")
         if answers is not None:
-            given = [name for name, value in options.items() if value is not None]
+            given = [n for n, v in (options | {"batch_size": batch_size}).items() if v is not None]
             check(not given, "verify", "--answers", "given without options of a model", ", ".join(given))
             verdict = _recorded(known, answers, class_names, alpha, output.value, order)
         else:
             check(class_names is None, "verify", "--class-names", "given with --answers only", class_names)
             options |= {"output": output.value, "device": o.device(device)}
+            how = {"alpha": alpha, "class_order": order, "batch_size": batch_size, "progress": progress}
             try:
-                found = _judge(known, str(suspect or weights), options, alpha, order, dry_run)
+                found = _judge(known, str(suspect or weights), options, how, dry_run)
             except SuspectError as exc:  # weights with NaN: a fact about the suspect, not a failure of ours
                 found = invalid(known, exc, alpha=alpha)
             if isinstance(found, list):
@@ -98,22 +100,24 @@ def verify(
 
 
 def _judge(
-    known: Reference, given: str, options: dict[str, Any], alpha: float, order: Any, dry_run: bool
+    known: Reference, given: str, options: dict[str, Any], how: dict[str, Any], dry_run: bool
 ) -> Verdict | list[str]:
-    """The verdict on a suspect, or what asking it would take."""
+    """The verdict on a suspect, or what asking it would take; ``how`` are further arguments of ``verify``."""
     from uapfast.config import check
     from uapfast.suspects.base import Suspect
     from uapfast.suspects.resolve import open_suspect
     from uapfast.verbs.verify import verify as run
 
     suspect = open_suspect(given, **options)
-    output, device = options["output"], options["device"]
+    how |= {"output": options["output"], "device": options["device"]}
     if not isinstance(suspect, Suspect):
         check(not dry_run, "verify", "--dry-run", "given for an endpoint only", given)
-        return run(known, suspect, alpha=alpha, output=output, class_order=order, device=device)
+        return run(known, suspect, **how)
+    rule = "given for a network that runs here (weights, or a folder of a hub)"
+    check(how["batch_size"] is None, "verify", "--batch-size", rule, given)
     with suspect:
         if not dry_run:
-            return run(known, suspect, alpha=alpha, output=output, class_order=order, device=device)
+            return run(known, suspect, **how)
         from uapfast.suspects.http import HttpSuspect
         from uapfast.verbs.dry_run import dry_run as plan
 

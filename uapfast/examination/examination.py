@@ -115,8 +115,8 @@ class Examination:
         part, _ = self.due()
         reference = self.design.reference
         if part is None:
-            assert reference.probes is not None
-            yield reference.probes
+            assert reference.probe_images is not None
+            yield reference.probe_images
             return
         yield from reference.plan.chunks(part)
 

@@ -15,8 +15,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from uapfast.method.pixels import floats, packed
 from uapfast.method.scaling import LEAST_SPREAD, even_spread, without_floor
 from uapfast.models.answers import Answers, Kind
+from uapfast.models.model import Model
 from uapfast.ops import build_queries
 
 KEEP_CLASSES = 32  # beyond this many classes a query keeps only those the pool gives weight to
@@ -40,7 +42,7 @@ def spread_uaps(points: int, views: int, uaps: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for view in range(views):
-        even = (torch.arange(points) + view * points) % uaps
+        even = (torch.arange(points) + view * points) % max(1, uaps)  # 0 where there is none
         rows.append(even[torch.randperm(points, generator=generator)])
     return torch.cat(rows)
 
@@ -50,8 +52,10 @@ class QueryPlan:
     """The queries of one reference, in the order in which they are asked.
 
     Attributes:
-        points: float32 ``[Q,C,H,W]`` in 0..1; view ``w`` holds the points ``w*n .. w*n+n-1``.
-        uaps: float32 ``[P,C,H,W]``, one per candidate, the victim's first.
+        points: ``[Q,C,H,W]``, float32 in 0..1, or uint8 where all lie on the 1/255 grid, however they were
+            given; view ``w`` holds the points ``w*n .. w*n+n-1``. :meth:`x` gives floats.
+        uaps: float32 ``[P,C,H,W]``, one per candidate, the victim's first; P = 0 where every t is 0 and none
+            was asked to be shown.
         assign: int64 ``[B,Q]``: which UAP moves the point in each block.
         scale: t of each block: the query is x + t*v; 0 asks the clean point.
         views: number of views V; Q = V * n.
@@ -64,6 +68,14 @@ class QueryPlan:
     scale: tuple[float, ...]
     views: int
     wire_safe: bool = False
+
+    def __post_init__(self) -> None:
+        """Keep as bytes what bytes hold."""
+        object.__setattr__(self, "points", packed(self.points))
+
+    def x(self, index: slice | Tensor) -> Tensor:
+        """Some points, float32 ``[n,C,H,W]`` in 0..1."""
+        return floats(self.points[index])
 
     @property
     def blocks(self) -> int:
@@ -83,7 +95,7 @@ class QueryPlan:
     def images(self, view: int) -> Tensor:
         """The queries of one view: float32 ``[B*n,C,H,W]`` in 0..1, block after block."""
         part = slice(view * self.per_view, (view + 1) * self.per_view)
-        x = self.points[part]
+        x = self.x(part)
         out = []
         for row, t in zip(self.assign[:, part], self.scale, strict=True):
             if not t:
@@ -99,8 +111,17 @@ class QueryPlan:
         yield from map(self.images, range(self.views) if views is None else views)
 
 
-def ask(model: Answering, plan: QueryPlan, classes: int | None = None) -> tuple[Tensor, Kind]:
-    """Ask ``model`` every query of the plan.
+def answers_of(model: Answering, chunks: Iterable[Tensor], count: int, classes: int | None = None) -> Answers:
+    """Answers to ``count`` images in chunks; a network that runs here is asked in even batches of them."""
+    if isinstance(model, Model):
+        return model.answers_to(chunks, classes, count)
+    return model.answers_to(chunks, classes)
+
+
+def ask(
+    model: Answering, plan: QueryPlan, classes: int | None = None, chunks: Iterable[Tensor] | None = None
+) -> tuple[Tensor, Kind]:
+    """Ask ``model`` every query of the plan (or ``chunks``, which are the same).
 
     Returns:
         probabilities, float32 ``[V,B,n,K]`` (one-hot for a model that answers with labels), and
@@ -109,7 +130,7 @@ def ask(model: Answering, plan: QueryPlan, classes: int | None = None) -> tuple[
     Raises:
         SuspectError: NaN or infinite answers, another class count, or a changing shape.
     """
-    answers = model.answers_to(plan.chunks(), classes)
+    answers = answers_of(model, plan.chunks() if chunks is None else chunks, plan.queries, classes)
     shape = (plan.views, plan.blocks, plan.per_view, answers.classes)
     return shown(answers).reshape(shape), answers.kind
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from uapfast.errors import InputError, ModelError, SuspectError
 from uapfast.models.answers import OUTPUTS, Answers, as_tensor, detect
+from uapfast.models.batches import batches, batches_of, most_at_once
 from uapfast.models.duplicate import Duplicate, Guard
 from uapfast.models.pooling import slice_max_pools
 from uapfast.models.state import (
@@ -27,7 +29,6 @@ from uapfast.models.state import (
     tensors_sha256,
 )
 
-CHUNK = 1024  # images in memory at a time, where they come in smaller chunks
 MOST_STD = 2.0  # images in 0..1 have at most 0.5; some networks want 1, none what pixels in 0..255 have
 SLACK = 1e-6  # rounding allowed beyond 0..1
 NO_MEMORY = (
@@ -78,8 +79,9 @@ class Model:
         std: per channel, > 0.
         output: ``auto``, ``logits``, ``probabilities`` or ``labels``.
         device: of the module.
-        batch_size: queries per call. A module's last batch is padded to those before, so that shapes do not
-            vary; a callable's is not, since a query may cost money.
+        batch_size: queries per call, at most; None for what images of their size allow
+            (:func:`uapfast.models.batches.most_at_once`). A module's batches are all of one size, the last
+            padded, so that shapes do not vary; a callable's is not, since a query may cost money.
         numpy: hand a callable numpy arrays instead of tensors.
         arch: SPEC that the module was made from, for the record.
         own: whether a module is given away: it is then frozen itself, and not copied.
@@ -106,7 +108,7 @@ class Model:
         std: Sequence[float] | None = None,
         output: str = "auto",
         device: str | torch.device = "cpu",
-        batch_size: int = 256,
+        batch_size: int | None = None,
         numpy: bool = False,
         arch: str | None = None,
         own: bool = False,
@@ -115,8 +117,7 @@ class Model:
             raise InputError("Model", "model", "an nn.Module or a callable", type(target).__name__)
         if output not in OUTPUTS:
             raise InputError("Model", "output", "one of " + ", ".join(OUTPUTS), repr(output))
-        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-            raise InputError("Model", "batch_size", "a whole number >= 1", repr(batch_size))
+        check_batch_size("Model", batch_size)
         self.name = str(name or getattr(target, "__name__", type(target).__name__))
         self.output: str = output
         self.batch_size, self.numpy, self.arch = batch_size, numpy, arch
@@ -169,6 +170,13 @@ class Model:
         out.preprocessing = {"mean": mean, "std": std}
         return out
 
+    def with_batch_size(self, batch_size: int | None) -> Model:
+        """The same model, asked with other batches; None leaves it as it is (``InputError``: below 1)."""
+        check_batch_size("Model", batch_size)
+        out = copy.copy(self)
+        out.batch_size = self.batch_size if batch_size is None else batch_size
+        return out
+
     def try_out(self, images: Tensor) -> None:
         """Find by a few images whether answers depend on the batch, or do not repeat: ``notes`` say so."""
         if self.module is None or self.apart or len(images) <= ALONE:
@@ -192,23 +200,29 @@ class Model:
             Exception: whatever a callable raises, as it is (and ``MemoryError`` of a module). Answers that
                 came before lie in its attribute ``uapfast_answers``, a tensor of rows, which a note counts.
         """
-        return self.answers_to([images], classes)
+        return self.answers_to([images], classes, len(images) if hasattr(images, "__len__") else None)
 
-    def answers_to(self, chunks: Iterable[Any], classes: int | None = None) -> Answers:
+    def answers_to(
+        self, chunks: Iterable[Any], classes: int | None = None, count: int | None = None
+    ) -> Answers:
         """As :meth:`answers`, for images that come in chunks, so that they never lie in memory together.
 
-        Small chunks are joined, up to ``CHUNK`` images. A module whose answers depend on the batch
-        (:attr:`apart`) is asked chunk by chunk, in even batches.
+        A module whose answers depend on the batch (:attr:`apart`) is asked chunk by chunk.
+
+        Args:
+            chunks: images as there.
+            classes: K expected, or None.
+            count: images of all chunks. A module is then asked in even batches of them, as a screen does;
+                otherwise the last is padded.
         """
         parts: list[Tensor] = []
         asked = 0
         try:
             checked = (_checked(images) for images in chunks)
-            for x in checked if self.apart else _joined(checked):
-                size = even(len(x), self.batch_size) if self.apart else self.batch_size
-                for part in torch.split(x, size):
-                    parts.append(self._batch(part, size if parts else min(size, len(part))))
-                asked += len(x)
+            for shape, alike in itertools.groupby(checked, key=lambda x: tuple(x.shape[1:])):
+                for x, rows in self._batches(alike, shape, count):
+                    parts.append(self._batch(x, rows))
+                    asked += rows
             shapes = {part.shape[1:] for part in parts}
             if len(shapes) > 1:
                 shown = sorted(map(list, shapes))
@@ -219,12 +233,21 @@ class Model:
             _attach(exc, parts)
             raise
 
-    def _batch(self, x: Tensor, size: int) -> Tensor:
-        """What the model returned for one batch, on the CPU; one row an image."""
-        rows = len(x)
-        if rows < size and self.module is not None:
-            x = torch.cat([x, x[:1].expand(size - rows, *x.shape[1:])])
-        x = x.to(self.device if self.module is not None else "cpu", copy=True)  # it may write into it
+    def _batches(
+        self, parts: Iterable[Tensor], shape: Sequence[int], count: int | None
+    ) -> Iterator[tuple[Tensor, int]]:
+        """New tensors, which a model may write into, and how many of their rows count."""
+        most = self.batch_size or most_at_once(shape, self.device)
+        if self.module is None:
+            yield from ((x[:rows], rows) for x, rows in batches(parts, most))
+        elif self.apart or count is not None:
+            yield from batches_of(parts, count or 1, self.apart, most)
+        else:
+            yield from batches(parts, most)
+
+    def _batch(self, x: Tensor, rows: int) -> Tensor:
+        """What the model returned for one batch, on the CPU; one row for each of its first ``rows``."""
+        x = x.to(self.device if self.module is not None else "cpu")
         with torch.no_grad():
             out = self._asked(x) if self.module is not None else self._call(x.numpy() if self.numpy else x)
         answers = as_tensor(out, self.name, len(x), self.output)
@@ -277,21 +300,12 @@ def failed(name: str, image: Sequence[int], said: str) -> SuspectError:
     return SuspectError(name, "answers", f"returned for images {list(image)}", said)
 
 
-def even(count: int, most: int) -> int:
-    """The size of as few batches of ``count`` as ``most`` allows, all of one size."""
-    return -(-count // max(1, -(-count // most)))
-
-
-def _joined(chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same images in chunks of at most ``CHUNK``, none of those given cut in two."""
-    held: list[Tensor] = []
-    for x in chunks:
-        if held and (sum(map(len, held)) + len(x) > CHUNK or x.shape[1:] != held[0].shape[1:]):
-            yield torch.cat(held)
-            held = []
-        held.append(x)
-    if held:
-        yield torch.cat(held)
+def check_batch_size(where: str, batch_size: object) -> None:
+    """Raise ``InputError`` unless it is None or a whole number >= 1."""
+    if batch_size is None:
+        return
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise InputError(where, "batch_size", "a whole number >= 1", repr(batch_size))
 
 
 def _attach(exc: BaseException, parts: Sequence[Tensor]) -> None:
@@ -375,7 +389,7 @@ __all__ = [
     "Preprocessed",
     "answer",
     "as_model",
-    "even",
+    "check_batch_size",
     "failed",
     "settled",
     "tensors_sha256",

@@ -17,7 +17,7 @@ import torch
 import torch.multiprocessing
 
 from uapfast.config import check
-from uapfast.data import Dataset
+from uapfast.data import Dataset, Images
 from uapfast.errors import (
     DataError,
     InputError,
@@ -67,6 +67,7 @@ def build_pool(
     seed: int = 0,
     other_archs: Sequence[str] = (),
     jobs: int = 1,
+    device: str = "cpu",
     progress: Progress | None = None,
     branch: str | os.PathLike[str] | None = None,
     branch_at: float | None = None,
@@ -102,6 +103,7 @@ def build_pool(
         other_archs: SPECs for surrogates and homologous models; shipped networks by default.
         jobs: models trained at a time, in processes of their own if more than one (a script that calls
             this then needs the usual ``if __name__ == "__main__"``).
+        device: where the default recipe trains and models answer; the owner's recipe decides itself.
         progress: called as ``progress(done, total, what)``.
         branch: checkpoint of the victim's training. Twins are then reruns from there, by the recipe, which
             takes ``checkpoint`` as well (docs/branches.md). The manifest is then ``branches.csv``; a pool of
@@ -122,17 +124,15 @@ def build_pool(
         StorageError: ``out`` cannot be written.
     """
     _check(jobs, init, ancestor)
-    victim = load_model(arch, weights, name="victim", mean=mean, std=std)
+    victim = load_model(arch, weights, name="victim", mean=mean, std=std, device=device)
     source = find_twins(branch, branch_at, designated, recipe, victim.sha256)
     twins = len(source.files) or twins
     config = PoolConfig(twins, surrogates, homologous, epochs, seed, tuple(other_archs))
-    for sentence in filter(None, (few_twins(twins), few_innocents(homologous))):
-        warnings.warn(sentence, PoolWarning, stacklevel=2)  # now, not after hours of training
     classes, accuracy = _classes(victim, data)
     origin, taken = find_origin(init, arch)
     unlike = doubt(origin, taken, arch, _state(victim))
-    if unlike is not None:  # now, not after hours of training
-        warnings.warn(unlike, PoolWarning, stacklevel=2)
+    for sentence in filter(None, (few_twins(twins), few_innocents(homologous), unlike)):
+        warnings.warn(sentence, PoolWarning, stacklevel=2)  # now, not after hours of training
     if origin.whole and ancestor is None:
         ancestor = init
     former = None if ancestor is None else _ancestor(arch, Path(ancestor), victim)
@@ -145,12 +145,13 @@ def build_pool(
     }  # fmt: skip
     plan = make_plan(arch, config, others, recipe is not None, origin.start, source.kind)
     both = (None, None) if mean is None or std is None else (tuple(mean), tuple(std))
-    context = Context(data, Path(out), Path(weights), arch, recipe, base, taken, source, *both)
+    context = Context(
+        data, Path(out), Path(weights), arch, recipe, base, taken, source, both[0], both[1], device
+    )
     log.info("pool: %s", origin.sentence())
     with _folder(context.out):
         todo = _missing(plan, context)
-        done = len(plan) - len(todo)
-        report = progress or (lambda done, total, what: None)
+        done, report = len(plan) - len(todo), progress or (lambda done, total, what: None)
         log.info("pool: %d of %d models found in %s", done, len(plan), out)
         report(done, len(plan), f"{done} of {len(plan)} models found")
         for number, name in enumerate(_train_all(todo, context, jobs), done + 1):
@@ -196,7 +197,8 @@ def _classes(victim: Model, data: Dataset) -> tuple[int, float]:
     if count == 0:
         raise DataError("pool", "data", "of at least one image", "none")
     try:
-        answers = victim.answers(data.x(slice(0, count)))
+        first = Images(data.images).subset(slice(0, count))
+        answers = victim.answers_to(first.chunks(), count=count)
     except SuspectError as exc:
         rule = f"one that answers the data's images {list(data.images.shape[1:])} with logits"
         raise ModelError("pool", "victim", rule, exc.got) from exc
@@ -209,7 +211,7 @@ def _classes(victim: Model, data: Dataset) -> tuple[int, float]:
         warnings.warn(
             f"pool: the victim is right for {right:.0%} of the data's first {count} images, where always "
             f"naming the commonest class is for {common:.0%}. Does it take images in 0..1 (here "
-            f"{float(data.x(slice(0, count)).max()):g} at most) without further preprocessing? If not, give "
+            f"{float(data.x(slice(0, 64)).max()):g} at most) without further preprocessing? If not, give "
             "mean and std",
             PoolWarning,
             stacklevel=3,

@@ -31,6 +31,14 @@ def few_twins(count: int) -> str | None:
     )
 
 
+def more_innocents(missing: int) -> str:
+    """How to come by homologous models."""
+    return (
+        f"{missing} more: public models of the task (a line each in the manifest, relation homologous), or "
+        "cheap trainings, on a tenth of the images as well (uapfast pool --homologous N keeps those it has)"
+    )
+
+
 def few_innocents(count: int) -> str | None:
     """What too few homologous models cost; None where there are enough."""
     if count >= GOOD_INNOCENTS:
@@ -38,7 +46,7 @@ def few_innocents(count: int) -> str | None:
     refused = f" (generate refuses fewer than {MIN_INNOCENTS})" if count < MIN_INNOCENTS else ""
     return (
         f"pool should hold at least {GOOD_INNOCENTS} homologous models, got {count}: the exact floor "
-        f"of the suspect side is 1/{count + 1}{refused}"
+        f"of the suspect side is 1/{count + 1}{refused}; what helps: {more_innocents(GOOD_INNOCENTS - count)}"
     )
 
 

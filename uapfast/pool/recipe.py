@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from uapfast.config import check
+from uapfast.data import Images
 from uapfast.errors import InputError, ModelError
+from uapfast.models.batches import most_at_once
 from uapfast.models.userfile import load_function
 
 LEARNING_RATE = 0.01
@@ -35,24 +37,24 @@ class Recipe(Protocol):
 
 def default_recipe(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | Images,
     labels: Tensor,
     seed: int,
     *,
     epochs: int = 5,
     learning_rate: float = LEARNING_RATE,
-    batch: int = BATCH,
+    batch: int | None = None,
 ) -> nn.Module:
     """AdamW with a one-cycle schedule; deterministic for a seed, a machine and a thread count.
 
     Args:
         model: trained in place.
-        images: float32 ``[N,C,H,W]`` in 0..1.
+        images: float32 ``[N,C,H,W]`` in 0..1, or images that become so as they are indexed.
         labels: int64 ``[N]``, or float32 ``[N,K]`` probabilities (distillation).
         seed: of the order of the images.
         epochs: passes.
         learning_rate: peak of the schedule.
-        batch: images a step.
+        batch: images a step; None for ``BATCH``, or fewer (40 of 224 px) where more would not fit.
 
     Returns:
         ``model``, in eval mode.
@@ -61,6 +63,7 @@ def default_recipe(
         InputError: no images, fewer labels than images, or numbers out of range.
     """
     check(isinstance(epochs, int) and epochs >= 1, "recipe", "epochs", "a whole number >= 1", repr(epochs))
+    batch = min(BATCH, 2 * most_at_once(images.shape)) if batch is None else batch
     check(isinstance(batch, int) and batch >= 2, "recipe", "batch", "a whole number >= 2", repr(batch))
     check(0 < learning_rate < math.inf, "recipe", "learning_rate", "a finite number > 0", learning_rate)
     if len(images) == 0 or len(labels) != len(images):
@@ -71,12 +74,14 @@ def default_recipe(
         torch.manual_seed(seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, max(steps, 2))
+        place = next((p.device for p in model.parameters()), torch.device("cpu"))
         model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for _ in range(epochs):
             for rows in torch.split(torch.randperm(len(images), generator=generator), batch):
                 if len(rows) < 2 and len(images) > 1:
                     continue  # batch normalisation needs two
-                loss = nn.functional.cross_entropy(model(images[rows]), labels[rows])
+                x, y = images[rows].to(place), labels[rows].to(place)
+                loss = nn.functional.cross_entropy(model(x), y)
                 optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
                 optimizer.step()

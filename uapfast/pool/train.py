@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uapfast.data import Dataset
+from uapfast.data import Dataset, Images
 from uapfast.errors import InputError, ModelError, PoolError
 from uapfast.files import write_text
+from uapfast.models.batches import most_at_once
 from uapfast.models.checkpoint import fill, read_weights, save_weights
 from uapfast.models.model import Preprocessed, tensors_sha256
 from uapfast.pool.origin import fresh_model as fresh_model
@@ -45,6 +46,7 @@ class Context:
         twins: where twins come from.
         mean: per channel; models of the victim's architecture take (x - mean) / std.
         std: per channel.
+        device: where the default recipe trains and models answer.
     """
 
     data: Dataset
@@ -57,6 +59,7 @@ class Context:
     twins: TwinSource = TwinSource()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    device: str = "cpu"
 
     def taking(self, job: Job) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
         """Mean and std of a job's model; None for architectures of ours, which take 0..1."""
@@ -133,7 +136,7 @@ def _source(job: Job, context: Context) -> nn.Module | None:
     path = context.weights
     if job.candidate != "victim":
         path = context.out / "models" / f"{job.candidate}.safetensors"
-    return _filled(context.arch, path)
+    return _filled(context.arch, path).to(context.device)
 
 
 def _filled(arch: str, path: Path) -> nn.Module:
@@ -150,7 +153,7 @@ def _train(job: Job, context: Context) -> tuple[nn.Module, nn.Module | None]:
     least = min(LEAST_IMAGES, len(data) // 2) if job.relation == "homologous" else 2
     count = max(2, least, round(job.share * len(data)))
     rows = torch.randperm(len(data), generator=generator)[:count].sort().values
-    x, labels = data.x(rows), data.labels[rows]
+    x, labels = Images(data.images, rows), data.labels[rows]
     model = fresh_model(job.arch, job.seed)
     if job.start == "weights":
         model.load_state_dict(context.init, strict=False)
@@ -163,9 +166,11 @@ def _train(job: Job, context: Context) -> tuple[nn.Module, nn.Module | None]:
         rate *= FINETUNE_RATE
     with _normalising(model, *context.taking(job)) as taken_off:
         if not job.owners_recipe or context.recipe is None:
-            return default_recipe(model, x, labels, job.seed, epochs=job.epochs, learning_rate=rate), source
+            model = model.to(context.device)
+            made = default_recipe(model, x, labels, job.seed, epochs=job.epochs, learning_rate=rate)
+            return made.to("cpu"), source
         more = {"checkpoint": context.twins.path} if job.how == "branch" else {}
-        trained = load_recipe(context.recipe)(model, x, labels, job.seed, **more)
+        trained = load_recipe(context.recipe)(model, x[:], labels, job.seed, **more)
         if not isinstance(trained, nn.Module):
             rule = "a function that returns the trained nn.Module"
             raise ModelError("pool", "recipe", rule, type(trained).__name__)
@@ -209,19 +214,26 @@ def _normalising(
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, x: Tensor, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
+    model: nn.Module,
+    x: Tensor | Images,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
 ) -> Tensor:
     """Probabilities ``[N,K]`` of float32 images in 0..1, in eval mode, after (x - mean) / std if given."""
     model.eval()
     asked = model if mean is None or std is None else Preprocessed(model, mean, std).eval()
-    parts = [x[i : i + 512] for i in range(0, len(x), 512)]
-    return torch.cat([asked(part).softmax(-1) for part in parts])
+    place = next((p.device for p in model.parameters()), torch.device("cpu"))
+    asked = asked.to(place)
+    size = 2 * most_at_once(x.shape, place)
+    parts = (x[i : i + size] for i in range(0, len(x), size))
+    return torch.cat([asked(part.to(place)).softmax(-1).to("cpu") for part in parts])
 
 
 def _measure(model: nn.Module, source: nn.Module | None, job: Job, context: Context) -> dict[str, float]:
     """Accuracy on the owner's images (a sanity check, not a test accuracy), and agreement with the source."""
-    x, y = context.data.x(slice(0, MEASURED_ON)), context.data.labels[:MEASURED_ON]
-    own = predict(model, x, *context.taking(job)).argmax(-1)
+    data = context.data
+    x, y = Images(data.images).subset(slice(0, MEASURED_ON)), data.labels[:MEASURED_ON]
+    own = predict(model.to(context.device), x, *context.taking(job)).argmax(-1)
     found = {"owner_accuracy": round(float((own == y).double().mean()), 4)}
     if source is not None:
         theirs = predict(source, x, context.mean, context.std).argmax(-1)

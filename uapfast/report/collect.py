@@ -8,9 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uapfast.errors import InputError
 from uapfast.models.model import Model
 from uapfast.reference import Reference
 from uapfast.report.data import Answer, Picture, Report, Row, StripItem
+
+MOST_POINTS = 1000  # that are looked through for the strip
 
 
 def _picture(x: Tensor) -> Picture:
@@ -31,7 +34,7 @@ def strip(reference: Reference, models: Mapping[str, Model], count: int = 6) -> 
     """
     if not models:
         return ()
-    x = reference.points
+    x = reference.plan.x(slice(0, MOST_POINTS))
     moved = (x + reference.uaps[0]).clamp(0.0, 1.0)
     first = next(iter(models.values()))
     clean, after = (first.answers(q, reference.classes).probabilities() for q in (x, moved))
@@ -77,6 +80,8 @@ def collect(
         models: for the strip: name to model, the victim first.
         facts: further statements for the page, name to text.
     """
+    if not len(reference.uaps):
+        raise InputError("report", "reference", "one made with show_uap=True, whose UAP can be shown", "none")
     config = reference.settings["config"]
     uap = reference.settings["uap"][0]
     alpha = rows[0].verdict.alpha if rows else 1e-3

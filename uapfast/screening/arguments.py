@@ -10,6 +10,7 @@ from typing import Any
 
 from uapfast.config import check
 from uapfast.errors import InputError
+from uapfast.models.model import check_batch_size
 from uapfast.reference import Reference, as_reference
 from uapfast.screening.entry import Entry
 from uapfast.screening.panel import Panel
@@ -35,7 +36,13 @@ def preprocessed(suspects: Iterator[Entry], panel: Panel) -> Iterator[Entry]:
 
 
 def check_settings(
-    alpha: object, fdr: object, queries: object, workers: object, timeout: object, precision: object
+    alpha: object,
+    fdr: object,
+    queries: object,
+    workers: object,
+    timeout: object,
+    precision: object,
+    batch_size: object,
 ) -> None:
     """Numbers in their ranges; raises ``InputError``."""
 
@@ -48,6 +55,7 @@ def check_settings(
     for name, value in (("queries", queries), ("workers", workers)):
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         check(value is None or whole, "screen", name, "a whole number >= 1", repr(value))
+    check_batch_size("screen", batch_size)
     check(precision in ("float32", "bf16"), "screen", "precision", "float32 or bf16", repr(precision))
 
 

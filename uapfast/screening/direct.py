@@ -38,8 +38,9 @@ def judge_direct(panel: Panel, entry: Entry, watch: Watch) -> Judged:
         for asked in panel.asked:
             watch_again(entry, watch)
             start = time.perf_counter()
-            suspect = as_suspect(asked.reference, opened, entry.output, panel.settings.device)
-            alpha, order = panel.settings.alpha, entry.class_order
+            how = panel.settings
+            suspect = as_suspect(asked.reference, opened, entry.output, how.device, how.batch_size)
+            alpha, order = how.alpha, entry.class_order
             examination = examine(asked.design, suspect, alpha=alpha, order=order)
             spent = {"seconds_read": read, "seconds_forward": time.perf_counter() - start}
             fields: dict[str, Any] = {"arch": getattr(opened, "arch", None) or ""}

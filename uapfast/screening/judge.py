@@ -170,7 +170,7 @@ def judge(panel: Panel, skeletons: Skeletons, loaded: Loaded) -> Judged:
 
 def _check_same(panel: Panel, skeletons: Skeletons, loaded: Loaded) -> None:
     """Architectures whose names and shapes are the same have to answer alike: no file says which is meant."""
-    entry, points = loaded.entry, panel.asked[0].reference.points[:TRIED]
+    entry, points = loaded.entry, panel.asked[0].reference.plan.x(slice(0, TRIED))
     found = []
     for arch in (entry.arch, *loaded.also):
         with skeletons.borrow(entry.taking(arch), own=True) as new:
@@ -192,7 +192,7 @@ class _Asking:
         fresh = skeleton.is_new or not skeleton.in_place  # then it is built for this suspect
         skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)
         if fresh:
-            skeleton.try_out(panel.asked[0].reference.points)
+            skeleton.try_out(panel.asked[0].reference.plan.x(slice(0, TRIED)))
         skeleton.holds = loaded.sha256
         self._spent = {"seconds_read": loaded.seconds, "seconds_load": time.perf_counter() - start}
         self._answers: list[Tensor] = []

@@ -43,7 +43,7 @@ class Lanes:
 
     def skeleton(self, suspect: Described) -> Skeleton:
         """A skeleton with a stream of its own."""
-        return DeviceSkeleton(suspect, self.settings.precision, self.device)
+        return DeviceSkeleton(suspect, self.settings.precision, self.device, self.settings.batch_size)
 
     def read(self, entry: Entry, slot: Slot, shapes: Callable[[Entry], Shapes]) -> Loaded:
         """As :func:`read_checkpoint`, and off to the device."""
@@ -66,7 +66,8 @@ class Plain:
 
     def skeleton(self, suspect: Described) -> Skeleton:
         """A skeleton."""
-        return Skeleton(suspect, self.settings.device, self.settings.precision)
+        own = self.settings
+        return Skeleton(suspect, own.device, own.precision, own.batch_size)
 
     def read(self, entry: Entry, slot: Slot, shapes: Callable[[Entry], Shapes]) -> Loaded:
         """As :func:`read_checkpoint`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,7 @@ class Settings:
         device: where networks run.
         workers: suspects asked at a time, or None for one a core.
         precision: of the networks, ``float32`` or ``bf16``.
+        batch_size: queries a forward, at most; None for what images of their size allow.
         timeout: seconds that reading a suspect, or asking it, may take; may be infinite.
         anew: networks (:attr:`Entry.network`) that are built for every suspect.
         conduct: towards endpoints, as :func:`uapfast.suspects.http.open_http` takes it.
@@ -46,6 +48,7 @@ class Settings:
     timeout: float = TIMEOUT
     anew: frozenset[str] = frozenset()
     conduct: tuple[tuple[str, int | str], ...] = ()
+    batch_size: int | None = None
 
 
 @dataclass
@@ -132,7 +135,7 @@ class Panel:
             if first != name:
                 raise InputError("screen", "references", "different from each other", f"{first} = {name}")
         asked = tuple(Asked(reference, name, settings) for name, reference in references.items())
-        size = sum(a.queries * 4 * a.reference.points[0].numel() for a in asked)
+        size = sum(a.queries * 4 * math.prod(a.reference.shape) for a in asked)
         if size <= RESIDENT:
             for one in asked:
                 one.keep(place or settings.device)
@@ -160,7 +163,7 @@ def _hash(settings: dict[str, Any]) -> str:
 
 def shape_of(asked: Asked) -> Sequence[int]:
     """``[C,H,W]`` of a reference's queries."""
-    return tuple(asked.reference.points.shape[1:])
+    return asked.reference.shape
 
 
 __all__ = ["Asked", "Panel", "Settings", "shape_of"]

@@ -54,6 +54,7 @@ def screen(
     device: str = "cpu",
     timeout: float = TIMEOUT,
     precision: Precision = "float32",
+    batch_size: int | None = None,
     endpoints: bool = False,
     conduct: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -87,6 +88,8 @@ def screen(
         timeout: seconds that reading a suspect, or asking it, may take; then it is ``invalid``
             (``TimeLimitError``) and the run goes on. Infinite for no limit.
         precision: of the networks; ``bf16`` is faster on a GPU, and its answers are rounded to 3 digits.
+        batch_size: queries a forward, at most; None for what images of their size allow
+            (:func:`uapfast.models.batches.most_at_once`).
         endpoints: whether the hosts that a manifest names may be asked.
         conduct: towards each endpoint: ``budget``, ``rate``, ``cache`` and the like, as
             :func:`uapfast.suspects.http.open_http` takes them.
@@ -105,10 +108,18 @@ def screen(
         StorageError: store or table cannot be written, or another process uses the store.
         TimeLimitError: while it runs, if too many suspects never end. What is finished is kept.
     """
-    check_settings(alpha, fdr, queries, workers, timeout, precision)
+    check_settings(alpha, fdr, queries, workers, timeout, precision, batch_size)
     spent = tuple((k, v) for k, v in (conduct or {}).items() if v is not None)
     settings = Settings(
-        float(alpha), queries, bool(early), device, workers, precision, float(timeout), conduct=spent
+        float(alpha),
+        queries,
+        bool(early),
+        device,
+        workers,
+        precision,
+        float(timeout),
+        conduct=spent,
+        batch_size=batch_size,
     )
     defaults = Defaults(as_specs(arch), _floats(mean), _floats(std), key, _whole(class_order))
     for spec in defaults.arch:

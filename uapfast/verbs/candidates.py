@@ -26,6 +26,8 @@ def make_uaps(
     On a GPU those of the margin method are made in one call, so that candidates can share steps.
     """
     candidates = moved_by(models, config)
+    if not candidates:
+        return torch.empty(0, *images.shape[1:]), []
     if config.uap == "margin" and all(model.device.type == "cuda" for _, model in candidates):
         return _at_once(candidates, images, config, step)
     found, reports = [], []

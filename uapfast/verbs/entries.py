@@ -7,7 +7,7 @@ import numpy as np
 from uapfast.config import GenerateConfig
 from uapfast.errors import PoolError
 from uapfast.models.model import Model
-from uapfast.pool.pool import MIN_INNOCENTS, Pool, few_innocents, few_twins
+from uapfast.pool.pool import MIN_INNOCENTS, Pool, few_innocents, few_twins, more_innocents
 from uapfast.reference import Record
 from uapfast.verbs.findings import Findings
 
@@ -48,7 +48,8 @@ def check_pool(models: list[Entry], config: GenerateConfig, findings: Findings) 
     if innocents < least:
         rule = (
             f"of at least {least} homologous models for encoder={config.encoder} (n of them bound a false "
-            "accusation by 1/(n+1) without further assumptions)"
+            "accusation by 1/(n+1) without further assumptions); what helps: "
+            f"{more_innocents(least - innocents)}"
         )
         raise PoolError("generate", "pool", rule, f"{innocents} homologous, {twins} twins")
     if config.encoder == "paper" and _count(models, "piracy") < 1:
@@ -88,9 +89,9 @@ def candidates_of(models: list[Entry], config: GenerateConfig) -> list[Entry]:
 
 
 def moved_by(models: list[Entry], config: GenerateConfig) -> list[Entry]:
-    """Models whose UAP is made: every candidate, or the victim alone where v is shown and never asked."""
+    """Models whose UAP is made: every candidate; where v is never asked none, or the victim to be shown."""
     asked = config.ray is None or any(config.ray)
-    return candidates_of(models, config) if asked else models[:1]
+    return candidates_of(models, config) if asked else models[: int(config.show_uap)]
 
 
 def records_of(models: list[Entry], config: GenerateConfig) -> tuple[Record, ...]:

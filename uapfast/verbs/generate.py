@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from uapfast._version import versions
 from uapfast.config import GenerateConfig
+from uapfast.data import ImageFiles, Images
 from uapfast.errors import DataError, ModelError, SuspectError
 from uapfast.method import encoder as paper
 from uapfast.method.fingerprint import (
@@ -46,6 +48,7 @@ from uapfast.verbs.probes import choose_probes
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
 PER_POINT = 3  # images looked at for every query point wanted, if there are so many
+UAP_WORK = 10_000  # images that one UAP is counted as in progress
 LOOKED_AT = 6_000  # images that points are chosen from, at least, if there are so many
 
 
@@ -59,13 +62,15 @@ def generate(
     device: str = "cpu",
     progress: Progress | None = None,
     vouched: Mapping[str, str] | None = None,
+    batch_size: int | None = None,
 ) -> Reference:
     """Make the reference of one victim (Peng et al., CVPR 2022, extended as docs/method.md says).
 
     Args:
         victim: ``nn.Module`` (takes 0..1 images, returns logits) or :class:`uapfast.models.model.Model`.
-        images: owner's images ``[N,C,H,W]`` (or ``[N,H,W]``), uint8 or float in 0..1, torch or
-            numpy. Best are images of the task that the victim was not trained on.
+        images: owner's images ``[N,C,H,W]`` (or ``[N,H,W]``), uint8 or float in 0..1, torch, numpy, or the
+            ``images`` of a :class:`uapfast.data.Dataset`. They stay as they are given, and become floats a
+            few at a time. Best are images of the task that the victim was not trained on.
         labels: ``[N]`` integers, or None. They show whether every model of the pool knows the task; the
             method needs the models' answers alone.
         pool: twins, surrogates and homologous models (docs/method.md), or a manifest's path.
@@ -74,6 +79,8 @@ def generate(
         progress: called as ``progress(done, total, what)``.
         vouched: names of homologous models that look like copies, and why they are honest; each is
             warned of by every verdict.
+        batch_size: images a forward, at most; None for what images of their size allow
+            (:func:`uapfast.models.batches.most_at_once`).
 
     Returns:
         The reference, complete and immutable. It is tested as it is made (docs/verdicts.md): what was found
@@ -96,22 +103,20 @@ def generate(
     white = _white_box(victim, device)
     pool = _pool_of(pool, white, config, device)
     models, findings, vouched = ordered(white, pool), Findings(), dict(vouched or {})
+    models = [(record, model.with_batch_size(batch_size)) for record, model in models]
     check_pool(models, config, findings)
     check_vouched(vouched, models, findings)
     check_origin(pool, findings)
     log.info("generate: %d models, %d images", len(models), len(x))
-    steps = 2 * len(models) + len(moved_by(models, config))
-    counter = _Counter(report, steps)
-
     wanted = max(config.uap_images, PER_POINT * config.points * config.views, LOOKED_AT)
     looked_at = _subset(len(x), wanted, config.seed)
-    x = x[looked_at]
+    x = x.subset(looked_at)
+    counter = _Counter(report, _work(models, config, len(x)))
     clean, classes = _clean_answers(models, x, config, counter)
     known = None if labels is None else torch.as_tensor(labels)[looked_at].to("cpu", torch.int64)
     _check_answers(clean, known, models, config, findings)
     points, probes = _choose(clean, x, models, config)
-    images = x[_subset(len(x), config.uap_images, config.seed + 1)]
-    uaps, uap_report = make_uaps(models, images, config, counter.step)
+    uaps, uap_report = make_uaps(models, _uap_images(x, models, config), config, counter.uap)
     _note_fooling(uap_report, config, findings)
     plan = _plan(points, uaps, config)
     answers = _ask_all(models, plan, classes, counter)
@@ -164,8 +169,16 @@ def _check_answers(
         check_confidence(clean, models, findings)
 
 
+def _uap_images(x: Images, models: list[Entry], config: GenerateConfig) -> Tensor:
+    """The images that UAPs are made with; none where none is made."""
+    most = config.uap_images if moved_by(models, config) else 0
+    return x[_subset(len(x), most, config.seed + 1)]
+
+
 def _note_fooling(report: list[dict[str, Any]], config: GenerateConfig, findings: Findings) -> None:
     """What was warned of when the victim's UAP was made."""
+    if not report:
+        return
     rate = report[0]["fooling_rate"]
     if rate < config.min_fooling:
         findings.note(f"the victim's UAP fools {rate:.1%} of the images, less than {config.min_fooling:.1%}")
@@ -179,36 +192,61 @@ def _examined(reference: Reference, vouched: dict[str, str], findings: Findings)
     return replace(reference, settings=reference.settings | found, _cache={})
 
 
+def _asked_first(config: GenerateConfig) -> tuple[str, ...]:
+    """Relations of the models that answer the owner's images."""
+    return ("victim",) if config.encoder == "paper" else ("victim", "twin", "homologous")
+
+
+def _work(models: list[Entry], config: GenerateConfig, images: int) -> int:
+    """Images that are asked in all, a UAP's counted as it may take them."""
+    assert config.points is not None and config.ray is not None
+    first = sum(record.relation in _asked_first(config) for record, _ in models)
+    queries = config.points * config.views * len(config.ray)
+    return first * images + len(models) * queries + len(moved_by(models, config)) * UAP_WORK
+
+
 class _Counter:
-    """Progress over a known number of steps."""
+    """Progress over a known number of images."""
 
     def __init__(self, report: Progress, total: int) -> None:
         self.report, self.total, self.done = report, total, 0
 
-    def step(self, what: str) -> None:
-        self.done += 1
+    def through(self, chunks: Iterable[Tensor], what: str) -> Iterator[Tensor]:
+        """The same chunks; each counts when the next one is wanted."""
         log.debug("generate: %s (%d of %d)", what, self.done, self.total)
+        for chunk in chunks:
+            yield chunk
+            self._add(len(chunk), what)
+
+    def uap(self, what: str) -> None:
+        """One UAP is begun."""
+        log.debug("generate: %s (%d of %d)", what, self.done, self.total)
+        self._add(UAP_WORK, what)
+
+    def _add(self, count: int, what: str) -> None:
+        self.done += count
         self.report(min(self.done, self.total), self.total, what)
 
 
-def check_images(where: str, images: Any) -> Tensor:
-    """The owner's images as float32 ``[N,C,H,W]`` in 0..1; raises ``DataError``."""
+def check_images(where: str, images: Any) -> Images:
+    """The owner's images, which become float32 ``[N,C,H,W]`` in 0..1; raises ``DataError``."""
+    if isinstance(images, ImageFiles):
+        return Images(images)
     x = torch.as_tensor(images)
     if x.ndim == 3:
         x = x[:, None]
     if x.ndim != 4 or 0 in x.shape:
         raise DataError(where, "images", "[N,C,H,W] or [N,H,W], not empty", list(x.shape))
     if x.dtype == torch.uint8:
-        x = x.to(torch.float32) / 255.0
-    elif not x.dtype.is_floating_point:
+        return Images(x)
+    if not x.dtype.is_floating_point:
         raise DataError(where, "images", "uint8, or float in 0..1", x.dtype)
-    x = x.to(torch.float32)
-    if not bool(torch.isfinite(x).all()):
+    low, high = (float(found) for found in x.aminmax())  # NaN where there is any
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise DataError(where, "images", "finite", "NaN or infinity")
-    low, high = float(x.min()), float(x.max())
     if low < -1e-6 or high > 1.0 + 1e-6:
         raise DataError(where, "images", "in 0..1 (put normalisation into the model)", f"{low:g}..{high:g}")
-    return x.clamp(0.0, 1.0)
+    return Images(x)
 
 
 def _check_labels(labels: Any, rows: int) -> None:
@@ -235,18 +273,17 @@ def _of_the_pool(record: Record) -> Iterator[None]:
 
 # -- queries ---------------------------------------------------------------------------------------
 def _clean_answers(
-    models: list[Entry], x: Tensor, config: GenerateConfig, counter: _Counter
+    models: list[Entry], x: Images, config: GenerateConfig, counter: _Counter
 ) -> tuple[Tensor, int]:
     """Probabilities ``[M,N,K]`` of candidates and innocents on the owner's images, and K."""
     out = []
     classes: int | None = None
     for record, model in models:
-        counter.step(f"answers of {record.name}")
-        wanted = ("victim",) if config.encoder == "paper" else ("victim", "twin", "homologous")
-        if record.relation not in wanted:
+        if record.relation not in _asked_first(config):
             continue
         with _of_the_pool(record):
-            answer = model.answers(x, classes).probabilities()
+            chunks = counter.through(x.chunks(), f"answers of {record.name}")
+            answer = model.answers_to(chunks, classes, len(x)).probabilities()
         classes = answer.shape[1]
         out.append(answer)
     if classes is None or classes < 2:
@@ -255,15 +292,16 @@ def _clean_answers(
 
 
 def _choose(
-    clean: Tensor, x: Tensor, models: list[Entry], config: GenerateConfig
+    clean: Tensor, x: Images, models: list[Entry], config: GenerateConfig
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
     """Query points ``[Q,C,H,W]``, and probes with their labels from the other images."""
     assert config.points is not None
-    found = choose_probes(clean, x[0], len(x) - config.points * config.views)
+    found = choose_probes(clean, x[:1], len(x) - config.points * config.views)
     rest = np.arange(len(x)) if found is None else np.setdiff1d(np.arange(len(x)), found[0])
-    points = x[torch.from_numpy(rest[_select(clean[:, rest], models, config)].reshape(-1))]
-    points = to_grid(points) if config.wire_safe else points
-    return points, (None, None) if found is None else (x[torch.from_numpy(found[0])].clone(), found[1])
+    points = x.kept(torch.from_numpy(rest[_select(clean[:, rest], models, config)].reshape(-1)))
+    if config.wire_safe and points.dtype != torch.uint8:
+        points = to_grid(points)
+    return points, (None, None) if found is None else (x.kept(torch.from_numpy(found[0])), found[1])
 
 
 def _select(clean: Tensor, models: list[Entry], config: GenerateConfig) -> np.ndarray[Any, Any]:
@@ -288,9 +326,9 @@ def _plan(points: Tensor, uaps: Tensor, config: GenerateConfig) -> QueryPlan:
 def _ask_all(models: list[Entry], plan: QueryPlan, classes: int, counter: _Counter) -> Tensor:
     out = []
     for record, model in models:
-        counter.step(f"fingerprint of {record.name}")
         with _of_the_pool(record):
-            answers, kind = ask(model, plan, classes)
+            chunks = counter.through(plan.chunks(), f"fingerprint of {record.name}")
+            answers, kind = ask(model, plan, classes, chunks)
         if kind == "labels":
             raise ModelError(
                 "generate", f"pool model {record.name}", "one that answers with logits", "labels"

@@ -20,7 +20,7 @@ def choose_probes(clean: Tensor, image: Tensor, spare: int) -> tuple[NDArray[np.
     Args:
         clean: ``[M,N,K]`` probabilities of the pool's models on the owner's images, the victim's first. It
             has no say: a copy must not be let off, or convicted, for naming the classes as the victim does.
-        image: one of the images.
+        image: one of the images, ``[1,C,H,W]``.
         spare: images that query points do not need.
 
     Returns:

@@ -93,8 +93,8 @@ def numbered(reference: Reference) -> Numbered:
 
 def _images(reference: Reference) -> Iterator[Tensor]:
     yield from reference.plan.chunks()
-    if reference.probes is not None:
-        yield reference.probes
+    if reference.probe_images is not None:
+        yield reference.probe_images
 
 
 def _new_id(key: bytes, number: int, used: set[int]) -> int:
@@ -166,7 +166,7 @@ def write_queries(
     made = numbered(reference)
     ids, shape = (
         np.sort(np.array(sorted(set(made.known.values())), np.int64)),
-        tuple(reference.points.shape[1:]),
+        reference.shape,
     )
     with atomic_folder(out) as folder:
         dtype = np.float32 if made.off_grid else np.uint8

@@ -49,9 +49,9 @@ def subspace(
         ModelError: a model that is not white-box.
         InputError: fewer UAPs than twice the rank.
     """
-    x = check_images("subspace", images)
+    given = check_images("subspace", images)
     generator = torch.Generator().manual_seed(seed)
-    x = x[torch.randperm(len(x), generator=generator)[:most_images]]
+    x = given[torch.randperm(len(given), generator=generator)[:most_images]]
     models = ordered(as_model(victim, name="victim"), pool)
     own = (None, models[0][0].name)
     kept = [(r, m) for r, m in models if r.relation != "ancestor" and r.candidate in own]

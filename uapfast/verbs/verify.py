@@ -11,7 +11,7 @@ from typing import Any
 from uapfast.config import ALPHA, check
 from uapfast.errors import SuspectError
 from uapfast.examination import Design, Examination
-from uapfast.examination.asking import as_suspect, design_for, examine
+from uapfast.examination.asking import Progress, as_suspect, design_for, examine
 from uapfast.method.sequential import Looks
 from uapfast.reference import Reference, as_reference
 from uapfast.types import Verdict
@@ -27,6 +27,8 @@ def verify(
     output: str = "auto",
     class_order: Sequence[int] | None = None,
     device: str = "cpu",
+    batch_size: int | None = None,
+    progress: Progress | None = None,
 ) -> Verdict:
     """Decide whether a suspect descends from the reference's victim.
 
@@ -39,6 +41,9 @@ def verify(
         class_order: for each class of the reference, the suspect's class that means it (it may have more, or
             name them in another order); the same if None.
         device: where an ``nn.Module`` is run.
+        batch_size: queries a forward of an ``nn.Module``, at most; None for what images of their size allow
+            (:func:`uapfast.models.batches.most_at_once`).
+        progress: called as ``progress(done, total, what)`` as images are asked.
 
     Returns:
         The verdict. Unusable answers (NaN, wrong class count), and answers that agree with the pool's models
@@ -51,8 +56,9 @@ def verify(
     good = isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and 0 < alpha < 0.5
     check(good, "verify", "alpha", "a level in (0, 0.5)", repr(alpha))
     reference = as_reference(reference, "verify")
-    model = as_suspect(reference, suspect, output, device)
-    verdict = examine(design_for(reference, model), model, alpha=alpha, order=class_order).verdict()
+    model = as_suspect(reference, suspect, output, device, batch_size)
+    design = design_for(reference, model)
+    verdict = examine(design, model, alpha=alpha, order=class_order, progress=progress).verdict()
     p = verdict.p_value if verdict.p_value is not None else math.nan
     log.info("verify: %s, p %.3g, reference %.12s", verdict.decision, p, verdict.reference_sha256)
     return verdict

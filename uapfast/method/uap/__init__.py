@@ -30,6 +30,7 @@ from uapfast.method.uap.margin import MarginSettings, run_margin
 from uapfast.method.uap.resident import Job
 from uapfast.method.uap.stopping import check_classes, make_runs
 from uapfast.method.uap.together import form_of, make_together
+from uapfast.models.batches import most_at_once
 from uapfast.models.model import Duplicate
 from uapfast.types import UniversalPerturbation
 
@@ -98,7 +99,8 @@ def universal_perturbation(
         strict: below ``min_fooling``: ``FoolingRateError``.
         max_passes: most passes over the images (default: margin 20, deepfool 10, contrastive as many as
             make 60 steps).
-        batch_size: images per update of v (default: margin and contrastive 64, deepfool 32).
+        batch_size: images per update of v (default: margin and contrastive 64, deepfool 32; fewer where
+            images are so large that more would not fit, :func:`uapfast.models.batches.most_at_once`).
         holdout: share of the images on which fooling is measured and nothing is trained; at most 1000
             images. They also decide when to stop, so the reported rate is high by a little.
         wire_safe: v on the 1/255 grid, inside the ball; 8-bit upload then keeps it.
@@ -184,7 +186,9 @@ def _made_of(
     eps = grid_eps(a.eps) if a.wire_safe and a.norm == "linf" else a.eps
     form = form_of([job for job, _ in jobs], a)
     first = jobs[0][0].runs[0]
-    batch = min(a.batch_size or BATCH[a.method], len(first.train))
+    images = jobs[0][0].victim.images
+    usual = min(BATCH[a.method], most_at_once(images.shape, images.device))
+    batch = min(a.batch_size or usual, len(first.train))
     if a.method == "deepfool":
         passes = a.max_passes or PASSES["deepfool"]
         settings = DeepFoolSettings(eps, a.norm, passes, batch, a.top_k, a.overshoot)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from uapfast import ops
 from uapfast.errors import InputError, ModelError
 from uapfast.models.answers import unpack
+from uapfast.models.batches import most_at_once
 
 WHERE = "universal_perturbation"
 EVALUATION_BATCH = 256
@@ -83,7 +84,8 @@ class Query:
         """As :meth:`logits`, without gradients; raises ``ModelError`` for unusable answers."""
         with torch.no_grad():
             parts = []
-            for batch in torch.split(points, EVALUATION_BATCH):
+            at_once = min(EVALUATION_BATCH, most_at_once(points.shape, self.device))
+            for batch in torch.split(points, at_once):
                 self.counter.forwards += len(batch)
                 out = unpack(self.module(batch.clamp(0, 1).to(self.model_dtype)), WHERE, len(batch))
                 parts.append(check_logits(out, len(batch)).to(self.dtype))

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from uapfast.models.batches import batch_size
 from uapfast.streams import Device, Replay, Stream
 from uapfast.suspects.networks.arriving import Arriving
 from uapfast.suspects.networks.described import Described
 from uapfast.suspects.networks.precision import ask
 from uapfast.suspects.networks.shapes import Shapes
-from uapfast.suspects.networks.skeletons import Skeleton, batch_size
+from uapfast.suspects.networks.skeletons import Skeleton
 
 FORWARDS = 8  # batch shapes that a skeleton keeps recorded
 log = logging.getLogger(__name__)
@@ -77,9 +78,10 @@ class DeviceSkeleton(Skeleton):
         suspect: as there.
         precision: as there.
         device: where it runs.
+        most: as there.
     """
 
-    def __init__(self, suspect: Described, precision: str, device: Device) -> None:
+    def __init__(self, suspect: Described, precision: str, device: Device, most: int | None = None) -> None:
         self.stream = device.stream()
         self.lanes = device
         self._forwards: dict[tuple[int, ...], _Forward | None] = {}
@@ -88,7 +90,7 @@ class DeviceSkeleton(Skeleton):
         self._unchecked: tuple[object] | None = None  # where weights are from that were not judged yet
         self.stream.wait(device.main().record())
         start = super().__init__
-        self.stream.now(lambda: start(suspect, str(device.place), precision))
+        self.stream.now(lambda: start(suspect, str(device.place), precision, most))
         self._outside: list[Tensor] = []
 
     def _make_flat(self) -> None:
@@ -170,7 +172,7 @@ class DeviceSkeleton(Skeleton):
         if self.in_place and self._settled and not self._moves:
             first = next(rest)
             rest = itertools.chain([first], rest)
-            forward = self._forward_for(batch_size(count), first)
+            forward = self._forward_for(batch_size(count, self._at_once(first)), first)
         if forward is None:
             plainly = super().answer
             found: Tensor = self.stream.now(lambda: plainly(rest, count, name))

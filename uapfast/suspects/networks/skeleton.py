@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Iterable, Mapping
@@ -15,11 +16,11 @@ from torch import Tensor, nn
 
 from uapfast.errors import ModelError, SuspectError
 from uapfast.models.answers import as_tensor
+from uapfast.models.batches import batches_of, most_at_once
 from uapfast.models.checkpoint import fill
 from uapfast.models.fitting import check_finite, wanted
 from uapfast.models.model import answer, settled
 from uapfast.models.state import ALONE, TRIED, batch_note, repeats
-from uapfast.suspects.networks.batches import batches_of
 from uapfast.suspects.networks.building import build_network
 from uapfast.suspects.networks.described import Described
 from uapfast.suspects.networks.inplace import (
@@ -46,6 +47,7 @@ class Skeleton:
     Args:
         suspect: says architecture and preprocessing; its weights are not read.
         device, precision: where it runs and how (:mod:`uapfast.suspects.networks.precision`).
+        most: images a forward, or None for what their size allows.
 
     Attributes:
         shapes: names and shapes of the weights that it takes.
@@ -62,7 +64,14 @@ class Skeleton:
         MissingDependency: timm or torchvision is needed.
     """
 
-    def __init__(self, suspect: Described, device: str = "cpu", precision: str = "float32") -> None:
+    def __init__(
+        self,
+        suspect: Described,
+        device: str = "cpu",
+        precision: str = "float32",
+        most: int | None = None,
+    ) -> None:
+        self._most = most
         self.device, self.precision = torch.device(device), precision
         self._suspect: Described = suspect
         self.holds: str | None = None
@@ -239,11 +248,19 @@ class Skeleton:
         if self._settled and self._glimpse is None:
             self._glimpse = glimpse(self._inner)
         apart = self._batches is not None  # as Model does
-        found = [self._batch(x, name)[:rows] for x, rows in batches_of(parts, count, apart)]
+        rest = iter(parts)
+        first = next(rest)
+        every = itertools.chain([first], rest)
+        most = self._at_once(first)
+        found = [self._batch(x, name)[:rows] for x, rows in batches_of(every, count, apart, most)]
         shapes = {part.shape[1:] for part in found}
         if len(shapes) > 1:
             raise SuspectError(name, "answers", "of one shape in every batch", sorted(map(list, shapes)))
         return torch.cat(found)
+
+    def _at_once(self, like: Tensor) -> int:
+        """Images a forward, at most."""
+        return self._most or most_at_once(like.shape[1:], self.device)
 
     def _batch(self, x: Tensor, name: str) -> Tensor:
         out = answer(lambda images: ask(self.module, images, self.precision), x.to(self.device), name)

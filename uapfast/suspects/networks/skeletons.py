@@ -23,7 +23,6 @@ from collections.abc import Callable, Collection, Iterator
 import torch
 
 from uapfast.errors import UapfastError
-from uapfast.suspects.networks.batches import BATCH, batch_size, batches
 from uapfast.suspects.networks.described import Described
 from uapfast.suspects.networks.proof import Proof
 from uapfast.suspects.networks.shapes import Shapes
@@ -171,4 +170,4 @@ class Skeletons:
         return sum(skeleton.size for skeleton in self._idle.values())
 
 
-__all__ = ["BATCH", "Skeleton", "Skeletons", "batch_size", "batches"]
+__all__ = ["Skeleton", "Skeletons"]
