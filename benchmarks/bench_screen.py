@@ -96,7 +96,7 @@ def throughput(world: World, folder: Path, network: str) -> dict[str, Any]:
     arch = world.task.arch(network)
     pickles = sorted(folder.with_name(folder.name + "-pt").glob("*.pt"))
     reference = uapfast.load(world.reference)
-    reference.scorer()
+    reference.statistic.scorer()
 
     def plain() -> dict[str, str]:
         found = {}

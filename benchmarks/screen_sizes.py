@@ -109,7 +109,7 @@ def features(work: Path) -> tuple[LineageScorer, list[Array], list[Array]]:
     ]
     tuned = attacks.fine_tune(victim, x[other][:300], y[other][:300], epochs=1, lr=3e-4)
     copies = [asked(noisy(tuned, s)) for s in range(COPIES)]
-    scorer = ref.scorer()
+    scorer = ref.statistic.scorer()
     assert isinstance(scorer, LineageScorer)
     return scorer, honest, copies
 

@@ -12,23 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast.errors import InputError
-from uapfast.method import decision
 from uapfast.method.consensus import Consensus
-from uapfast.method.encoder import PaperScorer, make_network
-from uapfast.method.fingerprint import QueryPlan, paper_features
-from uapfast.method.lineage import LineageScorer, Roster
+from uapfast.method.fingerprint import QueryPlan
+from uapfast.method.lineage import Roster
 from uapfast.method.pixels import floats, packed
-from uapfast.method.scaling import Scaling
-from uapfast.method.spread import standings
+from uapfast.method.statistic import STATISTICS, PoolAnswers, Statistic
 from uapfast.reference_file import FORMAT, Record, bad, digest, make_roster, read, write
-
-NO_UAP = "none: every query is a clean point (generate --show-uap makes the victim's all the same)"
-Scorer = LineageScorer | PaperScorer
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,128 +157,14 @@ class Reference:
         """Rows by role, as the lineage scorer needs them."""
         return make_roster(self.records)
 
-    def scorer(self, labels_only: bool = False) -> Scorer:
-        """The scorer for answers with probabilities, or with labels only. Built once each."""
-        scorer: Scorer = self._cached(f"scorer:{labels_only}", lambda: self._make_scorer(labels_only))
-        return scorer
-
-    def pool_features(self, labels_only: bool, views: int | None = None) -> NDArray[np.float32]:
-        """Features of the pool's models ``[M,V,B,F]``; with labels only, innocents (lineage) seen by them."""
-        shown, hard = self.answers[:, :views], np.zeros(len(self.answers), dtype=bool)
-        if labels_only:
-            hard[self.innocents if self.encoder == "lineage" else slice(None)] = True
-            labels = torch.nn.functional.one_hot(self.labels[:, :views], shown.shape[-1])
-            shown = torch.where(torch.from_numpy(hard)[(..., *[None] * 4)], labels, shown)
-        return np.stack([self.suspect_features(one, bool(h)) for one, h in zip(shown, hard, strict=True)])
-
-    def suspect_features(self, reduced: Tensor, labels_only: bool, first: int = 0) -> NDArray[np.float32]:
-        """Features ``[k,B,F]`` of one suspect from its reduced probabilities ``[k,B,n,R]``.
-
-        Args:
-            reduced: answers to k views, one-hot with ``labels_only``.
-            labels_only: the suspect answers with labels; there is no confidence to scale.
-            first: number of the first of these views.
-        """
-        if self.encoder != "lineage":
-            return np.asarray(paper_features(reduced))
-        if labels_only:
-            return self._scaling.label_features(reduced.numpy(), first)
-        return self._scaling.features(reduced.numpy(), first)
-
     @property
-    def _scaling(self) -> Scaling:
-        rows = self._rows("victim", "twin")
-        scaling: Scaling = self._cached("scaling", lambda: Scaling.of(self.answers[rows].numpy()))
-        return scaling
-
-    def _make_scorer(self, labels_only: bool) -> Scorer:
-        pool = self.pool_features(labels_only)
-        if self.encoder == "lineage":
-            return LineageScorer(pool, self.roster())
-        network = make_network(pool.shape[-1])
-        network.load_state_dict(self.weights)
-        return PaperScorer(network.eval().requires_grad_(False), pool[0], pool[self.innocents])
-
-    # -- what it says --------------------------------------------------------------------------
-    def calibration(self) -> dict[str, NDArray[np.float64]]:
-        """Scores of the pool's own models, for plots and for the statement of power.
-
-        Keys: ``innocent_z``, ``innocent_similarity``, ``innocent_statistic`` (what the suspect side
-        compares), ``innocent_pairs`` (the same with every candidate in the victim's place, ``[n,C]``; without
-        twins the same), ``surrogate_z``, ``surrogate_similarity``;
-        each innocent is left out of its own whitening, each surrogate's kind out of the templates.
-        """
-        found: dict[str, NDArray[np.float64]] = self._cached("calibration", self._calibrate)
+    def statistic(self) -> Statistic:
+        """What its encoder makes of answers; built once."""
+        pool = PoolAnswers(
+            self.answers, self.labels, self.roster(), self.innocents, self._rows("piracy"), self.weights
+        )
+        found: Statistic = self._cached("statistic", lambda: STATISTICS[self.encoder](pool))
         return found
-
-    def _calibrate(self) -> dict[str, NDArray[np.float64]]:
-        scorer = self.scorer()
-        if isinstance(scorer, LineageScorer):
-            scores, statistic = scorer.innocent_scores()
-            pairs = standings(scores) if self._by_twins else statistic
-            similarity = scores[:, 0]
-            surrogate_z, surrogate_similarity = scorer.surrogate_scores()
-        else:
-            pairs = statistic = similarity = scorer.assess(scorer.victim).innocents
-            rows = self.pool_features(False)[self._rows("piracy")]
-            surrogate_similarity = np.array([scorer.assess(row).similarity for row in rows])
-            surrogate_z = np.array([decision.compare(s, statistic).z for s in surrogate_similarity])
-        if self._by_twins:
-            z = statistic
-        else:
-            z = np.array([decision.compare(s, statistic).z for s in statistic])
-        return {
-            "innocent_z": z,
-            "innocent_similarity": similarity,
-            "innocent_statistic": statistic,
-            "innocent_pairs": pairs,
-            "surrogate_z": surrogate_z,
-            "surrogate_similarity": surrogate_similarity,
-        }
-
-    @property
-    def _by_twins(self) -> bool:
-        """Whether z counts standard deviations of the twins' scores (of the innocents' otherwise)."""
-        return self.encoder == "lineage" and self.roster().has_twins
-
-    def threshold_z(self, alpha: float) -> float:
-        """The z from which a suspect is convicted, the pool's innocents unchanged; infinite if none is."""
-        statistic = self.calibration()["innocent_statistic"]
-        if not self._by_twins:
-            return decision.upper_t(alpha, len(statistic) - 1)
-        pairs = self.calibration()["innocent_pairs"]
-        return decision.needed(alpha, len(self.candidates) - 1, statistic, pairs)
-
-    def power(self, alpha: float) -> float | None:
-        """Share of the pool's own surrogates above :meth:`threshold_z`; None without surrogates."""
-        z = self.calibration()["surrogate_z"]
-        return float((z > self.threshold_z(alpha)).mean()) if len(z) else None
-
-    def summary(self) -> dict[str, Any]:
-        """What ``uapfast info`` shows; JSON types."""
-        count = {r: len(self._rows(r)) for r in ("twin", "piracy", "homologous")}
-        return {
-            "format": FORMAT,
-            "sha256": self.sha256,
-            "encoder": self.encoder,
-            "classes": self.classes,
-            "input": list(self.shape),
-            "views": self.plan.views,
-            "points_per_view": self.plan.per_view,
-            "ray": list(self.plan.scale),
-            "queries": self.plan.queries,
-            "wire_safe": self.plan.wire_safe,
-            "pool": count,
-            "conviction": {
-                f"{alpha:g}": {
-                    "threshold_z": z if np.isfinite(z := self.threshold_z(alpha)) else None,
-                    "pool_surrogates_above": self.power(alpha),
-                }
-                for alpha in (0.01, 0.001, 0.0001)
-            },
-            **self.settings,
-            **({} if len(self.uaps) else {"uap": NO_UAP}),
-        }
 
     # -- file ------------------------------------------------------------------------------------
     def _tensors(self) -> dict[str, Tensor]:

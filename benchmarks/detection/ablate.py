@@ -83,7 +83,7 @@ def _by_part(
         return None  # held out for the suspects of that architecture
     if part == "labels":
         answers = ACCESS["labels"](answers.flatten(0, -2)).reshape(answers.shape)
-    found = reference.suspect_features(reduce_classes(answers, reference.keep), part == "labels")
+    found = reference.statistic.features(reduce_classes(answers, reference.keep), part == "labels")
     return scorer.assess(found[:, PARTS.get(part, slice(None))])
 
 

@@ -121,7 +121,7 @@ def judge(place: Place, arch: str, name: str) -> list[Row]:
 
 
 def _trained_row(reference: Reference, trained: TrainedScorer, answers: Tensor) -> Row:
-    features = reference.suspect_features(reduce_classes(answers, reference.keep), False)
+    features = reference.statistic.features(reduce_classes(answers, reference.keep), False)
     outcome = decide(trained.scorer.assess(trained.weigh(features)), LEVELS[2])
     return {"z": outcome.z, "p": outcome.p, "decision": outcome.decision, "rank": outcome.rank}
 
@@ -140,8 +140,8 @@ def _who(item: Item, arch: str, name: str, access: str) -> Row:
 def _row(reference: Reference, shown: Tensor, access: str) -> Row:
     """One verdict; for the lineage encoder also the p-values with each twin as the victim."""
     labels = access == "labels"
-    scorer = reference.scorer(labels)
-    features = reference.suspect_features(reduce_classes(shown, reference.keep), labels)
+    scorer = reference.statistic.scorer(labels)
+    features = reference.statistic.features(reduce_classes(shown, reference.keep), labels)
     if not isinstance(scorer, LineageScorer):
         found = scorer.assess(features)
         outcome = decide(found, LEVELS[2])

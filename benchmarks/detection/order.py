@@ -34,7 +34,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 def scores(place: Place, judge: str, arch: str) -> NDArray[np.float64]:
     """``[twins,candidates]``: z of the twins of ``arch``, each candidate of ``judge`` as the victim."""
     reference = reference_of(place, judge, "ours")
-    scorer = reference.scorer(False)
+    scorer = reference.statistic.scorer(False)
     assert isinstance(scorer, LineageScorer)
     out = []
     for twin in read_pool(place.out / arch / "pool" / "manifest.csv").twins:
@@ -42,7 +42,7 @@ def scores(place: Place, judge: str, arch: str) -> NDArray[np.float64]:
             place.size.spec(arch), place.out / arch / "pool/models" / f"{twin.name}.safetensors"
         )
         answers = ask(model, reference.plan, reference.classes)[0]
-        found = scorer.scores(reference.suspect_features(reduce_classes(answers, reference.keep), False))
+        found = scorer.scores(reference.statistic.features(reduce_classes(answers, reference.keep), False))
         places = range(found[0].shape[1])
         out.append([decide(assessment(*found, place=c), LEVELS[2]).z for c in places])
     return np.array(out)

@@ -148,7 +148,7 @@ def path_of(place: Place, arch: str, labels: bool) -> Path:
 def collect(place: Place, labels: bool, arch: str) -> Path:
     """All arrays of one victim; ``[n+1,C]`` scores are padded with NaN to all candidates."""
     reference = reference_of(place, arch, "ours")
-    base = reference.scorer(labels)
+    base = reference.statistic.scorer(labels)
     assert isinstance(base, LineageScorer)
     roster, total = base.roster, len(base.roster.candidates)
     majority = reference.consensus
@@ -165,7 +165,7 @@ def collect(place: Place, labels: bool, arch: str) -> Path:
         answers = torch.from_numpy(suspect.answers)
         if labels:
             answers = torch.nn.functional.one_hot(answers.argmax(-1), answers.shape[-1]).float()
-        features = reference.suspect_features(answers, labels)
+        features = reference.statistic.features(answers, labels)
         for chosen in subsets(total, max(suspect.source, 0)):
             scorer = scorers.get(tuple(chosen)) or LineageScorer(base.pool, fewer(roster, chosen))
             if chosen[0] == 0:  # the others serve three students

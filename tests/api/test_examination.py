@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import uapfast
 from tests.api.mlp import train
 from uapfast.errors import InputError, ModelError
+from uapfast.examination.calibration import summary
 from uapfast.models.model import Model
 
 CONFIG = uapfast.GenerateConfig(points=60, views=10, ray=(0.0,), uap_images=200, min_fooling=0.0)
@@ -301,7 +302,7 @@ def test_the_victims_preprocessing_is_the_suspects_unless_told(world, tmp_path):
     ref = make(world, 12, Model(inner, mean=[0.4], std=[0.5]))
     ref.save(tmp_path / "a.uapref")
     ref = uapfast.load(tmp_path / "a.uapref")
-    assert ref.summary()["preprocessing"] == {"mean": [pytest.approx(0.4)], "std": [0.5]}
+    assert summary(ref)["preprocessing"] == {"mean": [pytest.approx(0.4)], "std": [0.5]}
     bare = uapfast.verify(ref, inner)
     assert bare.decision == "piracy" and any("victim's mean 0.4 and std 0.5" in r for r in bare.reasons)
     own = uapfast.verify(ref, Model(world["victim"], mean=[0.0], std=[1.0]))

@@ -29,6 +29,7 @@ from uapfast.errors import (
     ReferenceFileError,
     StorageError,
 )
+from uapfast.examination.calibration import summary
 from uapfast.models.model import Model
 from uapfast.reference_file import FORMAT
 
@@ -182,8 +183,8 @@ def test_a_reference_survives_its_file(world, reference, tmp_path):
         == uapfast.verify(reference, world["extracted"]).to_dict()
     )
     assert [p.name for p in tmp_path.iterdir()] == ["v.uapref"]
-    assert loaded.summary()["pool"] == {"twin": 7, "piracy": 0, "homologous": 14}
-    json.dumps(loaded.summary())
+    assert summary(loaded)["pool"] == {"twin": 7, "piracy": 0, "homologous": 14}
+    json.dumps(summary(loaded))
 
 
 @pytest.mark.parametrize("cut", [0, 4, 8, 100, 5000, -1])
@@ -423,7 +424,7 @@ def test_clean_answers_alone_need_no_uap(world, tmp_path):
         seen = dataclasses.replace(config, show_uap=True)
         shown = uapfast.generate(world["victim"], world["x"], pool=world["pool"], config=seen)
     assert ref.uaps.shape == (0, *ref.shape) and ref.settings["uap"] == []
-    assert ref.summary()["uap"].startswith("none: every query is a clean point")
+    assert summary(ref)["uap"].startswith("none: every query is a clean point")
     assert len(shown.uaps) == 1 and [row["model"] for row in shown.settings["uap"]] == ["victim"]
     assert torch.equal(shown.points, ref.points) and torch.equal(shown.answers, ref.answers)
     ref.save(tmp_path / "r.uapref")
@@ -436,14 +437,14 @@ def test_clean_answers_alone_need_no_uap(world, tmp_path):
 
 def test_labels_are_compared_with_all_that_the_candidates_answer(reference):
     """Innocents are seen as the suspect is; templates need not be."""
-    full, seen = reference.pool_features(False), reference.pool_features(True)
+    full, seen = reference.statistic.pool_features(False), reference.statistic.pool_features(True)
     rows = np.array([r.relation == "homologous" for r in reference.records])
     np.testing.assert_array_equal(seen[~rows], full[~rows])
     mean = reference.answers[torch.from_numpy(~rows)].mean(0)  # no surrogates here
     shown = torch.from_numpy(seen[rows]).reshape(-1, *mean.shape) + mean
     labels = torch.nn.functional.one_hot(reference.labels[torch.from_numpy(rows)], mean.shape[-1])
     torch.testing.assert_close(shown, labels.float(), atol=1e-5, rtol=0)
-    part = reference.suspect_features(labels[0, 2:5].float(), True, first=2)
+    part = reference.statistic.features(labels[0, 2:5].float(), True, first=2)
     np.testing.assert_allclose(part, seen[rows][0, 2:5], atol=1e-6)
 
 

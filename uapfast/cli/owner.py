@@ -60,25 +60,24 @@ def generate(
 
     config = GenerateConfig(
         eps=eps, norm=norm.value, uap=uap.value, points=points, views=views, ray=o.numbers(ray, "--ray"),
-        encoder=encoder.value,
-        selection=selection.value if selection else None, fooling=fooling, min_fooling=min_fooling,
+        encoder=encoder.value, selection=selection.value if selection else None, fooling=fooling, min_fooling=min_fooling,
         strict=strict, wire_safe=wire_safe, show_uap=show_uap, seed=seed,
     )  # fmt: skip
     require_writable(out, "reference")
     with only_result_on_stdout() as stdout, Reporter(rate=True) as progress:
         from uapfast.data import load_data
+        from uapfast.examination.calibration import summary
         from uapfast.pool.pool import load_pool
         from uapfast.verbs.generate import generate as run
 
         victim = base.load(arch, weights, device, mean, std, name="victim")
         owned = load_data(data, o.framing(size, crop, interpolation))
-        models = load_pool(pool, o.device(device))
         reference = run(
-            victim, owned.images, owned.labels, pool=models, config=config, device=o.device(device),
-            progress=progress, vouched=_vouched(vouch or []), batch_size=batch_size,
+            victim, owned.images, owned.labels, pool=load_pool(pool, o.device(device)), config=config,
+            device=o.device(device), progress=progress, vouched=_vouched(vouch or []), batch_size=batch_size,
         )  # fmt: skip
         reference.save(out)
-        print(f"wrote {one_line(out)}", *lines(reference.summary()), sep="\n", file=stdout, flush=True)
+        print(f"wrote {one_line(out)}", *lines(summary(reference)), sep="\n", file=stdout, flush=True)
 
 
 def _vouched(given: list[str]) -> dict[str, str]:

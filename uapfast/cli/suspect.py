@@ -170,10 +170,11 @@ def encode(
 def info(reference: o.Reference, as_json: o.Json = False, debug: o.Debug = False) -> None:
     """Say what a reference holds and how it was made."""
     with only_result_on_stdout() as stdout:
+        from uapfast.examination.calibration import summary
         from uapfast.reference import load
 
-        summary = load(reference).summary()
+        found = summary(load(reference))
         if as_json:
-            print(json.dumps(summary, allow_nan=False), file=stdout, flush=True)
+            print(json.dumps(found, allow_nan=False), file=stdout, flush=True)
         else:
-            print(*lines(summary), sep="\n", file=stdout, flush=True)
+            print(*lines(found), sep="\n", file=stdout, flush=True)

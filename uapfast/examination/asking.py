@@ -82,7 +82,7 @@ def examine(
 
 def design_for(reference: Reference, model: Answering) -> Design:
     """How it is asked: look by look where queries cost somebody something, else all views at once."""
-    early = isinstance(model, Suspect) and model.costly and reference.encoder == "lineage"
+    early = isinstance(model, Suspect) and model.costly and reference.statistic.partial
     views = reference.plan.views
     return Design(reference, Looks.default(views) if early else Looks.single(views))
 

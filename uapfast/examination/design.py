@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from uapfast.method.lineage import LineageScorer
 from uapfast.method.sequential import Background, Looks
-from uapfast.reference import Reference, Scorer
+from uapfast.method.statistic import Scorer
+from uapfast.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,11 @@ class Design:
 
     def _make_mode(self, labels_only: bool) -> Mode:
         reference = self.reference
-        if reference.encoder != "lineage" or self.views == reference.plan.views:
-            scorer = reference.scorer(labels_only)
-        else:
-            scorer = LineageScorer(reference.pool_features(labels_only, self.views), reference.roster())
-        early = len(self.looks.views) > 1 and isinstance(scorer, LineageScorer)
-        return Mode(scorer, Background.of(scorer) if early else None)  # type: ignore[arg-type]
+        part = None if self.views == reference.plan.views else self.views
+        scorer = reference.statistic.scorer(labels_only, part)
+        if len(self.looks.views) > 1 and isinstance(scorer, LineageScorer):
+            return Mode(scorer, Background.of(scorer))
+        return Mode(scorer, None)
 
 
 __all__ = ["Design", "Mode"]

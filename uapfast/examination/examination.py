@@ -23,7 +23,6 @@ from uapfast.examination.design import Design
 from uapfast.method.consensus import Range, class_order, says_nothing
 from uapfast.method.decision import decide, view_level_p
 from uapfast.method.fingerprint import only_labels, reduce_classes, shown
-from uapfast.method.lineage import LineageScorer
 from uapfast.method.sequential import Stop, Stopper
 from uapfast.method.standing import assessment
 from uapfast.models.answers import Answers, detect
@@ -168,7 +167,7 @@ class Examination:
             self._doubt = "the same answer to every query: it says nothing of whom it descends from"
             self._ended = True
             return
-        self._score(reference.suspect_features(reduced, answers.kind == "labels", part.start))
+        self._score(reference.statistic.features(reduced, answers.kind == "labels", part.start))
         if self._stop is not None:
             self._conclude()
         self._stage += 1
@@ -180,14 +179,9 @@ class Examination:
         mode = self.design.mode(self._first is not None and self._first.kind == "labels")
         self._features.append(features)
         so_far = np.concatenate(self._features)
-        if not isinstance(mode.scorer, LineageScorer):
-            found = mode.scorer.assess(so_far, self.views)
-            self._p_view = view_level_p(found.views, found.innocent_views)
-            self._stop = Stop(decide(found, self.alpha), self.views, found.similarity)
-            return
         own, rest = mode.scorer.scores(so_far)
         if mode.background is None:
-            found = assessment(own, rest, twins=mode.scorer.roster.has_twins)
+            found = assessment(own, rest, twins=mode.scorer.has_twins)
             self._stop = Stop(decide(found, self.alpha), self.views, found.similarity)
         else:
             self._stopper = self._stopper or Stopper(self.design.looks, mode.background, self.alpha)
@@ -238,10 +232,10 @@ class Examination:
         """
         assert self._first is not None
         design, reference = self.design, self.design.reference
-        if self._first.kind == "labels" or self.views < design.views or reference.encoder != "lineage":
+        if self._first.kind == "labels" or self.views < design.views or not reference.statistic.partial:
             return None
         scorer = design.mode(True).scorer
-        features = [reference.suspect_features(hard, True, first) for first, hard in self._hard]
+        features = [reference.statistic.features(hard, True, first) for first, hard in self._hard]
         outcome = decide(scorer.assess(np.concatenate(features)), self.alpha)
         if outcome.p > HELD_BACK or outcome.rank not in (None, 1):
             return None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from uapfast.method.decision import Assessment
+from uapfast.method.standing import assessment
 
 TAU = 0.2
 LEARNING_RATE = 5e-4
@@ -24,6 +25,7 @@ EPOCHS = 10
 HIDDEN, WIDTH = 50, 20
 
 Floats = NDArray[np.float32]
+Array = NDArray[np.float64]
 
 
 def make_network(inputs: int) -> nn.Sequential:
@@ -90,11 +92,19 @@ class PaperScorer:
             unit: Floats = nn.functional.normalize(out, dim=-1).numpy()
         return unit
 
-    def assess(self, suspect: Floats, views: int | None = None) -> Assessment:
-        """Cosines with the victim, view by view; the suspect side decides alone (module docstring)."""
-        part = slice(0, views)
+    has_twins = False
+
+    def scores(self, suspect: Floats, views: int | None = None) -> tuple[Array, Array]:
+        """Cosines with the victim, view by view: of a suspect ``[V,1]``, and of the innocents ``[n,V,1]``.
+
+        A suspect that was asked fewer views than the pool is compared on those.
+        """
+        part = slice(0, len(suspect) if views is None else views)
         victim = self.embed(self.victim[part])
         own = (victim * self.embed(suspect[part])).sum(-1).astype(np.float64)
         rest = (victim[None] * self.embed(self.innocents[:, part])).sum(-1).astype(np.float64)
-        mean = float(own.mean())
-        return Assessment(mean, own, rest, None, mean, rest.mean(1))
+        return own[:, None], rest[:, :, None]
+
+    def assess(self, suspect: Floats, views: int | None = None) -> Assessment:
+        """What :meth:`scores` say of one suspect; the suspect side decides alone (module docstring)."""
+        return assessment(*self.scores(suspect, views), twins=False)

@@ -117,6 +117,11 @@ class LineageScorer:
     pool: NDArray[np.float32]
     roster: Roster
 
+    @property
+    def has_twins(self) -> bool:
+        """Whether there are twins to tell the victim from."""
+        return self.roster.has_twins
+
     @cached_property
     def _scale(self) -> Array:
         """What features are multiplied by, ``[B,1]``: each block has the same say among the candidates.

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from uapfast.errors import InputError
+from uapfast.examination.calibration import calibration, threshold_z
+from uapfast.examination.calibration import summary as summary_of
 from uapfast.models.model import Model
 from uapfast.reference import Reference
 from uapfast.report.data import Answer, Picture, Report, Row, StripItem
@@ -85,7 +87,7 @@ def collect(
     config = reference.settings["config"]
     uap = reference.settings["uap"][0]
     alpha = rows[0].verdict.alpha if rows else 1e-3
-    summary = reference.summary()
+    summary = summary_of(reference)
     pool = summary["pool"]
     ray = ", ".join(f"{t:g}" for t in summary["ray"])
     told = {
@@ -106,8 +108,8 @@ def collect(
         norm=str(config["norm"]),
         scale=1.0,
         strip=strip(reference, models or {}),
-        calibration=reference.calibration(),
-        threshold=reference.threshold_z(alpha),
+        calibration=vars(calibration(reference)),
+        threshold=threshold_z(reference, alpha),
         alpha=alpha,
         facts=told,
         settings=summary,

@@ -22,6 +22,7 @@ from markupsafe import Markup
 from scipy import stats
 
 from uapfast.errors import InputError
+from uapfast.examination.calibration import calibration, summary, surrogates_above, threshold_z
 from uapfast.files import write_text
 from uapfast.method import spread
 from uapfast.report import figures
@@ -107,7 +108,7 @@ def _pool(part: Screened, told: dict[str, Any], alpha: float) -> tuple[float, fl
     at = spread.height(alpha, twins, innocents) if by_twins else float(stats.t.isf(alpha, freedom))
     if part.reference is None:
         return at, freedom, None
-    own = part.reference.calibration()["innocent_statistic"]
+    own = calibration(part.reference).innocent_statistic
     width = float(own.std(ddof=1))
     lane = Lane("pool: innocents", tuple(float(x) for x in (own - own.mean()) / width), "pool")
     return at / min(width, 1.0) if by_twins else at, freedom, lane  # as decision.among_innocents divides
@@ -149,7 +150,7 @@ def _reference(part: Screened) -> dict[str, Any] | None:
     uaps = ref.uaps.numpy()
     names = ref.candidates
     alpha = float(part.rows[0]["alpha"])
-    pool, power = ref.summary()["pool"], ref.power(alpha)
+    pool, power = summary(ref)["pool"], surrogates_above(ref, alpha)
     ray = ", ".join(f"{t:g}" for t in ref.plan.scale)
     facts = {
         "candidates": f"the victim and {len(names) - 1} twins: {', '.join(map(shown, names))}",
@@ -157,7 +158,7 @@ def _reference(part: Screened) -> dict[str, Any] | None:
         "queries": f"{ref.plan.queries}: {ref.plan.views} views of {ref.plan.per_view} points at x + t v, "
         f"t = {ray}",
         "convicted from": f"z = {at:.2f} (whole budget, level {alpha:g})"
-        if np.isfinite(at := ref.threshold_z(alpha))
+        if np.isfinite(at := threshold_z(ref, alpha))
         else f"nowhere: the pool is too small for level {alpha:g}",
     }
     if power is not None:

@@ -75,7 +75,7 @@ class Asked:
         if most is not None and most < each:
             raise InputError("screen", "queries", f"at least {each}, one view of {self.name}", most)
         views = plan.views if most is None else min(plan.views, most // each)
-        early = self.settings.early and self.reference.encoder == "lineage"
+        early = self.settings.early and self.reference.statistic.partial
         self.design = Design(self.reference, Looks.default(views) if early else Looks.single(views))
 
     @property

@@ -44,7 +44,7 @@ def encode(
     reference = as_reference(reference, "encode")
     model = as_suspect(reference, suspect, output, device)
     features, kind = features_of(reference, model)
-    return torch.from_numpy(reference.scorer(kind == "labels").embed(features))
+    return torch.from_numpy(reference.statistic.scorer(kind == "labels").embed(features))
 
 
 def features_of(reference: Reference, suspect: Answering) -> tuple[NDArray[np.float32], Kind]:
@@ -52,4 +52,4 @@ def features_of(reference: Reference, suspect: Answering) -> tuple[NDArray[np.fl
     answers, kind = ask(suspect, reference.plan, reference.classes)
     labels_only = kind == "labels"
     reduced = reduce_classes(only_labels(answers) if labels_only else answers, reference.keep)
-    return reference.suspect_features(reduced, labels_only), kind
+    return reference.statistic.features(reduced, labels_only), kind

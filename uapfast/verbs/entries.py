@@ -6,6 +6,7 @@ import numpy as np
 
 from uapfast.config import GenerateConfig
 from uapfast.errors import PoolError
+from uapfast.method.statistic import STATISTICS
 from uapfast.models.model import Model
 from uapfast.pool.pool import MIN_INNOCENTS, Pool, few_innocents, few_twins, more_innocents
 from uapfast.reference import Record
@@ -44,7 +45,8 @@ def check_pool(models: list[Entry], config: GenerateConfig, findings: Findings) 
         seen[str(record.sha256)] = record.name
     _check_parents(models)
     _check_shapes(models)
-    least = MIN_INNOCENTS if config.encoder == "lineage" else 2 * MIN_INNOCENTS
+    statistic = STATISTICS[config.encoder]
+    least = MIN_INNOCENTS * statistic.shares
     if innocents < least:
         rule = (
             f"of at least {least} homologous models for encoder={config.encoder} (n of them bound a false "
@@ -52,9 +54,9 @@ def check_pool(models: list[Entry], config: GenerateConfig, findings: Findings) 
             f"{more_innocents(least - innocents)}"
         )
         raise PoolError("generate", "pool", rule, f"{innocents} homologous, {twins} twins")
-    if config.encoder == "paper" and _count(models, "piracy") < 1:
+    if _count(models, "piracy") < statistic.least_piracy:
         raise PoolError("generate", "pool", "of at least 1 piracy model for encoder=paper", "none")
-    for sentence in (few_twins(twins) if config.encoder == "lineage" else None, few_innocents(innocents)):
+    for sentence in (few_twins(twins) if statistic.by_twins else None, few_innocents(innocents)):
         if sentence is not None:
             findings.warn(sentence)
 
@@ -84,7 +86,7 @@ def _shapes(model: Model) -> list[tuple[int, ...]]:
 
 def candidates_of(models: list[Entry], config: GenerateConfig) -> list[Entry]:
     """The victim, and its twins where every candidate is to count alike."""
-    own = ("victim", "twin") if config.encoder == "lineage" else ("victim",)
+    own = ("victim", "twin") if STATISTICS[config.encoder].by_twins else ("victim",)
     return [entry for entry in models if entry[0].relation in own]
 
 
@@ -97,7 +99,7 @@ def moved_by(models: list[Entry], config: GenerateConfig) -> list[Entry]:
 def records_of(models: list[Entry], config: GenerateConfig) -> tuple[Record, ...]:
     """The pool's records; for the paper's encoder with the half of the homologous models that trains it."""
     records = [record for record, _ in models]
-    if config.encoder != "paper":
+    if STATISTICS[config.encoder].shares == 1:
         return tuple(records)
     homologous = [i for i, r in enumerate(records) if r.relation == "homologous"]
     order = np.random.default_rng(config.seed).permutation(homologous)

@@ -29,6 +29,7 @@ from uapfast.method.fingerprint import (
     to_grid,
 )
 from uapfast.method.points import disagree_points, disagreement, kmeans_points
+from uapfast.method.statistic import STATISTICS
 from uapfast.models.model import Model, as_model
 from uapfast.pool.degraded import with_degraded
 from uapfast.pool.pool import Pool, check_victim, load_pool
@@ -134,7 +135,7 @@ def generate(
         "versions": versions(),
     }
     weights: dict[str, Tensor] = {}
-    if config.encoder == "paper":
+    if STATISTICS[config.encoder].shares > 1:
         weights = _train_paper(reduced, records, config.seed)
     reference = Reference(
         plan, records, reduced, top, keep, classes, config.encoder, weights, settings, *probes
@@ -149,7 +150,8 @@ def _pool_of(
     """The pool, if it is that of the victim; with degraded innocents where its twins are branches."""
     pool = given if isinstance(given, Pool) else load_pool(given, device=device)
     check_victim(pool, victim)
-    return with_degraded(pool, config.seed, device) if config.encoder == "lineage" else pool
+    by_twins = STATISTICS[config.encoder].by_twins
+    return with_degraded(pool, config.seed, device) if by_twins else pool
 
 
 def _white_box(victim: Any, device: str) -> Model:
@@ -165,7 +167,7 @@ def _check_answers(
 ) -> None:
     if labels is not None:
         check_accuracy(clean, labels, models, findings)
-    if config.encoder == "lineage":
+    if STATISTICS[config.encoder].by_twins:
         check_confidence(clean, models, findings)
 
 
@@ -186,7 +188,7 @@ def _note_fooling(report: list[dict[str, Any]], config: GenerateConfig, findings
 
 def _examined(reference: Reference, vouched: dict[str, str], findings: Findings) -> Reference:
     """The reference with what its tests have found."""
-    if reference.encoder == "lineage":
+    if reference.statistic.by_twins:
         reference = examine_pool(reference, vouched, findings)
     found = {"warnings": findings.warnings, "limits": findings.limits, "vouched": vouched}
     return replace(reference, settings=reference.settings | found, _cache={})
@@ -194,7 +196,8 @@ def _examined(reference: Reference, vouched: dict[str, str], findings: Findings)
 
 def _asked_first(config: GenerateConfig) -> tuple[str, ...]:
     """Relations of the models that answer the owner's images."""
-    return ("victim",) if config.encoder == "paper" else ("victim", "twin", "homologous")
+    by_twins = STATISTICS[config.encoder].by_twins
+    return ("victim", "twin", "homologous") if by_twins else ("victim",)
 
 
 def _work(models: list[Entry], config: GenerateConfig, images: int) -> int:
@@ -307,7 +310,7 @@ def _choose(
 def _select(clean: Tensor, models: list[Entry], config: GenerateConfig) -> np.ndarray[Any, Any]:
     """Indices of query points ``[V,n]``."""
     assert config.points is not None
-    selection = config.selection or ("disagree" if config.encoder == "lineage" else "kmeans")
+    selection = config.selection or STATISTICS[config.encoder].selection
     if selection == "kmeans":
         outputs = clean[0].clamp(min=1e-12).log().numpy()
         return kmeans_points(outputs, config.points, config.views, config.seed)

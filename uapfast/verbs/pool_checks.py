@@ -174,7 +174,7 @@ def examine_pool(reference: Reference, vouched: Mapping[str, str], findings: Fin
 
 
 def _scorer(reference: Reference) -> LineageScorer:
-    scorer = reference.scorer()
+    scorer = reference.statistic.scorer()
     assert isinstance(scorer, LineageScorer)
     return scorer
 
@@ -319,8 +319,8 @@ def _check_ancestors(reference: Reference, findings: Findings) -> None:
     for row, record in enumerate(reference.records):
         if record.relation != "ancestor":
             continue
-        features = reference.suspect_features(reference.answers[row], False)
-        outcome = decide(reference.scorer().assess(features), ALPHA)
+        features = reference.statistic.features(reference.answers[row], False)
+        outcome = decide(reference.statistic.scorer().assess(features), ALPHA)
         if outcome.decision != "independent":
             findings.limit(
                 f"it finds the ancestor {record.name} {outcome.decision} (p {outcome.p:.1g}): the pool "

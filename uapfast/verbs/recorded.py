@@ -100,12 +100,12 @@ def answered_part(
     if whole.all():
         return reference, notes
     missing = np.unique(made.ids[~np.isin(made.ids, answered)])
-    rows = _rows(whole, cut=reference.encoder == "lineage")
+    rows = _rows(whole, cut=reference.statistic.partial)
     said = f"{len(missing)} of {len(np.unique(made.ids))} queries are not answered"
     least = whole.shape[1]
     if sum(map(len, rows)) < least:
         rule = f"there for one view's worth of queries, {least} points x {made.ids.shape[1]}"
-        if reference.encoder != "lineage":
+        if not reference.statistic.partial:
             rule = f"there for every query of at least one view (encoder={reference.encoder})"
         raise InputError("verify", "answers", rule, f"{said} ({some(missing)})")
     views = [v for v, found in enumerate(rows) if len(found)]

@@ -86,13 +86,13 @@ def try_reference(reference: Reference, alpha: float = ALPHA, skip: tuple[str, .
         Trials in a fixed order; every random choice is seeded.
     """
     out = [
-        _judge(reference.scorer(hard), reference, name, answers, hard, alpha)
+        _judge(reference.statistic.scorer(hard), reference, name, answers, hard, alpha)
         for name, answers, hard in garbage(reference)
     ]
     innocents = [i for i in reference.innocents if reference.records[i].name not in skip]
     for turn, row in enumerate(_some(innocents, INNOCENTS)):
         rest = np.array([i for i in reference.innocents if i != row], dtype=np.int64)
-        scorers = {h: _lineage(reference.scorer(h)).with_innocents(rest) for h in (False, True)}
+        scorers = {h: _lineage(reference.statistic.scorer(h)).with_innocents(rest) for h in (False, True)}
         names = [*FORMS, LABELS]
         wanted = {names[0]} | {names[1 + (turn * (FORMS_EACH - 1) + k) % (len(names) - 1)] for k in (0, 1)}
         out += _degraded(reference, row, wanted, scorers, alpha)
@@ -100,7 +100,7 @@ def try_reference(reference: Reference, alpha: float = ALPHA, skip: tuple[str, .
     if len(twins) >= 3:
         for row in _some(twins, TWINS):
             smaller = _without(reference, row)
-            scorers = {h: _lineage(smaller.scorer(h)) for h in (False, True)}
+            scorers = {h: _lineage(smaller.statistic.scorer(h)) for h in (False, True)}
             out += _degraded(reference, row, {*FORMS, LABELS}, scorers, alpha, smaller)
     return out
 
@@ -125,7 +125,7 @@ def _without(reference: Reference, row: int) -> Reference:
 
 
 def _judge(scorer: Any, reference: Reference, name: str, answers: Tensor, hard: bool, alpha: float) -> Trial:
-    outcome = decide(scorer.assess(reference.suspect_features(answers, hard)), alpha)
+    outcome = decide(scorer.assess(reference.statistic.features(answers, hard)), alpha)
     return Trial(name, outcome.p, outcome.decision == "piracy")
 
 

@@ -1,0 +1,229 @@
+"""What an encoder makes of answers: features, a pool to compare with, scores. One protocol, two statistics.
+
+``lineage`` compares a suspect with the victim and its twins alike; ``paper`` is the encoder of Peng et al.,
+which knows the victim alone. What else depends on the encoder stands here as facts of its class.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from uapfast.method import decision, spread
+from uapfast.method.decision import Assessment
+from uapfast.method.encoder import PaperScorer, make_network
+from uapfast.method.fingerprint import paper_features
+from uapfast.method.lineage import LineageScorer, Roster
+from uapfast.method.scaling import Scaling
+
+Array = NDArray[np.float64]
+Floats = NDArray[np.float32]
+
+
+class Scorer(Protocol):
+    """A pool as it is compared with suspects that show probabilities, or labels only."""
+
+    @property
+    def has_twins(self) -> bool:
+        """Whether there are twins to tell the victim from."""
+
+    def scores(self, suspect: Floats) -> tuple[Array, Array]:
+        """Of the suspect with every candidate ``[k,C]``, and of the innocents scored alike ``[n,k,C]``."""
+
+    def assess(self, suspect: Floats) -> Assessment:
+        """The same as a decision takes it."""
+
+    def embed(self, suspect: Floats) -> Floats:
+        """One row a view."""
+
+
+@dataclass(frozen=True)
+class PoolAnswers:
+    """What a statistic knows of a pool.
+
+    Attributes:
+        answers: float32 ``[M,V,B,n,R]``, as a reference has them.
+        labels: int64 ``[M,V,B,n]``.
+        roster: which row is what.
+        innocents: rows that the suspect side compares with.
+        surrogates: rows of piracy models.
+        weights: of the encoder's network, or empty.
+    """
+
+    answers: Tensor
+    labels: Tensor
+    roster: Roster
+    innocents: Sequence[int]
+    surrogates: Sequence[int]
+    weights: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class PoolScores:
+    """Scores of the pool's own models, each innocent left out of what it is compared with.
+
+    Attributes:
+        innocent_z: ``[n]``, as a suspect's z is counted.
+        innocent_similarity: ``[n]``.
+        innocent_statistic: ``[n]``, what the suspect side compares.
+        innocent_pairs: ``[n,C]`` the same with every candidate in the victim's place; without twins ``[n]``.
+        surrogate_z: ``[s]``.
+        surrogate_similarity: ``[s]``.
+    """
+
+    innocent_z: Array
+    innocent_similarity: Array
+    innocent_statistic: Array
+    innocent_pairs: Array
+    surrogate_z: Array
+    surrogate_similarity: Array
+
+
+class Statistic(ABC):
+    """How one encoder scores; safe to share between threads.
+
+    Attributes:
+        partial: whether a part of the views, or labels in place of scores, can be judged as well.
+        by_twins: whether all candidates count alike, so that twins are compared with and pools are tested.
+        least_piracy: piracy models that it takes at the least.
+        shares: how many parts the homologous models are cut into (one trains the paper's network).
+        selection: how points are chosen unless told.
+    """
+
+    partial: ClassVar[bool]
+    by_twins: ClassVar[bool]
+    least_piracy: ClassVar[int]
+    shares: ClassVar[int]
+    selection: ClassVar[str]
+
+    def __init__(self, pool: PoolAnswers) -> None:
+        self.pool = pool
+        self._made: dict[Any, Any] = {}
+        self._lock = threading.RLock()
+
+    @abstractmethod
+    def features(self, reduced: Tensor, labels_only: bool, first: int = 0) -> Floats:
+        """Features ``[k,B,F]`` of one model from its reduced probabilities ``[k,B,n,R]``.
+
+        Args:
+            reduced: answers to k views, one-hot with ``labels_only``.
+            labels_only: the model answers with labels; there is no confidence to scale.
+            first: number of the first of these views.
+        """
+
+    @abstractmethod
+    def pool_features(self, labels_only: bool, views: int | None = None) -> Floats:
+        """Features ``[M,V,B,F]`` of the pool's models; with labels only, at least innocents seen by them."""
+
+    @abstractmethod
+    def scorer(self, labels_only: bool = False, views: int | None = None) -> Scorer:
+        """The pool in one access mode, on the first ``views`` views or all. Built once each."""
+
+    @abstractmethod
+    def pool_scores(self) -> PoolScores:
+        """See :class:`PoolScores`."""
+
+    def _once(self, key: Any, make: Any) -> Any:
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = make()
+            return self._made[key]
+
+    def _pool(self, hard: NDArray[np.bool_], views: int | None) -> Floats:
+        """Features of the pool's models, those where ``hard`` by their labels."""
+        shown = self.pool.answers[:, :views]
+        if hard.any():
+            labels = torch.nn.functional.one_hot(self.pool.labels[:, :views], shown.shape[-1])
+            shown = torch.where(torch.from_numpy(hard)[(..., *[None] * 4)], labels, shown)
+        return np.stack([self.features(one, bool(h)) for one, h in zip(shown, hard, strict=True)])
+
+
+class LineageStatistic(Statistic):
+    """Residuals of a suspect beside the victim and its twins (:mod:`uapfast.method.lineage`)."""
+
+    partial, by_twins, least_piracy, shares, selection = True, True, 0, 1, "disagree"
+
+    def features(self, reduced: Tensor, labels_only: bool, first: int = 0) -> Floats:
+        """See :meth:`Statistic.features`."""
+        if labels_only:
+            return self._scaling.label_features(reduced.numpy(), first)
+        return self._scaling.features(reduced.numpy(), first)
+
+    @property
+    def _scaling(self) -> Scaling:
+        rows = self.pool.roster.candidates
+        found: Scaling = self._once("scaling", lambda: Scaling.of(self.pool.answers[rows].numpy()))
+        return found
+
+    def pool_features(self, labels_only: bool, views: int | None = None) -> Floats:
+        """See :meth:`Statistic.pool_features`; candidates and surrogates are seen by probabilities."""
+        hard = np.zeros(len(self.pool.answers), dtype=bool)
+        hard[list(self.pool.innocents)] = labels_only
+        return self._pool(hard, views)
+
+    def scorer(self, labels_only: bool = False, views: int | None = None) -> LineageScorer:
+        """See :meth:`Statistic.scorer`."""
+
+        def make() -> LineageScorer:
+            return LineageScorer(self.pool_features(labels_only, views), self.pool.roster)
+
+        found: LineageScorer = self._once((labels_only, views), make) if views is None else make()
+        return found
+
+    def pool_scores(self) -> PoolScores:
+        """See :class:`PoolScores`; of surrogates their kind is left out of the templates."""
+        scorer = self.scorer()
+        scores, statistic = scorer.innocent_scores()
+        z, similarity = scorer.surrogate_scores()
+        if not scorer.has_twins:
+            innocent_z = np.array([decision.compare(s, statistic).z for s in statistic])
+            return PoolScores(innocent_z, scores[:, 0], statistic, statistic, z, similarity)
+        return PoolScores(statistic, scores[:, 0], statistic, spread.standings(scores), z, similarity)
+
+
+class PaperStatistic(Statistic):
+    """Embeddings by the paper's network (:mod:`uapfast.method.encoder`)."""
+
+    partial, by_twins, least_piracy, shares, selection = False, False, 1, 2, "kmeans"
+
+    def features(self, reduced: Tensor, labels_only: bool, first: int = 0) -> Floats:
+        """See :meth:`Statistic.features`."""
+        return np.asarray(paper_features(reduced))
+
+    def pool_features(self, labels_only: bool, views: int | None = None) -> Floats:
+        """See :meth:`Statistic.pool_features`."""
+        return self._pool(np.full(len(self.pool.answers), labels_only), views)
+
+    def scorer(self, labels_only: bool = False, views: int | None = None) -> PaperScorer:
+        """See :meth:`Statistic.scorer`; one for all views compares the first as well."""
+        found: PaperScorer = self._once(labels_only, lambda: self._make(labels_only))
+        return found
+
+    def _make(self, labels_only: bool) -> PaperScorer:
+        pool = self.pool_features(labels_only)
+        network = make_network(pool.shape[-1])
+        network.load_state_dict(dict(self.pool.weights))
+        network.eval().requires_grad_(False)
+        return PaperScorer(network, pool[0], pool[list(self.pool.innocents)])
+
+    def pool_scores(self) -> PoolScores:
+        """See :class:`PoolScores`."""
+        scorer = self.scorer()
+        own = scorer.assess(scorer.victim).innocents
+        rows = self.pool_features(False)[list(self.pool.surrogates)]
+        similarity = np.array([scorer.assess(row).similarity for row in rows])
+        z = [np.array([decision.compare(s, own).z for s in values]) for values in (own, similarity)]
+        return PoolScores(z[0], own, own, own, z[1], similarity)
+
+
+STATISTICS: dict[str, type[Statistic]] = {"lineage": LineageStatistic, "paper": PaperStatistic}
+
+__all__ = ["STATISTICS", "PoolAnswers", "PoolScores", "Scorer", "Statistic"]
