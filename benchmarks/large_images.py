@@ -159,7 +159,9 @@ def main() -> None:
     parser.add_argument("--twins-like-victim", action="store_true")
     parser.add_argument("--result", type=Path, default=Path("benchmarks/results/large_images.json"))
     given = parser.parse_args()
-    found = run(given.out, given.images, given.points, given.twins_like_victim)
+    command = f"python -m benchmarks.large_images --images {given.images} --points {given.points}"
+    command += " --twins-like-victim" if given.twins_like_victim else ""
+    found = {"command": command, **run(given.out, given.images, given.points, given.twins_like_victim)}
     given.result.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))
 
