@@ -69,7 +69,7 @@ def test_with_three_requests_in_ten_failing_the_verdict_is_the_same(
 ) -> None:
     monkeypatch.setitem(servers.BEFORE, "wait", (429, {"retry-after": "1"}, b""))
     shape = json.dumps(
-        {"outputs": [{"name": "scores", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}
+        {"outputs": [{"name": "scores", "datatype": "FP32", "shape": [17, 3], "data": [1, 2, 3] * 17}]}
     )
     monkeypatch.setitem(servers.ANSWERS, "wrong", lambda body: shape.encode())
     module = load_model(world.suspect(name).arch, world.suspect(name).path).module

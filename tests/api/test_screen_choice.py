@@ -16,6 +16,7 @@ from uapfast.cli import main
 from uapfast.errors import InputError, ModelError
 from uapfast.models.archdir import specs_in
 from uapfast.models.registry import resolve_arch
+from uapfast.screening.choice import answers_differ
 from uapfast.screening.rows import Row
 
 TWINS = """
@@ -122,3 +123,9 @@ def test_which_factories_a_folder_has(tmp_path: Path) -> None:
     (tmp_path / "d.py").write_text("def make(:\n")
     with pytest.raises(ModelError, match=r"d\.py"):
         specs_in(tmp_path)
+
+
+def test_what_all_classes_share_hides_no_difference(world: World, tmp_path: Path) -> None:
+    a = torch.tensor([[0.0, 1.0, 2.0], [3.0, 1.0, 0.0]])
+    b = a.flip(1)
+    assert answers_differ(a + 1e6, b + 1e6) and not answers_differ(a, a + 1e-7)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import sys
 import types
@@ -25,7 +26,7 @@ from tests.security.onnx_forge import classifier
 from uapfast.errors import ManifestError
 from uapfast.models.checkpoint import load_model, read_weights
 from uapfast.models.registry import resolve_arch
-from uapfast.screening.collection import from_folder
+from uapfast.screening.collection import Skipped, from_folder
 from uapfast.screening.dispatch import Board
 from uapfast.screening.entry import Defaults
 from uapfast.screening.judge import failed_rows
@@ -143,7 +144,8 @@ def write_others(top: Path, world: World) -> dict[str, str]:
         assert isinstance(module, nn.Module)
         (top / file).write_bytes(classifier(module, [1, 8, 8]))
     return {
-        "hub": "victim-1", "two": "honest-1", "two/ema.safetensors": "honest-1",
+        "hub": "victim-1", "hub/pytorch_model.bin": "victim-1",
+        "two": "honest-1", "two/ema.safetensors": "honest-1",
         "models--owner--net/snapshots/abc123": "victim-1",
         "victim.onnx": "victim-1", "honest.onnx": "honest-0",
     }  # fmt: skip
@@ -195,7 +197,7 @@ def test_a_folder_of_thirty_layouts(world: World, tree: tuple[Any, ...], tmp_pat
     )
     with screening:
         rows = {row.name: row for row in screening}
-    assert rows.keys() == same.keys() | refused.keys() and len(rows) == 30
+    assert rows.keys() == same.keys() | refused.keys() and len(rows) == 31
     for name, told in refused.items():
         assert rows[name].decision == "invalid" and told in str(rows[name].error_message), rows[name]
     for name, suspect in same.items():
@@ -364,3 +366,76 @@ def test_workers_elsewhere_give_what_local_gives(
     assert {one.suspect.identity for one in done} == {entry.identity for entry, _ in entries}
     # answered by another file with the same tensors: what was cleaned in this one is said all the same
     assert any("module." in reason for reason in rows["ddp.pth"].reasons)
+
+
+# -- what somebody may hide --------------------------------------------------------------------------
+
+
+def names(top: Path) -> tuple[set[str], Skipped]:
+    skipped = Skipped()
+    return {entry.name for entry in from_folder(top, Defaults(ARCHS), skipped=skipped)}, skipped
+
+
+def test_nothing_is_hidden_by_folders_that_look_like_a_cache(world: World, tmp_path: Path) -> None:
+    victim = state(world, "victim-1")
+    for name in ("snapshots", "blobs", "refs", "others"):
+        (tmp_path / name).mkdir()
+        safetensors.torch.save_file(victim, tmp_path / name / f"{name}.safetensors")
+    assert names(tmp_path)[0] == {f"{n}/{n}.safetensors" for n in ("snapshots", "blobs", "refs", "others")}
+
+
+def test_nothing_is_hidden_in_a_hub_folder(world: World, tmp_path: Path, timm: None) -> None:
+    victim = state(world, "victim-1")
+    hub = config(tmp_path / "hub", "mlp")
+    for file in ("model", "pytorch_model", "stolen", "optimizer_net", "whole-00001-of-00002"):
+        safetensors.torch.save_file(victim, hub / f"{file}.safetensors")
+    told = {
+        "weight_map": dict.fromkeys(victim, "stolen.safetensors") | {"x": "whole-00001-of-00002.safetensors"}
+    }
+    (hub / "other.safetensors.index.json").write_text(json.dumps(told))
+    found, _ = names(tmp_path)
+    assert found == {
+        "hub", "hub/pytorch_model.safetensors", "hub/stolen.safetensors", "hub/optimizer_net.safetensors",
+        "hub/other.safetensors.index.json",
+    }  # fmt: skip
+
+
+def test_what_cannot_be_read_or_is_a_link_is_counted(world: World, tmp_path: Path) -> None:
+    safetensors.torch.save_file(state(world, "victim-1"), tmp_path / "a.safetensors")
+    (tmp_path / "elsewhere").symlink_to(tmp_path, target_is_directory=True)
+    found, skipped = names(tmp_path)
+    assert found == {"a.safetensors"} and skipped.names == ["elsewhere"]
+
+
+def test_a_trainers_own_configuration_is_no_hub_folder(world: World, tmp_path: Path) -> None:
+    safetensors.torch.save_file(state(world, "honest-1"), tmp_path / "a.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "lr": 0.1}))
+    assert names(tmp_path)[0] == {"a.safetensors"}
+
+
+def test_the_victims_own_weights_are_never_cleared(world: World, tmp_path: Path) -> None:
+    victim = world.suspect("victim-1")
+    for mean, std in ((0.5, 1.0), (0.5, 2.0), (0.4, 2.0), (0.0, 1.0)):
+        entry = uapfast.Entry(victim.path, MLP, mean=(mean,), std=(std,))
+        (row,) = rows_of(world, [entry], fdr=1.0)
+        assert row.decision != "independent" and "byte for byte" in row.reasons[0], (mean, std, row)
+
+
+def test_a_manifests_endpoint_reads_no_secret(
+    world: World, served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN_OF_MINE", "s3cret")
+    url = f"{served.url}/v2/models/digits"
+    (tmp_path / "m.toml").write_text(f'url = "{url}"\n[headers]\nX-Trace = "${{TOKEN_OF_MINE}}"\n')
+    listed = as_manifest(tmp_path, {"path": "m.toml", "kind": "endpoint"})
+    (row,) = rows_of(world, listed, endpoints=True)
+    assert row.error_class == "EndpointError" and "--secret" in str(row.error_message)
+    assert not served.served.headers
+    (row,) = rows_of(world, listed, endpoints=True, conduct={"secrets": ["TOKEN_OF_MINE"]})
+    assert row.error_class is None and "s3cret" not in row.to_json()
+
+
+def test_a_pipe_is_no_description_of_an_endpoint(world: World, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.toml")
+    (row,) = rows_of(world, [tmp_path / "m.toml"])
+    assert row.error_class == "EndpointError" and "regular file" in str(row.error_message)

@@ -119,3 +119,12 @@ def test_rows_stand_by_their_population_and_a_conviction_carries_the_warning():
     found = finished(row(), 0.01, there, 0.05)
     assert found.population_differs and "does not represent" in found.reasons[-1]
     assert found.z_population == pytest.approx(3, abs=0.3) and 1e-4 < found.p_population < 1e-2
+
+
+def test_copies_of_one_file_count_once():
+    copies = [1e-4] + [0.5] * 80
+    assert q_values(copies, 0.001, ["stolen"] + ["honest"] * 80)[0] == pytest.approx(2e-4)
+    assert q_values(copies, 0.001)[0] == pytest.approx(81e-4)
+    same = q_values([8e-4] * 50 + [0.9] * 50, 0.001, ["one"] * 50 + list(range(50)))
+    assert same[:50] == [pytest.approx(51 * 8e-4)] * 50
+    assert q_values([0.01, None, 0.01], 0.05, [None, None, None]) == [0.01, None, 0.01]

@@ -269,6 +269,12 @@ MostQueries = Annotated[
     int | None, typer.Option("--queries", metavar="MAX", help="Most answers asked for one reference.")
 ]
 Endpoints = Annotated[bool, typer.Option("--endpoints", help="Ask the hosts that the manifest names.")]
+Secrets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--secret", metavar="NAME", help="Environment variable that headers of endpoints may refer to."
+    ),
+]
 Engine = Annotated[str, typer.Option("--engine", help="local or ray.")]
 Address = Annotated[
     str | None, typer.Option("--address", metavar="ADDR", help="Of a cluster (--engine ray).")

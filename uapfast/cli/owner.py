@@ -60,8 +60,8 @@ def generate(
 
     config = GenerateConfig(
         eps=eps, norm=norm.value, uap=uap.value, points=points, views=views, ray=o.numbers(ray, "--ray"),
-        encoder=encoder.value, selection=selection.value if selection else None, fooling=fooling, min_fooling=min_fooling,
-        strict=strict, wire_safe=wire_safe, show_uap=show_uap, seed=seed,
+        encoder=encoder.value, selection=selection.value if selection else None, fooling=fooling,
+        min_fooling=min_fooling, strict=strict, wire_safe=wire_safe, show_uap=show_uap, seed=seed,
     )  # fmt: skip
     require_writable(out, "reference")
     with only_result_on_stdout() as stdout, Reporter(rate=True) as progress:

@@ -26,6 +26,7 @@ def screen(
     alpha: o.Alpha = 1e-3,
     queries: o.MostQueries = None,
     endpoints: o.Endpoints = False,
+    secret: o.Secrets = None,
     budget: o.Budget = None,
     rate: o.Rate = None,
     cache: o.AnswersCache = None,
@@ -58,7 +59,8 @@ def screen(
             resume=resume, alpha=alpha, fdr=fdr, queries=queries, engine=engine, address=address,
             workers=workers, device=o.device(device, here=engine == "local"), timeout=timeout,
             precision=precision, batch_size=batch_size, endpoints=endpoints,  # type: ignore[arg-type]
-            conduct={"budget": budget, "rate": rate, "cache": cache}, progress=progress,
+            conduct={"budget": budget, "rate": rate, "cache": cache, "secrets": tuple(secret or ())},
+            progress=progress,
         )  # fmt: skip
         summary = screening.finish()
         print(*screen_lines(summary.to_dict()), f"wrote {one_line(out)}", sep="\n", file=stdout, flush=True)

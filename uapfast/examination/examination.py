@@ -270,7 +270,10 @@ class Examination:
         own = (
             "its tensors are the victim's own, byte for byte (SHA-256); what follows is what its answers show"
         )
-        return replace(verdict, reasons=(own, *verdict.reasons))
+        if verdict.decision != "independent":
+            return replace(verdict, reasons=(own, *verdict.reasons))
+        other = f"{own}: in another network, or asked with another preprocessing, they hide it"
+        return replace(verdict, decision="inconclusive", reasons=(other, *verdict.reasons))
 
     def _concluded(self) -> Verdict:
         blank = self._blank()

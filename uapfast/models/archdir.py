@@ -40,7 +40,7 @@ def _factories(file: Path) -> list[str]:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError) as exc:
         raise ModelError("arch", "--arch-dir", "a folder of Python files", f"{file}: {exc}") from exc
-    said = _said(tree)
+    said = _said(tree, file)
     if said is not None:
         return said
     return [
@@ -52,17 +52,23 @@ def _factories(file: Path) -> list[str]:
     ]
 
 
-def _said(tree: ast.Module) -> list[str] | None:
-    """The names in ``__all__``, if it is a plain list."""
+def _said(tree: ast.Module, file: Path) -> list[str] | None:
+    """The names in ``__all__``, if there is one; raises ``ModelError`` unless it is a plain list."""
+    found: list[str] | None = None
     for node in tree.body:
-        if isinstance(node, ast.Assign) and any(
-            isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets
-        ):
-            try:
-                return [str(name) for name in ast.literal_eval(node.value)]
-            except ValueError:
-                return None
-    return None
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if not any(isinstance(t, ast.Name) and t.id == "__all__" for t in targets):
+            continue
+        try:
+            names = ast.literal_eval(getattr(node, "value", None) or ast.Constant(None))
+        except ValueError:
+            names = None
+        plain = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+        if not plain or isinstance(node, ast.AugAssign):
+            rule = "files whose __all__ is one plain list of names, or that have none"
+            raise ModelError("arch", "--arch-dir", rule, f"line {node.lineno} of {file}")
+        found = list(names)
+    return found
 
 
 def _is_free(node: ast.FunctionDef | ast.ClassDef) -> bool:

@@ -149,6 +149,11 @@ def beside(path: str) -> list[str]:
         return []
 
 
+def parts_of(index: str) -> set[str]:
+    """Of the files that an index names those that are called parts of a whole; no other can hide there."""
+    return {name for path in beside(index) if part_of(name := os.path.basename(path)) is not None}
+
+
 class Sharded(Checkpoint):
     """Shards that were opened, read as one file; ``header.begins`` are places in the shard of each tensor.
 
@@ -198,4 +203,4 @@ class Sharded(Checkpoint):
                 part._read_run(own)
 
 
-__all__ = ["Index", "Sharded", "beside", "is_index", "part_of", "read_index", "shard_path"]
+__all__ = ["Index", "Sharded", "beside", "is_index", "part_of", "parts_of", "read_index", "shard_path"]

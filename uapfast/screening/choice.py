@@ -90,6 +90,8 @@ def answers_differ(a: torch.Tensor, b: torch.Tensor) -> bool:
         return True
     if not a.is_floating_point():
         return not torch.equal(a, b)
+    if a.ndim == 2:  # what is added to all classes says nothing, and would hide what differs
+        a, b = (x.double() - x.double().mean(1, keepdim=True) for x in (a, b))
     largest = float(a.abs().max()) if a.numel() else 0.0
     return not torch.allclose(a, b, rtol=ALIKE, atol=ALIKE * largest, equal_nan=True)
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 from uapfast.errors import InputError
 from uapfast.safeload.glance import looks_like_weights
-from uapfast.safeload.sharded import beside as shards_of
-from uapfast.safeload.sharded import is_index
+from uapfast.safeload.sharded import is_index, parts_of
 from uapfast.screening.entry import Defaults, Entry, printable
 from uapfast.suspects import hub_files
 from uapfast.suspects.onnx import is_onnx
@@ -19,7 +18,7 @@ NAMED = 5  # skipped files that a summary names
 # What a folder is searched for. Formats that are refused are listed too: a row that says so beats silence.
 SUFFIXES = frozenset(
     ".safetensors .pt .pth .th .bin .ckpt .pt2 .ptl .torchscript .pkl .pickle .joblib .npz .npy .onnx .ort "
-    ".h5 .hdf5 .keras .pb .tflite .gguf .mar".split()
+    ".h5 .hdf5 .keras .pb .tflite .gguf .mar .msgpack .pdparams .params .pte .mlmodel".split()
 )
 ONNX_SUFFIXES = (".onnx", ".ort")
 
@@ -53,10 +52,10 @@ def from_folder(
 ) -> Iterator[Entry]:
     """Every model below a folder, by path.
 
-    A folder that timm or transformers wrote is one suspect; a further weights file in it, under no usual
-    name, is one more. A model in several files is its index. Any other file is taken if its suffix is one of
-    ``SUFFIXES`` or ``.pth.tar``, or if it begins as safetensors, torch's files or ONNX do. Links to folders
-    are not followed; of a hub's cache the snapshots are taken, not the blobs that they link to.
+    A folder that timm or transformers wrote is one suspect; each further weights file in it is one more. A
+    model in several files is its index. Any other file is taken if its suffix is one of ``SUFFIXES`` or
+    ``.pth.tar``, or if it begins as safetensors, torch's files or ONNX do. Links to folders are not followed;
+    of a hub's cache the snapshots are taken, not the blobs that they link to.
 
     Args:
         folder: searched with all folders below.
@@ -70,13 +69,14 @@ def from_folder(
     if not os.path.isdir(top):
         raise InputError("screen", "--dir", "an existing folder", printable(top))
     count, skipped, defaults = 0, Skipped() if skipped is None else skipped, defaults or Defaults()
-    for place, folders, files in os.walk(top):
-        if "snapshots" in folders and "blobs" in folders:  # a hub's cache
-            folders[:] = ["snapshots"]
+    for place, folders, files in os.walk(top, onerror=lambda exc: skipped.add(_below(exc.filename, top))):
         folders.sort()
+        for link in (f for f in folders if os.path.islink(os.path.join(place, f))):
+            skipped.add(_below(os.path.join(place, link), top))
         listed = _in_hub_folder if hub_files.is_hub_folder(place) else _in_folder
-        for path, kind, key in listed(place, sorted(files)):
-            name = os.path.relpath(path, top)
+        linked = _linked(place)
+        for path, kind, key in listed(place, sorted(file for file in files if file not in linked)):
+            name = _below(path, top)
             if kind is None:
                 skipped.add(name)
                 continue
@@ -86,6 +86,25 @@ def from_folder(
     if not count:
         rule = f"a folder with models ({', '.join(sorted(SUFFIXES)[:6])}, ...)"
         raise InputError("screen", "--dir", rule, f"none in {printable(top)}, {skipped} other files")
+
+
+def _below(path: object, top: str) -> str:
+    return os.path.relpath(os.fsdecode(str(path)), top)
+
+
+def _linked(place: str) -> set[str]:
+    """Of the blobs of a hub's cache those that its snapshots link to, and are listed there."""
+    cache = os.path.dirname(place)
+    if os.path.basename(place) != "blobs" or not os.path.isdir(os.path.join(cache, "snapshots")):
+        return set()
+    found = set()
+    for snapshot, _, files in os.walk(os.path.join(cache, "snapshots")):
+        for file in files:
+            path = os.path.join(snapshot, file)
+            target = os.path.realpath(path)
+            if os.path.islink(path) and os.path.dirname(target) == os.path.realpath(place):
+                found.add(os.path.basename(target))
+    return found
 
 
 Found = tuple[str, str | None, str | None]  # path, kind (None: no model), key
@@ -105,8 +124,7 @@ def _in_hub_folder(place: str, files: list[str]) -> Iterator[Found]:
 
 def _in_folder(place: str, files: list[str]) -> Iterator[Found]:
     indexes = [file for file in files if is_index(file)]
-    parts = {part for file in indexes for part in shards_of(os.path.join(place, file))}
-    names = {os.path.basename(part) for part in parts}
+    names = {part for file in indexes for part in parts_of(os.path.join(place, file))}
     for file in files:
         path = os.path.join(place, file)
         if file in indexes:

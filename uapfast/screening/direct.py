@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from typing import Any
 
@@ -13,7 +14,7 @@ from uapfast.screening.judge import Case, Judged
 from uapfast.screening.panel import Panel, Settings
 from uapfast.suspects.base import Suspect
 from uapfast.suspects.networks.watch import Watch
-from uapfast.suspects.resolve import ENDPOINT, FOLDER, open_suspect
+from uapfast.suspects.resolve import ENDPOINT, ONNX, open_suspect
 
 
 def judge_direct(panel: Panel, entry: Entry, watch: Watch) -> Judged:
@@ -22,13 +23,13 @@ def judge_direct(panel: Panel, entry: Entry, watch: Watch) -> Judged:
     Args:
         panel: references and settings.
         entry: whose ``is_direct``.
-        watch: an endpoint and an ONNX file have time limits of their own; a folder's network is watched.
+        watch: of the time limit; an endpoint has limits of its own (:class:`uapfast.suspects.http.Conduct`).
 
     Raises:
         UapfastError: it cannot be opened or asked.
     """
     start = time.perf_counter()
-    limits = contextlib.nullcontext() if entry.kind == FOLDER else watch.waiting()
+    limits = watch.waiting() if entry.kind == ENDPOINT else contextlib.nullcontext()
     with limits, contextlib.ExitStack() as stack:
         opened = _open(entry, panel.settings)
         if isinstance(opened, Suspect):
@@ -36,7 +37,8 @@ def judge_direct(panel: Panel, entry: Entry, watch: Watch) -> Judged:
         read = time.perf_counter() - start
         rows = []
         for asked in panel.asked:
-            watch_again(entry, watch)
+            if entry.kind != ENDPOINT:  # the time limit is for each reference
+                watch.begin()
             start = time.perf_counter()
             how = panel.settings
             suspect = as_suspect(asked.reference, opened, entry.output, how.device, how.batch_size)
@@ -49,17 +51,13 @@ def judge_direct(panel: Panel, entry: Entry, watch: Watch) -> Judged:
     return Judged(rows, again=lost)
 
 
-def watch_again(entry: Entry, watch: Watch) -> None:
-    """The time limit is for each reference."""
-    if entry.kind == FOLDER:
-        watch.begin()
-
-
 def _open(entry: Entry, settings: Settings) -> Model | Suspect:
     given: dict[str, Any] = {"mean": entry.mean, "std": entry.std, "key": entry.key}
     given |= {"output": entry.output, "kind": entry.kind}
     if entry.kind == ENDPOINT:
-        given |= dict(settings.conduct)
+        given |= {"secrets": (), **dict(settings.conduct)}
+    if entry.kind == ONNX and math.isfinite(settings.timeout):
+        given["timeout"] = settings.timeout
     return open_suspect(entry.path, device=settings.device, **given)
 
 

@@ -142,7 +142,7 @@ class Entry:
         return found[0] if len(found) == 1 else hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
     def stamp(self) -> str:
-        """Size and time of the file, so that a resumed run sees that it was replaced; ``-`` if absent.
+        """Size and times of the file, so that a resumed run sees that it was replaced; ``-`` if absent.
 
         Of an index and of a folder, those of all files that are read with it; of a URL, that it is one.
         """
@@ -153,7 +153,12 @@ class Entry:
             found = [os.stat(path) for path in read]
         except (OSError, ValueError):
             return "-"
-        return ",".join(f"{one.st_size}:{one.st_mtime_ns}:{one.st_ino}" for one in found) or "-"
+        return ",".join(_stamp(one) for one in found) or "-"
+
+
+def _stamp(found: os.stat_result) -> str:
+    """What changes with a file's content; times can be set back, but for that of the last change."""
+    return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}"
 
 
 def _is_url(path: str) -> bool:

@@ -77,7 +77,8 @@ def finished_rows(
     store: Store, reference: str, about: About, population: Population, fdr: float
 ) -> Iterator[Row]:
     """Rows of one reference, named as ``about`` says, with what all rows together say."""
-    q = q_values([n.p_value for n in store.numbers(reference)], about.alpha)
+    numbers = list(store.numbers(reference))
+    q = q_values([n.p_value for n in numbers], about.alpha, [n.sha256 for n in numbers])
     for row, value in zip(store.rows(reference), q, strict=True):
         yield finished(replace(row, reference=about.name), value, population, fdr)
 

@@ -47,7 +47,7 @@ class Settings:
     precision: str = "float32"
     timeout: float = TIMEOUT
     anew: frozenset[str] = frozenset()
-    conduct: tuple[tuple[str, int | str], ...] = ()
+    conduct: tuple[tuple[str, Any], ...] = ()
     batch_size: int | None = None
 
 

@@ -100,14 +100,32 @@ def compare_with_pool(z_pool: Array, innocents: int) -> Population:
     return Population(count, innocents, location, scale, limit, widths, differs)
 
 
-def q_values(p_values: Sequence[float | None], alpha: float) -> list[float | None]:
+def q_values(
+    p_values: Sequence[float | None], alpha: float, same: Sequence[object] | None = None
+) -> list[float | None]:
     """Benjamini-Hochberg q-value of each p-value; None stays None and does not count.
 
     All known p-values count, but only those at or below ``alpha`` can lower each other's q. The others are
     never convicted, and with early stopping they rest on fewer views; their q-values are at least those
     of the former. (The step-up procedure is confined to thresholds up to ``alpha``, which keeps the false
     discovery rate of whoever has p <= alpha and q <= fdr at fdr; Storey, Taylor and Siegmund, JRSS B 2004.)
+
+    Args:
+        p_values: of all rows.
+        alpha: level.
+        same: what each row is of, or None: equal p-values of one thing count once, so that copies of a file
+            neither dilute the others nor support each other.
     """
+    first: dict[object, int] = {}
+    of = []  # the row that each counts with
+    for i, p in enumerate(p_values):
+        what = None if same is None else same[i]
+        of.append(i if what is None else first.setdefault((what, p), i))
+    found = _benjamini_hochberg([p if of[i] == i else None for i, p in enumerate(p_values)], alpha)
+    return [found[i] for i in of]
+
+
+def _benjamini_hochberg(p_values: Sequence[float | None], alpha: float) -> list[float | None]:
     known = [i for i, p in enumerate(p_values) if p is not None]
     out: list[float | None] = [None] * len(p_values)
     if not known:

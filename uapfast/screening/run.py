@@ -92,7 +92,8 @@ def screen(
             (:func:`uapfast.models.batches.most_at_once`).
         endpoints: whether the hosts that a manifest names may be asked.
         conduct: towards each endpoint: ``budget``, ``rate``, ``cache`` and the like, as
-            :func:`uapfast.suspects.http.open_http` takes them.
+            :func:`uapfast.suspects.http.open_http` takes them. Of environment variables their headers may
+            refer to those in ``secrets`` alone.
         progress: called as ``progress(done, total, what)``.
 
     Returns:

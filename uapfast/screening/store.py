@@ -43,6 +43,7 @@ class Numbers(NamedTuple):
     position: int
     p_value: float | None
     z_pool: float | None
+    sha256: str | None
 
 
 class Store:
@@ -256,7 +257,8 @@ class Store:
 
     def numbers(self, reference: str) -> Iterator[Numbers]:
         """One for each row of a reference, in the order of the plan."""
-        query = f"SELECT plan.position, rows.p_value, rows.z_pool {self._JOIN} ORDER BY plan.position"
+        columns = "plan.position, rows.p_value, rows.z_pool, rows.sha256"
+        query = f"SELECT {columns} {self._JOIN} ORDER BY plan.position"
         with self._typed():
             for found in self._db.execute(query, (reference, self.references[reference])):
                 yield Numbers(*found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import count
@@ -69,6 +69,7 @@ def open_http(
     cache: str | os.PathLike[str] | None = None,
     ca: str | None = None,
     seed: int = 0,
+    secrets: Collection[str] | None = None,
     **endpoint: Any,
 ) -> HttpSuspect:
     """A suspect that answers over HTTP. Nothing is sent before it is asked.
@@ -89,6 +90,8 @@ def open_http(
             long as the suspect lives. A model that was changed at the same URL needs another file.
         ca: PEM file of certificates that the server's is checked against, where it is a private one.
         seed: of the order in which images are asked.
+        secrets: environment variables that headers may refer to, where the description may come from others;
+            any if None.
         **endpoint: names of :class:`uapfast.suspects.http_endpoint.Endpoint`.
 
     Raises:
@@ -97,6 +100,8 @@ def open_http(
         StorageError: the cache cannot be made.
     """
     about, conduct = described(target, endpoint)
+    if secrets is not None:
+        about.headers.check_variables(secrets)
     given = {
         "budget": budget,
         "rate": rate,

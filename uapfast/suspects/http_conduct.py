@@ -15,6 +15,9 @@ SECONDS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "h
 MEGABYTES_16 = 16 * 2**20
 
 
+MOST_ATTEMPTS, MOST_SECONDS = 1000, 3600.0
+
+
 @dataclass(frozen=True)
 class Conduct:
     """What is asked of a server at most.
@@ -44,13 +47,15 @@ class Conduct:
     def __post_init__(self) -> None:
         for name in ("concurrency", "attempts", "max_bytes"):
             _whole(name, getattr(self, name), 1)
+        if self.attempts > MOST_ATTEMPTS:
+            raise InputError("http", "attempts", f"at most {MOST_ATTEMPTS}", self.attempts)
         if self.budget is not None:
             _whole("budget", self.budget, 0)
         for name in ("timeout", "patience"):
             value = getattr(self, name)
             good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if not good or value <= 0:
-                raise InputError("http", name, "seconds above 0", repr(value))
+            if not good or not 0 < value <= MOST_SECONDS:
+                raise InputError("http", name, f"seconds above 0, at most {MOST_SECONDS:g}", repr(value))
         self.interval  # noqa: B018, checks the rate
 
     @property

@@ -134,6 +134,8 @@ def _read(path: Path) -> dict[str, Any]:
 
     if path.suffix != ".toml":
         raise EndpointError("http", "suspect", "a URL, or a file *.toml that describes an endpoint", path)
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise EndpointError("http", "file", "a regular file", path)
     try:
         with open(path, "rb") as stream:
             found = tomllib.load(stream)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
 from uapfast.errors import EndpointError, InputError
@@ -43,9 +43,20 @@ class Headers:
         return f"Headers({', '.join(self.written)})"
 
     @property
+    def variables(self) -> set[str]:
+        """Environment variables that they refer to."""
+        return {name for value in self.written.values() for name in REFERENCE.findall(value)}
+
+    @property
     def secret(self) -> bool:
         """Whether any of them refers to the environment."""
-        return any(REFERENCE.search(value) for value in self.written.values())
+        return bool(self.variables)
+
+    def check_variables(self, allowed: Collection[str]) -> None:
+        """Raises ``EndpointError`` if they refer to a variable that is not among ``allowed``."""
+        for name in sorted(self.variables - set(allowed)):
+            rule = "of environment variables that were named for it (--secret NAME)"
+            raise EndpointError("http", "headers", rule, f"${{{name}}}")
 
     def filled(self) -> dict[str, str]:
         """With the values of the environment, for the client alone.
@@ -73,8 +84,7 @@ class Headers:
 
     def _secrets(self) -> list[str]:
         """Each as it is, and as JSON, Python and URLs write it; the longest first."""
-        names = {name for value in self.written.values() for name in REFERENCE.findall(value)}
-        found = [os.environ[name] for name in names if os.environ.get(name)]
+        found = [os.environ[name] for name in self.variables if os.environ.get(name)]
         forms = {f for s in found for f in (s, json.dumps(s)[1:-1], repr(s)[1:-1], quote(s), quote_plus(s))}
         return sorted(forms, key=len, reverse=True)
 

@@ -18,7 +18,7 @@ from uapfast.errors import ModelError
 from uapfast.safeload.recognise import as_onnx
 from uapfast.safeload.refusal import shown
 from uapfast.safeload.sharded import beside as parts_beside
-from uapfast.safeload.sharded import is_index, part_of
+from uapfast.safeload.sharded import is_index, part_of, parts_of
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 MOST_JSON = 8 << 20  # bytes; 21,841 classes with their names twice take 2 MB
@@ -29,13 +29,13 @@ SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 NAMED = (*SUFFIXES, ".safetensors.index.json", ".bin.index.json")
 # What lies beside a model and is none.
 OTHERS = (
-    "training_args*",
-    "optimizer*",
-    "scheduler*",
-    "scaler*",
-    "rng_state*",
+    "training_args.bin",
+    "optimizer.*",
+    "scheduler.*",
+    "scaler.*",
+    "rng_state*.pth",
     "adapter_*",
-    "trainer_state*",
+    "trainer_state.*",
 )
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
@@ -199,13 +199,14 @@ def is_hub_folder(path: str | os.PathLike[str]) -> bool:
         config = read_json(folder, CONFIG)
     except ModelError:
         return False
-    return any(name in config for name in ("architecture", "architectures", "model_type"))
+    return isinstance(config.get("architecture"), str) or isinstance(config.get("architectures"), list)
 
 
 def sets_of_weights(path: str | os.PathLike[str]) -> tuple[list[str | None], set[str]]:
     """The sets of weights of a hub folder, and the names of all files that belong to one or describe them.
 
-    None is what :func:`weights_in` takes. Files under the usual names are one model in several formats.
+    Each is the name of a file or of an index; None stands for the one that :func:`weights_in` takes. Of the
+    files that an index names those are its parts that are called so.
     """
     folder = Path(path)
     try:
@@ -214,12 +215,15 @@ def sets_of_weights(path: str | os.PathLike[str]) -> tuple[list[str | None], set
     except ModelError:  # whoever opens it is told
         return [None], set()
     index = [n for n in names if n.endswith(NAMED[-2:])]
-    parts = {os.path.basename(p) for n in index for p in parts_beside(os.path.join(folder, n))}
-    named = config.get("transformers_weights")
-    usual = {n for n in names if n in USUAL or n == named}
-    others = [n for n in names if n.endswith(SUFFIXES) and n not in usual | parts]
-    keys: list[str | None] = [None, *others] if usual or index else [*others]
-    return keys if len(keys) > 1 else [None], {*usual, *index, *parts, *others, CONFIG, PREPROCESSOR}
+    parts = {part for n in index for part in parts_of(os.path.join(folder, n))}
+    sets = [*index, *(n for n in names if n.endswith(SUFFIXES) and n not in parts)]
+    try:
+        taken = weights_in(folder, config.get("transformers_weights")).name
+        link = next((n for n in sets if os.path.realpath(folder / n).endswith(os.sep + taken)), taken)
+        keys: list[str | None] = [None, *(n for n in sets if n not in (taken, link))]
+    except ModelError:
+        keys = [*sets] or [None]
+    return keys, {*sets, *parts, CONFIG, PREPROCESSOR}
 
 
 def files_of(path: str | os.PathLike[str]) -> list[str]:
@@ -229,8 +233,7 @@ def files_of(path: str | os.PathLike[str]) -> list[str]:
         names = names_in(folder)
     except ModelError:
         return []
-    found = [os.path.join(folder, n) for n in names if n.endswith((".json", *SUFFIXES)) and not beside(n)]
-    return [file for file in found if os.path.exists(file)]
+    return [path for name in names if os.path.isfile(path := os.path.join(folder, name))]
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def open_suspect(
     output: str = "auto",
     device: str = "cpu",
     kind: str | None = None,
+    timeout: float | None = None,
     **conduct: Any,
 ) -> Model | Suspect:
     """Open a suspect, told by content.
@@ -54,6 +55,7 @@ def open_suspect(
         output: what it answers with, or ``auto``.
         device: where a network runs.
         kind: what it is, one of ``KINDS``, where that is known.
+        timeout: seconds for loading an ONNX file, and for each batch of it; not more than its own limit.
         **conduct: towards an endpoint: ``budget``, ``rate``, ``cache`` and the like.
 
     Raises:
@@ -77,10 +79,11 @@ def open_suspect(
         _takes("a folder, which says it itself", own, ("--key",))
         return open_folder(place, key=key, device=device)
     if kind == ONNX:
-        from uapfast.suspects.onnx import open_onnx
+        from uapfast.suspects.onnx import TIMEOUT, open_onnx
 
         _takes("an ONNX file", own, ("--mean", "--std"))
-        return open_onnx(place, mean=mean, std=std, output=output)
+        limit = TIMEOUT if timeout is None else min(timeout, TIMEOUT)
+        return open_onnx(place, mean=mean, std=std, output=output, timeout=limit)
     if arch is None:
         reader_of(place)  # what is no file of weights is named as what it is
         rule = "given for a file of weights alone (`uapfast inspect` says what a file is)"
