@@ -101,6 +101,10 @@ def backends() -> Iterator[tuple[str, str, str]]:
 
 def main() -> int:
     """Print the report; 0 unless something raises. Who closes the pipe has seen enough."""
+    if len(sys.argv) > 1:
+        said = "python -m uapfast must be called without arguments (it prints the environment)"
+        print(f"error: {said}, got {sys.argv[1]!r}: the command line is `uapfast`", file=sys.stderr)
+        return 2
     try:
         _print()
         sys.stdout.flush()

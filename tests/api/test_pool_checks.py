@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -138,6 +139,18 @@ def test_copies_of_the_victim_among_the_innocents_are_named(world: dict[str, Any
     named = [f"homologous-{12 + i}" for i in range(copies)]
     assert all(name in caught.value.got for name in named)
     assert caught.value.got.count("homologous") == copies
+
+
+def test_models_that_uapfast_trained_stay_and_are_warned_of(world: dict[str, Any]) -> None:
+    """To remove the honest model that looks most like the victim would accuse the next one like it."""
+    pool = pool_of(world, homologous=[*world["homologous"], *world["copies"][:2]])
+    reference = made(world, replace(pool, trained=frozenset({"homologous-12", "homologous-13"})))
+    assert len(reference.innocents) >= 13  # two copies of one network are variants, and count once
+    (said,) = [w for w in reference.warnings if "uapfast trained look like copies" in w]
+    assert "homologous-12 (like victim" in said and "homologous-13" in said
+    with pytest.raises(PoolError, match="share an ancestor") as caught:
+        made(world, replace(pool, trained=frozenset({"homologous-12"})))
+    assert "homologous-13" in caught.value.got and "homologous-12" not in caught.value.got
 
 
 def test_who_is_vouched_for_stays_and_is_warned_of(world: dict[str, Any]) -> None:

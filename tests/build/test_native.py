@@ -127,6 +127,11 @@ def test_the_report_may_be_cut_short() -> None:
         assert process.stderr.read() == b"" and process.wait(120) == 0
 
 
+def test_the_report_takes_no_arguments():
+    done = subprocess.run([sys.executable, "-m", "uapfast", "plan"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and not done.stdout and "`uapfast`" in done.stderr
+
+
 def test_diagnostics_list_every_backend_of_every_op() -> None:
     done = subprocess.run([sys.executable, "-m", "uapfast"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

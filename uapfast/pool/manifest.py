@@ -182,6 +182,7 @@ class Made:
         warnings: what was warned of when the pool was made.
         code: architecture, as the manifest has it, to the SHA-256 of its code.
         twins: what is said of the twins.
+        trained: names of homologous models that were trained from labels.
     """
 
     kinds: dict[str, str]
@@ -191,6 +192,7 @@ class Made:
     warnings: tuple[str, ...] = ()
     code: Mapping[str, str | None] = field(default_factory=dict)
     twins: dict[str, Any] | None = None
+    trained: frozenset[str] = frozenset()
 
 
 def _made(path: Path) -> Made:
@@ -204,7 +206,9 @@ def _made(path: Path) -> Made:
         hashes = {str(m["name"]): str(m["sha256"]) for m in models if "sha256" in m}
         warned = tuple(map(str, found.get("warnings", ())))
         code, twins = dict(found.get("code", {})), found.get("twins")
-        return Made(kinds, hashes, base.get("victim"), base.get("init"), warned, code, twins)
+        honest = (m for m in models if m.get("relation") == "homologous" and m.get("how") == "train")
+        trained = frozenset(str(m["name"]) for m in honest if "sha256" in m)
+        return Made(kinds, hashes, base.get("victim"), base.get("init"), warned, code, twins, trained)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise _bad("beside a whole pool.json", f"{type(exc).__name__} ({record})") from exc
 
@@ -257,4 +261,4 @@ def read_pool(manifest: str | os.PathLike[str], device: str = "cpu") -> Pool:
         kind = made.kinds.get(e.name, e.arch if e.relation == "piracy" else e.relation)
         models.append(PoolModel(e.name, e.relation, e.candidate, kind, model, e.parent))
     said = made.warnings if changed is None else (*made.warnings, changed)
-    return Pool(tuple(models), made.init, said, made.twins)
+    return Pool(tuple(models), made.init, said, made.twins, made.trained)

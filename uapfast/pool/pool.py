@@ -142,6 +142,7 @@ class Pool:
             types); None where nobody said.
         warnings: what was warned of when it was made; every verdict repeats it.
         made: what ``pool.json`` says of the twins (:class:`uapfast.pool.twins.TwinSource` as JSON types).
+        trained: names of homologous models that uapfast trained itself, from no candidate.
 
     Raises:
         PoolError: duplicate names, an unknown relation, two victims, a piracy model without its candidate,
@@ -152,6 +153,7 @@ class Pool:
     init: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
     made: Mapping[str, Any] | None = None
+    trained: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         """Check names and relations."""

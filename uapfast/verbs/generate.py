@@ -141,7 +141,7 @@ def generate(
         plan, records, reduced, top, keep, classes, config.encoder, weights, settings, *probes
     )
     log.info("generate: done, %d queries", plan.queries)
-    return _examined(reference, vouched, findings)
+    return _examined(reference, vouched, findings, pool.trained)
 
 
 def _pool_of(
@@ -186,10 +186,12 @@ def _note_fooling(report: list[dict[str, Any]], config: GenerateConfig, findings
         findings.note(f"the victim's UAP fools {rate:.1%} of the images, less than {config.min_fooling:.1%}")
 
 
-def _examined(reference: Reference, vouched: dict[str, str], findings: Findings) -> Reference:
+def _examined(
+    reference: Reference, vouched: dict[str, str], findings: Findings, trained: frozenset[str]
+) -> Reference:
     """The reference with what its tests have found."""
     if reference.statistic.by_twins:
-        reference = examine_pool(reference, vouched, findings)
+        reference = examine_pool(reference, vouched, findings, trained)
     found = {"warnings": findings.warnings, "limits": findings.limits, "vouched": vouched}
     return replace(reference, settings=reference.settings | found, _cache={})
 

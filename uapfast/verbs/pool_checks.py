@@ -7,7 +7,7 @@ called independent, and that no pseudo-suspect (:mod:`uapfast.verbs.trials`) wou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -141,13 +141,16 @@ def check_confidence(clean: Tensor, models: list[Entry], findings: Findings) -> 
         )
 
 
-def examine_pool(reference: Reference, vouched: Mapping[str, str], findings: Findings) -> Reference:
+def examine_pool(
+    reference: Reference, vouched: Mapping[str, str], findings: Findings, trained: Collection[str] = ()
+) -> Reference:
     """The reference with what the tests of its pool say, in its records and settings.
 
     Args:
         reference: of the lineage encoder, without limits.
         vouched: names of homologous models, and why they are honest though they look like copies.
         findings: what was found before; gets what is found now.
+        trained: names of homologous models that uapfast trained itself.
 
     Raises:
         PoolError: copies of a candidate among the innocents or the twins.
@@ -157,7 +160,7 @@ def examine_pool(reference: Reference, vouched: Mapping[str, str], findings: Fin
     scorer = _scorer(reference)
     _check_twins(scorer, records, findings)
     _check_closeness(scorer, reference, findings)
-    _check_innocents(scorer, records, vouched, findings)
+    _check_innocents(scorer, records, vouched, findings, trained)
     records = _degraded_instead(_count_once(scorer, records, findings))
     _check_null(records, reference.settings, findings)
     reference = replace(reference, records=records, _cache={})
@@ -190,26 +193,40 @@ def _check_null(records: tuple[Record, ...], settings: Mapping[str, Any], findin
 
 
 def _check_innocents(
-    scorer: LineageScorer, records: tuple[Record, ...], vouched: Mapping[str, str], findings: Findings
+    scorer: LineageScorer,
+    records: tuple[Record, ...],
+    vouched: Mapping[str, str],
+    findings: Findings,
+    trained: Collection[str],
 ) -> None:
-    """Innocents that look like copies: an error, but where twins of another kind make them look so."""
+    """Innocents that look like copies: an error, but where twins of another kind make them look so.
+
+    One that uapfast trained itself stays, and is warned of: to remove it would leave a pool in which the next
+    honest model like it stands alone.
+    """
     names = [records[i].name for i in scorer.roster.candidates]
     copies = copies_among_innocents(scorer, ALPHA)
     named = {records[row].name: copy for row, copy in sorted(copies.items())}
     found = {name: copy for name, copy in named.items() if name not in vouched}
-    if not found:
-        return
-    who = [f"{name} (like {names[copy.candidate]}, p {copy.p:.1g})" for name, copy in found.items()]
-    shown = ", ".join(who)
-    if findings.limits:
+    said = {name: f"{name} (like {names[copy.candidate]}, p {copy.p:.1g})" for name, copy in found.items()}
+    ours = [text for name, text in said.items() if name in trained]
+    if ours:
+        findings.warn(
+            "homologous models that uapfast trained look like copies, and count as honest: "
+            f"{', '.join(ours)}. Models of their kind resemble the victim; only a recipe that loads its "
+            "weights makes them copies"
+        )
+    others = [name for name in said if name not in trained]
+    shown = ", ".join(said[name] for name in others)
+    if others and findings.limits:
         findings.warn(f"homologous models that look like copies beside such twins: {shown}")
-        return
-    rule = (
-        "of homologous models that are no copies: remove those named, or vouch for them with a reason "
-        f"(--vouch {next(iter(found))}=REASON). If they are honest, victim and they may share an ancestor "
-        "that the twins were not made from"
-    )
-    raise PoolError("generate", "pool", rule, shown)
+    elif others:
+        rule = (
+            "of homologous models that are no copies: vouch for those that you know to be honest "
+            f"(--vouch {others[0]}=REASON), and remove the others. If they are honest, victim and they may "
+            "share an ancestor that the twins were not made from"
+        )
+        raise PoolError("generate", "pool", rule, shown)
 
 
 def _check_twins(scorer: LineageScorer, records: tuple[Record, ...], findings: Findings) -> None:
