@@ -95,7 +95,8 @@ def screen_lines(summary: dict[str, Any]) -> list[str]:
     rows, decisions = summary["rows"], summary["decisions"]
     out = [f"{summary['suspects']} suspects, {rows} rows"]
     out += [f"  {d:<12} {decisions[d]:>7}  {_NOTE[d]}" for d in _NOTE if decisions.get(d)]
-    out += [f"  {name}: {count}" for name, count in sorted(summary["errors"].items())]
+    for name, count in sorted(summary["errors"].items()):
+        out += [f"  {name}: {count}", f"    such as: {one_line(summary['messages'][name])}"]
     if summary["skipped"]:
         names = ", ".join(one_line(n, 60) for n in summary["skipped_names"])
         more = ", ..." if summary["skipped"] > len(summary["skipped_names"]) else ""

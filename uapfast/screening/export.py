@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class Summary:
         rows: in the table.
         decisions: how many rows have each decision.
         errors: how many rows have each error class.
+        messages: of each error class the first message.
         queries_used: asked, over all rows.
         queries_full: that full budgets would have asked.
         populations: by the reference's SHA-256.
@@ -54,6 +55,7 @@ class Summary:
     skipped: int = 0
     skipped_names: tuple[str, ...] = ()
     code_changed: int = 0
+    messages: dict[str, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -144,17 +146,22 @@ class _Count:
         self.rows = self.used = self.full = 0
         self.decisions: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
+        self.messages: dict[str, str] = {}
 
     def summary(self, suspects: int, found: dict[str, Population]) -> Summary:
         decisions, errors = dict(self.decisions), dict(self.errors)
-        return Summary(suspects, self.rows, decisions, errors, self.used, self.full, found)
+        counts = (suspects, self.rows, decisions, errors, self.used, self.full, found)
+        return Summary(*counts, messages=self.messages)
 
     def add(self, rows: list[Row]) -> None:
         self.rows += len(rows)
         self.used += sum(r.queries_used for r in rows)
         self.full += sum(r.queries_full for r in rows)
         self.decisions.update(r.decision for r in rows)
-        self.errors.update(r.error_class for r in rows if r.error_class)
+        for row in rows:
+            if row.error_class:
+                self.errors[row.error_class] += 1
+                self.messages.setdefault(row.error_class, str(row.error_message))
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
