@@ -51,6 +51,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 import uapfast
 from uapfast import errors
 from uapfast.config import ALPHA
+from uapfast.examination.calibration import summary
 from uapfast.models.checkpoint import fill, read_weights
 from uapfast.models.model import Model
 from uapfast.models.registry import resolve_arch
@@ -123,7 +124,7 @@ class Desk:
         for spec in config.archs.values():
             resolve_arch(spec)  # a typing mistake ends the start, not a request
         for reference in self.references.values():
-            reference.scorer()
+            reference.statistic.scorer()
         self.limits = Limits(file_bytes=config.upload_bytes, tensor_bytes=4 * config.upload_bytes)
         self.pool = ThreadPoolExecutor(config.workers, thread_name_prefix="verify")
         self.under_way = 0  # of the event loop's thread alone
@@ -289,7 +290,7 @@ def create_app(folder: Path, config: Config) -> FastAPI:
             exc.args = tuple(str(a).replace(str(path), "upload") for a in exc.args)
             raise
 
-    summaries = {name: reference.summary() for name, reference in desk.references.items()}
+    summaries = {name: summary(reference) for name, reference in desk.references.items()}
     return app
 
 
