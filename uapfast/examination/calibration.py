@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from uapfast.method import decision
-from uapfast.method.statistic import PoolScores
 from uapfast.reference import FORMAT, Reference
 
 LEVELS = (0.01, 0.001, 0.0001)
 NO_UAP = "none: every query is a clean point (generate --show-uap makes the victim's all the same)"
 
 
-@lru_cache(maxsize=16)
-def calibration(reference: Reference) -> PoolScores:
-    """Scores of the pool's own models, for plots and for the statement of power."""
-    return reference.statistic.pool_scores()
-
-
 def threshold_z(reference: Reference, alpha: float) -> float:
     """The z from which a suspect is convicted, the pool's innocents unchanged; infinite if none is."""
-    found = calibration(reference)
+    found = reference.statistic.pool_scores()
     if not reference.statistic.scorer().has_twins:
         return decision.upper_t(alpha, len(found.innocent_statistic) - 1)
     twins = len(reference.candidates) - 1
@@ -32,7 +24,7 @@ def threshold_z(reference: Reference, alpha: float) -> float:
 
 def surrogates_above(reference: Reference, alpha: float) -> float | None:
     """Share of the pool's own surrogates above :func:`threshold_z`; None without surrogates."""
-    z = calibration(reference).surrogate_z
+    z = reference.statistic.pool_scores().surrogate_z
     return float((z > threshold_z(reference, alpha)).mean()) if len(z) else None
 
 
@@ -63,4 +55,4 @@ def summary(reference: Reference) -> dict[str, Any]:
     }
 
 
-__all__ = ["calibration", "summary", "surrogates_above", "threshold_z"]
+__all__ = ["summary", "surrogates_above", "threshold_z"]

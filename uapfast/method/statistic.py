@@ -125,11 +125,15 @@ class Statistic(ABC):
 
     @abstractmethod
     def scorer(self, labels_only: bool = False, views: int | None = None) -> Scorer:
-        """The pool in one access mode, on the first ``views`` views or all. Built once each."""
+        """The pool in one access mode, on the first ``views`` views, or on all: then built once each."""
+
+    def pool_scores(self) -> PoolScores:
+        """See :class:`PoolScores`. Made once."""
+        found: PoolScores = self._once("pool scores", self._pool_scores)
+        return found
 
     @abstractmethod
-    def pool_scores(self) -> PoolScores:
-        """See :class:`PoolScores`."""
+    def _pool_scores(self) -> PoolScores: ...
 
     def _once(self, key: Any, make: Any) -> Any:
         with self._lock:
@@ -175,11 +179,11 @@ class LineageStatistic(Statistic):
         def make() -> LineageScorer:
             return LineageScorer(self.pool_features(labels_only, views), self.pool.roster)
 
-        found: LineageScorer = self._once((labels_only, views), make) if views is None else make()
+        found: LineageScorer = self._once(labels_only, make) if views is None else make()
         return found
 
-    def pool_scores(self) -> PoolScores:
-        """See :class:`PoolScores`; of surrogates their kind is left out of the templates."""
+    def _pool_scores(self) -> PoolScores:
+        """Of surrogates their kind is left out of the templates."""
         scorer = self.scorer()
         scores, statistic = scorer.innocent_scores()
         z, similarity = scorer.surrogate_scores()
@@ -214,8 +218,7 @@ class PaperStatistic(Statistic):
         network.eval().requires_grad_(False)
         return PaperScorer(network, pool[0], pool[list(self.pool.innocents)])
 
-    def pool_scores(self) -> PoolScores:
-        """See :class:`PoolScores`."""
+    def _pool_scores(self) -> PoolScores:
         scorer = self.scorer()
         own = scorer.assess(scorer.victim).innocents
         rows = self.pool_features(False)[list(self.pool.surrogates)]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from uapfast.errors import InputError
-from uapfast.examination.calibration import calibration, threshold_z
 from uapfast.examination.calibration import summary as summary_of
+from uapfast.examination.calibration import threshold_z
 from uapfast.models.model import Model
 from uapfast.reference import Reference
 from uapfast.report.data import Answer, Picture, Report, Row, StripItem
@@ -108,7 +108,7 @@ def collect(
         norm=str(config["norm"]),
         scale=1.0,
         strip=strip(reference, models or {}),
-        calibration=vars(calibration(reference)),
+        calibration=vars(reference.statistic.pool_scores()),
         threshold=threshold_z(reference, alpha),
         alpha=alpha,
         facts=told,

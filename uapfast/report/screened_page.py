@@ -22,7 +22,7 @@ from markupsafe import Markup
 from scipy import stats
 
 from uapfast.errors import InputError
-from uapfast.examination.calibration import calibration, summary, surrogates_above, threshold_z
+from uapfast.examination.calibration import summary, surrogates_above, threshold_z
 from uapfast.files import write_text
 from uapfast.method import spread
 from uapfast.report import figures
@@ -108,7 +108,7 @@ def _pool(part: Screened, told: dict[str, Any], alpha: float) -> tuple[float, fl
     at = spread.height(alpha, twins, innocents) if by_twins else float(stats.t.isf(alpha, freedom))
     if part.reference is None:
         return at, freedom, None
-    own = calibration(part.reference).innocent_statistic
+    own = part.reference.statistic.pool_scores().innocent_statistic
     width = float(own.std(ddof=1))
     lane = Lane("pool: innocents", tuple(float(x) for x in (own - own.mean()) / width), "pool")
     return at / min(width, 1.0) if by_twins else at, freedom, lane  # as decision.among_innocents divides
