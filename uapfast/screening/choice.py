@@ -12,6 +12,7 @@ from uapfast.models.fitting import fit, misfits
 from uapfast.safeload.dtypes import DTYPES
 from uapfast.safeload.header import Header
 from uapfast.screening.entry import Entry
+from uapfast.suspects.networks.proof import alike
 from uapfast.suspects.networks.shapes import Shapes
 
 KNOWN = 64  # layouts of files that are remembered
@@ -88,12 +89,10 @@ def answers_differ(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two networks answer the same images otherwise, beyond rounding."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return True
-    if not a.is_floating_point():
-        return not torch.equal(a, b)
-    if a.ndim == 2:  # what is added to all classes says nothing, and would hide what differs
+    if a.ndim == 2 and a.is_floating_point():
+        # what is added to all classes says nothing, and would hide what differs
         a, b = (x.double() - x.double().mean(1, keepdim=True) for x in (a, b))
-    largest = float(a.abs().max()) if a.numel() else 0.0
-    return not torch.allclose(a, b, rtol=ALIKE, atol=ALIKE * largest, equal_nan=True)
+    return not alike(a, b, ALIKE)
 
 
 __all__ = ["Known", "answers_differ", "choose"]
