@@ -73,9 +73,8 @@ def from_folder(
         folders.sort()
         for link in (f for f in folders if os.path.islink(os.path.join(place, f))):
             skipped.add(_below(os.path.join(place, link), top))
-        listed = _in_hub_folder if hub_files.is_hub_folder(place) else _in_folder
         linked = _linked(place)
-        for path, kind, key in listed(place, sorted(file for file in files if file not in linked)):
+        for path, kind, key in _listed(place, sorted(file for file in files if file not in linked)):
             name = _below(path, top)
             if kind is None:
                 skipped.add(name)
@@ -110,9 +109,17 @@ def _linked(place: str) -> set[str]:
 Found = tuple[str, str | None, str | None]  # path, kind (None: no model), key
 
 
-def _in_hub_folder(place: str, files: list[str]) -> Iterator[Found]:
-    """The folder itself; its weights files under other names than the usual ones; ONNX files in it."""
-    keys, read = hub_files.sets_of_weights(place)
+def _listed(place: str, files: list[str]) -> Iterator[Found]:
+    """What is in one folder."""
+    found = hub_files.sets_of_weights(place)
+    if found is None:
+        yield from _in_folder(place, files)
+    else:
+        yield from _in_hub_folder(place, files, *found)
+
+
+def _in_hub_folder(place: str, files: list[str], keys: list[str | None], read: set[str]) -> Iterator[Found]:
+    """The folder itself, once for each of its sets of weights; ONNX files in it."""
     yield from ((place, FOLDER, key) for key in keys)
     for file in files:
         path = os.path.join(place, file)

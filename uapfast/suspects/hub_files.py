@@ -190,37 +190,34 @@ def weights_beside(folder: Path, taken: Path) -> list[str]:
     ]
 
 
-def is_hub_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder's configuration names a network, as that of timm and transformers does."""
-    folder = Path(path)
-    if not os.path.lexists(folder / CONFIG):
-        return False
-    try:
-        config = read_json(folder, CONFIG)
-    except ModelError:
-        return False
-    return isinstance(config.get("architecture"), str) or isinstance(config.get("architectures"), list)
-
-
-def sets_of_weights(path: str | os.PathLike[str]) -> tuple[list[str | None], set[str]]:
+def sets_of_weights(path: str | os.PathLike[str]) -> tuple[list[str | None], set[str]] | None:
     """The sets of weights of a hub folder, and the names of all files that belong to one or describe them.
 
     Each is the name of a file or of an index; None stands for the one that :func:`weights_in` takes. Of the
     files that an index names those are its parts that are called so.
+
+    Returns:
+        None for a folder whose configuration names no network, as that of timm and transformers does.
     """
     folder = Path(path)
+    if not os.path.lexists(folder / CONFIG):
+        return None
+    try:
+        config = read_json(folder, CONFIG)
+    except ModelError:
+        return None
+    if not (isinstance(config.get("architecture"), str) or isinstance(config.get("architectures"), list)):
+        return None
     try:
         names = [n for n in names_in(folder) if not beside(n)]
-        config = read_json(folder, CONFIG)
     except ModelError:  # whoever opens it is told
         return [None], set()
     index = [n for n in names if n.endswith(NAMED[-2:])]
     parts = {part for n in index for part in parts_of(os.path.join(folder, n))}
     sets = [*index, *(n for n in names if n.endswith(SUFFIXES) and n not in parts)]
     try:
-        taken = weights_in(folder, config.get("transformers_weights")).name
-        link = next((n for n in sets if os.path.realpath(folder / n).endswith(os.sep + taken)), taken)
-        keys: list[str | None] = [None, *(n for n in sets if n not in (taken, link))]
+        taken = os.path.realpath(weights_in(folder, config.get("transformers_weights")))
+        keys: list[str | None] = [None, *(n for n in sets if os.path.realpath(folder / n) != taken)]
     except ModelError:
         keys = [*sets] or [None]
     return keys, {*sets, *parts, CONFIG, PREPROCESSOR}
@@ -278,7 +275,6 @@ __all__ = [
     "file_in",
     "files_of",
     "hub_folder",
-    "is_hub_folder",
     "names_in",
     "read_json",
     "sets_of_weights",
