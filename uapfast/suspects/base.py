@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from uapfast.errors import InputError
 from uapfast.models.answers import Answers, detect, unpack
+from uapfast.models.batches import batches
 
 BATCH = 64  # images asked at a time, unless a kind has a size of its own
 
@@ -75,10 +76,10 @@ class Suspect(ABC):
             as :meth:`answer`; OutputError where the kind of answer cannot be told.
         """
         parts, rows = [], 0
-        for images in _batches(chunks, self.batch_size):
-            found = unpack(self.answer(images), self.name, len(images), self.output)
+        for padded, count in batches(chunks, self.batch_size):
+            found = unpack(self.answer(padded[:count]), self.name, count, self.output)
             parts.append(found.detach().to("cpu"))
-            rows += len(images)
+            rows += count
         like, output = self._first, self.output
         read = detect(torch.cat(parts), self.name, rows=rows, classes=classes, output=output, like=like)
         if like is None:  # how the first answers are read holds for all
@@ -95,22 +96,6 @@ class Suspect(ABC):
     def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
-
-
-def _batches(chunks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """The same images in batches of ``size``, the last smaller."""
-    held: list[Tensor] = []
-    count = 0
-    for chunk in chunks:
-        while len(chunk):
-            part, chunk = chunk[: size - count], chunk[size - count :]
-            held.append(part)
-            count += len(part)
-            if count == size:
-                yield torch.cat(held)
-                held, count = [], 0
-    if held:
-        yield torch.cat(held)
 
 
 __all__ = ["BATCH", "Suspect"]
