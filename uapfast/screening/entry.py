@@ -110,7 +110,8 @@ class Entry:
         """Hash of what answers besides the tensors: equal tensors of equal networks give equal answers."""
         if self.is_direct:
             return self.identity
-        return _network(self.code or self.code_now(), self.arch, self.base, *self._asked)
+        asked = (*self._asked, self.class_order)
+        return _network(self.code or self.code_now(), self.arch, self.base, *asked)
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -133,7 +134,7 @@ class Entry:
 
     @property
     def _asked(self) -> tuple[object, ...]:
-        return self.mean, self.std, self.output, self.key, self.class_order
+        return self.mean, self.std, self.output
 
     def code_now(self) -> str:
         """SHA-256 of what its architectures execute now."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from uapfast.errors import ModelError, SuspectError, UnavailableError
 from uapfast.examination import Examination
+from uapfast.models.state import TRIED
 from uapfast.screening.choice import answers_differ
 from uapfast.screening.entry import Entry
 from uapfast.screening.panel import Asked, Panel, shape_of
@@ -21,7 +22,7 @@ from uapfast.suspects.networks.proof import agree
 from uapfast.suspects.networks.skeletons import Skeleton, Skeletons
 from uapfast.types import Decision
 
-TRIED = 16  # images on which two architectures are compared
+COMPARED = 16  # images on which two architectures are compared
 
 
 def base_row(panel: Panel, asked: Asked, suspect: Entry, sha256: str | None, **fields: Any) -> Row:
@@ -170,7 +171,7 @@ def judge(panel: Panel, skeletons: Skeletons, loaded: Loaded) -> Judged:
 
 def _check_same(panel: Panel, skeletons: Skeletons, loaded: Loaded) -> None:
     """Architectures whose names and shapes are the same have to answer alike: no file says which is meant."""
-    entry, points = loaded.entry, panel.asked[0].reference.plan.x(slice(0, TRIED))
+    entry, points = loaded.entry, panel.asked[0].reference.plan.x(slice(0, COMPARED))
     found = []
     for arch in (entry.arch, *loaded.also):
         with skeletons.borrow(entry.taking(arch), own=True) as new:
