@@ -75,14 +75,13 @@ def test_asked_rightly(world, reference):
 @pytest.mark.parametrize("looks", [Looks.single, Looks.default])
 @pytest.mark.parametrize("views", [1, 2, 4, 5, 10])
 def test_fewer_than_five_views_convict_nobody(world, reference, views, looks):
-    """The victim itself before a budget of so many views, at a level that its p-value reaches."""
+    """A copy before a budget of so many views, at a level that its p-value reaches."""
     design = Design(reference, looks(views))
-    found = examine(design, as_suspect(reference, world["victim"]), alpha=0.01).verdict()
+    found = examine(design, as_suspect(reference, world["tuned"]), alpha=0.01).verdict()
     assert found.p_value <= 0.01 and found.views_used == views  # and all views that there are
     if views < 5:
-        assert (
-            found.decision == "inconclusive" and "nobody, however small p is: it takes 5" in found.reasons[0]
-        )
+        assert found.decision == "inconclusive"
+        assert "nobody, however small p is: it takes 5" in found.reasons[0]
     else:
         assert found.decision == "piracy"
 
@@ -119,7 +118,7 @@ def test_a_reference_of_few_views_is_made_and_says_that_it_will_not_convict(worl
         pool = uapfast.Pool.from_models(twins=world["twins"], homologous=world["homologous"])
         made = uapfast.generate(world["victim"], world["x"], pool=pool, config=few)
     assert any("it takes 5" in limit for limit in made.limits)
-    found = uapfast.verify(made, world["victim"])
+    found = uapfast.verify(made, world["tuned"])
     assert found.decision == "inconclusive" and "this reference may not convict" in found.reasons[0]
 
 

@@ -133,7 +133,7 @@ def test_the_list_is_fixed_before_anybody_is_asked_and_another_one_says_so(tmp_p
     assert "4 added, 5 gone" in told and "corrected for 12 suspects, 8 before" in told
     assert summary.corrections["r"].counted == 12 and summary.corrections["r"].taken_off == 5
     assert rows["0.pt"].p_holm == pytest.approx(12e-4)  # five honest rows less, and no smaller number for it
-    assert "5 of them were asked and then taken off" in " ".join(summary.of_the_list())
+    assert "taken off the list, which count still: 5" in " ".join(summary.of_the_list())
     _, summary = run(tmp_path / "s", SUSPECTS[:2], P, resume=False)
     assert len(summary.lists) == 1 and summary.corrections["r"].counted == 2
 

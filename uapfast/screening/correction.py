@@ -7,7 +7,7 @@ differ (asked with other preprocessing), each is a further try, and one of them 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -59,9 +59,9 @@ class Correction:
             f"at or below the level {self.alpha:g} at most"
         )
         if self.known:
-            said += f"; {self.known} known copies of the victim do not count"
+            said += f"; known copies of the victim, which do not count: {self.known}"
         if self.taken_off:
-            said += f"; {self.taken_off} of them were asked and then taken off the list, and count still"
+            said += f"; asked and then taken off the list, which count still: {self.taken_off}"
         return said
 
 
@@ -114,7 +114,8 @@ def _step_up(p: Array, tests: _Tests, alpha: float) -> Array:
         ratio = count * first / np.arange(1, len(first) + 1)
         ahead = np.append(np.minimum.accumulate(ratio[::-1])[::-1], np.inf)
         own = count * p / np.maximum(1, np.searchsorted(first, p, "right"))
-        return np.minimum(1.0, np.minimum(own, ahead[np.searchsorted(first, p, "left")]))
+        found: Array = np.minimum(np.minimum(own, ahead[np.searchsorted(first, p, "left")]), 1.0)
+        return found
 
     low = tests.all[tests.all <= alpha]
     inside = tests.first[tests.first <= alpha]
@@ -125,14 +126,15 @@ def _step_up(p: Array, tests: _Tests, alpha: float) -> Array:
 def _step_down(p: Array, tests: _Tests) -> Array:
     """Holm's adjusted p-values: the largest (number of p-values >= s) * s over all s <= p."""
     adjusted = np.maximum.accumulate(np.arange(len(tests.all), 0, -1) * tests.all)
-    return np.minimum(1.0, adjusted[np.searchsorted(tests.all, p, "right") - 1])
+    found: Array = np.minimum(1.0, adjusted[np.searchsorted(tests.all, p, "right") - 1])
+    return found
 
 
 def _each(
     p_values: Sequence[float | None],
     same: Sequence[object] | None,
     known: Sequence[bool] | None,
-    rule: Any,
+    rule: Callable[[Array, _Tests], Array],
 ) -> list[float | None]:
     tests = _Tests.of(_pairs(p_values, same, known))
     found: dict[tuple[bool, float], float] = {}
