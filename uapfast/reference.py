@@ -160,8 +160,15 @@ class Reference:
     @property
     def statistic(self) -> Statistic:
         """What its encoder makes of answers; built once."""
+        hidden = 0 if self.keep is None else self.classes - self.keep.shape[-1]
         pool = PoolAnswers(
-            self.answers, self.labels, self.roster(), self.innocents, self._rows("piracy"), self.weights
+            self.answers,
+            self.labels,
+            self.roster(),
+            self.innocents,
+            self._rows("piracy"),
+            self.weights,
+            hidden,
         )
         found: Statistic = self._cached("statistic", lambda: STATISTICS[self.encoder](pool))
         return found
