@@ -21,6 +21,7 @@ from uapfast.method.fingerprint import QueryPlan
 from uapfast.method.lineage import Roster
 from uapfast.method.pixels import floats, packed
 from uapfast.method.statistic import STATISTICS, PoolAnswers, Statistic
+from uapfast.pool.twins import selection_doubt
 from uapfast.reference_file import FORMAT, Record, bad, digest, make_roster, read, write
 
 
@@ -131,6 +132,22 @@ class Reference:
     def limits(self) -> tuple[str, ...]:
         """Why this reference may not convict, from the tests that ``generate`` made; empty if it may."""
         return tuple(self.settings.get("limits", ()))
+
+    @property
+    def inexact(self) -> str | None:
+        """Why the rank among the innocents is not exact: what they had a say in; None where it is."""
+        found = self.settings.get("suspect_side")
+        if found is None:
+            return "the innocents helped to choose the query points, as older versions had it"
+        why: str | None = found["why"]
+        return why
+
+    @property
+    def caveats(self) -> list[str]:
+        """What every verdict says of the assumptions that this reference does not fully meet."""
+        chosen = selection_doubt(self.settings.get("twins", {})) if len(self.candidates) > 2 else None
+        rank = self.inexact and f"p_suspect_exact is no exact rank here: {self.inexact}"
+        return [said for said in (rank, chosen) if said]
 
     @property
     def sha256(self) -> str:

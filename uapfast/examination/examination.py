@@ -298,7 +298,7 @@ class Examination:
     def _judged(self, blank: Verdict, stop: Stop) -> Verdict:
         outcome, reference = stop.outcome, self.design.reference
         candidate, suspect, joint = outcome.candidate, outcome.suspect, outcome.joint
-        reasons = list(outcome.reasons)
+        reasons = [*outcome.reasons, *reference.caveats]
         if candidate is not None:
             reasons.append(question(reference.settings.get("twins", {})))
         decision, limits = outcome.decision, reference.limits
@@ -380,6 +380,8 @@ def told(reference: Reference) -> dict[str, Any]:
         "twins": len(reference.candidates) - 1,
         "twins_made": reference.settings.get("twins", {}).get("kind", "full"),
         "innocents": len(reference.innocents),
+        "suspect_side_exact": reference.inexact is None,
+        "victim_selected": reference.settings.get("twins", {}).get("selected"),
         "versions": versions(),
     }
 

@@ -121,19 +121,20 @@ def form_of(p: Tensor, fill: float = 0.0) -> Form:
         p: ``>= 0``; rows of zeros are no answers.
         fill: what zeros are to count as.
     """
-    rows = p[(p > 0).any(-1)]
+    shown = (p > 0).sum(-1)
+    rows, shown = (p, shown) if bool((shown > 0).all()) else (p[shown > 0], shown[shown > 0])
     if not len(rows):
         return WHOLE
     step = _step(rows)
-    shown = (rows > 0).sum(-1)
     top = _top(shown, rows.shape[1])
     above = None
     if top is None and step is None and int(shown.min()) < rows.shape[1]:
         least = float(rows[rows > 0].min())
         above = _rounded_down(least) if least >= LEAST_CUT else None
-    away = (rows.double().sum(-1) - 1).abs()
-    room = WHOLE_SUM + (0.5 * step * shown if step is not None else 0.0)
-    scaled = (top is not None or above is not None) and bool((away <= room).all())
+    scaled = False
+    if top is not None or above is not None:
+        room = WHOLE_SUM + (0.5 * step * shown if step is not None else 0.0)
+        scaled = bool(((rows.double().sum(-1) - 1).abs() <= room).all())
     return Form(False, top, above, scaled, step, fill)
 
 
@@ -153,11 +154,11 @@ def _top(shown: Tensor, classes: int) -> int | None:
 
 def _step(rows: Tensor) -> float | None:
     """The coarsest step of which all numbers are whole multiples; None if there is none above a float's."""
-    if float(rows[rows > 0].min()) < LEAST_STEP * (1 - OFF_GRID):
-        return None
     for part in (rows[:LOOKED_AT], rows):
         values = torch.unique(part.double())
         values = values[values > 0]
+        if float(values[0]) < LEAST_STEP * (1 - OFF_GRID):
+            return None
         gap = float(torch.diff(values, prepend=values.new_zeros(1)).min())
         if gap < LEAST_STEP - 2 * FLOAT_ERROR:
             return None
