@@ -329,9 +329,9 @@ def _select(clean: Tensor, models: list[Entry], config: GenerateConfig) -> np.nd
     if selection == "kmeans":
         outputs = clean[0].clamp(min=1e-12).log().numpy()
         return kmeans_points(outputs, config.points, config.views, config.seed)
-    mean = clean[: len(candidates_of(models, config))].mean(0).numpy()
-    weight = disagreement(clean.numpy()) if len(clean) > 1 else np.ones(len(mean), np.float32)
-    return disagree_points(mean, weight, config.points, config.views, config.seed)
+    # innocents are no candidates: the suspect has no say, so that they must have none
+    own = clean[: len(candidates_of(models, config))].numpy()
+    return disagree_points(own.mean(0), disagreement(own), config.points, config.views, config.seed)
 
 
 def _plan(points: Tensor, uaps: Tensor, config: GenerateConfig) -> QueryPlan:
