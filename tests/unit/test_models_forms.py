@@ -118,7 +118,7 @@ def test_more_answers_take_less_away(parts: int, seed: int, cut: int) -> None:
 
 
 def test_few_numbers_are_no_grid() -> None:
-    assert form_of(torch.tensor([[0.5, 0.5], [0.25, 0.75]])) == WHOLE
+    assert form_of(torch.tensor([[0.5, 0.5], [0.5, 0.5]])) == WHOLE
     assert form_of(torch.zeros(5, 4)) == WHOLE and form_of(torch.zeros(0, 4)) == WHOLE
 
 

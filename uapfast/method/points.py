@@ -59,9 +59,9 @@ def kmeans_points(outputs: Floats, points: int, views: int, seed: int) -> Index:
 def disagreement(answers: Floats) -> Floats:
     """How much models disagree on each image: ``[N]``, 0 where all are sure of the same.
 
-    The variance over models of root probabilities (what a suspect's probabilities are compared by), and how
-    often two labels drawn by their mean probabilities differ (what is left where it answers with labels), each
-    over its mean. The second alone is left of one model: where it is unsure.
+    The variance over models of root probabilities (much as a suspect's are compared), and how often two
+    labels drawn by their mean probabilities differ (what labels leave of them), each over its mean.
+    The second alone is left of one model: where it is unsure.
 
     Args:
         answers: ``[M,N,K]`` probabilities of candidates, each counted alike.

@@ -16,7 +16,7 @@ from torch import Tensor
 LEAST_STEP = 1e-6  # finer is what a float rounds to
 FLOAT_ERROR = 2.4e-7  # of a probability in float32 that was divided once or twice, relative
 OFF_GRID = 2e-5  # of a step, besides
-CHANCE = 1e-6  # of unrounded numbers that would lie on a grid
+CHANCE = 1e-4  # of unrounded numbers that would lie on a grid
 LOOKED_AT = 64  # rows that show that there is no grid, mostly
 PILED, DROP = 0.05, 0.5  # share of rows that show the most classes, and of those that show one class fewer
 LEAST_CUT = 1e-3  # smallest probability shown from which smaller ones must have been left out
@@ -169,7 +169,7 @@ def _step(rows: Tensor) -> float | None:
     step = max(fits)
     likely = 2 * (OFF_GRID + FLOAT_ERROR / step / 2)  # of one number to lie on the grid by chance
     by_chance = likely ** (inner / 2)  # of all, where classes add to 1
-    return float(f"{step:.12g}") if by_chance <= CHANCE else None
+    return step if by_chance <= CHANCE else None
 
 
 def _candidates(values: Tensor, gap: float) -> list[float]:
@@ -179,8 +179,8 @@ def _candidates(values: Tensor, gap: float) -> list[float]:
         whole = (values / step).round()
         step = float((values * whole).sum() / (whole * whole).sum())
     parts = 1.0 / step
-    if abs(parts - round(parts)) <= 0.01:
-        step = 1.0 / round(parts)
+    whole_parts = abs(parts - round(parts)) <= 0.01
+    step = 1.0 / round(parts) if whole_parts else float(f"{step:.9g}")
     return [*(10.0**-d for d in range(1, 7)), step]
 
 
