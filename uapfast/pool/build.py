@@ -131,12 +131,11 @@ def build_pool(
     _check(jobs, init, ancestor)
     victim = load_model(arch, weights, name="victim", mean=mean, std=std, device=device)
     source = find_twins(branch, branch_at, designated, recipe, victim.sha256, selected)
-    twins = len(source.files) or twins
-    config = PoolConfig(twins, surrogates, homologous, epochs, seed, tuple(other_archs))
+    config = PoolConfig(len(source.files) or twins, surrogates, homologous, epochs, seed, tuple(other_archs))
     classes, accuracy = _classes(victim, data)
     origin, taken = find_origin(init, arch)
     unlike = doubt(origin, taken, arch, _state(victim))
-    for sentence in filter(None, (few_twins(twins), few_innocents(homologous), unlike)):
+    for sentence in filter(None, (few_twins(config.twins), few_innocents(homologous), unlike)):
         warnings.warn(sentence, PoolWarning, stacklevel=2)  # now, not after hours of training
     if origin.whole and ancestor is None:
         ancestor = init
