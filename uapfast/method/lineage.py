@@ -177,7 +177,8 @@ class LineageScorer:
 
     def _fit(self, full: Array, fit: Index) -> tuple[Whitening, Array]:
         size = full.shape[-1]  # one more than the pool has: the last row is a suspect's
-        honest = fit if size == len(self.pool) else np.append(fit, size - 1)
+        honest = self.roster.innocents
+        honest = honest if size == len(self.pool) else np.append(honest, size - 1)
         origin = _origin(self.roster, size, honest)
         return whiten(full, fit, base=self._base(origin)), origin
 
