@@ -20,6 +20,7 @@ from uapfast._version import versions
 from uapfast.errors import SuspectError, UnavailableError
 from uapfast.examination.classes import agreement_by_half, checked_order, reordered
 from uapfast.examination.design import Design
+from uapfast.examination.logged import log_remarks, logged_points
 from uapfast.method.consensus import Range, class_order, says_nothing
 from uapfast.method.decision import decide, view_level_p
 from uapfast.method.fingerprint import only_labels, reduce_classes, shown
@@ -337,6 +338,7 @@ class Examination:
             said.append(f"its classes were read in the class order that was given{left}")
         if self._first is not None and self._first.kind == "labels":
             said.append("the suspect answers with labels only: the pool was reduced to labels as well")
+        said += log_remarks(reference.settings, len(reference.plan.points))
         return said + [f"the reference warns: {warning}" for warning in reference.warnings]
 
     def _blank(self) -> Verdict:
@@ -373,6 +375,7 @@ def told(reference: Reference) -> dict[str, Any]:
         "twins": len(reference.candidates) - 1,
         "twins_made": reference.settings.get("twins", {}).get("kind", "full"),
         "innocents": len(reference.innocents),
+        "logged_points": logged_points(reference.settings),
         "versions": versions(),
     }
 

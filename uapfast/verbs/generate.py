@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from uapfast.reference import Record, Reference
 from uapfast.verbs.candidates import make_uaps
 from uapfast.verbs.entries import Entry, candidates_of, check_pool, moved_by, ordered, records_of
 from uapfast.verbs.findings import Findings
+from uapfast.verbs.log import QueryLog, choose, read_log
 from uapfast.verbs.pool_checks import (
     check_accuracy,
     check_confidence,
@@ -46,7 +48,7 @@ from uapfast.verbs.pool_checks import (
 )
 from uapfast.verbs.probes import choose_probes
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
 PER_POINT = 3  # images looked at for every query point wanted, if there are so many
 UAP_WORK = 10_000  # images that one UAP is counted as in progress
@@ -64,6 +66,8 @@ def generate(
     progress: Progress | None = None,
     vouched: Mapping[str, str] | None = None,
     batch_size: int | None = None,
+    log: Any = None,
+    log_blind: bool | None = None,
 ) -> Reference:
     """Make the reference of one victim (Peng et al., CVPR 2022, extended as docs/method.md says).
 
@@ -82,6 +86,10 @@ def generate(
             warned of by every verdict.
         batch_size: images a forward, at most; None for what images of their size allow
             (:func:`uapfast.models.batches.most_at_once`).
+        log: images that the account of a suspect asked the victim, as ``images``, of the same shape; they
+            fill up to half of the views (docs/verdicts.md, section 8).
+        log_blind: whether the owner states that the victim's answers had no say in which images these are;
+            None if he cannot tell. Unless True the log is not asked.
 
     Returns:
         The reference, complete and immutable. It is tested as it is made (docs/verdicts.md): what was found
@@ -89,7 +97,7 @@ def generate(
         (with any the reference does not convict) and ``settings["trials"]``.
 
     Raises:
-        DataError: images or labels of wrong shape, range or number.
+        DataError: images, labels or log of wrong shape, range or number.
         ModelError: the victim is no white-box model, or its answers cannot be used.
         PoolError: too few models, a pool of another victim, copies of the victim among its innocents or
             twins, or models that do not know the task; the message says what to do.
@@ -98,7 +106,6 @@ def generate(
     report = progress or (lambda done, total, what: None)
     x = check_images("generate", images)
     config = (config or GenerateConfig()).settled(len(x))
-    assert config.points is not None and config.ray is not None
     if labels is not None:
         _check_labels(labels, len(x))
     white = _white_box(victim, device)
@@ -108,15 +115,16 @@ def generate(
     check_pool(models, config, findings)
     check_vouched(vouched, models, findings)
     check_origin(pool, findings)
-    log.info("generate: %d models, %d images", len(models), len(x))
-    wanted = max(config.uap_images, PER_POINT * config.points * config.views, LOOKED_AT)
-    looked_at = _subset(len(x), wanted, config.seed)
+    logger.info("generate: %d models, %d images", len(models), len(x))
+    looked_at = _looked_at(len(x), config)
     x = x.subset(looked_at)
-    counter = _Counter(report, _work(models, config, len(x)))
+    logged = _logged(log, log_blind, x, models, config, findings)
+    counter = _Counter(report, _work(models, config, len(x) + len(logged.images)))
     clean, classes = _clean_answers(models, x, config, counter)
     known = None if labels is None else torch.as_tensor(labels)[looked_at].to("cpu", torch.int64)
     _check_answers(clean, known, models, config, findings)
-    points, probes = _choose(clean, x, models, config)
+    points, probes = _choose(clean, x, models, logged.own(config))
+    points = _with_logged(points, logged, models, config, counter)
     uaps, uap_report = make_uaps(models, _uap_images(x, models, config), config, counter.uap)
     _note_fooling(uap_report, config, findings)
     plan = _plan(points, uaps, config)
@@ -133,14 +141,13 @@ def generate(
         "init": None if pool.init is None else dict(pool.init),
         "twins": pool.twins_told,
         "versions": versions(),
+        "log": logged.told,
     }
-    weights: dict[str, Tensor] = {}
-    if STATISTICS[config.encoder].shares > 1:
-        weights = _train_paper(reduced, records, config.seed)
+    weights = _train_paper(reduced, records, config)
     reference = Reference(
         plan, records, reduced, top, keep, classes, config.encoder, weights, settings, *probes
     )
-    log.info("generate: done, %d queries", plan.queries)
+    logger.info("generate: done, %d queries", plan.queries)
     return _examined(reference, vouched, findings, pool.trained)
 
 
@@ -160,6 +167,19 @@ def _white_box(victim: Any, device: str) -> Model:
         rule = "an nn.Module (the owner's side is white-box)"
         raise ModelError("generate", "victim", rule, type(victim).__name__)
     return white
+
+
+def _logged(
+    log: Any, blind: bool | None, own: Images, models: list[Entry], config: GenerateConfig, findings: Findings
+) -> QueryLog:
+    """The query log, no more images of it than points are chosen from; an empty one if there is none."""
+    if log is None:
+        return QueryLog(own.subset(slice(0)), 0, None)
+    twins = len(candidates_of(models, config)) - 1
+    found = read_log(check_images("log", log), blind, own, config, twins, findings)
+    assert config.points is not None
+    most = _subset(len(found.images), PER_POINT * config.points * max(found.views, 1), config.seed)
+    return replace(found, images=found.images.subset(most))
 
 
 def _check_answers(
@@ -218,14 +238,14 @@ class _Counter:
 
     def through(self, chunks: Iterable[Tensor], what: str) -> Iterator[Tensor]:
         """The same chunks; each counts when the next one is wanted."""
-        log.debug("generate: %s (%d of %d)", what, self.done, self.total)
+        logger.debug("generate: %s (%d of %d)", what, self.done, self.total)
         for chunk in chunks:
             yield chunk
             self._add(len(chunk), what)
 
     def uap(self, what: str) -> None:
         """One UAP is begun."""
-        log.debug("generate: %s (%d of %d)", what, self.done, self.total)
+        logger.debug("generate: %s (%d of %d)", what, self.done, self.total)
         self._add(UAP_WORK, what)
 
     def _add(self, count: int, what: str) -> None:
@@ -265,6 +285,13 @@ def _check_labels(labels: Any, rows: int) -> None:
 def _subset(total: int, most: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randperm(total, generator=generator)[:most].sort().values
+
+
+def _looked_at(total: int, config: GenerateConfig) -> Tensor:
+    """Rows of the images that points are chosen from."""
+    assert config.points is not None
+    wanted = max(config.uap_images, PER_POINT * config.points * config.views, LOOKED_AT)
+    return _subset(total, wanted, config.seed)
 
 
 @contextlib.contextmanager
@@ -309,6 +336,17 @@ def _choose(
     return points, (None, None) if found is None else (x.kept(torch.from_numpy(found[0])), found[1])
 
 
+def _with_logged(
+    points: Tensor, logged: QueryLog, models: list[Entry], config: GenerateConfig, counter: _Counter
+) -> Tensor:
+    """Query points with those out of the log before them."""
+    if not logged.views:
+        return points
+    clean, _ = _clean_answers(models, logged.images, config, counter)
+    rows = choose(partial(_select, clean, models, replace(config, views=logged.views)))
+    return logged.before(points, rows, config.wire_safe)
+
+
 def _select(clean: Tensor, models: list[Entry], config: GenerateConfig) -> np.ndarray[Any, Any]:
     """Indices of query points ``[V,n]``."""
     assert config.points is not None
@@ -343,9 +381,12 @@ def _ask_all(models: list[Entry], plan: QueryPlan, classes: int, counter: _Count
 
 
 # -- encoders ----------------------------------------------------------------------------------------
-def _train_paper(reduced: Tensor, records: tuple[Record, ...], seed: int) -> dict[str, Tensor]:
+def _train_paper(reduced: Tensor, records: tuple[Record, ...], config: GenerateConfig) -> dict[str, Tensor]:
+    """Weights of the paper's network; none for an encoder that trains nothing."""
+    if STATISTICS[config.encoder].shares == 1:
+        return {}
     rows = [i for i, r in enumerate(records) if r.trains_encoder]
     fingerprints = reduced[rows].transpose(-2, -3).flatten(-3)
     descends = [records[i].relation == "victim" or records[i].candidate == records[0].name for i in rows]
-    network = paper.train(fingerprints, torch.tensor(descends, dtype=torch.int64), seed)
+    network = paper.train(fingerprints, torch.tensor(descends, dtype=torch.int64), config.seed)
     return {k: v.detach().clone() for k, v in network.state_dict().items()}
