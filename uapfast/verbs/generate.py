@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from uapfast._version import versions
-from uapfast.config import GenerateConfig
+from uapfast.config import GenerateConfig, check
 from uapfast.data import ImageFiles, Images
 from uapfast.errors import DataError, ModelError, SuspectError
 from uapfast.method import encoder as paper
@@ -174,6 +174,7 @@ def _logged(
 ) -> QueryLog:
     """The query log, no more images of it than points are chosen from; an empty one if there is none."""
     if log is None:
+        check(blind is None, "generate", "log_blind", "None where there is no log", blind)
         return QueryLog(own.subset(slice(0)), 0, None)
     twins = len(candidates_of(models, config)) - 1
     found = read_log(check_images("log", log), blind, own, config, twins, findings)
