@@ -160,9 +160,11 @@ class Reference:
     @property
     def statistic(self) -> Statistic:
         """What its encoder makes of answers; built once."""
+        log = self.settings.get("log") or {}
         pool = PoolAnswers(
-            self.answers, self.labels, self.roster(), self.innocents, self._rows("piracy"), self.weights
-        )
+            self.answers, self.labels, self.roster(), self.innocents, self._rows("piracy"), self.weights,
+            int(log.get("views", 0)),
+        )  # fmt: skip
         found: Statistic = self._cached("statistic", lambda: STATISTICS[self.encoder](pool))
         return found
 

@@ -1,4 +1,4 @@
-"""Answers of a whole zoo to all images that anybody may ask, so that references are a matter of choosing rows.
+"""Answers of a whole zoo to all images that anybody may ask: references are then a choice of rows.
 
 A reference of clean points is a choice of images and of models; whoever compares many such references asks
 every model once. ``uapfast.generate`` makes the same reference from the same choice.
@@ -84,16 +84,17 @@ class Known:
     def _count(self, relation: str) -> int:
         return sum(record.relation == relation for record, _ in self.entries)
 
-    def reference(self, rows: Index) -> Reference:
-        """The reference of points ``rows`` ``[V,n]``."""
+    def reference(self, rows: Index, logged: int = 0) -> Reference:
+        """The reference of points ``rows`` ``[V,n]``, the first ``logged`` views out of a query log."""
         flat = rows.reshape(-1)
         shown = self.answers[:, flat].reshape(len(self.answers), len(rows), 1, rows.shape[1], -1)
         empty = torch.empty(0, *self.images.shape[1:])
         plan = QueryPlan(
             self.images[flat], empty, torch.zeros(1, len(flat), dtype=torch.int64), (0.0,), len(rows)
         )
+        settings = {"log": {"views": logged}}
         return Reference(
-            plan, self.base.records, shown, shown.argmax(-1), None, self.base.classes, "lineage", {}, {}
+            plan, self.base.records, shown, shown.argmax(-1), None, self.base.classes, "lineage", {}, settings
         )
 
 

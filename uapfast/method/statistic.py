@@ -56,6 +56,7 @@ class PoolAnswers:
         innocents: rows that the suspect side compares with.
         surrogates: rows of piracy models.
         weights: of the encoder's network, or empty.
+        logged: how many of the first views are those of a query log.
     """
 
     answers: Tensor
@@ -64,6 +65,7 @@ class PoolAnswers:
     innocents: Sequence[int]
     surrogates: Sequence[int]
     weights: Mapping[str, Tensor]
+    logged: int = 0
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ class LineageStatistic(Statistic):
         """See :meth:`Statistic.scorer`."""
 
         def make() -> LineageScorer:
-            return LineageScorer(self.pool_features(labels_only, views), self.pool.roster)
+            return LineageScorer(self.pool_features(labels_only, views), self.pool.roster, self.pool.logged)
 
         found: LineageScorer = self._once(labels_only, make) if views is None else make()
         return found
