@@ -13,6 +13,7 @@ from uapfast.config import GenerateConfig
 from uapfast.data import Images, stored_images
 from uapfast.errors import DataError, InputError, PoolWarning
 from uapfast.examination.logged import log_remarks, logged_points
+from uapfast.method.lineage import LOG_SAY, LineageScorer, Roster
 from uapfast.verbs.findings import Findings
 from uapfast.verbs.log import ALONE, NOT_BLIND, QueryLog, choose, read_log
 
@@ -160,3 +161,51 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(blob)
     with pytest.raises(DataError, match="CRC"):
         stored_images(path)
+
+
+# -- its say -------------------------------------------------------------------------------------------
+def scorers(logged: int, blocks: int = 1) -> tuple[LineageScorer, np.ndarray]:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(13, 6, blocks, 30)).astype(np.float32)
+    roster = Roster(np.arange(4), np.arange(4, 12), np.zeros((0, 4), np.int64))
+    return LineageScorer(features[:12], roster, logged), features[12]
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("logged", [1, 3, 5])
+def test_views_of_a_log_have_a_say_of_their_own_however_few(logged: int, blocks: int) -> None:
+    scorer, suspect = scorers(logged, blocks)
+    rows = scorer._rows(scorer.pool[:4])
+    say = rows.var(0).sum(-1)  # of each view
+    assert say[:logged].sum() == pytest.approx(LOG_SAY * say[logged:].sum())
+    within = scorer.pool[:4].astype(np.float64).var(0).sum((-2, -1))
+    if blocks == 1:  # within each part views count as they did
+        assert say[:logged] / say[0] == pytest.approx(within[:logged] / within[0])
+    plain, _ = scorers(0, blocks)
+    assert not np.allclose(scorer.scores(suspect)[0].mean(0), plain.scores(suspect)[0].mean(0))
+
+
+def test_a_log_alone_or_none_counts_as_it_is() -> None:
+    for logged in (0, 6):
+        scorer, suspect = scorers(logged)
+        assert np.array_equal(scorer._scale, np.ones((6, 1, 1)))
+    whole, suspect = scorers(2)
+    assert np.isfinite(whole.scores(suspect[:1])[0]).all()  # one look, of the log alone
+    part = LineageScorer(whole.pool[:, :1], whole.roster, 2)
+    for a, b in zip(whole.scores(suspect[:1]), part.scores(suspect[:1]), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+def test_fewer_innocents_keep_the_say_of_the_log() -> None:
+    scorer, suspect = scorers(2)
+    some = np.arange(4, 10)
+    fresh = LineageScorer(scorer.pool, Roster(scorer.roster.candidates, some, scorer.roster.surrogates), 2)
+    for a, b in zip(scorer.with_innocents(some).scores(suspect), fresh.scores(suspect), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+def test_the_say_is_the_same_whoever_plays_the_victim() -> None:
+    scorer, suspect = scorers(2)
+    order = np.array([2, 0, 3, 1])
+    mixed = LineageScorer(scorer.pool, Roster(order, scorer.roster.innocents, scorer.roster.surrogates), 2)
+    np.testing.assert_allclose(mixed.scores(suspect)[0], scorer.scores(suspect)[0][:, order], atol=1e-9)
