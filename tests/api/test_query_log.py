@@ -43,7 +43,7 @@ def world() -> dict:
 def made(world: dict, **more: object) -> uapfast.Reference:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UapfastWarning)
-        more = {"config": CONFIG, "log_blind": True} | more
+        more = {"config": CONFIG, "log_blind": True if "log" in more else None} | more
         return uapfast.generate(world["victim"], world["unseen"], pool=world["pool"], **more)
 
 

@@ -13,7 +13,7 @@ from uapfast.config import GenerateConfig
 from uapfast.data import Images, stored_images
 from uapfast.errors import DataError, InputError, PoolWarning
 from uapfast.examination.logged import log_remarks, logged_points
-from uapfast.method.lineage import LOG_SAY, LineageScorer, Roster
+from uapfast.method.lineage import LineageScorer, Roster
 from uapfast.verbs.findings import Findings
 from uapfast.verbs.log import ALONE, NOT_BLIND, QueryLog, choose, read_log
 
@@ -177,12 +177,21 @@ def test_views_of_a_log_have_a_say_of_their_own_however_few(logged: int, blocks:
     scorer, suspect = scorers(logged, blocks)
     rows = scorer._rows(scorer.pool[:4])
     say = rows.var(0).sum(-1)  # of each view
-    assert say[:logged].sum() == pytest.approx(LOG_SAY * say[logged:].sum())
+    assert say[:logged].sum() == pytest.approx(say[logged:].sum())
     within = scorer.pool[:4].astype(np.float64).var(0).sum((-2, -1))
     if blocks == 1:  # within each part views count as they did
         assert say[:logged] / say[0] == pytest.approx(within[:logged] / within[0])
     plain, _ = scorers(0, blocks)
     assert not np.allclose(scorer.scores(suspect)[0].mean(0), plain.scores(suspect)[0].mean(0))
+
+
+def test_a_block_of_nothing_has_no_say() -> None:
+    scorer, suspect = scorers(2)
+    for dead in (slice(0, 2), slice(2, 6)):
+        pool = scorer.pool.copy()
+        pool[:4, dead] = 1.0
+        found = LineageScorer(pool, scorer.roster, 2)
+        assert np.isfinite(found._scale).all() and np.isfinite(found.scores(suspect)[0]).all()
 
 
 def test_a_log_alone_or_none_counts_as_it_is() -> None:

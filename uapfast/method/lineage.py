@@ -22,7 +22,6 @@ from uapfast.method.rounds import score_rounds
 from uapfast.method.standing import assessment, statistics, typical_spread
 from uapfast.method.whitening import Array, Index, Whitening, safe_length, whiten
 
-LOG_SAY = 4.0  # of the views of a query log beside all the others; docs/method.md
 SURROGATE_WEIGHT = 0.5  # of the surrogates' residuals beside the candidate's own; docs/method.md
 
 
@@ -135,8 +134,8 @@ class LineageScorer:
         """What features are multiplied by, ``[V,B,1]``: each block has the same say among the candidates.
 
         Else the block whose answers vary most (a large v) would drown the others. Views of a query log
-        together have ``LOG_SAY`` times the say of all the others, however few they are. Candidates alone set
-        it, so that a suspect stays exchangeable with the innocents; without twins everything counts as it is.
+        together have the say of all the others, however few they are. Candidates alone set it, so that a
+        suspect stays exchangeable with the innocents; without twins everything counts as it is.
         """
         _, views, blocks, _ = self.pool.shape
         out = np.ones((views, blocks, 1))
@@ -148,7 +147,7 @@ class LineageScorer:
         if 0 < self.logged < views:
             say = (spread * np.square(out[..., 0])).sum(1)
             log, own = say[: self.logged].sum(), say[self.logged :].sum()
-            out[: self.logged] *= float(np.sqrt(LOG_SAY * own)) * _inverse_root(log) if own > 0 else 1.0
+            out[: self.logged] *= float(np.sqrt(own)) * _inverse_root(log) if own > 0 else 1.0
         return out
 
     def _rows(self, features: NDArray[np.float32]) -> Array:
