@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from uapfast._version import versions
-from uapfast.config import GenerateConfig, check
+from uapfast.config import GenerateConfig
 from uapfast.data import ImageFiles, Images
 from uapfast.errors import DataError, ModelError, SuspectError
 from uapfast.method import encoder as paper
@@ -30,6 +30,7 @@ from uapfast.method.fingerprint import (
     to_grid,
 )
 from uapfast.method.points import disagree_points, disagreement, kmeans_points
+from uapfast.method.sequential import too_few
 from uapfast.method.statistic import STATISTICS
 from uapfast.models.model import Model, as_model
 from uapfast.pool.degraded import with_degraded
@@ -87,7 +88,7 @@ def generate(
         batch_size: images a forward, at most; None for what images of their size allow
             (:func:`uapfast.models.batches.most_at_once`).
         log: images that the account of a suspect asked the victim, as ``images``, of the same shape; they
-            fill up to half of the views (docs/verdicts.md, section 8).
+            fill up to half of the views (docs/verdicts.md, section 9).
         log_blind: whether the owner states that the victim's answers had no say in which images these are;
             None if he cannot tell. Unless True the log is not asked.
 
@@ -122,7 +123,7 @@ def generate(
     counter = _Counter(report, _work(models, config, len(x) + len(logged.images)))
     clean, classes = _clean_answers(models, x, config, counter)
     known = None if labels is None else torch.as_tensor(labels)[looked_at].to("cpu", torch.int64)
-    _check_answers(clean, known, models, config, findings)
+    _check_answers(clean, known, models, config, findings, pool.trained)
     points, probes = _choose(clean, x, models, logged.own(config))
     points = _with_logged(points, logged, models, config, counter)
     uaps, uap_report = make_uaps(models, _uap_images(x, models, config), config, counter.uap)
@@ -172,22 +173,20 @@ def _white_box(victim: Any, device: str) -> Model:
 def _logged(
     log: Any, blind: bool | None, own: Images, models: list[Entry], config: GenerateConfig, findings: Findings
 ) -> QueryLog:
-    """The query log, no more images of it than points are chosen from; an empty one if there is none."""
-    if log is None:
-        check(blind is None, "generate", "log_blind", "None where there is no log", blind)
-        return QueryLog(own.subset(slice(0)), 0, None)
     twins = len(candidates_of(models, config)) - 1
-    found = read_log(check_images("log", log), blind, own, config, twins, findings)
-    assert config.points is not None
-    most = _subset(len(found.images), PER_POINT * config.points * max(found.views, 1), config.seed)
-    return replace(found, images=found.images.subset(most))
+    return read_log(None if log is None else check_images("log", log), blind, own, config, twins, findings)
 
 
 def _check_answers(
-    clean: Tensor, labels: Tensor | None, models: list[Entry], config: GenerateConfig, findings: Findings
+    clean: Tensor,
+    labels: Tensor | None,
+    models: list[Entry],
+    config: GenerateConfig,
+    findings: Findings,
+    trained: frozenset[str],
 ) -> None:
     if labels is not None:
-        check_accuracy(clean, labels, models, findings)
+        check_accuracy(clean, labels, models, findings, trained)
     if STATISTICS[config.encoder].by_twins:
         check_confidence(clean, models, findings)
 
@@ -213,6 +212,9 @@ def _examined(
     """The reference with what its tests have found."""
     if reference.statistic.by_twins:
         reference = examine_pool(reference, vouched, findings, trained)
+    few = too_few(reference.plan.views)
+    if few is not None:
+        findings.limit(f"{few} (generate --views)")
     found = {"warnings": findings.warnings, "limits": findings.limits, "vouched": vouched}
     return replace(reference, settings=reference.settings | found, _cache={})
 

@@ -3,7 +3,7 @@
 A copy shows most where it learnt: on the images whose answers it was trained on. They are asked in views of
 their own, before the owner's. Only a *blind* log is asked, one that the victim's answers had no say in: then
 the account's images, and whatever honest model was trained on them, were made without the victim, and for
-such a model victim and twins are as exchangeable as ever (docs/verdicts.md, section 8).
+such a model victim and twins are as exchangeable as ever (docs/verdicts.md, section 9).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from uapfast.suspects.recorded import content
 from uapfast.verbs.findings import Findings
 
 SHARE = 0.5  # of the views, at most; docs/method.md
+PER_POINT = 3  # images looked at for every query point wanted
 LEAST_TWINS = 2  # fewer have no spread, and there is no candidate side
 NOT_BLIND = {
     None: "nobody said whether its images were chosen by what the victim answered (--log-blind)",
@@ -67,12 +68,17 @@ class QueryLog:
 
 
 def read_log(
-    images: Images, blind: bool | None, own: Images, config: GenerateConfig, twins: int, findings: Findings
+    images: Images | None,
+    blind: bool | None,
+    own: Images,
+    config: GenerateConfig,
+    twins: int,
+    findings: Findings,
 ) -> QueryLog:
     """Check a log, and decide whether it is asked.
 
     Args:
-        images: of the log, ``[N,C,H,W]`` in 0..1.
+        images: of the log, ``[N,C,H,W]`` in 0..1; None if there is none.
         blind: whether the owner states that the victim's answers had no say in which images these are;
             None if he cannot tell, which is taken for no.
         own: the owner's images that points are chosen from.
@@ -81,9 +87,12 @@ def read_log(
         findings: is warned of a log that is not asked.
 
     Raises:
-        InputError: an encoder other than lineage, or ``blind`` is no bool.
+        InputError: an encoder other than lineage; ``blind`` is no bool, or given without a log.
         DataError: images of another shape, or too few of them.
     """
+    if images is None:
+        check(blind is None, "generate", "log_blind", "None where there is no log", blind)
+        return QueryLog(own.subset(slice(0)), 0, None)
     check(blind in (True, False, None), "generate", "log_blind", "True, False or None", repr(blind))
     check(STATISTICS[config.encoder].by_twins, "generate", "encoder", "lineage with a log", config.encoder)
     if images.shape[1:] != own.shape[1:]:
@@ -104,7 +113,9 @@ def read_log(
         got = f"{len(rows)} (of {len(images)}), {config.views} views; lower points"
         raise DataError("generate", "log", rule, got)
     told |= {"asked": views * config.points, "views": views}
-    return QueryLog(images.subset(rows), views, told)
+    drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed))
+    looked_at = drawn[: PER_POINT * views * config.points].sort().values
+    return QueryLog(images.subset(rows[looked_at]), views, told)
 
 
 def choose(select: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
