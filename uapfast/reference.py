@@ -177,6 +177,7 @@ class Reference:
     @property
     def statistic(self) -> Statistic:
         """What its encoder makes of answers; built once."""
+        log = self.settings.get("log") or {}
         hidden = 0 if self.keep is None else self.classes - self.keep.shape[-1]
         pool = PoolAnswers(
             self.answers,
@@ -186,6 +187,7 @@ class Reference:
             self._rows("piracy"),
             self.weights,
             hidden,
+            int(log.get("views", 0)),
         )
         found: Statistic = self._cached("statistic", lambda: STATISTICS[self.encoder](pool))
         return found

@@ -147,6 +147,27 @@ Crop = Annotated[
     typer.Option("--crop", metavar="S|H,W", help="What is cut out of their middle after --size."),
 ]
 Interpolating = Annotated[Interpolation, typer.Option("--interpolation", help="Of --size.")]
+Vouch = Annotated[
+    list[str] | None,
+    typer.Option("--vouch", metavar="NAME=REASON", help="A homologous model is honest; repeatable."),
+]
+Log = Annotated[
+    Path | None,
+    typer.Option(
+        "--log",
+        metavar="QUERIES.npz",
+        help="x: images that a suspect's account asked the victim, as the victim saw them "
+        "(docs/verdicts.md, section 9).",
+    ),
+]
+LogBlind = Annotated[
+    bool | None,
+    typer.Option(
+        "--log-blind/--log-adaptive",
+        help="Whether the victim's answers had no say in which images --log holds. Unless you know that they "
+        "had none, the log is not asked.",
+    ),
+]
 Manifest = Annotated[Path, typer.Option("--pool", metavar="MANIFEST", help="The pool's manifest.csv.")]
 Points = Annotated[
     int | None,

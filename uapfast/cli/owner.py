@@ -45,10 +45,9 @@ def generate(
     interpolation: o.Interpolating = o.Interpolation.bilinear,
     mean: o.Mean = None,
     std: o.Std = None,
-    vouch: Annotated[
-        list[str] | None,
-        typer.Option("--vouch", metavar="NAME=REASON", help="A homologous model is honest; repeatable."),
-    ] = None,
+    vouch: o.Vouch = None,
+    log: o.Log = None,
+    log_blind: o.LogBlind = None,
     seed: o.Seed = 0,
     batch_size: o.BatchSize = None,
     device: o.Device = "auto",
@@ -65,7 +64,7 @@ def generate(
     )  # fmt: skip
     require_writable(out, "reference")
     with only_result_on_stdout() as stdout, Reporter(rate=True) as progress, notes_counted(one_line(out)):
-        from uapfast.data import load_data
+        from uapfast.data import load_data, stored_images
         from uapfast.examination.calibration import summary
         from uapfast.pool.pool import load_pool
         from uapfast.verbs.generate import generate as run
@@ -75,6 +74,7 @@ def generate(
         reference = run(
             victim, owned.images, owned.labels, pool=load_pool(pool, o.device(device)), config=config,
             device=o.device(device), progress=progress, vouched=_vouched(vouch or []), batch_size=batch_size,
+            log=None if log is None else stored_images(log), log_blind=log_blind,
         )  # fmt: skip
         reference.save(out)
         said = reference_lines(summary(reference), one_line(out))

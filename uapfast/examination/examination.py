@@ -20,6 +20,7 @@ from uapfast._version import versions
 from uapfast.errors import SuspectError, UnavailableError
 from uapfast.examination.classes import agreement_by_half, checked_order, reordered
 from uapfast.examination.design import Design
+from uapfast.examination.logged import log_remarks, logged_points
 from uapfast.method.consensus import Range, class_order, says_nothing
 from uapfast.method.decision import decide, view_level_p
 from uapfast.method.fingerprint import only_labels, reduce_classes, shown
@@ -346,6 +347,7 @@ class Examination:
             said.append(f"its classes were read in the class order that was given{left}")
         if self._form != WHOLE:
             said.append(f"it shows {self._form}: the innocents that it is compared with were shown alike")
+        said += log_remarks(reference.settings, len(reference.plan.points))
         return said + [f"the reference warns: {warning}" for warning in reference.warnings]
 
     def _blank(self) -> Verdict:
@@ -384,6 +386,7 @@ def told(reference: Reference) -> dict[str, Any]:
         "innocents": len(reference.innocents),
         "suspect_side_exact": reference.inexact is None,
         "victim_selected": reference.settings.get("twins", {}).get("selected"),
+        "logged_points": logged_points(reference.settings),
         "versions": versions(),
     }
 

@@ -52,6 +52,11 @@ def _unit(rows: Array, metric: Array) -> Array:
     return out
 
 
+def _inverse_root(square: Array) -> Array:
+    """One over the square root, or 1 where there is nothing."""
+    return np.where(square > 0, 1.0 / np.sqrt(np.where(square > 0, square, 1.0)), 1.0)
+
+
 def _basis(index: Index, size: int) -> Array:
     return np.eye(size)[index]
 
@@ -115,10 +120,12 @@ class LineageScorer:
     Attributes:
         pool: ``[M,V,B,F]`` features of the pool's models.
         roster: which row is what.
+        logged: how many of the first views are those of a query log.
     """
 
     pool: NDArray[np.float32]
     roster: Roster
+    logged: int = 0
 
     @property
     def has_twins(self) -> bool:
@@ -127,20 +134,28 @@ class LineageScorer:
 
     @cached_property
     def _scale(self) -> Array:
-        """What features are multiplied by, ``[B,1]``: each block has the same say among the candidates.
+        """What features are multiplied by, ``[V,B,1]``: each block has the same say among the candidates.
 
-        Else the block whose answers vary most (a large v) would drown the others. Candidates alone set it,
-        so that a suspect stays exchangeable with the innocents; without twins every block counts as it is.
+        Else the block whose answers vary most (a large v) would drown the others. Views of a query log
+        together have the say of all the others, however few they are. Candidates alone set it, so that a
+        suspect stays exchangeable with the innocents; without twins everything counts as it is.
         """
-        blocks = self.pool.shape[2]
-        if blocks == 1 or not self.roster.has_twins:
-            return np.ones((blocks, 1))
-        spread = self.pool[self.roster.candidates].astype(np.float64).var(axis=0).sum((0, 2))
-        return np.where(spread > 0, 1.0 / np.sqrt(np.where(spread > 0, spread, 1.0)), 1.0)[:, None]
+        _, views, blocks, _ = self.pool.shape
+        out = np.ones((views, blocks, 1))
+        if not self.roster.has_twins or (blocks == 1 and not 0 < self.logged < views):
+            return out
+        spread = self.pool[self.roster.candidates].astype(np.float64).var(axis=0).sum(-1)  # [V,B]
+        if blocks > 1:
+            out *= _inverse_root(spread.sum(0))[:, None]
+        if 0 < self.logged < views:
+            say = (spread * np.square(out[..., 0])).sum(1)
+            log, own = say[: self.logged].sum(), say[self.logged :].sum()
+            out[: self.logged] *= float(np.sqrt(own)) * _inverse_root(log) if own > 0 else 1.0
+        return out
 
     def _rows(self, features: NDArray[np.float32]) -> Array:
         """Features ``[...,V,B,F]`` in float64, scaled, blocks joined: ``[...,V,B*F]``."""
-        scaled = features.astype(np.float64) * self._scale
+        scaled = features.astype(np.float64) * self._scale[: features.shape[-3]]
         return scaled.reshape(*scaled.shape[:-2], -1)
 
     @cached_property
@@ -160,7 +175,7 @@ class LineageScorer:
 
     def with_innocents(self, innocents: Index) -> LineageScorer:
         """The same pool with other rows for innocents, at no cost; the candidates stay."""
-        out = LineageScorer(self.pool, replace(self.roster, innocents=innocents))
+        out = LineageScorer(self.pool, replace(self.roster, innocents=innocents), self.logged)
         for name in ("_scale", "_wide", "_gram"):  # they depend on the candidates alone
             out.__dict__[name] = getattr(self, name)
         return out

@@ -60,6 +60,7 @@ class PoolAnswers:
         surrogates: rows of piracy models.
         weights: of the encoder's network, or empty.
         hidden: classes that the last of the R columns sums up; 0 if every class has its own.
+        logged: how many of the first views are those of a query log.
     """
 
     answers: Tensor
@@ -69,6 +70,7 @@ class PoolAnswers:
     surrogates: Sequence[int]
     weights: Mapping[str, Tensor]
     hidden: int = 0
+    logged: int = 0
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,8 @@ class LineageStatistic(Statistic):
         """See :meth:`Statistic.scorer`."""
 
         def make() -> LineageScorer:
-            return LineageScorer(self.pool_features(form, views), self.pool.roster)
+            features = self.pool_features(form, views)
+            return LineageScorer(features, self.pool.roster, self.pool.logged)
 
         found: LineageScorer = self._scorers.get(form, make) if views is None else make()
         return found
