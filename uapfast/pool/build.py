@@ -34,7 +34,7 @@ from uapfast.pool.finish import Ancestor, finish
 from uapfast.pool.origin import doubt, find_origin, said_init
 from uapfast.pool.plan import Job, PoolConfig, code_sha256, default_archs, make_plan
 from uapfast.pool.pool import few_innocents, few_twins
-from uapfast.pool.recipe import load_recipe
+from uapfast.pool.recipe import held_at_once, load_recipe
 from uapfast.pool.train import MEASURED_ON, Context, make_model, one_thread, predict
 from uapfast.pool.twins import check_distinct, find_twins
 
@@ -72,6 +72,7 @@ def build_pool(
     branch: str | os.PathLike[str] | None = None,
     branch_at: float | None = None,
     designated: str | os.PathLike[str] | None = None,
+    batch_size: int | None = None,
 ) -> Path:
     """Train twins, homologous models, and surrogates of each candidate; write ``manifest.csv``.
 
@@ -93,8 +94,10 @@ def build_pool(
             pool model that the reference must not convict. By default the file of ``init``, if it is whole.
         mean: per channel; the victim takes (x - mean) / std, and so does every model of its architecture.
         std: per channel, > 0; with ``mean``.
-        recipe: ``FILE.py:FUNCTION``, the owner's training ``(model, images, labels, seed) -> model``; it
-            trains the twins and part of the homologous models. The default recipe otherwise.
+        recipe: ``FILE.py:FUNCTION``, the owner's training ``(model, images, labels, seed) -> model``, or
+            ``(model, dataset, seed) -> model`` with those names, for images that are read as they are needed
+            (:class:`uapfast.pool.recipe.LabelledImages`); it trains the twins and part of the homologous
+            models. The default recipe otherwise.
         twins: models of the victim's recipe with other seeds, m.
         surrogates: piracy models of each candidate (the victim and every twin), the same kinds of each.
         homologous: honest models of other architectures, data and settings, n.
@@ -111,6 +114,8 @@ def build_pool(
         branch_at: share of the victim's training that lies before ``branch``, in (0, 1).
         designated: record of a draw (:func:`uapfast.pool.draw.designate`): the victim is the model that was
             drawn, and the others are its twins, whatever ``twins`` says.
+        batch_size: images a forward at most, of models that answer and of the default recipe's training
+            (where it changes that, it is a setting of the models); None for what their size allows.
 
     Returns:
         The manifest's path. ``pool.json`` (``branches.json``) beside it records which recipe made what.
@@ -125,13 +130,15 @@ def build_pool(
     """
     _check(jobs, init, ancestor)
     victim = load_model(arch, weights, name="victim", mean=mean, std=std, device=device)
+    victim = victim.with_batch_size(batch_size)
     source = find_twins(branch, branch_at, designated, recipe, victim.sha256)
     twins = len(source.files) or twins
     config = PoolConfig(twins, surrogates, homologous, epochs, seed, tuple(other_archs))
     classes, accuracy = _classes(victim, data)
     origin, taken = find_origin(init, arch)
     unlike = doubt(origin, taken, arch, _state(victim))
-    for sentence in filter(None, (few_twins(twins), few_innocents(homologous), unlike)):
+    large = None if recipe is None else held_at_once(recipe, Images(data.images))
+    for sentence in filter(None, (few_twins(twins), few_innocents(homologous), unlike, large)):
         warnings.warn(sentence, PoolWarning, stacklevel=2)  # now, not after hours of training
     if origin.whole and ancestor is None:
         ancestor = init
@@ -146,7 +153,7 @@ def build_pool(
     plan = make_plan(arch, config, others, recipe is not None, origin.start, source.kind)
     both = (None, None) if mean is None or std is None else (tuple(mean), tuple(std))
     context = Context(
-        data, Path(out), Path(weights), arch, recipe, base, taken, source, both[0], both[1], device
+        data, Path(out), Path(weights), arch, recipe, base, taken, source, *both, device, batch_size
     )
     log.info("pool: %s", origin.sentence())
     with _folder(context.out):
