@@ -38,7 +38,7 @@ EPOCHS = 6  # of the small networks: fewer steps leave them guessing
 
 
 def photographs(folder: Path, count: int, seed: int) -> None:
-    """JPEG files of different sizes: colour blobs and noise, under a tint and a grating that are the class's."""
+    """JPEG files of different sizes: colour blobs and noise under a tint and a grating of the class."""
     from PIL import Image
 
     rng = np.random.default_rng(seed)
@@ -108,8 +108,8 @@ def commands(out: Path, points: int) -> list[tuple[str, list[str], tuple[int, ..
     return [
         ("pool", [
             "pool", "--arch", arch, "--weights", str(weights), "--data", str(out / "owned"), *FRAMED,
-            "--out", str(out / "pool"), "--init", "random", "--recipe", recipe, "--branch", str(out / "half.pt"),
-            "--branch-at", str(owner.BRANCH_AT), "--twins", "3", "--homologous", "20", "--surrogates", "1",
+            "--out", str(out / "pool"), "--init", "random", "--recipe", recipe,
+            "--branch", str(out / "half.pt"), "--branch-at", str(owner.BRANCH_AT), "--twins", "3", "--homologous", "20", "--surrogates", "1",
             "--epochs", str(EPOCHS), *archs,
         ], (0,)),
         ("generate", [
@@ -160,10 +160,11 @@ def page(found: dict[str, Any]) -> str:
     settings = found["settings"]
     lines = [
         "# An owner's steps at 224 px", "",
-        f"`{found['command']}`: a ResNet-18 of {CLASSES} classes, 3 twins by `--branch`, 20 innocents (18 of them small "
-        f"networks), one surrogate of each candidate, {settings['owned']} photographs to train on, "
-        f"{settings['images']} others for {settings['points']} query points; {settings['threads']} thread, torch "
-        f"{settings['torch']}. Seconds depend on what else the machine does; memory is what is measured.", "",
+        f"`{found['command']}`: a ResNet-18 of {CLASSES} classes, 3 twins by `--branch`, 20 innocents (18 of",
+        f"them small networks), one surrogate of each candidate, {settings['owned']} photographs to train on,",
+        f"{settings['images']} others for {settings['points']} query points; threads: {settings['threads']},",
+        f"torch {settings['torch']}. Seconds depend on what else the machine does; memory is what is measured.",
+        "",
         "| step | peak memory, MB | seconds | of a CPU | time left shown |", "|---|---|---|---|---|",
     ]  # fmt: skip
     lines += [
@@ -173,8 +174,9 @@ def page(found: dict[str, Any]) -> str:
     ]
     below = {True: "below", False: "above"}
     lines += [
-        "", f"Peak {below[found['peak_below_3_gb']]} 3 GB; the reference of {found['reference_mb']} MB is "
-        f"{below[found['reference_below_200_mb']]} 200 MB (its points as float32: {found['points_as_float32_mb']} MB).", "",
+        "", f"Peak {below[found['peak_below_3_gb']]} 3 GB; the reference of {found['reference_mb']} MB is",
+        f"{below[found['reference_below_200_mb']]} 200 MB (its points as float32: "
+        f"{found['points_as_float32_mb']} MB).", "",
     ]  # fmt: skip
     return "\n".join(lines)
 

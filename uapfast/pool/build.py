@@ -265,7 +265,7 @@ def _made(job: Job, context: Context) -> bool:
     if stamp != context.stamp(job):
         rule = (
             "new, or of the same victim, data, init, mean and std, architectures (and their code), recipe, "
-            "epochs and seed"
+            "epochs, batch size and seed"
         )
         other = ", ".join(_differences(found, context.settings(job))) or "settings"
         raise PoolError("pool", "out", rule, f"{context.out}, where {job.name} was made with other {other}")

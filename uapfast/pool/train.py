@@ -96,7 +96,7 @@ class Context:
         base = self.base if own is None else self.base | {own: self.twins.sha256}
         # not where it is as ever, so that pools which were made before batches could be chosen go on
         chosen = self.batch != training_batch(self.data.images.shape)
-        return base | {"batch": self.batch} if chosen and not job.owners_recipe else base
+        return base | {"batch size": self.batch} if chosen and not job.owners_recipe else base
 
     def _code(self, job: Job) -> dict[str, str | None]:
         return {spec: code_sha256(spec) for spec in sorted({self.arch, job.arch})}
