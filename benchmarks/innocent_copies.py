@@ -2,9 +2,9 @@
 
 On digits, 600 images: 40 honest models of the five networks that ship, trained on all or half of the images;
 for each victim its 12 twins and six fine-tuned copies of it. Pools are drawn at random: 3, 6 or 12 twins, 12,
-16 or 40 innocents, 0, 1, 2, 4 or 6 of them copies. *Named* is whom ``copies_among_innocents`` finds at 0.001,
-which is whom the rule before refused; *refused* now is who stands out in its own scale as well, the others are
-warned of. Models are kept in DIR; the page is written anew after every victim.
+16 or 40 innocents, 0, 1, 2, 4 or 6 of them copies. *Named* is whom ``copies_among_innocents`` finds at .001,
+which is whom the rule before refused; *refused* now is who stands out in its own scale as well, the others
+are warned of. Models are kept in DIR; the page is written anew after every victim.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ def page(found: dict[str, dict[int, Counter[str]]], draws: int) -> str:
     """The table."""
     said = [
         "# Copies among a pool's innocents", "",
-        f"`python -m benchmarks.innocent_copies --draws {draws}` ({len(SIZES) * draws} pools a line: 3, 6, 12",
-        "twins by 12, 16, 40 innocents). *Before*: named by one scale for all models, which refused the pool.",
+        f"`python -m benchmarks.innocent_copies --draws {draws}` ({len(SIZES) * draws} pools a line: 3, 6,",
+        "12 twins by 12, 16, 40 innocents). *Before*: named by one scale for all models, which was refused.",
         "*Now*: refused only if it stands out in its own scale, too; who else is named is warned of.", "",
         "| victim | copies in the pool | an honest model is refused, of all pools: before | now | "
         "a copy is refused, of all pools: before | now | copies named (refused or warned of) |",

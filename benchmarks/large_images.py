@@ -102,14 +102,14 @@ def commands(out: Path, points: int) -> list[tuple[str, list[str], tuple[int, ..
     small = sorted((out / "pool" / "models").glob("homologous-01.safetensors"))
     lines = ["path,arch", f"{weights.resolve()},{arch}", *(f"{path.resolve()},{SMALL[0]}" for path in small)]
     suspects.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    archs = [
-        word for spec in SMALL * 4 for word in ("--homologous-arch", spec)
-    ]  # two innocents of 20 are large
+    # each several times: of 20 innocents two are of the victim's architecture then
+    archs = [word for spec in SMALL * 4 for word in ("--homologous-arch", spec)]
     return [
         ("pool", [
             "pool", "--arch", arch, "--weights", str(weights), "--data", str(out / "owned"), *FRAMED,
             "--out", str(out / "pool"), "--init", "random", "--recipe", recipe,
-            "--branch", str(out / "half.pt"), "--branch-at", str(owner.BRANCH_AT), "--twins", "3", "--homologous", "20", "--surrogates", "1",
+            "--branch", str(out / "half.pt"), "--branch-at", str(owner.BRANCH_AT),
+            "--twins", "3", "--homologous", "20", "--surrogates", "1",
             "--epochs", str(EPOCHS), *archs,
         ], (0,)),
         ("generate", [
@@ -160,10 +160,11 @@ def page(found: dict[str, Any]) -> str:
     settings = found["settings"]
     lines = [
         "# An owner's steps at 224 px", "",
-        f"`{found['command']}`: a ResNet-18 of {CLASSES} classes, 3 twins by `--branch`, 20 innocents (18 of",
-        f"them small networks), one surrogate of each candidate, {settings['owned']} photographs to train on,",
-        f"{settings['images']} others for {settings['points']} query points; threads: {settings['threads']},",
-        f"torch {settings['torch']}. Seconds depend on what else the machine does; memory is what is measured.",
+        f"`{found['command']}`: a ResNet-18 of {CLASSES} classes, 3 twins by `--branch`, 20 innocents (18",
+        f"of them small networks), one surrogate of each candidate, {settings['owned']} photographs to train",
+        f"on, {settings['images']} others for {settings['points']} query points;",
+        f"threads: {settings['threads']}, torch {settings['torch']}. Seconds depend on what else the machine",
+        "does; memory is what is measured.",
         "",
         "| step | peak memory, MB | seconds | of a CPU | time left shown |", "|---|---|---|---|---|",
     ]  # fmt: skip
