@@ -137,9 +137,7 @@ def build_pool(
     classes, accuracy = _classes(victim, data)
     origin, taken = find_origin(init, arch)
     unlike = doubt(origin, taken, arch, _state(victim))
-    large = None if recipe is None else held_at_once(recipe, Images(data.images))
-    for sentence in filter(None, (few_twins(twins), few_innocents(homologous), unlike, large)):
-        warnings.warn(sentence, PoolWarning, stacklevel=2)  # now, not after hours of training
+    _warn_early(few_twins(twins), few_innocents(homologous), unlike, _large(recipe, data))
     if origin.whole and ancestor is None:
         ancestor = init
     former = None if ancestor is None else _ancestor(arch, Path(ancestor), victim)
@@ -166,6 +164,16 @@ def build_pool(
             report(number, len(plan), name)
             _check_twins(name, plan, context)
         return finish(plan, context, config, (accuracy, former, unlike))
+
+
+def _large(recipe: str | None, data: Dataset) -> str | None:
+    return None if recipe is None else held_at_once(recipe, Images(data.images))
+
+
+def _warn_early(*sentences: str | None) -> None:
+    """Now, not after hours of training."""
+    for sentence in filter(None, sentences):
+        warnings.warn(sentence, PoolWarning, stacklevel=3)
 
 
 def _state(victim: Model) -> dict[str, torch.Tensor]:
