@@ -132,12 +132,11 @@ def build_pool(
     victim = load_model(arch, weights, name="victim", mean=mean, std=std, device=device)
     victim = victim.with_batch_size(batch_size)
     source = find_twins(branch, branch_at, designated, recipe, victim.sha256)
-    twins = len(source.files) or twins
-    config = PoolConfig(twins, surrogates, homologous, epochs, seed, tuple(other_archs))
+    config = PoolConfig(len(source.files) or twins, surrogates, homologous, epochs, seed, tuple(other_archs))
     classes, accuracy = _classes(victim, data)
     origin, taken = find_origin(init, arch)
     unlike = doubt(origin, taken, arch, _state(victim))
-    _warn_early(few_twins(twins), few_innocents(homologous), unlike, _large(recipe, data))
+    _warn_early(few_twins(config.twins), few_innocents(homologous), unlike, _large(recipe, data))
     if origin.whole and ancestor is None:
         ancestor = init
     former = None if ancestor is None else _ancestor(arch, Path(ancestor), victim)
