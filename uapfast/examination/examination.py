@@ -21,7 +21,7 @@ from uapfast.errors import SuspectError, UnavailableError
 from uapfast.examination.classes import agreement_by_half, checked_order, reordered
 from uapfast.examination.design import Design
 from uapfast.method.consensus import Range, class_order, says_nothing
-from uapfast.method.decision import decide, view_level_p
+from uapfast.method.decision import Assessment, decide, view_level_p
 from uapfast.method.fingerprint import only_labels, reduce_classes, shown
 from uapfast.method.sequential import Stop, Stopper
 from uapfast.method.standing import assessment
@@ -94,6 +94,14 @@ class Examination:
     def renames(self) -> bool:
         """Whether the suspect's classes are others than the reference's."""
         return self._order is not None
+
+    @property
+    def assessed(self) -> Assessment | None:
+        """What the answers so far are compared with, and how they stand; None before any was scored."""
+        if not self._features:
+            return None
+        labels_only = self._first is not None and self._first.kind == "labels"
+        return self.design.mode(labels_only).scorer.assess(np.concatenate(self._features))
 
     # -- asking ------------------------------------------------------------------------------------
     @property

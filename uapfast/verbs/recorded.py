@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 from uapfast.config import ALPHA
 from uapfast.errors import InputError
 from uapfast.examination.classes import checked_order
+from uapfast.method.decision import Assessment
 from uapfast.models.answers import other_count
 from uapfast.models.labels import some
 from uapfast.reference import Reference, as_reference
@@ -37,6 +38,7 @@ def verify_recorded(
     output: str = "auto",
     class_order: Sequence[int] | None = None,
     class_names: Sequence[str] | None = None,
+    seen: Callable[[Assessment], None] | None = None,
 ) -> Verdict:
     """Decide from a file of answers to the queries that :func:`uapfast.verbs.queries.write_queries` wrote.
 
@@ -52,6 +54,7 @@ def verify_recorded(
         class_order: as :func:`uapfast.verify`.
         class_names: what the suspect calls its classes, in their order. It may know more than the reference:
             then ``class_order`` has to say which of them mean ours.
+        seen: as :func:`uapfast.verify`.
 
     Raises:
         InputError: the file cannot be used, or answers less than one view's worth of queries; or fewer class
@@ -63,7 +66,7 @@ def verify_recorded(
     suspect = open_recorded(answers, made.known, classes=classes, class_names=class_names, output=output)
     part, notes = answered_part(reference, made, suspect.answered)
     suspect.notes = (*suspect.notes, *notes)
-    return verify(part, suspect, alpha=alpha, class_order=class_order)
+    return verify(part, suspect, alpha=alpha, class_order=class_order, seen=seen)
 
 
 def _suspects_classes(ours: int, order: Sequence[int] | None, names: Sequence[str] | None) -> int:
