@@ -111,6 +111,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "onnxruntime": _module("onnxruntime"),
     "httpx2": _module("httpx2"),
     "stamina": _module("stamina"),
+    "cyclonedx": _module("cyclonedx"),
     "tritonserver": _server("tritonserver"),
     "mlserver": _server("mlserver"),
     "litserve": _server("litserve"),
