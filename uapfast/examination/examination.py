@@ -95,6 +95,11 @@ class Examination:
         """Whether the suspect's classes are others than the reference's."""
         return self._order is not None
 
+    @property
+    def failure(self) -> SuspectError | UnavailableError | None:
+        """What ended it before its time: unusable answers, or none."""
+        return self.error or self._lost
+
     # -- asking ------------------------------------------------------------------------------------
     @property
     def open(self) -> bool:

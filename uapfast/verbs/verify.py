@@ -11,9 +11,10 @@ from typing import Any
 from uapfast.config import ALPHA, check
 from uapfast.errors import SuspectError
 from uapfast.examination import Design, Examination
-from uapfast.examination.asking import Progress, as_suspect, design_for, examine
+from uapfast.examination.asking import Progress, as_suspect, begin_record, design_for, examine
 from uapfast.method.sequential import Looks
 from uapfast.reference import Reference, as_reference
+from uapfast.suspects.record_writer import Recorder
 from uapfast.types import Verdict
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ def verify(
     device: str = "cpu",
     batch_size: int | None = None,
     progress: Progress | None = None,
+    record: Recorder | None = None,
 ) -> Verdict:
     """Decide whether a suspect descends from the reference's victim.
 
@@ -44,6 +46,7 @@ def verify(
         batch_size: queries a forward of an ``nn.Module``, at most; None for what images of their size allow
             (:func:`uapfast.models.batches.most_at_once`).
         progress: called as ``progress(done, total, what)`` as images are asked.
+        record: takes down every answer (:class:`uapfast.suspects.record_writer.Recorder`, entered).
 
     Returns:
         The verdict. Unusable answers (NaN, wrong class count), and answers that agree with the pool's models
@@ -58,17 +61,27 @@ def verify(
     reference = as_reference(reference, "verify")
     model = as_suspect(reference, suspect, output, device, batch_size)
     design = design_for(reference, model)
-    verdict = examine(design, model, alpha=alpha, order=class_order, progress=progress).verdict()
+    found = examine(design, model, alpha=alpha, order=class_order, progress=progress, record=record)
+    verdict = found.verdict()
     p = verdict.p_value if verdict.p_value is not None else math.nan
     log.info("verify: %s, p %.3g, reference %.12s", verdict.decision, p, verdict.reference_sha256)
     return verdict
 
 
 def invalid(
-    reference: Reference, error: SuspectError, *, alpha: float = ALPHA, sha256: str | None = None
+    reference: Reference,
+    error: SuspectError,
+    *,
+    alpha: float = ALPHA,
+    sha256: str | None = None,
+    record: Recorder | None = None,
 ) -> Verdict:
     """The verdict of a suspect whose weights or answers cannot be used: never an acquittal."""
     design = Design(reference, Looks.single(reference.plan.views))
     examination = Examination(design, alpha=alpha, sha256=sha256)
     examination.fail(error)
+    if record is not None:
+        told = {"name": examination.name, "sha256": sha256, "output": "auto", "replay": "suspect"}
+        begin_record(record, design, told | {"settings": {}}, alpha, None)
+        record.end((), error)
     return examination.verdict()
