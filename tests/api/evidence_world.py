@@ -44,13 +44,13 @@ class World:
 
 
 def make_world(folder: Path) -> World:
-    """Twelve innocents, eight twins: 117 pairs, enough for a conviction at 0.001."""
+    """Sixteen innocents, eight twins: 153 pairs, enough for a conviction at 0.001."""
     torch.set_num_threads(1)
     digits = load_digits()
     x, y = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16, torch.tensor(digits.target)
     own, other = slice(0, 900), slice(900, 1797)
     victim = train(x[own], y[own], 0)
-    homologous = [train(x[(own, other)[s % 2]], y[(own, other)[s % 2]], 20 + s) for s in range(12)]
+    homologous = [train(x[(own, other)[s % 2]], y[(own, other)[s % 2]], 20 + s) for s in range(16)]
     twins = [train(x[own], y[own], s) for s in range(1, 9)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

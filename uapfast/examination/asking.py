@@ -152,9 +152,7 @@ def design_for(reference: Reference, model: Answering) -> Design:
     return Design(reference, Looks.default(views) if early else Looks.single(views))
 
 
-def _told(
-    examination: Examination, progress: Progress | None, record: Recorder | None
-) -> Iterator[Tensor]:
+def _told(examination: Examination, progress: Progress | None, record: Recorder | None) -> Iterator[Tensor]:
     """The images that are due; each chunk counts when the next one is wanted."""
     design, done = examination.design, examination.queries
     total = max(design.queries(design.views), done + examination.due()[1])

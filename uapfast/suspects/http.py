@@ -164,7 +164,7 @@ class HttpSuspect(Suspect):
 
     @property
     def source(self) -> dict[str, Any]:
-        """URL (without query), form, names of headers, how images are sent, what was spent, ``endpoint_sha256``.
+        """URL (without query), form, how images are sent, what was spent, and ``endpoint_sha256``.
 
         The last is of all that the endpoint was described by, its URL's query as well, and secrets as they
         are written, ``${NAME}``: what differs there is another suspect. Name and batch size do not count.

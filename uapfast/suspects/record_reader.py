@@ -25,7 +25,7 @@ from uapfast.suspects.base import Suspect
 from uapfast.suspects.http_rows import row_of_plain, table
 from uapfast.suspects.record_writer import ENDS, FORMAT, VERSION, query_sha256
 
-MARK = b'"format":"uapfast record"'
+MARK = b'{"format":"uapfast record"'
 MOST_FIRST = 64 << 20  # bytes of the first line, which may name every query that was answered
 MOST_CLASSES = 100_000  # of a suspect; more than any that classifiers of images have
 REPLAYS = ("model", "suspect", "endpoint")
@@ -84,10 +84,10 @@ class Recording:
 
 
 def is_record(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a record, by its first bytes (JSON whose names stand sorted); False for none."""
+    """Whether a file is a record, by its first bytes; False for none."""
     try:
         with open(path, "rb") as stream:
-            return stream.peek(1)[:1] == b"{" and MARK in stream.readline(MOST_FIRST)
+            return stream.read(len(MARK)) == MARK
     except OSError:
         return False
 
@@ -301,9 +301,7 @@ class Replay(Suspect):
     def _read(self, lines: Sequence[Line], classes: int | None) -> Answers:
         values = self._rows(lines, classes) if self.replay == "endpoint" else self._stacked(lines)
         like = None if self.replay == "model" else self._first  # as each kind does that
-        read = detect(
-            values, self.name, rows=len(lines), classes=classes, output=self.output, like=like
-        )
+        read = detect(values, self.name, rows=len(lines), classes=classes, output=self.output, like=like)
         self._first = self._first or read
         return read
 
@@ -357,7 +355,9 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         with open(path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as exc:
-        raise InputError("evidence", "file", "one that can be read", f"{exc.strerror or exc}: {path}") from exc
+        raise InputError(
+            "evidence", "file", "one that can be read", f"{exc.strerror or exc}: {path}"
+        ) from exc
 
 
 def told(recording: Recording) -> Mapping[str, Any]:

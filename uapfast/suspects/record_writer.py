@@ -1,7 +1,7 @@
 """The record of an examination: every answer as it came, in a file that ``verify --answers`` decides from.
 
-JSON lines (docs/recorded.md): what was asked and how; a line an answer; how it ended. It is written as answers
-come, so that a million of them need no memory, and takes its name when the last line is there.
+JSON lines (docs/recorded.md): what was asked and how; a line an answer; how it ended. It is written as
+answers come, so that a million of them need no memory, and takes its name when the last line is there.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Recorder:
         self._stack.__exit__(kind, error, trace)
 
     def _line(self, values: Mapping[str, Any]) -> None:
-        line = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        line = json.dumps(values, separators=(",", ":"), allow_nan=False).encode() + b"\n"
         self._hash.update(line)
         self._stream.write(line)
 
@@ -107,19 +107,9 @@ class Recorder:
             **how: ``alpha``, ``looks`` and ``class_order``.
         """
         self.started, self.begun = now(), True
-        about = {**suspect, "subject": self.subject}
-        self._line(
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "reference_sha256": reference_sha256,
-                "started": self.started,
-                "answered": self.answered,
-                "versions": versions(),
-                "suspect": about,
-                **how,
-            }
-        )
+        first = {"reference_sha256": reference_sha256, "started": self.started, "answered": self.answered}
+        first |= {"versions": versions(), "suspect": {**suspect, "subject": self.subject}, **how}
+        self._line({"format": FORMAT, "version": VERSION, **dict(sorted(first.items()))})
 
     def stage(self) -> None:
         """What is asked from now on comes after all that was asked before."""

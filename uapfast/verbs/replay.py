@@ -66,7 +66,9 @@ def verify_record(
     verdict = examine(design, suspect, alpha=level, order=first["class_order"]).verdict()
     if not suspect.whole and level == first["alpha"]:
         rule = "those that were asked for, no more"
-        raise RecordError(where, "answers", rule, f"{len(recording.lines)}, {verdict.queries_used} of them asked")
+        raise RecordError(
+            where, "answers", rule, f"{len(recording.lines)}, {verdict.queries_used} of them asked"
+        )
     return Replayed(verdict, recording)
 
 
