@@ -65,6 +65,8 @@ KINDS = {
     "embeddings": b"PK\x03\x04",
     "page": b"<!doctype html",
     "bill": b'"CycloneDX"',
+    "record": b'{"format":"uapfast record"',
+    "statement": b'{"dsseenvelope":',
 }
 LOOKED_AT = 4096
 

@@ -71,7 +71,9 @@ def test_it_accuses_and_settles_nothing() -> None:
 
 def test_the_verdict_is_in_it_as_it_was() -> None:
     one = accused()
-    (found,) = (e for e in make_bom([one])["declarations"]["evidence"] if e["propertyName"] == "uapfast:verdict")
+    (found,) = (
+        e for e in make_bom([one])["declarations"]["evidence"] if e["propertyName"] == "uapfast:verdict"
+    )
     told = json.loads(found["data"][0]["contents"]["attachment"]["content"])
     assert told["p_value"] == one.verdict["p_value"] and told["z"] == one.verdict["z"]
     assert told["reference_sha256"] == one.verdict["reference_sha256"] and "settings" not in told

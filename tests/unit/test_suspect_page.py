@@ -144,7 +144,14 @@ def test_the_rates_are_the_measured_ones_with_their_n() -> None:
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [("0.00088", "0.088 %"), ("0.0020", "0.20 %"), ("0.283", "28.3 %"), ("0", "0 %"), ("1", "100 %"), ("0.05", "5 %")],
+    [
+        ("0.00088", "0.088 %"),
+        ("0.0020", "0.20 %"),
+        ("0.283", "28.3 %"),
+        ("0", "0 %"),
+        ("1", "100 %"),
+        ("0.05", "5 %"),
+    ],
 )
 def test_shares_as_percentages(share: str, text: str) -> None:
     assert percent(share) == text
@@ -154,7 +161,9 @@ def commands(text: str) -> list[str]:
     return [html.unescape(c) for c in re.findall(r'<code class="command">(.*?)</code>', text, re.S)]
 
 
-@pytest.mark.parametrize("name", ["a ref.uapref", "-n", "it's $(touch broken) \"&&\" <b>.uapref", "ref%s.uapref"])
+@pytest.mark.parametrize(
+    "name", ["a ref.uapref", "-n", 'it\'s $(touch broken) "&&" <b>.uapref', "ref%s.uapref"]
+)
 def test_the_hashes_can_be_checked_as_pasted(tmp_path: Path, name: str) -> None:
     (tmp_path / "sub").mkdir()
     reference, record = tmp_path / name, tmp_path / "sub" / "record.jsonl"
@@ -167,7 +176,9 @@ def test_the_hashes_can_be_checked_as_pasted(tmp_path: Path, name: str) -> None:
     assert len(rest) == 1 and "verify" in rest[0]
 
     def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["bash", "-c", first], cwd=tmp_path, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            ["bash", "-c", first], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
 
     assert run().returncode == 0, run().stderr
     assert not (tmp_path / "broken").exists()

@@ -90,6 +90,13 @@ MaybeWeights = Annotated[
     Path | None, typer.Option("--weights", metavar="FILE", help="SUSPECT by another name.")
 ]
 Alpha = Annotated[float, typer.Option("--alpha", help="Level: convict only if p_value is at or below it.")]
+MaybeAlpha = Annotated[
+    float | None,
+    typer.Option(
+        "--alpha",
+        help="Level: convict only if p_value is at or below it; unset 0.001, or that of a record.",
+    ),
+]
 ClassOrder = Annotated[
     str | None,
     typer.Option(
@@ -97,6 +104,44 @@ ClassOrder = Annotated[
         metavar="K[,K...]",
         help="For each class of the reference the suspect's class that means it.",
     ),
+]
+RecordFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--record", metavar="FILE", help="Gets every answer as it came; `verify --answers FILE` reads it."
+    ),
+]
+RecordDir = Annotated[
+    Path | None,
+    typer.Option("--record", metavar="DIR", help="Gets a record of each suspect and reference."),
+]
+StatementFile = Annotated[
+    Path | None,
+    typer.Option("--statement", metavar="FILE", help="Gets the verdict, signed, for `uapfast audit`."),
+]
+PageFile = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE.html", help="Gets a page on this suspect; opens offline."),
+]
+SigningKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--signing-key",
+        metavar="KEY.pem",
+        help="Signs --statement: an Ed25519 private key. --key KEY.pem beside --statement means the same.",
+    ),
+]
+CommitmentFile = Annotated[
+    Path | None,
+    typer.Option("--commitment", metavar="FILE", help="That it is made under, from `uapfast commit`."),
+]
+Salt = Annotated[
+    Path | None,
+    typer.Option("--salt", metavar="FILE", help="Of the commitment; unset, COMMITMENT.salt beside it."),
+]
+Tsa = Annotated[
+    str | None,
+    typer.Option("--tsa", metavar="URL", help="A time-stamping authority (RFC 3161)."),
 ]
 Budget = Annotated[
     int | None, typer.Option("--budget", metavar="N", help="Images sent to an endpoint, at most.")
@@ -114,7 +159,7 @@ Recorded = Annotated[
     typer.Option(
         "--answers",
         metavar="FILE",
-        help="Answers to what `uapfast queries` wrote: .npz, CSV, Parquet, JSON lines.",
+        help="A record, or answers to what `uapfast queries` wrote: .npz, CSV, Parquet, JSON lines.",
     ),
 ]
 ClassNames = Annotated[

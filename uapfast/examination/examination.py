@@ -103,6 +103,11 @@ class Examination:
         labels_only = self._first is not None and self._first.kind == "labels"
         return self.design.mode(labels_only).scorer.assess(np.concatenate(self._features))
 
+    @property
+    def failure(self) -> SuspectError | UnavailableError | None:
+        """What ended it before its time: unusable answers, or none."""
+        return self.error or self._lost
+
     # -- asking ------------------------------------------------------------------------------------
     @property
     def open(self) -> bool:

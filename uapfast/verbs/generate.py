@@ -132,6 +132,7 @@ def generate(
         "preprocessing": white.preprocessing,
         "init": None if pool.init is None else dict(pool.init),
         "twins": pool.twins_told,
+        "pool_manifest_sha256": pool.manifest_sha256,
         "versions": versions(),
     }
     weights: dict[str, Tensor] = {}

@@ -11,10 +11,11 @@ from typing import Any
 from uapfast.config import ALPHA, check
 from uapfast.errors import SuspectError
 from uapfast.examination import Design, Examination
-from uapfast.examination.asking import Progress, as_suspect, design_for, examine
+from uapfast.examination.asking import Progress, as_suspect, begin_record, design_for, examine
 from uapfast.method.decision import Assessment
 from uapfast.method.sequential import Looks
 from uapfast.reference import Reference, as_reference
+from uapfast.suspects.record_writer import Recorder
 from uapfast.types import Verdict
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ def verify(
     device: str = "cpu",
     batch_size: int | None = None,
     progress: Progress | None = None,
+    record: Recorder | None = None,
     seen: Callable[[Assessment], None] | None = None,
 ) -> Verdict:
     """Decide whether a suspect descends from the reference's victim.
@@ -46,6 +48,7 @@ def verify(
         batch_size: queries a forward of an ``nn.Module``, at most; None for what images of their size allow
             (:func:`uapfast.models.batches.most_at_once`).
         progress: called as ``progress(done, total, what)`` as images are asked.
+        record: takes down every answer (:class:`uapfast.suspects.record_writer.Recorder`, entered).
         seen: called with what the verdict rests on, for a page that shows it; not where nothing was scored.
 
     Returns:
@@ -61,7 +64,7 @@ def verify(
     reference = as_reference(reference, "verify")
     model = as_suspect(reference, suspect, output, device, batch_size)
     design = design_for(reference, model)
-    found = examine(design, model, alpha=alpha, order=class_order, progress=progress)
+    found = examine(design, model, alpha=alpha, order=class_order, progress=progress, record=record)
     verdict = found.verdict()
     if seen is not None and found.assessed is not None:
         seen(found.assessed)
@@ -71,10 +74,19 @@ def verify(
 
 
 def invalid(
-    reference: Reference, error: SuspectError, *, alpha: float = ALPHA, sha256: str | None = None
+    reference: Reference,
+    error: SuspectError,
+    *,
+    alpha: float = ALPHA,
+    sha256: str | None = None,
+    record: Recorder | None = None,
 ) -> Verdict:
     """The verdict of a suspect whose weights or answers cannot be used: never an acquittal."""
     design = Design(reference, Looks.single(reference.plan.views))
     examination = Examination(design, alpha=alpha, sha256=sha256)
     examination.fail(error)
+    if record is not None:
+        told = {"name": examination.name, "sha256": sha256, "output": "auto", "replay": "suspect"}
+        begin_record(record, design, told | {"settings": {}}, alpha, None)
+        record.end((), error)
     return examination.verdict()
