@@ -36,6 +36,7 @@ class Given(NamedTuple):
     commitment: Path | None
     salt: Path | None
     tsa: str | None
+    tsa_root: Path | None
 
     def dossier(self, path: Path, reference: Reference, alpha: float) -> Dossier:
         """Checks them before anybody is asked; raises as :class:`uapfast.evidence.dossier.Dossier`."""
@@ -93,6 +94,7 @@ def commit(
         typer.Option("--salt", metavar="FILE", help="Gets the salt: keep it. Unset, OUT.salt."),
     ] = None,
     tsa: o.Tsa = None,
+    tsa_root: o.TsaRoot = None,
     alpha: o.Alpha = 1e-3,
     debug: o.Debug = False,
 ) -> None:
@@ -101,9 +103,10 @@ def commit(
         from uapfast.evidence.commitment import commit as run
         from uapfast.evidence.commitment import salt_path
         from uapfast.evidence.keys import load_private
-        from uapfast.evidence.timestamp import said
+        from uapfast.evidence.timestamp import load_certificates, said
 
-        found = run(reference, load_private(key), out, salt=salt, tsa=tsa, alpha=alpha)
+        roots = None if tsa_root is None else load_certificates(tsa_root)
+        found = run(reference, load_private(key), out, salt=salt, tsa=tsa, roots=roots, alpha=alpha)
         stamp = found.stamp
         by = "your own word: no --tsa" if stamp is None else f"stamped by {stamp.authority}"
         shown = [
@@ -129,10 +132,7 @@ def audit(
         Path | None,
         typer.Option("--trust", metavar="PUBKEY", help="The accuser's public key, come by otherwise (PEM)."),
     ] = None,
-    tsa_root: Annotated[
-        Path | None,
-        typer.Option("--tsa-root", metavar="CERT.pem", help="Of time-stamping authorities that you trust."),
-    ] = None,
+    tsa_root: o.TsaRoot = None,
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> int:

@@ -46,6 +46,7 @@ def verify(
     commitment: o.CommitmentFile = None,
     salt: o.Salt = None,
     tsa: o.Tsa = None,
+    tsa_root: o.TsaRoot = None,
     device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> int:
@@ -77,7 +78,7 @@ def verify(
         len(named) == 1, "verify", "the suspect", "one of " + ", ".join(asked), " and ".join(named) or "none"
     )
     signing_key, key = evidence.signing(statement, signing_key, key)
-    wanted = evidence.Given(record, statement, signing_key, commitment, salt, tsa)
+    wanted = evidence.Given(record, statement, signing_key, commitment, salt, tsa, tsa_root)
     options: dict[str, Any] = {
         "arch": arch, "key": key, "mean": o.numbers(mean, "--mean"), "std": o.numbers(std, "--std"),
         "budget": budget, "rate": rate, "cache": cache,

@@ -107,7 +107,11 @@ class Recorder:
             **how: ``alpha``, ``looks`` and ``class_order``.
         """
         self.started, self.begun = now(), True
-        first = {"reference_sha256": reference_sha256, "started": self.started, "answered": self.answered}
+        first: dict[str, Any] = {
+            "reference_sha256": reference_sha256,
+            "started": self.started,
+            "answered": self.answered,
+        }
         first |= {"versions": versions(), "suspect": {**suspect, "subject": self.subject}, **how}
         self._line({"format": FORMAT, "version": VERSION, **dict(sorted(first.items()))})
 
