@@ -37,6 +37,7 @@ class Given(NamedTuple):
     commitment: Path | None
     salt: Path | None
     tsa: str | None
+    tsa_root: Path | None
     shown: Shown
 
     def dossier(self, path: Path, reference: Reference, alpha: float) -> Dossier:
@@ -99,6 +100,7 @@ def commit(
         typer.Option("--salt", metavar="FILE", help="Gets the salt: keep it. Unset, OUT.salt."),
     ] = None,
     tsa: o.Tsa = None,
+    tsa_root: o.TsaRoot = None,
     alpha: o.Alpha = 1e-3,
     debug: o.Debug = False,
 ) -> None:
@@ -107,9 +109,10 @@ def commit(
         from uapfast.evidence.commitment import commit as run
         from uapfast.evidence.commitment import salt_path
         from uapfast.evidence.keys import load_private
-        from uapfast.evidence.timestamp import said
+        from uapfast.evidence.timestamp import load_certificates, said
 
-        found = run(reference, load_private(key), out, salt=salt, tsa=tsa, alpha=alpha)
+        roots = None if tsa_root is None else load_certificates(tsa_root)
+        found = run(reference, load_private(key), out, salt=salt, tsa=tsa, roots=roots, alpha=alpha)
         stamp = found.stamp
         by = "your own word: no --tsa" if stamp is None else f"stamped by {stamp.authority}"
         shown = [
@@ -135,10 +138,7 @@ def audit(
         Path | None,
         typer.Option("--trust", metavar="PUBKEY", help="The accuser's public key, come by otherwise (PEM)."),
     ] = None,
-    tsa_root: Annotated[
-        Path | None,
-        typer.Option("--tsa-root", metavar="CERT.pem", help="Of time-stamping authorities that you trust."),
-    ] = None,
+    tsa_root: o.TsaRoot = None,
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> int:

@@ -143,6 +143,10 @@ Tsa = Annotated[
     str | None,
     typer.Option("--tsa", metavar="URL", help="A time-stamping authority (RFC 3161)."),
 ]
+TsaRoot = Annotated[
+    Path | None,
+    typer.Option("--tsa-root", metavar="CERT.pem", help="Of time-stamping authorities that are trusted."),
+]
 Budget = Annotated[
     int | None, typer.Option("--budget", metavar="N", help="Images sent to an endpoint, at most.")
 ]

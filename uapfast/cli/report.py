@@ -70,8 +70,31 @@ def report(
         for path, kind in ((out, "page"), (bom, "bill")):
             if path is not None:
                 require_writable(path, kind)
-        said = _table(source, out, reference or (), title, pages, most, bom, base_model)
+        if bom is not None and out is None and _is_json(source):
+            said = _bom(_stated(source, reference or ()), bom, base_model)
+        else:
+            said = _table(source, out, reference or (), title, pages, most, bom, base_model)
         print(*said, sep="\n", file=stdout, flush=True)
+
+
+def _is_json(path: Path) -> bool:
+    """Whether a file is JSON, as statements are, and no table; False for none."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(1) == b"{"
+    except OSError:
+        return False
+
+
+def _stated(path: Path, references: Sequence[Path]) -> list[Accused]:
+    """The suspect of a statement."""
+    from uapfast.config import check
+    from uapfast.reference import load
+    from uapfast.report.stated import stated
+
+    check(len(references) < 2, "report", "--reference", "the statement's alone", len(references))
+    known = load(references[0]) if references else None
+    return [stated(path, known, references[0].name if references else None)]
 
 
 def _table(

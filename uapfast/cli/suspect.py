@@ -48,6 +48,7 @@ def verify(
     commitment: o.CommitmentFile = None,
     salt: o.Salt = None,
     tsa: o.Tsa = None,
+    tsa_root: o.TsaRoot = None,
     device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> int:
@@ -77,7 +78,7 @@ def verify(
     given = _the_one({"SUSPECT": suspect, "--weights": weights, "--answers": answers})
     signing_key, key = evidence.signing(statement, signing_key, key)
     page = Shown(report, given, answers)
-    wanted = evidence.Given(record, statement, signing_key, commitment, salt, tsa, page)
+    wanted = evidence.Given(record, statement, signing_key, commitment, salt, tsa, tsa_root, page)
     options: dict[str, Any] = {
         "arch": arch, "key": key, "mean": o.numbers(mean, "--mean"), "std": o.numbers(std, "--std"),
         "budget": budget, "rate": rate, "cache": cache,

@@ -20,7 +20,7 @@ from uapfast.config import ALPHA, check
 from uapfast.errors import EvidenceError, StorageError
 from uapfast.evidence import timestamp
 from uapfast.evidence.canonical import decimals, dumps
-from uapfast.evidence.envelope import Signed, bundle, read_signed, sign, statement
+from uapfast.evidence.envelope import Signed, bundled, read_signed, sign, statement
 from uapfast.evidence.keys import PrivateKey
 from uapfast.files import write_bytes
 from uapfast.method.sequential import Looks
@@ -105,6 +105,7 @@ def commit(
     *,
     salt: str | os.PathLike[str] | None = None,
     tsa: str | None = None,
+    roots: Sequence[Any] | None = None,
     alpha: float = ALPHA,
 ) -> Commitment:
     """Commit to a reference before anybody is asked.
@@ -116,6 +117,7 @@ def commit(
         salt: gets 32 random bytes, readable by the owner alone, to be kept until the evidence is checked;
             ``out`` with ``.salt`` if None. Must be new: without its salt a commitment is worth nothing.
         tsa: URL of a time-stamping authority (RFC 3161); without one the time is the owner's own word.
+        roots: certificates of authorities that are trusted: the stamp is held against them at once.
         alpha: level at which suspects will be judged.
 
     Raises:
@@ -144,15 +146,15 @@ def commit(
     }
     subject = [{"name": "reference", "digest": {"saltedSha256": value}}]
     payload, signature = sign(statement(KIND, subject, predicate), key)
-    stamp = None if tsa is None else timestamp.ask(tsa, signature)
-    data = bundle(payload, signature, key.public, stamp)
+    stamp = None if tsa is None else timestamp.ask(tsa, signature, roots)
+    data = bundled(payload, signature, key, stamp)
     _write_salt(place, secret)
     try:
         write_bytes(out, data)
     except StorageError:
         place.unlink(missing_ok=True)
         raise
-    return read_commitment(out)
+    return read_commitment(out, roots)
 
 
 def salt_path(out: str | os.PathLike[str], salt: str | os.PathLike[str] | None) -> Path:

@@ -15,6 +15,7 @@ from uapfast.evidence.commitment import Commitment, check_fits, read_commitment,
 from uapfast.evidence.envelope import Signed
 from uapfast.evidence.keys import PrivateKey, load_private
 from uapfast.evidence.statement import Basis, Citation, write_statement
+from uapfast.evidence.timestamp import load_certificates
 from uapfast.files import require_writable
 from uapfast.reference import Reference
 from uapfast.suspects.record_reader import Recording, file_sha256, read_record
@@ -35,6 +36,7 @@ class Wanted:
         commitment: that it is made under, or None.
         salt: of the commitment; beside it if None.
         tsa: URL of a time-stamping authority, or None.
+        tsa_root: certificates (PEM) of authorities that are trusted, or None.
     """
 
     record: Path_ | None = None
@@ -43,6 +45,7 @@ class Wanted:
     commitment: Path_ | None = None
     salt: Path_ | None = None
     tsa: str | None = None
+    tsa_root: Path_ | None = None
 
     @property
     def nothing(self) -> bool:
@@ -75,10 +78,12 @@ class Dossier:
     commitment: Commitment | None = field(init=False, default=None)
     recording: Recording | None = field(init=False, default=None)
     signed: Signed | None = field(init=False, default=None)
+    roots: list[Any] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Check all that can be checked."""
         wanted = self.wanted
+        self.roots = None if wanted.tsa_root is None else load_certificates(wanted.tsa_root)
         for name in ("key", "salt", "tsa"):
             needs = "commitment" if name == "salt" else "statement"
             if getattr(wanted, name) is not None and getattr(wanted, needs) is None:
@@ -92,7 +97,7 @@ class Dossier:
         if wanted.record is not None:
             require_writable(wanted.record, "record")
         if wanted.commitment is not None:
-            self.commitment = read_commitment(wanted.commitment)
+            self.commitment = read_commitment(wanted.commitment, self.roots)
             salt = read_salt(salt_path(wanted.commitment, wanted.salt))
             check_fits(self.commitment, self.path, self.reference, salt, self.alpha)
             if self.key is not None and self.key.public != self.commitment.signed.key:
@@ -144,7 +149,9 @@ class Dossier:
         if self.wanted.statement is not None and self.key is not None:
             kept = self.wanted.record is not None if kept is None else kept
             basis = basis_of(self.recording, file_sha256(self.path), citation, kept)
-            self.signed = write_statement(self.wanted.statement, cited, basis, self.key, self.wanted.tsa)
+            self.signed = write_statement(
+                self.wanted.statement, cited, basis, self.key, self.wanted.tsa, self.roots
+            )
         return cited
 
 

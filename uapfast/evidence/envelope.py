@@ -19,6 +19,7 @@ from uapfast.evidence.keys import PrivateKey, PublicKey, told_key
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
+SEALED = "application/timestamp-reply"
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,19 @@ def sign(made: dict[str, Any], key: PrivateKey) -> tuple[bytes, bytes]:
     return payload, key.sign(pae(PAYLOAD, payload))
 
 
-def bundle(payload: bytes, signature: bytes, key: PublicKey, stamp: bytes | None) -> bytes:
-    """The file: canonical JSON."""
+def bundled(payload: bytes, signature: bytes, key: PrivateKey, stamp: bytes | None) -> bytes:
+    """The file, its time stamp sealed: parts of a stamp are signed by nobody (names of algorithms, say)."""
+    seal = None if stamp is None else key.sign(pae(SEALED, stamp))
+    return bundle(payload, signature, key.public, stamp, seal)
+
+
+def bundle(
+    payload: bytes, signature: bytes, key: PublicKey, stamp: bytes | None, seal: bytes | None
+) -> bytes:
+    """The file: canonical JSON. The hint of the key has room for what the format has no place for."""
     material: dict[str, Any] = {"publicKey": {"hint": key.keyid}}
-    if stamp is not None:
+    if stamp is not None and seal is not None:
+        material["publicKey"] = {"hint": f"{key.keyid}:{encoded(seal)}"}
         stamps = [{"signedTimestamp": encoded(stamp)}]
         material["timestampVerificationData"] = {"rfc3161Timestamps": stamps}
     envelope = {
@@ -110,8 +120,10 @@ def signed(data: bytes, where: str, kind: str) -> Signed:
         payload = decoded(envelope["payload"], where, "payload")
         signature = decoded(envelope["signatures"][0]["sig"], where, "signature")
         stamps = material.get("timestampVerificationData")
-        stamp = None
+        stamp = seal = None
         if stamps is not None:
+            hint = material["publicKey"]["hint"].partition(":")[2]
+            seal = decoded(hint, where, "seal of the time stamp")
             stamp = decoded(stamps["rfc3161Timestamps"][0]["signedTimestamp"], where, "time stamp")
     except (KeyError, IndexError, TypeError, AttributeError) as exc:
         rule = "a Sigstore bundle v0.3 with a DSSE envelope"
@@ -125,11 +137,13 @@ def signed(data: bytes, where: str, kind: str) -> Signed:
         rule = f"{kind} (of this uapfast)"
         raise EvidenceError(where, "predicateType", rule, repr(made["predicateType"])[:80])
     key = told_key(made["predicate"].get("signer"), where)
-    if bundle(payload, signature, key, stamp) != data:
+    if bundle(payload, signature, key, stamp, seal) != data:
         rule = "what the payload, its signature and its signer make of it, and nothing else"
         raise EvidenceError(where, "container", rule, "fields that nobody signed, or other values in them")
     key.verify(signature, pae(PAYLOAD, payload), where)
+    if stamp is not None and seal is not None:
+        key.verify(seal, pae(SEALED, stamp), where, "seal of the time stamp")
     return Signed(where, made, key, signature, stamp, hashlib.sha256(data).hexdigest())
 
 
-__all__ = ["PAYLOAD", "Signed", "bundle", "pae", "read_signed", "sign", "signed", "statement"]
+__all__ = ["PAYLOAD", "Signed", "bundled", "pae", "read_signed", "sign", "signed", "statement"]

@@ -34,14 +34,14 @@ class PublicKey:
         """As predicates have it."""
         return {"algorithm": "ed25519", "keyid": self.keyid, "publicKey": encoded(self.der)}
 
-    def verify(self, signature: bytes, message: bytes, where: str) -> None:
+    def verify(self, signature: bytes, message: bytes, where: str, what: str = "signature") -> None:
         """Raise ``SignatureError`` unless the signature of the message is this key's."""
         errors = needed("cryptography.exceptions")
         try:
             _public(self.der, where).verify(signature, message)
         except errors.InvalidSignature as exc:
             rule = f"that of its content by key {self.keyid[:16]}"
-            raise SignatureError(where, "signature", rule, "another") from exc
+            raise SignatureError(where, what, rule, "another") from exc
 
 
 @dataclass(frozen=True, repr=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from uapfast.errors import EvidenceError
 from uapfast.evidence import timestamp
 from uapfast.evidence.canonical import decimals
 from uapfast.evidence.commitment import Commitment
-from uapfast.evidence.envelope import Signed, bundle, read_signed, sign, statement
+from uapfast.evidence.envelope import Signed, bundled, read_signed, sign, statement
 from uapfast.evidence.keys import PrivateKey, PublicKey
 from uapfast.files import write_bytes
 from uapfast.reference import FORMAT
@@ -169,7 +170,12 @@ def subjects(basis: Basis, verdict: Verdict) -> list[dict[str, Any]]:
 
 
 def write_statement(
-    out: str | os.PathLike[str], verdict: Verdict, basis: Basis, key: PrivateKey, tsa: str | None = None
+    out: str | os.PathLike[str],
+    verdict: Verdict,
+    basis: Basis,
+    key: PrivateKey,
+    tsa: str | None = None,
+    roots: Sequence[Any] | None = None,
 ) -> Signed:
     """State a verdict, signed, whole or not at all.
 
@@ -179,6 +185,7 @@ def write_statement(
         basis: what it rests on.
         key: signs.
         tsa: URL of a time-stamping authority.
+        roots: certificates of authorities that are trusted.
 
     Raises:
         TimeStampError: the authority gives no stamp that holds.
@@ -187,8 +194,8 @@ def write_statement(
     at = timestamp.said(datetime.now(UTC))
     made = statement(KIND, subjects(basis, verdict), predicate(verdict, basis, at, key.public))
     payload, signature = sign(made, key)
-    stamp = None if tsa is None else timestamp.ask(tsa, signature)
-    write_bytes(out, bundle(payload, signature, key.public, stamp))
+    stamp = None if tsa is None else timestamp.ask(tsa, signature, roots)
+    write_bytes(out, bundled(payload, signature, key, stamp))
     return read_statement(out)
 
 

@@ -26,7 +26,7 @@ class Stamp:
     Attributes:
         time: of the authority, UTC.
         authority: subject of its certificate.
-        trusted: whether it leads to a certificate that was given; else only its own signature was checked.
+        trusted: whether its signature leads to a certificate that was given; else it was not checked.
     """
 
     time: datetime
@@ -51,8 +51,13 @@ def told_time(text: Any, where: str, what: str) -> datetime:
     return found
 
 
-def ask(url: str, message: bytes) -> bytes:
+def ask(url: str, message: bytes, roots: Sequence[Any] | None = None) -> bytes:
     """The authority's stamp of a message, as DER, once it holds.
+
+    Args:
+        url: of the authority.
+        message: what is stamped.
+        roots: as :func:`check`.
 
     Raises:
         TimeStampError: the authority does not answer, or with a stamp that does not hold.
@@ -70,7 +75,7 @@ def ask(url: str, message: bytes) -> bytes:
         raise TimeStampError("time stamp", "answer", "a stamp that is granted", got)
     if response.tst_info.nonce != request.nonce:
         raise TimeStampError("time stamp", "nonce", "that of the request", "another: an old answer")
-    check(data, message, "time stamp")
+    check(data, message, "time stamp", roots)
     return data
 
 
@@ -135,49 +140,51 @@ def check(
         data: the response, DER.
         message: what it should be of.
         where: how errors name it.
-        roots: certificates that are trusted; None checks its signature by the certificate that it brings,
-            which says nothing of whose it is.
+        roots: certificates that are trusted; None leaves its signature unchecked.
         now: the time.
 
     Raises:
         TimeStampError: of something else, by nobody trusted, by a certificate that was not valid then or may
             not stamp, or of the future.
     """
+    try:
+        return _checked(data, message, where, roots, now or datetime.now(UTC))
+    except ValueError as exc:  # parts of it are parsed as they are asked for
+        if isinstance(exc, TimeStampError):
+            raise
+        raise TimeStampError(where, "time stamp", "an RFC 3161 response in DER", str(exc)[:120]) from exc
+
+
+def _checked(data: bytes, message: bytes, where: str, roots: Sequence[Any] | None, now: datetime) -> Stamp:
     client = needed("rfc3161_client")
     response = _decoded(data, where)
     leaf = _leaf(response, where)
     time = response.tst_info.gen_time.astimezone(UTC)
     if response.tst_info.message_imprint.message != hashlib.sha256(message).digest():
         raise TimeStampError(where, "time stamp", "of this signature", "one of something else")
-    if time > (now or datetime.now(UTC)) + SKEW:
+    if time > now + SKEW:
         raise TimeStampError(where, "time stamp", "of the past", f"{said(time)}, which is yet to come")
     first, last = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     if not first <= time <= last:
         rule = f"within the life of the authority's certificate, {said(first)} to {said(last)}"
         raise TimeStampError(where, "time stamp", rule, f"{said(time)}: the certificate had expired")
-    builder = client.VerifierBuilder(roots=list(roots) if roots is not None else [leaf])
-    try:
-        builder.build().verify_message(response, message)
-    except (client.VerificationError, ValueError) as exc:
-        rule = "by an authority that is trusted (--tsa-root)" if roots is not None else "one that holds"
-        raise TimeStampError(where, "time stamp", rule, str(exc)[:160]) from exc
+    if roots is not None:
+        try:
+            client.VerifierBuilder(roots=list(roots)).build().verify_message(response, message)
+        except (client.VerificationError, ValueError) as exc:
+            rule = "whole, and by an authority that is trusted (--tsa-root)"
+            raise TimeStampError(where, "time stamp", rule, str(exc)[:160]) from exc
     return Stamp(time, leaf.subject.rfc4514_string(), roots is not None)
 
 
 def _leaf(response: Any, where: str) -> Any:
     """The certificate of the authority that signed, which the response has to bring."""
     x509 = needed("cryptography.x509")
-    try:
-        signers = list(response.signed_data.signer_infos)
-        known = [x509.load_der_x509_certificate(c) for c in response.signed_data.certificates]
-        for one in known:
-            if len(signers) == 1 and (one.issuer, one.serial_number) == (
-                signers[0].issuer,
-                signers[0].serial_number,
-            ):
-                return one
-    except ValueError as exc:
-        raise TimeStampError(where, "time stamp", "one with a whole certificate", str(exc)[:120]) from exc
+    signers = [(s.issuer, s.serial_number) for s in response.signed_data.signer_infos]
+    known = [x509.load_der_x509_certificate(c) for c in response.signed_data.certificates]
+    for one in known:
+        if signers == [(one.issuer, one.serial_number)]:
+            return one
     rule = "one that brings the certificate of the authority that signed"
     raise TimeStampError(where, "time stamp", rule, f"{len(known)} certificates, none of them its")
 
