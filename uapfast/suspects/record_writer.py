@@ -126,7 +126,8 @@ class Recorder:
     def end(self, notes: Sequence[str], error: UapfastError | None, spent: Any = None) -> None:
         """The last line: what a reader has to know, and why no more was asked, if it failed."""
         self.ended = now()
-        end = {"ended": self.ended, "answers": self.answers, "notes": list(notes), "spent": spent}
+        end: dict[str, Any] = {"ended": self.ended, "asked": len(self._queries), "answers": self.answers}
+        end |= {"notes": list(notes), "spent": spent}
         self._line({"end": {**end, "error": None if error is None else _plain_error(error)}})
 
     # -- what suspects tell (Tape) -----------------------------------------------------------------
