@@ -298,7 +298,7 @@ def test_a_statement_of_another_version_or_format_says_which_is_needed(case, tmp
 
 
 def test_stamps_expired_of_the_future_or_of_nobody_trusted(case, tmp_path):
-    yesterday = case.files.now - timedelta(days=2)
+    yesterday = datetime.now(UTC) - timedelta(days=2)
     assert only_failure(audit(replace(case.files, now=yesterday)))[0] == "statement"
     other = Authority(tmp_path / "other")
     found = audit(replace(case.files, roots=load_certificates(other.root)))

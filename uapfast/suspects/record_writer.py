@@ -98,15 +98,18 @@ class Recorder:
         self._stream.write(line)
 
     # -- what the examination tells ----------------------------------------------------------------
-    def start(self, reference_sha256: str, suspect: Mapping[str, Any], **how: Any) -> None:
+    def start(
+        self, reference_sha256: str, suspect: Mapping[str, Any], started: str | None = None, **how: Any
+    ) -> None:
         """The first line.
 
         Args:
             reference_sha256: of the reference's content.
             suspect: its ``name``, ``sha256``, ``output``, ``replay`` and ``settings``.
+            started: when the examination began; now if None.
             **how: ``alpha``, ``looks`` and ``class_order``.
         """
-        self.started, self.begun = now(), True
+        self.started, self.begun = started or now(), True
         first: dict[str, Any] = {
             "reference_sha256": reference_sha256,
             "started": self.started,
