@@ -119,6 +119,8 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "cyclonedx": _module("cyclonedx"),
     "cryptography": _module("cryptography"),
     "rfc8785": _module("rfc8785"),
+    "rfc3161-client": _module("rfc3161_client"),
+    "securesystemslib": _module("securesystemslib"),
     "openssl": _command("openssl"),
     "tritonserver": _server("tritonserver"),
     "mlserver": _server("mlserver"),

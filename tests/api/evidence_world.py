@@ -64,4 +64,6 @@ def make_world(folder: Path) -> World:
     save_weights(copy, files["copy"])
     save_weights(honest, files["honest"])
     reference.save(folder / "victim.uapref")
-    return World(folder, reference, folder / "victim.uapref", victim, honest, copy.eval(), files)
+    return World(
+        folder, reference, folder / "victim.uapref", victim, honest, copy.eval().requires_grad_(False), files
+    )

@@ -111,7 +111,7 @@ class Files:
         salt: of the commitment; beside it if None.
         trust: the key that it should be signed by, if that is known otherwise.
         roots: certificates of time-stamping authorities that are trusted.
-        now: the time.
+        now: the time; that at which the audit is made if None.
     """
 
     statement: Path_
@@ -121,7 +121,12 @@ class Files:
     salt: Path_ | None = None
     trust: PublicKey | None = None
     roots: Sequence[Any] | None = None
-    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    now: datetime | None = None
+
+    @property
+    def time(self) -> datetime:
+        """The time."""
+        return self.now or datetime.now(UTC)
 
 
 def audit(files: Files) -> Audit:
@@ -158,7 +163,7 @@ def audit(files: Files) -> Audit:
 def _statement(files: Files) -> tuple[Signed, str]:
     found = read_statement(files.statement)
     at = timestamp.told_time(found.predicate["evaluatedAt"], found.where, "evaluatedAt")
-    if at > files.now + timestamp.SKEW:
+    if at > files.time + timestamp.SKEW:
         raise EvidenceError(found.where, "evaluatedAt", "of the past", found.predicate["evaluatedAt"])
     return found, f"canonical, signed by key {found.key.keyid}"
 
@@ -187,7 +192,7 @@ def _stamp(out: Audit, stated: Signed, files: Files) -> timestamp.Stamp | None:
         return None
 
     def stamped() -> tuple[timestamp.Stamp, str]:
-        found = timestamp.check(data, stated.signature, stated.where, _roots(files, stated), files.now)
+        found = timestamp.check(data, stated.signature, stated.where, _roots(files, stated), files.time)
         return found, f"stamped {timestamp.said(found.time)} by {found.authority}"
 
     return out.step("time stamp of the statement", stamped)
@@ -254,7 +259,7 @@ def _commitment(out: Audit, stated: Signed, files: Files) -> Commitment | None:
         where = f"commitment {Path(given).name}"
         if cited is None:
             raise EvidenceError(where, "commitment", "none, since the statement cites none", "one")
-        found = read_commitment(given, files.roots, files.now)
+        found = read_commitment(given, files.roots, files.time)
         if found.signed.stamp is not None:
             _roots(files, found.signed)
         if found.signed.sha256 != cited.get("sha256"):
@@ -357,7 +362,7 @@ def _content(
 
 
 def _versions(out: Audit, stated: Signed) -> None:
-    if stated.predicate["measured"] == measured():
+    if stated.predicate["measured"] == measured(stated.predicate["verdict"]):
         out.add("ok", "measured error rates", "those that this version's documents state")
     else:
         said = f"as {_maker(stated)} stated them; this is uapfast {__version__}"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from uapfast._version import versions
@@ -17,13 +15,13 @@ from uapfast.evidence.canonical import decimals
 from uapfast.evidence.commitment import Commitment
 from uapfast.evidence.envelope import Signed, bundled, read_signed, sign, statement
 from uapfast.evidence.keys import PrivateKey, PublicKey
+from uapfast.examination.error_rates import rates_for
 from uapfast.files import write_bytes
 from uapfast.reference import FORMAT
 from uapfast.types import Verdict
 
 KIND = "urn:uapfast:verdict:v1"
 DOCS = "docs/verdicts.md"
-RATES = Path(__file__).with_name("rates.json")
 FIELDS = {
     "evaluatedAt", "examination", "decision", "level", "pValues", "relation", "reasons", "queries", "verdict",
     "reference", "record", "commitment", "measured", "versions", "signer",
@@ -113,9 +111,21 @@ class Basis:
     citation: Citation | None
 
 
-def measured() -> dict[str, Any]:
-    """The false-accusation rates that the docs state, with the hashes of the tables they come from."""
-    return {"source": DOCS, "rates": json.loads(RATES.read_text(encoding="utf-8"))}
+def measured(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """How often honest models were accused where that was measured, for a pool like the verdict's.
+
+    Args:
+        verdict: as a predicate has it; of one that has another form nothing is known.
+
+    Returns:
+        Rows of :func:`uapfast.examination.error_rates.rates_for`, with the hashes of their tables.
+    """
+    try:
+        level, twins = float(verdict["alpha"]), int(verdict["settings"]["twins"])
+        rates = rates_for(level, twins, labels=verdict["output"] == "labels")
+    except (KeyError, TypeError, ValueError):
+        rates = []
+    return {"source": DOCS, "rates": rates}
 
 
 def p_values(verdict: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +165,7 @@ def predicate(verdict: Verdict, basis: Basis, at: str, key: PublicKey) -> dict[s
         },
         "record": basis.record,
         "commitment": None if basis.citation is None else basis.citation.told(),
-        "measured": measured(),
+        "measured": measured(plain),
         "versions": versions(),
         "signer": key.told(),
     }

@@ -114,11 +114,13 @@ def begin_record(
     suspect: Mapping[str, Any],
     alpha: float,
     order: Sequence[int] | None,
+    started: str | None = None,
 ) -> None:
     """Write the first line of a record."""
     record.start(
         design.reference.sha256,
         suspect,
+        started,
         alpha=alpha,
         looks=list(design.looks.views),
         class_order=None if order is None else [int(k) for k in order],

@@ -15,7 +15,7 @@ from typing import Any
 
 from uapfast.config import ALPHA, TIMEOUT, Precision, check
 from uapfast.errors import InputError, PoolWarning, UapfastError
-from uapfast.files import require_writable
+from uapfast.files import make_folder, require_writable
 from uapfast.models.registry import resolve_arch
 from uapfast.screening.arguments import check_settings, named_references, preprocessed, store_path
 from uapfast.screening.collection import Skipped
@@ -57,6 +57,7 @@ def screen(
     batch_size: int | None = None,
     endpoints: bool = False,
     conduct: Mapping[str, Any] | None = None,
+    record: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Screening:
     """Screen suspects of any kind against one reference or several.
@@ -94,6 +95,9 @@ def screen(
         conduct: towards each endpoint: ``budget``, ``rate``, ``cache`` and the like, as
             :func:`uapfast.suspects.http.open_http` takes them. Of environment variables their headers may
             refer to those in ``secrets`` alone.
+        record: folder that gets a record of every suspect and reference that is asked in this run, named
+            after the suspect (docs/recorded.md). Suspects with the same network and tensors are asked once.
+            With the local engine only.
         progress: called as ``progress(done, total, what)``.
 
     Returns:
@@ -121,7 +125,9 @@ def screen(
         float(timeout),
         conduct=spent,
         batch_size=batch_size,
+        record=None if record is None else os.fspath(make_folder(record)),
     )
+    check(record is None or engine == "local", "screen", "record", "left out with another engine", engine)
     defaults = Defaults(as_specs(arch), _floats(mean), _floats(std), key, _whole(class_order))
     for spec in defaults.arch:
         resolve_arch(spec)

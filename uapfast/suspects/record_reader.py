@@ -186,7 +186,11 @@ def _whole(values: Any) -> bool:
 
 
 def _checked_end(end: Any, number: int, where: str, lines: int) -> dict[str, Any]:
-    good = isinstance(end, dict) and _whole([end.get("answers")]) and isinstance(end.get("ended"), str)
+    good = (
+        isinstance(end, dict)
+        and _whole([end.get("answers"), end.get("asked")])
+        and isinstance(end.get("ended"), str)
+    )
     good = good and isinstance(end.get("notes"), list) and all(isinstance(n, str) for n in end["notes"])
     error = end.get("error") if good else None
     if good and error is not None:
@@ -286,8 +290,8 @@ class Replay(Suspect):
             )
         read = self._read(lines, classes)
         failure = self._failure()
-        if failure is not None and self.whole:  # what it answered was usable, and yet it failed
-            raise failure
+        if failure is not None and self._done == self.recording.end["asked"]:
+            raise failure  # what it answered was usable, and yet it failed
         return read
 
     def _queries(self, chunks: Iterable[Tensor]) -> Iterator[str]:

@@ -98,15 +98,18 @@ class Recorder:
         self._stream.write(line)
 
     # -- what the examination tells ----------------------------------------------------------------
-    def start(self, reference_sha256: str, suspect: Mapping[str, Any], **how: Any) -> None:
+    def start(
+        self, reference_sha256: str, suspect: Mapping[str, Any], started: str | None = None, **how: Any
+    ) -> None:
         """The first line.
 
         Args:
             reference_sha256: of the reference's content.
             suspect: its ``name``, ``sha256``, ``output``, ``replay`` and ``settings``.
+            started: when the examination began; now if None.
             **how: ``alpha``, ``looks`` and ``class_order``.
         """
-        self.started, self.begun = now(), True
+        self.started, self.begun = started or now(), True
         first: dict[str, Any] = {
             "reference_sha256": reference_sha256,
             "started": self.started,
@@ -126,7 +129,8 @@ class Recorder:
     def end(self, notes: Sequence[str], error: UapfastError | None, spent: Any = None) -> None:
         """The last line: what a reader has to know, and why no more was asked, if it failed."""
         self.ended = now()
-        end = {"ended": self.ended, "answers": self.answers, "notes": list(notes), "spent": spent}
+        end: dict[str, Any] = {"ended": self.ended, "asked": len(self._queries), "answers": self.answers}
+        end |= {"notes": list(notes), "spent": spent}
         self._line({"end": {**end, "error": None if error is None else _plain_error(error)}})
 
     # -- what suspects tell (Tape) -----------------------------------------------------------------
