@@ -21,7 +21,7 @@ STATUS: dict[Status, str] = {
     "open": "not tested here",
 }
 OUT: dict[Status, str] = {
-    "tested": "unlikely by the test",
+    "tested": "made unlikely by the test",
     "declared": "ruled out if the owner's word holds",
     "open": "not ruled out",
 }
@@ -180,8 +180,11 @@ def _tuned(commitment: Mapping[str, Any] | None) -> Alternative:
                 "before the examination began; no authority stamped that time."
             )
             return _row(what, "declared", by)
-        by = f"The reference and the settings were committed to before the examination began, {when}."
-        return _row(what, "tested", by, "ruled out by the stamped commitment")
+        by = (
+            f"The reference and the settings were committed to before the examination began, {when}. That no "
+            "other reference was tried it does not show: ask for all commitments."
+        )
+        return _row(what, "tested", by, "ruled out, unless others were tried")
     if commitment is not None:
         order = "before it" if began == "before" else "nobody knows whether before or after it"
         return _row(what, "open", f"There is a commitment, but the examination began {order}.")

@@ -79,6 +79,7 @@ def standing_picture(lanes: Sequence[Lane], axis: Axis, palette: Palette, size: 
         axes.annotate(
             said, (0, floor + ROOM + 0.13), xycoords=("axes fraction", "data"), color=palette.ink,
             fontsize=points, ha="left", va="bottom", annotation_clip=False,
+            bbox={"facecolor": palette.paper, "edgecolor": "none", "pad": 0.5},  # over the dashed line
         )  # fmt: skip
     axes.set_yticks([])
     axes.set_ylim(-0.12, len(lanes))
