@@ -452,3 +452,24 @@ def test_it_can_be_audited_by_another_version_number(case, monkeypatch):
     found = audit(case.files)
     assert found.holds
     assert "9.9.9" in {c.what: c.said for c in found.checks}["version"]
+
+
+def test_a_hostile_statement_is_a_failed_check_and_never_a_crash(case, tmp_path):
+    """Its signer may state anything."""
+    files, key = case.copied(tmp_path), load_private(case.key)
+    whole = read_statement(files.statement).statement
+    paths = [("subject",), ("subject", 0), ("subject", 0, "digest"), ("subject", 0, "name")]
+    paths += [("predicate", name) for name in whole["predicate"]]
+    paths += [("predicate", "reference", n) for n in ("sha256", "format")]
+    paths += [("predicate", "commitment", n) for n in ("sha256", "began")]
+    for path in paths:
+        for value in (None, -1, "x", [], {}, [[{}]], {"uapfast": [1]}):
+            made = json.loads(json.dumps(whole))
+            at = made
+            for name in path[:-1]:
+                at = at[name]
+            was, at[path[-1]] = at[path[-1]], value
+            Path(files.statement).write_bytes(bundled(*sign(made, key), key, None))
+            found = audit(files)
+            if was != value and path[-1] not in ("measured", "versions"):  # others state other ones
+                assert not found.holds, (path, value)

@@ -408,3 +408,44 @@ def test_a_screen_records_endpoints_as_verify_does(world, tmp_path):
     verdict, recording = verify_record(world.ref, path)
     assert verdict.decision == "piracy" and path.name.startswith("served-")
     assert set(recording.suspect["subject"]["digest"]) == {"urlSha256", "endpointSha256"}
+
+
+HOSTILE = [None, True, -1, 7, 1e300, "", "x" * 50, [], [None], [[]], {}, {"a": 1}, [-1, 5, 5]]
+
+
+def places(value: Any, path: tuple = ()) -> list[tuple]:
+    """Paths of everything in a JSON value."""
+    below = (
+        value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    )
+    return [path, *(p for key, one in below for p in places(one, (*path, key)))]
+
+
+def with_value(whole: Any, path: tuple, value: Any) -> Any:
+    if not path:
+        return value
+    out = copy.deepcopy(whole)
+    at = out
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return out
+
+
+def test_a_hostile_record_is_a_typed_error_or_a_verdict(world, tmp_path):
+    """Whatever stands in it; it is the other side that hands it in."""
+    recorded(world, lambda x: (100 * softmax(x, world.honest)).round(), tmp_path / "r.jsonl")
+    rows, bad = lines(tmp_path / "r.jsonl"), tmp_path / "bad.jsonl"
+    refused = 0
+    for number in (0, 3, len(rows) - 1):
+        for path in places(rows[number]):
+            for value in HOSTILE:
+                changed = [*rows]
+                changed[number] = with_value(rows[number], path, value)
+                text = "".join(json.dumps(one, separators=(",", ":")) + "\n" for one in changed)
+                bad.write_text(text)
+                try:
+                    verify_record(world.reference, bad)
+                except UapfastError:
+                    refused += 1
+    assert refused > 100

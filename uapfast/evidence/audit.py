@@ -305,7 +305,7 @@ def _suspect(stated: Signed, replayed: Replayed) -> tuple[bool, str]:
 
 def _shown(subject: list[dict[str, Any]]) -> str:
     one = subject[0]
-    digest = one["digest"] if isinstance(one["digest"], dict) else {}
+    digest: dict[str, Any] = one["digest"] if isinstance(one["digest"], dict) else {}
     return " ".join([str(one["name"])[:80], *(f"{k} {str(v)[:64]}" for k, v in digest.items())])
 
 

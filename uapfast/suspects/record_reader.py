@@ -22,6 +22,7 @@ from uapfast.errors import InputError, RecordError, UapfastError
 from uapfast.models.answers import OUTPUTS, Answers, detect
 from uapfast.models.model import Model
 from uapfast.suspects.base import Suspect
+from uapfast.suspects.http_headers import shown_url
 from uapfast.suspects.http_rows import row_of_plain, table
 from uapfast.suspects.record_writer import ENDS, FORMAT, VERSION, query_sha256
 
@@ -168,7 +169,8 @@ def _first(raw: bytes, where: str) -> dict[str, Any]:
         and suspect.get("output") in OUTPUTS
         and suspect.get("replay") in REPLAYS
         and isinstance(suspect.get("settings"), dict)
-        and isinstance(suspect.get("subject"), dict | None)
+        and _is_subject(suspect.get("subject"))
+        and _texts(suspect["settings"].get("classes"))
         and isinstance(found.get("started"), str)
         and isinstance(found.get("reference_sha256"), str)
         and isinstance(found.get("alpha"), float)
@@ -179,6 +181,17 @@ def _first(raw: bytes, where: str) -> dict[str, Any]:
     if not good:
         raise RecordError(where, "line 1", "with all that says how it was asked", "one without")
     return found
+
+
+def _is_subject(found: Any) -> bool:
+    if found is None:
+        return True
+    good = isinstance(found, dict) and set(found) == {"name", "digest"} and isinstance(found["name"], str)
+    return good and isinstance(found["digest"], dict) and _texts(list(found["digest"].values()))
+
+
+def _texts(values: Any) -> bool:
+    return values is None or (isinstance(values, list) and all(isinstance(v, str) for v in values))
 
 
 def _whole(values: Any) -> bool:
@@ -349,7 +362,9 @@ def subject_of(model: Model | Suspect | None, given: str | os.PathLike[str] | No
         digest["sha256"] = file_sha256(given)
     if model is not None and model.sha256 is not None and model.sha256 != digest.get("sha256"):
         digest["tensorsSha256"] = model.sha256
-    name = Path(given).name if given is not None else "" if model is None else model.name
+    shown = None if given is None else os.fspath(given)
+    shown = shown_url(shown) if shown is not None and "://" in shown else shown
+    name = Path(shown).name if shown is not None else "" if model is None else model.name
     return {"name": name or "suspect", "digest": digest}
 
 
