@@ -473,3 +473,25 @@ def test_a_hostile_statement_is_a_failed_check_and_never_a_crash(case, tmp_path)
             found = audit(files)
             if was != value and path[-1] not in ("measured", "versions"):  # others state other ones
                 assert not found.holds, (path, value)
+
+
+def test_a_screen_that_looked_otherwise_than_committed_is_refused(case, tmp_path, capsys):
+    """Its record is sound, and it says nothing under that commitment."""
+    views = case.world.reference.plan.blocks * case.world.reference.plan.per_view
+    screening = uapfast.screen(
+        case.world.ref, [case.world.files["copy"]], arch=MLP, record=tmp_path / "r", queries=4 * views
+    )
+    screening.finish()
+    (record,) = (tmp_path / "r").iterdir()
+    asked = [
+        "verify",
+        str(case.world.ref),
+        "--answers",
+        str(record),
+        "--commitment",
+        str(case.files.commitment),
+    ]
+    asked += ["--statement", str(tmp_path / "s.json"), "--key", str(case.key)]
+    assert main(asked) == 2
+    assert "looks must be as committed, after [6] or [1, 2, 5, 6] views" in capsys.readouterr().err
+    assert not (tmp_path / "s.json").exists()
