@@ -449,3 +449,18 @@ def test_a_hostile_record_is_a_typed_error_or_a_verdict(world, tmp_path):
                 except UapfastError:
                     refused += 1
     assert refused > 100
+
+
+@pytest.mark.parametrize("output", ["probabilities", "labels", "logits"])
+def test_a_suspect_that_was_asked_before_is_read_as_it_was_then(world, output, tmp_path):
+    """A screen asks one suspect for several references: how its first answers are read holds for all."""
+
+    def answer(x: torch.Tensor) -> torch.Tensor:
+        out = softmax(x, world.copy)
+        return {"probabilities": (100 * out).round(), "labels": out.argmax(-1), "logits": out.log()}[output]
+
+    suspect = open_callable(answer)
+    uapfast.verify(world.reference, suspect)
+    verdict = recorded(world, suspect, tmp_path / "r.jsonl")
+    assert lines(tmp_path / "r.jsonl")[0]["suspect"]["settings"]["read"]["kind"] == output
+    same(verdict, verify_record(world.reference, tmp_path / "r.jsonl").verdict)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from uapfast.errors import InputError, RecordError, UapfastError
 from uapfast.models.answers import OUTPUTS, Answers, detect
+from uapfast.models.kinds import Reading
 from uapfast.models.model import Model
 from uapfast.suspects.base import Suspect
 from uapfast.suspects.http_headers import shown_url
@@ -261,6 +262,7 @@ class Replay(Suspect):
         self.name, self.sha256, self.output = about["name"], about["sha256"], about["output"]
         self.notes = tuple(recording.end["notes"])
         self.recording, self._done = recording, 0
+        self._first = _read_before(about["settings"].get("read"), recording.where)
         self.replay = about["replay"]
 
     @property
@@ -338,6 +340,22 @@ class Replay(Suspect):
             ) from exc
         dtype: torch.dtype = getattr(torch, kinds.pop())
         return (torch.view_as_complex(values) if dtype.is_complex else values).to(dtype)
+
+
+def _read_before(told: Any, where: str) -> Answers | None:
+    """How answers before a record were read: those to another reference, of the same suspect."""
+    if told is None:
+        return None
+    try:
+        kind = told["kind"]
+        if kind not in OUTPUTS[1:]:
+            raise ValueError(kind)
+        if kind == "labels" and "scale" not in told:
+            return Answers(kind, torch.zeros(0), 0)
+        scale, least, note = float(told["scale"]), float(told["least"]), told["note"]
+        return Answers(kind, torch.zeros(0), 0, None, Reading(kind, scale, least, note))
+    except (KeyError, TypeError, ValueError) as exc:
+        raise RecordError(where, "read", "how earlier answers were read", type(exc).__name__) from exc
 
 
 def subject_of(model: Model | Suspect | None, given: str | os.PathLike[str] | None) -> dict[str, Any]:
