@@ -464,3 +464,20 @@ def test_a_suspect_that_was_asked_before_is_read_as_it_was_then(world, output, t
     verdict = recorded(world, suspect, tmp_path / "r.jsonl")
     assert lines(tmp_path / "r.jsonl")[0]["suspect"]["settings"]["read"]["kind"] == output
     same(verdict, verify_record(world.reference, tmp_path / "r.jsonl").verdict)
+
+
+def test_a_record_with_more_than_such_answers_is_refused(world, tmp_path):
+    recorded(world, world.honest, tmp_path / "r.jsonl")
+    rows = (tmp_path / "r.jsonl").read_bytes().splitlines(keepends=True)
+    more, bad = json.loads(rows[1]), tmp_path / "bad.jsonl"
+    extra = [json.dumps({**more, "i": 1000 + i}).encode() + b"\n" for i in range(400)]
+    bad.write_bytes(b"".join([*rows[:-1], *extra, rows[-1]]))
+    with pytest.raises(RecordError, match="answers must be at most"):
+        verify_record(world.reference, bad)
+    wide = json.dumps({**more, "answer": [0.5] * 3_000_000}).encode() + b"\n"
+    bad.write_bytes(b"".join([rows[0], wide, *rows[2:]]))
+    with pytest.raises(RecordError, match="line 2 must be at most"):
+        verify_record(world.reference, bad)
+    failed = b'{"failed":{"request":1,"attempt":1,"at":"","status":500,"images":1}}\n'
+    bad.write_bytes(b"".join([*rows[:-1], failed * 5000, rows[-1]]))  # a server that often failed
+    assert verify_record(world.reference, bad).recording.failed == 5000

@@ -29,7 +29,8 @@ from uapfast.suspects.record_writer import ENDS, FORMAT, VERSION, query_sha256
 
 MARK = b'{"format":"uapfast record"'
 MOST_FIRST = 64 << 20  # bytes of the first line, which may name every query that was answered
-MOST_CLASSES = 100_000  # of a suspect; more than any that classifiers of images have
+MOST_CLASSES = 25_000  # of a suspect; the largest of the usual lists of classes has 21,843
+MOST_REPEATS = 1000  # lines of a query: requests that failed, and questions that were asked again
 REPLAYS = ("model", "suspect", "endpoint")
 DTYPE = re.compile(r"(?:bfloat|u?int|float|complex|bool)[0-9a-z_]*")  # as torch names them
 
@@ -107,19 +108,18 @@ def read_record(path: str | os.PathLike[str], queries: int) -> Recording:
     """
     file = Path(path)
     where = f"record {file.name}"
-    most = 4 * queries + 1000  # lines of repeated questions and failed requests included
     try:
         if not file.is_file():
             raise RecordError(where, "file", "an existing plain file", file)
         with open(file, "rb") as stream:
-            found = _read(stream, where, most)
+            found = _read(stream, where, queries)
     except OSError as exc:
         raise RecordError(where, "file", "one that can be read", exc.strerror or exc) from exc
     return found
 
 
-def _read(stream: Any, where: str, most: int) -> Recording:
-    digest = hashlib.sha256()
+def _read(stream: Any, where: str, queries: int) -> Recording:
+    digest, most = hashlib.sha256(), MOST_REPEATS * (queries + 1)
     found = Recording(where, _first(_line(stream, MOST_FIRST, 1, where, digest), where))
     for number in range(2, most + 3):
         raw = _line(stream, 4096 + 64 * MOST_CLASSES, number, where, digest)
@@ -131,6 +131,8 @@ def _read(stream: Any, where: str, most: int) -> Recording:
             found.sha256 = digest.hexdigest()
             return found
         _take(found, one, number)
+        if len(found.lines) > queries:
+            raise RecordError(where, "answers", f"at most {queries}, those of the reference", "more")
     raise RecordError(where, "lines", f"at most {most}, for so many queries", "more")
 
 
