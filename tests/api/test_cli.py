@@ -284,13 +284,19 @@ def test_encode_refuses_answers_that_cannot_be_used(world: World, capfd: pytest.
 
 def test_generate_again_gives_the_same_reference(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     again = world.path("again.uapref")
-    run_ok(
-        "generate", "--arch", world.arch, "--weights", str(world.victim), "--data", world.data,
+    code, out, err = answer(
+        capfd, "generate", "--arch", world.arch, "--weights", str(world.victim), "--data", world.data,
         "--pool", str(world.manifest), "--out", str(again), "--points", "20", "--views", "10",
         "--seed", "3", "--eps", "0.3",
         "--fooling", "0.3",
     )  # fmt: skip
-    assert again.read_bytes() == world.reference.read_bytes()
+    assert code == 0 and again.read_bytes() == world.reference.read_bytes()
+    told = out.splitlines()
+    assert len(told) <= 8 and told[0] == f"wrote {again}" and told[-1].endswith(f"uapfast info {again}")
+    assert "6 twins, 10 innocents (of 10 homologous models), 7 surrogates; exact p not below 0.013" in out
+    assert "level 0.001: nobody" in out  # (6 + 1)(10 + 1) pairs are too few
+    asked = [line for line in err.splitlines() if line.startswith("warning: ")]
+    assert len(asked) == len(set(asked)) and any("at least 8 twins, got 6" in line for line in asked)
 
 
 def test_verify_in_a_process_of_its_own(world: World) -> None:

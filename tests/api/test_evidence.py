@@ -452,3 +452,46 @@ def test_it_can_be_audited_by_another_version_number(case, monkeypatch):
     found = audit(case.files)
     assert found.holds
     assert "9.9.9" in {c.what: c.said for c in found.checks}["version"]
+
+
+def test_a_hostile_statement_is_a_failed_check_and_never_a_crash(case, tmp_path):
+    """Its signer may state anything."""
+    files, key = case.copied(tmp_path), load_private(case.key)
+    whole = read_statement(files.statement).statement
+    paths = [("subject",), ("subject", 0), ("subject", 0, "digest"), ("subject", 0, "name")]
+    paths += [("predicate", name) for name in whole["predicate"]]
+    paths += [("predicate", "reference", n) for n in ("sha256", "format")]
+    paths += [("predicate", "commitment", n) for n in ("sha256", "began")]
+    for path in paths:
+        for value in (None, -1, "x", [], {}, [[{}]], {"uapfast": [1]}):
+            made = json.loads(json.dumps(whole))
+            at = made
+            for name in path[:-1]:
+                at = at[name]
+            was, at[path[-1]] = at[path[-1]], value
+            Path(files.statement).write_bytes(bundled(*sign(made, key), key, None))
+            found = audit(files)
+            if was != value and path[-1] not in ("measured", "versions"):  # others state other ones
+                assert not found.holds, (path, value)
+
+
+def test_a_screen_that_looked_otherwise_than_committed_is_refused(case, tmp_path, capsys):
+    """Its record is sound, and it says nothing under that commitment."""
+    views = case.world.reference.plan.blocks * case.world.reference.plan.per_view
+    screening = uapfast.screen(
+        case.world.ref, [case.world.files["copy"]], arch=MLP, record=tmp_path / "r", queries=4 * views
+    )
+    screening.finish()
+    (record,) = (tmp_path / "r").iterdir()
+    asked = [
+        "verify",
+        str(case.world.ref),
+        "--answers",
+        str(record),
+        "--commitment",
+        str(case.files.commitment),
+    ]
+    asked += ["--statement", str(tmp_path / "s.json"), "--key", str(case.key)]
+    assert main(asked) == 2
+    assert "looks must be as committed, after [6] or [1, 2, 5, 6] views" in capsys.readouterr().err
+    assert not (tmp_path / "s.json").exists()

@@ -408,3 +408,76 @@ def test_a_screen_records_endpoints_as_verify_does(world, tmp_path):
     verdict, recording = verify_record(world.ref, path)
     assert verdict.decision == "piracy" and path.name.startswith("served-")
     assert set(recording.suspect["subject"]["digest"]) == {"urlSha256", "endpointSha256"}
+
+
+HOSTILE = [None, True, -1, 7, 1e300, "", "x" * 50, [], [None], [[]], {}, {"a": 1}, [-1, 5, 5]]
+
+
+def places(value: Any, path: tuple = ()) -> list[tuple]:
+    """Paths of everything in a JSON value."""
+    below = (
+        value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    )
+    return [path, *(p for key, one in below for p in places(one, (*path, key)))]
+
+
+def with_value(whole: Any, path: tuple, value: Any) -> Any:
+    if not path:
+        return value
+    out = copy.deepcopy(whole)
+    at = out
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return out
+
+
+def test_a_hostile_record_is_a_typed_error_or_a_verdict(world, tmp_path):
+    """Whatever stands in it; it is the other side that hands it in."""
+    recorded(world, lambda x: (100 * softmax(x, world.honest)).round(), tmp_path / "r.jsonl")
+    rows, bad = lines(tmp_path / "r.jsonl"), tmp_path / "bad.jsonl"
+    refused = 0
+    for number in (0, 3, len(rows) - 1):
+        for path in places(rows[number]):
+            for value in HOSTILE:
+                changed = [*rows]
+                changed[number] = with_value(rows[number], path, value)
+                text = "".join(json.dumps(one, separators=(",", ":")) + "\n" for one in changed)
+                bad.write_text(text)
+                try:
+                    verify_record(world.reference, bad)
+                except UapfastError:
+                    refused += 1
+    assert refused > 100
+
+
+@pytest.mark.parametrize("output", ["probabilities", "labels", "logits"])
+def test_a_suspect_that_was_asked_before_is_read_as_it_was_then(world, output, tmp_path):
+    """A screen asks one suspect for several references: how its first answers are read holds for all."""
+
+    def answer(x: torch.Tensor) -> torch.Tensor:
+        out = softmax(x, world.copy)
+        return {"probabilities": (100 * out).round(), "labels": out.argmax(-1), "logits": out.log()}[output]
+
+    suspect = open_callable(answer)
+    uapfast.verify(world.reference, suspect)
+    verdict = recorded(world, suspect, tmp_path / "r.jsonl")
+    assert lines(tmp_path / "r.jsonl")[0]["suspect"]["settings"]["read"]["kind"] == output
+    same(verdict, verify_record(world.reference, tmp_path / "r.jsonl").verdict)
+
+
+def test_a_record_with_more_than_such_answers_is_refused(world, tmp_path):
+    recorded(world, world.honest, tmp_path / "r.jsonl")
+    rows = (tmp_path / "r.jsonl").read_bytes().splitlines(keepends=True)
+    more, bad = json.loads(rows[1]), tmp_path / "bad.jsonl"
+    extra = [json.dumps({**more, "i": 1000 + i}).encode() + b"\n" for i in range(400)]
+    bad.write_bytes(b"".join([*rows[:-1], *extra, rows[-1]]))
+    with pytest.raises(RecordError, match="answers must be at most"):
+        verify_record(world.reference, bad)
+    wide = json.dumps({**more, "answer": [0.5] * 3_000_000}).encode() + b"\n"
+    bad.write_bytes(b"".join([rows[0], wide, *rows[2:]]))
+    with pytest.raises(RecordError, match="line 2 must be at most"):
+        verify_record(world.reference, bad)
+    failed = b'{"failed":{"request":1,"attempt":1,"at":"","status":500,"images":1}}\n'
+    bad.write_bytes(b"".join([*rows[:-1], failed * 5000, rows[-1]]))  # a server that often failed
+    assert verify_record(world.reference, bad).recording.failed == 5000

@@ -160,7 +160,7 @@ def test_a_screen_links_to_the_pages_of_its_convicted_rows(
     links = set(re.findall(r'href="([^"]+)"', screening))
     assert links == {f"my%20pages/{p.name}" for p in found}
     text = found[0].read_text(encoding="utf-8")
-    assert "<script" not in text and "one of 2 suspects of a screen" in " ".join(read(text).text.split())
+    assert "<script" not in text and "one of 2 rows of a screen" in " ".join(read(text).text.split())
     assert main([*given, "--reference", str(world.ref), "--most", "1"]) == 0
     said = capfd.readouterr().out
     assert "wrote 1 pages" in said or "wrote 1 of" in said

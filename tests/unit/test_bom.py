@@ -111,20 +111,25 @@ def test_what_is_refused() -> None:
     assert len(make_bom([accused(), other])["components"]) == 4
 
 
-def test_a_table_gives_its_convicted_rows(tmp_path, capsys):
+def test_a_table_names_whom_one_may_name_alone(tmp_path, capsys):
     rows = make_rows(200)
+    caught = [r for r in rows if r["decision"] == "piracy"]
+    caught[0] |= {"known_copy": "declared"}
+    caught[1] |= {"p_value": 9e-4}  # at or below the level, and far above it once corrected for 200
+    for i, row in enumerate(caught[2:], 1):
+        row |= {"p_value": i * 1e-7}
     table, out = write_table(tmp_path / "t.parquet", rows), tmp_path / "bom.json"
-    convicted = [r["name"] for r in rows if r["decision"] == "piracy"]
-    assert len(convicted) >= 2
+    convicted = [r["name"] for r in caught[2:]]
+    assert convicted
     assert main(["report", str(table), "--bom", str(out), "--base-model", "acme/classifier"]) == 0
     said = capsys.readouterr().out
     assert said.count("base_model: acme/classifier") == len(convicted)
     bom = json.loads(out.read_text())
     names = {c["name"] for c in bom["components"]}
-    assert names == {*convicted, "acme/classifier"}
-    assert [a.name for a in accused_of(collect_screen(table))] == [
-        r["name"] for r in sorted((r for r in rows if r["decision"] == "piracy"), key=lambda r: r["p_value"])
-    ]
+    assert names == {*convicted, "acme/classifier"}, "no known copy, nobody above the corrected level"
+    named = accused_of(collect_screen(table))
+    assert [a.name for a in named] == [r["name"] for r in sorted(caught[2:], key=lambda r: r["p_value"])]
+    assert all("corrected for its whole list by Holm" in a.claim for a in named)
     before = out.read_bytes()
     none = write_table(tmp_path / "none.parquet", [r for r in rows if r["decision"] != "piracy"])
     assert main(["report", str(none), "--bom", str(out)]) == 2

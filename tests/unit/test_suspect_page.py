@@ -121,7 +121,7 @@ def test_hostile_names_stay_text() -> None:
         verdict=make_verdict("piracy", 5e-4, reasons=(bad,), suspect_sha256=bad, output=bad),
         alternatives=(Alternative(bad, "open", bad, bad),),
         spent={bad: bad},
-        among=Among(10, 0.01, 0.05),
+        among=Among(10, 0.01, 0.001),
         evidence=Evidence(commitment={"committedAt": bad, "began": bad, "stampedAt": bad}, keyid=bad),
     )
     text = render_suspect(report)
@@ -204,6 +204,16 @@ def test_a_signed_statement_is_audited_and_an_unsigned_page_says_so(tmp_path: Pa
     audit = "uapfast audit s.json --reference r.uapref --record r.jsonl --commitment c.json --trust k.pem"
     assert audit in commands(text) and "not signed" not in text
     assert "This page is not signed" in render_suspect(make_page())
+
+
+def test_one_of_many_is_named_by_what_is_corrected_for_all() -> None:
+    def said(among: Among) -> str:
+        return " ".join(read(render_suspect(make_page(among=among))).text.split())
+
+    assert "counts (Holm): 5e-4." in said(Among(10, 5e-4, 1e-4))
+    assert "may not be named on its own" in said(Among(10, 0.02, 1e-4))
+    assert "not corrected for that" in said(Among(10))
+    assert "of a screen" not in " ".join(read(render_suspect(make_page())).text.split())
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -315,7 +315,12 @@ Resume = Annotated[
 ]
 Fdr = Annotated[float, typer.Option("--fdr", help="Convict only if q_value is at or below it.")]
 MostQueries = Annotated[
-    int | None, typer.Option("--queries", metavar="MAX", help="Most answers asked for one reference.")
+    int | None,
+    typer.Option(
+        "--queries",
+        metavar="MAX",
+        help="Most answers asked for one reference; below five views nobody is convicted.",
+    ),
 ]
 Endpoints = Annotated[bool, typer.Option("--endpoints", help="Ask the hosts that the manifest names.")]
 Secrets = Annotated[

@@ -12,8 +12,8 @@ import typer
 from uapfast.cli import base
 from uapfast.cli import options as o
 from uapfast.cli.base import app
-from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
-from uapfast.cli.show import lines, subspace_lines
+from uapfast.cli.shell import Reporter, notes_counted, one_line, only_result_on_stdout
+from uapfast.cli.show import reference_lines, subspace_lines
 from uapfast.config import check
 
 
@@ -64,7 +64,7 @@ def generate(
         min_fooling=min_fooling, strict=strict, wire_safe=wire_safe, show_uap=show_uap, seed=seed,
     )  # fmt: skip
     require_writable(out, "reference")
-    with only_result_on_stdout() as stdout, Reporter(rate=True) as progress:
+    with only_result_on_stdout() as stdout, Reporter(rate=True) as progress, notes_counted(one_line(out)):
         from uapfast.data import load_data
         from uapfast.examination.calibration import summary
         from uapfast.pool.pool import load_pool
@@ -77,7 +77,8 @@ def generate(
             device=o.device(device), progress=progress, vouched=_vouched(vouch or []), batch_size=batch_size,
         )  # fmt: skip
         reference.save(out)
-        print(f"wrote {one_line(out)}", *lines(summary(reference)), sep="\n", file=stdout, flush=True)
+        said = reference_lines(summary(reference), one_line(out))
+        print(f"wrote {one_line(out)}", *said, sep="\n", file=stdout, flush=True)
 
 
 def _vouched(given: list[str]) -> dict[str, str]:

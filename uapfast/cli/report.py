@@ -43,7 +43,7 @@ def report(
     most: Annotated[int, typer.Option("--most", metavar="N", help="Pages of --pages, at most.")] = 50,
     bom: Annotated[
         Path | None,
-        typer.Option("--bom", metavar="BOM.json", help="CycloneDX 1.7 ML-BOM of what is convicted."),
+        typer.Option("--bom", metavar="BOM.json", help="CycloneDX 1.7 ML-BOM of who is convicted (p_holm)."),
     ] = None,
     base_model: Annotated[
         str | None,

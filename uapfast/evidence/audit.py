@@ -21,7 +21,7 @@ from uapfast.errors import (
 from uapfast.evidence import timestamp
 from uapfast.evidence.commitment import Commitment, check_fits, read_commitment, read_salt, salt_path, salted
 from uapfast.evidence.compare import differences
-from uapfast.evidence.dossier import basis_of, citation_of
+from uapfast.evidence.dossier import basis_of, check_looks, citation_of
 from uapfast.evidence.envelope import Signed
 from uapfast.evidence.keys import PublicKey
 from uapfast.evidence.statement import measured, predicate, read_statement, subjects
@@ -145,17 +145,18 @@ def audit(files: Files) -> Audit:
     stamp = _stamp(out, stated, files)
     reference = out.step("reference", lambda: _reference(files, stated))
     record = out.step("record", lambda: _record_file(files, stated))
-    commitment = _commitment(out, stated, files)
+    read = _commitment(out, stated, files)
     if reference is None or record is None:
         out.add("not checked", "verdict", "reference and record have to hold first")
         return out
-    if commitment is not None:
-        out.step("salt", lambda: _fits(files, stated, commitment, reference))
+    # of one that does not fit, nothing that it says is known to be of this reference
+    commitment = None if read is None else out.step("salt", lambda: _fits(files, stated, read, reference))
     replayed = out.step("verdict", lambda: _replayed(files, reference))
     if replayed is not None:
         out.step("suspect", lambda: _suspect(stated, replayed))
         out.step("times", lambda: _times(stated, replayed.recording, commitment, stamp))
-        _content(out, stated, files, replayed, commitment)
+        if commitment is None or out.step("looks", lambda: _looks(commitment, replayed)):
+            _content(out, stated, files, replayed, commitment)
     _versions(out, stated)
     return out
 
@@ -277,7 +278,9 @@ def _commitment(out: Audit, stated: Signed, files: Files) -> Commitment | None:
     return out.step("commitment", read)
 
 
-def _fits(files: Files, stated: Signed, commitment: Commitment, reference: Reference) -> tuple[bool, str]:
+def _fits(
+    files: Files, stated: Signed, commitment: Commitment, reference: Reference
+) -> tuple[Commitment, str]:
     assert files.commitment is not None
     place = salt_path(files.commitment, files.salt)
     salt = read_salt(place)
@@ -285,13 +288,18 @@ def _fits(files: Files, stated: Signed, commitment: Commitment, reference: Refer
         rule = f"one that makes the committed hash of the reference, {commitment.value}"
         raise EvidenceError(f"salt {place.name}", "salt", rule, salted(salt, files.reference))
     check_fits(commitment, files.reference, reference, salt, float(stated.predicate["level"]))
-    return True, "with it the reference, the pool and the settings are those that were committed to"
+    return commitment, "with it the reference, the pool and the settings are those that were committed to"
 
 
 def _replayed(files: Files, reference: Reference) -> tuple[Replayed, str]:
     found = verify_record(reference, files.record)
     count = len(found.recording.lines)
     return found, f"{found.verdict.decision}, decided anew from {count} recorded answers"
+
+
+def _looks(commitment: Commitment, replayed: Replayed) -> tuple[bool, str]:
+    check_looks(commitment, replayed.recording)
+    return True, f"after {replayed.recording.first['looks']} views, as committed"
 
 
 def _suspect(stated: Signed, replayed: Replayed) -> tuple[bool, str]:
@@ -305,7 +313,7 @@ def _suspect(stated: Signed, replayed: Replayed) -> tuple[bool, str]:
 
 def _shown(subject: list[dict[str, Any]]) -> str:
     one = subject[0]
-    digest = one["digest"] if isinstance(one["digest"], dict) else {}
+    digest: dict[str, Any] = one["digest"] if isinstance(one["digest"], dict) else {}
     return " ".join([str(one["name"])[:80], *(f"{k} {str(v)[:64]}" for k, v in digest.items())])
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from uapfast.errors import InputError, SignatureError
+from uapfast.errors import EvidenceError, InputError, SignatureError
 from uapfast.evidence.commitment import Commitment, check_fits, read_commitment, read_salt, salt_path
 from uapfast.evidence.envelope import Signed
 from uapfast.evidence.keys import PrivateKey, load_private
@@ -155,8 +155,26 @@ class Dossier:
         return cited
 
 
+def check_looks(commitment: Commitment, recording: Recording) -> None:
+    """Raise ``EvidenceError`` unless it was looked as committed; a part of the answers may have fewer views.
+
+    Args:
+        commitment: whose settings are known to be those of the reference (:func:`check_fits`).
+        recording: of the examination.
+    """
+    looks, known = recording.first["looks"], commitment.settings["looks"]
+    if recording.first["answered"] is None and looks not in (known["atOnce"], known["costly"]):
+        rule = f"as committed, after {known['atOnce']} or {known['costly']} views"
+        raise EvidenceError(recording.where, "looks", rule, looks)
+
+
 def citation_of(commitment: Commitment, recording: Recording) -> Citation:
-    """How an examination cites a commitment; answers from others were given nobody knows when."""
+    """How an examination cites a commitment; answers from others were given nobody knows when.
+
+    Raises:
+        EvidenceError: it was looked after other numbers of views than was committed to.
+    """
+    check_looks(commitment, recording)
     began = None if _by_others(recording) else recording.first["started"]
     return Citation.of(commitment, began, recording.cached)
 
@@ -189,4 +207,4 @@ def basis_of(
     )
 
 
-__all__ = ["Dossier", "Wanted", "basis_of", "citation_of"]
+__all__ = ["Dossier", "Wanted", "basis_of", "check_looks", "citation_of"]

@@ -13,6 +13,7 @@ from uapfast.errors import EvidenceError
 from uapfast.evidence import timestamp
 from uapfast.evidence.canonical import decimals
 from uapfast.evidence.commitment import Commitment
+from uapfast.evidence.compare import DECIMAL
 from uapfast.evidence.envelope import Signed, bundled, read_signed, sign, statement
 from uapfast.evidence.keys import PrivateKey, PublicKey
 from uapfast.examination.error_rates import rates_for
@@ -221,7 +222,11 @@ def read_statement(path: str | os.PathLike[str]) -> Signed:
     good = isinstance(subject, list) and len(subject) == 1 and isinstance(subject[0], dict)
     good = good and set(subject[0]) == {"name", "digest"} and set(found.predicate) == FIELDS
     parts = ("examination", "pValues", "queries", "verdict", "reference", "measured", "versions")
-    if not good or not all(isinstance(found.predicate[name], dict) for name in parts):
+    good = good and all(isinstance(found.predicate[name], dict) for name in parts)
+    good = good and all(isinstance(found.predicate[name], dict | None) for name in ("record", "commitment"))
+    texts = ("decision", "level", "evaluatedAt")
+    good = good and all(isinstance(found.predicate[name], str) for name in texts)
+    if not good or DECIMAL.fullmatch(found.predicate["level"]) is None:
         raise EvidenceError(found.where, "predicate", f"one with {', '.join(sorted(FIELDS))}", "another")
     return found
 

@@ -132,6 +132,7 @@ def about(model: Model | Suspect) -> dict[str, Any]:
     if isinstance(model, Suspect):
         spent = model.spent or {}
         settings = {k: v for k, v in model.source.items() if k not in spent}
+        settings["read"] = model.read
         replay = model.replay
     else:
         settings = {"kind": "model", "arch": model.arch, "preprocessing": model.preprocessing}

@@ -23,7 +23,7 @@ from uapfast.examination.design import Design
 from uapfast.method.consensus import Range, class_order, says_nothing
 from uapfast.method.decision import Assessment, decide, view_level_p
 from uapfast.method.fingerprint import only_labels, reduce_classes, shown
-from uapfast.method.sequential import Stop, Stopper
+from uapfast.method.sequential import Stop, Stopper, too_few
 from uapfast.method.standing import assessment
 from uapfast.models.answers import Answers, detect
 from uapfast.pool.twins import question
@@ -311,6 +311,8 @@ class Examination:
         if limits and decision == "piracy":
             decision = "inconclusive"
             reasons = [f"this reference may not convict: {limits[0]}", *limits[1:], *reasons]
+        if decision == "piracy" and (few := too_few(self.views)) is not None:
+            decision, reasons = "inconclusive", [few, *reasons]
         if decision == "piracy":
             reasons.append(ELSE)
         if self._odd is not None:

@@ -26,7 +26,7 @@ SPEC = "1.7"
 SPACE = uuid.UUID("5f0b3e52-6a5f-5d0c-9a34-6f6d1f1f0c17")  # of our serial numbers
 HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 TOLD = (
-    *("decision", "p_value", "p_is_bound", "alpha", "q_value", "z", "rank", "relation"),
+    *("decision", "p_value", "p_is_bound", "alpha", "p_holm", "q_value", "z", "rank", "relation"),
     *("p_candidate", "p_candidate_exact", "p_candidate_floor"),
     *("p_suspect", "p_suspect_exact", "p_suspect_floor"),
     *("p_joint", "p_joint_exact", "p_joint_floor"),
@@ -68,7 +68,7 @@ class Accused:
         """What is claimed, in a sentence."""
         v = self.verdict
         p = f"p {'at most' if v.get('p_is_bound') else '='} {p_text(v['p_value'])}"
-        q = "" if v.get("q_value") is None else f", q = {p_text(v['q_value'])}"
+        q = "" if v.get("p_holm") is None else f"; corrected for its whole list by Holm {p_text(v['p_holm'])}"
         return (
             f"The answers of this model are nearer to those of the victim of {shown(self.victim)} than "
             f"honest training explains ({p} at level {v['alpha']:g}{q})"

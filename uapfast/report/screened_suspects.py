@@ -45,7 +45,7 @@ def write_pages(
     most: int = MOST,
     files: Mapping[str, str | os.PathLike[str]] | None = None,
 ) -> tuple[int, int]:
-    """A page for each convicted or inconclusive row, the strongest first, linked from the rows.
+    """A page for each convicted or inconclusive suspect, the strongest first, linked from the rows.
 
     Args:
         report: its rows get ``page``, the address of their own as the screening page has it.
@@ -67,7 +67,11 @@ def write_pages(
     if not parts:
         rule = "given with --reference, for the models that a suspect stands among"
         raise InputError("report", "--pages", rule, "none")
-    wanted = [r for r in report.rows if r["decision"] in PAGED and r["reference_sha256"] in parts]
+    wanted = [
+        row
+        for row in report.rows
+        if row["decision"] in PAGED and row["reference_sha256"] in parts and row.get("known_copy") is None
+    ]
     place = make_folder(folder)
     base = quote(os.path.relpath(place.absolute(), Path(page).absolute().parent))
     for number, row in enumerate(wanted[:most], 1):
@@ -93,7 +97,7 @@ def _write(
         verdict,
         name=row["name"],
         victim=part.name,
-        among=Among(len(part.rows), row["q_value"], report.fdr),
+        among=Among(len(part.rows), row.get("p_holm"), row["q_value"]),
         evidence=attach(path, alpha=verdict.alpha, reference=file),
         spent={"file": row["path"], "found in": report.table},
     )
@@ -101,7 +105,10 @@ def _write(
 
 
 def accused_of(report: ScreenReport, references: Sequence[Reference] = ()) -> list[Accused]:
-    """The convicted rows of a table, the strongest first."""
+    """The rows of a table whom a bill may name, the strongest first.
+
+    Convicted, no known copies, and with ``p_holm``, which naming one party rests on, at or below the level.
+    """
     known = {r.sha256: r for r in references}
     return [
         Accused(
@@ -113,8 +120,13 @@ def accused_of(report: ScreenReport, references: Sequence[Reference] = ()) -> li
             reference=known.get(row["reference_sha256"]),
         )
         for row in report.rows
-        if row["decision"] == "piracy"
+        if row["decision"] == "piracy" and row.get("known_copy") is None and _nameable(row)
     ]
+
+
+def _nameable(row: Row) -> bool:
+    corrected = row.get("p_holm")
+    return corrected is not None and corrected <= row["alpha"]
 
 
 __all__ = ["MOST", "accused_of", "verdict_of", "write_pages"]

@@ -41,11 +41,17 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Among:
-    """The screen that a suspect was found in: how many rows, its q-value, and the largest that convicts."""
+    """The screen that a suspect was found in.
+
+    Attributes:
+        suspects: rows of the reference.
+        p_holm: p corrected for the whole list, which naming one party rests on; None where it is not told.
+        q_value: orders the list; None where it is not told.
+    """
 
     suspects: int
-    q_value: float | None
-    fdr: float | None
+    p_holm: float | None = None
+    q_value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

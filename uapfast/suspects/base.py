@@ -54,6 +54,14 @@ class Suspect(ABC):
         return {"kind": type(self).__name__.lower(), "name": self.name}
 
     @property
+    def read(self) -> dict[str, Any] | None:
+        """How its answers are read since the first came, for the record; None before."""
+        if self._first is None:
+            return None
+        found = self._first.read
+        return {"kind": self._first.kind, **({} if found is None else vars(found))}
+
+    @property
     def bare(self) -> bool:
         """Whether it may want its images normalised and nobody said how; most kinds know."""
         return False

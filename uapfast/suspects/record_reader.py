@@ -20,14 +20,17 @@ from torch import Tensor
 
 from uapfast.errors import InputError, RecordError, UapfastError
 from uapfast.models.answers import OUTPUTS, Answers, detect
+from uapfast.models.kinds import Reading
 from uapfast.models.model import Model
 from uapfast.suspects.base import Suspect
+from uapfast.suspects.http_headers import shown_url
 from uapfast.suspects.http_rows import row_of_plain, table
 from uapfast.suspects.record_writer import ENDS, FORMAT, VERSION, query_sha256
 
 MARK = b'{"format":"uapfast record"'
 MOST_FIRST = 64 << 20  # bytes of the first line, which may name every query that was answered
-MOST_CLASSES = 100_000  # of a suspect; more than any that classifiers of images have
+MOST_CLASSES = 25_000  # of a suspect; the largest of the usual lists of classes has 21,843
+MOST_REPEATS = 1000  # lines of a query: requests that failed, and questions that were asked again
 REPLAYS = ("model", "suspect", "endpoint")
 DTYPE = re.compile(r"(?:bfloat|u?int|float|complex|bool)[0-9a-z_]*")  # as torch names them
 
@@ -105,19 +108,18 @@ def read_record(path: str | os.PathLike[str], queries: int) -> Recording:
     """
     file = Path(path)
     where = f"record {file.name}"
-    most = 4 * queries + 1000  # lines of repeated questions and failed requests included
     try:
         if not file.is_file():
             raise RecordError(where, "file", "an existing plain file", file)
         with open(file, "rb") as stream:
-            found = _read(stream, where, most)
+            found = _read(stream, where, queries)
     except OSError as exc:
         raise RecordError(where, "file", "one that can be read", exc.strerror or exc) from exc
     return found
 
 
-def _read(stream: Any, where: str, most: int) -> Recording:
-    digest = hashlib.sha256()
+def _read(stream: Any, where: str, queries: int) -> Recording:
+    digest, most = hashlib.sha256(), MOST_REPEATS * (queries + 1)
     found = Recording(where, _first(_line(stream, MOST_FIRST, 1, where, digest), where))
     for number in range(2, most + 3):
         raw = _line(stream, 4096 + 64 * MOST_CLASSES, number, where, digest)
@@ -129,6 +131,8 @@ def _read(stream: Any, where: str, most: int) -> Recording:
             found.sha256 = digest.hexdigest()
             return found
         _take(found, one, number)
+        if len(found.lines) > queries:
+            raise RecordError(where, "answers", f"at most {queries}, those of the reference", "more")
     raise RecordError(where, "lines", f"at most {most}, for so many queries", "more")
 
 
@@ -168,7 +172,8 @@ def _first(raw: bytes, where: str) -> dict[str, Any]:
         and suspect.get("output") in OUTPUTS
         and suspect.get("replay") in REPLAYS
         and isinstance(suspect.get("settings"), dict)
-        and isinstance(suspect.get("subject"), dict | None)
+        and _is_subject(suspect.get("subject"))
+        and _texts(suspect["settings"].get("classes"))
         and isinstance(found.get("started"), str)
         and isinstance(found.get("reference_sha256"), str)
         and isinstance(found.get("alpha"), float)
@@ -179,6 +184,17 @@ def _first(raw: bytes, where: str) -> dict[str, Any]:
     if not good:
         raise RecordError(where, "line 1", "with all that says how it was asked", "one without")
     return found
+
+
+def _is_subject(found: Any) -> bool:
+    if found is None:
+        return True
+    good = isinstance(found, dict) and set(found) == {"name", "digest"} and isinstance(found["name"], str)
+    return good and isinstance(found["digest"], dict) and _texts(list(found["digest"].values()))
+
+
+def _texts(values: Any) -> bool:
+    return values is None or (isinstance(values, list) and all(isinstance(v, str) for v in values))
 
 
 def _whole(values: Any) -> bool:
@@ -248,6 +264,7 @@ class Replay(Suspect):
         self.name, self.sha256, self.output = about["name"], about["sha256"], about["output"]
         self.notes = tuple(recording.end["notes"])
         self.recording, self._done = recording, 0
+        self._first = _read_before(about["settings"].get("read"), recording.where)
         self.replay = about["replay"]
 
     @property
@@ -327,6 +344,22 @@ class Replay(Suspect):
         return (torch.view_as_complex(values) if dtype.is_complex else values).to(dtype)
 
 
+def _read_before(told: Any, where: str) -> Answers | None:
+    """How answers before a record were read: those to another reference, of the same suspect."""
+    if told is None:
+        return None
+    try:
+        kind = told["kind"]
+        if kind not in OUTPUTS[1:]:
+            raise ValueError(kind)
+        if kind == "labels" and "scale" not in told:
+            return Answers(kind, torch.zeros(0), 0)
+        scale, least, note = float(told["scale"]), float(told["least"]), told["note"]
+        return Answers(kind, torch.zeros(0), 0, None, Reading(kind, scale, least, note))
+    except (KeyError, TypeError, ValueError) as exc:
+        raise RecordError(where, "read", "how earlier answers were read", type(exc).__name__) from exc
+
+
 def subject_of(model: Model | Suspect | None, given: str | os.PathLike[str] | None) -> dict[str, Any]:
     """A suspect as a statement names it: ``name`` and ``digest``.
 
@@ -349,7 +382,9 @@ def subject_of(model: Model | Suspect | None, given: str | os.PathLike[str] | No
         digest["sha256"] = file_sha256(given)
     if model is not None and model.sha256 is not None and model.sha256 != digest.get("sha256"):
         digest["tensorsSha256"] = model.sha256
-    name = Path(given).name if given is not None else "" if model is None else model.name
+    shown = None if given is None else os.fspath(given)
+    shown = shown_url(shown) if shown is not None and "://" in shown else shown
+    name = Path(shown).name if shown is not None else "" if model is None else model.name
     return {"name": name or "suspect", "digest": digest}
 
 

@@ -29,6 +29,7 @@ from uapfast.method.fingerprint import (
     to_grid,
 )
 from uapfast.method.points import disagree_points, disagreement, kmeans_points
+from uapfast.method.sequential import too_few
 from uapfast.method.statistic import STATISTICS
 from uapfast.models.model import Model, as_model
 from uapfast.pool.degraded import with_degraded
@@ -115,7 +116,7 @@ def generate(
     counter = _Counter(report, _work(models, config, len(x)))
     clean, classes = _clean_answers(models, x, config, counter)
     known = None if labels is None else torch.as_tensor(labels)[looked_at].to("cpu", torch.int64)
-    _check_answers(clean, known, models, config, findings)
+    _check_answers(clean, known, models, config, findings, pool.trained)
     points, probes = _choose(clean, x, models, config)
     uaps, uap_report = make_uaps(models, _uap_images(x, models, config), config, counter.uap)
     _note_fooling(uap_report, config, findings)
@@ -164,10 +165,15 @@ def _white_box(victim: Any, device: str) -> Model:
 
 
 def _check_answers(
-    clean: Tensor, labels: Tensor | None, models: list[Entry], config: GenerateConfig, findings: Findings
+    clean: Tensor,
+    labels: Tensor | None,
+    models: list[Entry],
+    config: GenerateConfig,
+    findings: Findings,
+    trained: frozenset[str],
 ) -> None:
     if labels is not None:
-        check_accuracy(clean, labels, models, findings)
+        check_accuracy(clean, labels, models, findings, trained)
     if STATISTICS[config.encoder].by_twins:
         check_confidence(clean, models, findings)
 
@@ -193,6 +199,9 @@ def _examined(
     """The reference with what its tests have found."""
     if reference.statistic.by_twins:
         reference = examine_pool(reference, vouched, findings, trained)
+    few = too_few(reference.plan.views)
+    if few is not None:
+        findings.limit(f"{few} (generate --views)")
     found = {"warnings": findings.warnings, "limits": findings.limits, "vouched": vouched}
     return replace(reference, settings=reference.settings | found, _cache={})
 

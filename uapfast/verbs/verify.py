@@ -34,7 +34,7 @@ def verify(
     record: Recorder | None = None,
     seen: Callable[[Assessment], None] | None = None,
 ) -> Verdict:
-    """Decide whether a suspect descends from the reference's victim.
+    """Say whether a suspect is closer to the reference's victim than its twins and honest models are.
 
     Args:
         reference: from :func:`uapfast.generate` or :func:`uapfast.load`, or its file.
