@@ -44,6 +44,14 @@ class Selection(StrEnum):
     kmeans = "kmeans"
 
 
+class Chosen(StrEnum):
+    """Whether the victim was chosen among several outcomes of its training."""
+
+    no = "no"
+    same = "same"
+    unlike = "unlike"
+
+
 class Interpolation(StrEnum):
     """Of resizing."""
 
@@ -243,6 +251,14 @@ BranchAt = Annotated[
     float | None,
     typer.Option(
         "--branch-at", metavar="SHARE", help="Share of the training before --branch, above 0 and below 1."
+    ),
+]
+Selected = Annotated[
+    Chosen | None,
+    typer.Option(
+        "--selected",
+        help="Was the victim chosen among several outcomes (best of several seeds or epochs, early stopping, "
+        "an average)? no; same: and the recipe chooses every twin so; unlike: and the twins are not.",
     ),
 ]
 Designated = Annotated[
