@@ -101,10 +101,8 @@ class Examination:
     @property
     def assessed(self) -> Assessment | None:
         """What the answers so far are compared with, and how they stand; None before any was scored."""
-        if not self._features:
-            return None
-        labels_only = self._first is not None and self._first.kind == "labels"
-        return self.design.mode(labels_only).scorer.assess(np.concatenate(self._features))
+        scorer = self.design.mode(self._form).scorer
+        return scorer.assess(np.concatenate(self._features)) if self._features else None
 
     @property
     def failure(self) -> SuspectError | UnavailableError | None:
@@ -181,7 +179,7 @@ class Examination:
         reduced = hard if answers.kind == "labels" else reduce_classes(full, keep)
         self.views = part.stop
         self._hard.append((part.start, hard))
-        if self._nothing_said(answers):
+        if self._stage == 0 and says_nothing(answers.values):
             self._doubt = "the same answer to every query: it says nothing of whom it descends from"
             self._ended = True
             return
@@ -189,9 +187,6 @@ class Examination:
         if self._stop is not None:
             self._conclude()
         self._stage += 1
-
-    def _nothing_said(self, answers: Answers) -> bool:
-        return self._stage == 0 and says_nothing(answers.values)
 
     def _score(self, features: NDArray[np.float32]) -> None:
         self._form = joint_form(self._given)  # by all so far: the last look says what verify says

@@ -14,6 +14,7 @@ from uapfast.examination.error_rates import rates_for
 from uapfast.method import decision, spread
 from uapfast.method.decision import Assessment
 from uapfast.method.lineage import LineageScorer
+from uapfast.models.forms import LABELS, WHOLE
 from uapfast.reference import Reference
 from uapfast.report.alternatives import Alternative, alternatives
 from uapfast.report.evidence import Evidence
@@ -112,9 +113,9 @@ def standing_of(reference: Reference, verdict: Verdict, assessed: Assessment | N
         every = assessed.pairs[: n * (twins + 1)].reshape(n, twins + 1)
         own_twins = assessed.pairs[n * (twins + 1) :]
     else:
-        labels = verdict.output == "labels"
+        form = LABELS if verdict.output == "labels" else WHOLE
         part = None if verdict.views_used >= reference.plan.views else verdict.views_used
-        scorer = reference.statistic.scorer(labels, part)
+        scorer = reference.statistic.scorer(form, part)
         if not (isinstance(scorer, LineageScorer) and scorer.has_twins):
             z = _floats(reference.statistic.pool_scores().innocent_z)
             return Standing(z, (), (), verdict.z, float("inf"))
