@@ -44,6 +44,14 @@ class Selection(StrEnum):
     kmeans = "kmeans"
 
 
+class Chosen(StrEnum):
+    """Whether the victim was chosen among several outcomes of its training."""
+
+    no = "no"
+    same = "same"
+    unlike = "unlike"
+
+
 class Interpolation(StrEnum):
     """Of resizing."""
 
@@ -104,44 +112,6 @@ ClassOrder = Annotated[
         metavar="K[,K...]",
         help="For each class of the reference the suspect's class that means it.",
     ),
-]
-RecordFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--record", metavar="FILE", help="Gets every answer as it came; `verify --answers FILE` reads it."
-    ),
-]
-RecordDir = Annotated[
-    Path | None,
-    typer.Option("--record", metavar="DIR", help="Gets a record of each suspect and reference."),
-]
-StatementFile = Annotated[
-    Path | None,
-    typer.Option("--statement", metavar="FILE", help="Gets the verdict, signed, for `uapfast audit`."),
-]
-SigningKey = Annotated[
-    Path | None,
-    typer.Option(
-        "--signing-key",
-        metavar="KEY.pem",
-        help="Signs --statement: an Ed25519 private key. --key KEY.pem beside --statement means the same.",
-    ),
-]
-CommitmentFile = Annotated[
-    Path | None,
-    typer.Option("--commitment", metavar="FILE", help="That it is made under, from `uapfast commit`."),
-]
-Salt = Annotated[
-    Path | None,
-    typer.Option("--salt", metavar="FILE", help="Of the commitment; unset, COMMITMENT.salt beside it."),
-]
-Tsa = Annotated[
-    str | None,
-    typer.Option("--tsa", metavar="URL", help="A time-stamping authority (RFC 3161)."),
-]
-TsaRoot = Annotated[
-    Path | None,
-    typer.Option("--tsa-root", metavar="CERT.pem", help="Of time-stamping authorities that are trusted."),
 ]
 Budget = Annotated[
     int | None, typer.Option("--budget", metavar="N", help="Images sent to an endpoint, at most.")
@@ -239,6 +209,14 @@ BranchAt = Annotated[
     float | None,
     typer.Option(
         "--branch-at", metavar="SHARE", help="Share of the training before --branch, above 0 and below 1."
+    ),
+]
+Selected = Annotated[
+    Chosen | None,
+    typer.Option(
+        "--selected",
+        help="Was the victim chosen among several outcomes (best of several seeds or epochs, early stopping, "
+        "an average)? no; same: and the recipe chooses every twin so; unlike: and the twins are not.",
     ),
 ]
 Designated = Annotated[

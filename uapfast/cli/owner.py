@@ -119,6 +119,7 @@ def pool(
     branch: o.Branch = None,
     branch_at: o.BranchAt = None,
     designated: o.Designated = None,
+    selected: o.Selected = None,
     surrogates: Annotated[int, typer.Option("--surrogates", help="Surrogates of every candidate.")] = 2,
     homologous: Annotated[int, typer.Option("--homologous", help="Honestly trained models.")] = 40,
     homologous_arch: o.HomologousArchs = None,
@@ -143,6 +144,7 @@ def pool(
             surrogates=surrogates, homologous=homologous, other_archs=homologous_arch or (), epochs=epochs,
             jobs=jobs, seed=seed, device=o.device(device), progress=progress,
             branch=branch, branch_at=branch_at, designated=designated,
+            selected=selected.value if selected else None,
         )  # fmt: skip
         record = json.loads(record_path(manifest).read_text(encoding="utf-8"))
         said = Origin(**record["base"]["init"]).sentence()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from uapfast.cli import base, evidence
+from uapfast.cli import evidence_options as e
 from uapfast.cli import options as o
 from uapfast.cli.base import app
 from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
@@ -40,13 +41,13 @@ def verify(
     cache: o.AnswersCache = None,
     dry_run: o.DryRun = False,
     batch_size: o.BatchSize = None,
-    record: o.RecordFile = None,
-    statement: o.StatementFile = None,
-    signing_key: o.SigningKey = None,
-    commitment: o.CommitmentFile = None,
-    salt: o.Salt = None,
-    tsa: o.Tsa = None,
-    tsa_root: o.TsaRoot = None,
+    record: e.RecordFile = None,
+    statement: e.StatementFile = None,
+    signing_key: e.SigningKey = None,
+    commitment: e.CommitmentFile = None,
+    salt: e.Salt = None,
+    tsa: e.Tsa = None,
+    tsa_root: e.TsaRoot = None,
     device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> int:
@@ -74,9 +75,8 @@ def verify(
     check(alpha is None or 0 < alpha < 0.5, "verify", "--alpha", "a level in (0, 0.5)", alpha)
     asked = {"SUSPECT": suspect, "--weights": weights, "--answers": answers}
     named = [name for name, value in asked.items() if value is not None]
-    check(
-        len(named) == 1, "verify", "the suspect", "one of " + ", ".join(asked), " and ".join(named) or "none"
-    )
+    rule, got = "one of " + ", ".join(asked), " and ".join(named) or "none"
+    check(len(named) == 1, "verify", "the suspect", rule, got)
     signing_key, key = evidence.signing(statement, signing_key, key)
     wanted = evidence.Given(record, statement, signing_key, commitment, salt, tsa, tsa_root)
     options: dict[str, Any] = {
@@ -115,7 +115,7 @@ def _asked(
     from uapfast.config import ALPHA
     from uapfast.errors import SuspectError
     from uapfast.reference import load
-    from uapfast.suspects.record_reader import subject_of
+    from uapfast.suspects.subject import subject_of
     from uapfast.verbs.verify import invalid
 
     known = load(reference)
@@ -135,8 +135,8 @@ def _judge(
     """The verdict on a suspect, or what asking it would take; ``how`` are further arguments of ``verify``."""
     from uapfast.config import check
     from uapfast.suspects.base import Suspect
-    from uapfast.suspects.record_reader import subject_of
     from uapfast.suspects.resolve import open_suspect
+    from uapfast.suspects.subject import subject_of
     from uapfast.verbs.verify import verify as run
 
     suspect = open_suspect(given, **options)
@@ -170,7 +170,8 @@ def _recorded(
     from uapfast.config import ALPHA
     from uapfast.models.labels import read_class_names
     from uapfast.reference import load
-    from uapfast.suspects.record_reader import is_record, subject_of
+    from uapfast.suspects.record_reader import is_record
+    from uapfast.suspects.subject import subject_of
     from uapfast.verbs.recorded import verify_recorded
 
     known = load(reference)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
 
 from uapfast.method.lineage import LineageScorer
+from uapfast.method.recent import Recent
 from uapfast.method.sequential import Background, Looks
-from uapfast.method.statistic import Scorer
+from uapfast.method.statistic import FORMS_KEPT, Scorer
+from uapfast.models.forms import Form
 from uapfast.reference import Reference
 
 
 @dataclass(frozen=True)
 class Mode:
-    """A pool as it is compared with suspects that show probabilities, or labels only."""
+    """A pool as it is compared with suspects that show their answers in one form."""
 
     scorer: Scorer
     background: Background | None
@@ -31,8 +32,7 @@ class Design:
 
     reference: Reference
     looks: Looks
-    _modes: dict[bool, Mode] = field(default_factory=dict, init=False, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _modes: Recent[Form, Mode] = field(default_factory=lambda: Recent(FORMS_KEPT), init=False, repr=False)
 
     @property
     def views(self) -> int:
@@ -47,17 +47,14 @@ class Design:
         """Views that are asked between look ``number - 1`` and look ``number``."""
         return range(self.looks.views[number - 1] if number else 0, self.looks.views[number])
 
-    def mode(self, labels_only: bool) -> Mode:
-        """The pool in one access mode; made once each."""
-        with self._lock:
-            if labels_only not in self._modes:
-                self._modes[labels_only] = self._make_mode(labels_only)
-            return self._modes[labels_only]
+    def mode(self, form: Form) -> Mode:
+        """The pool beside suspects that show their answers in one form; the last ones are kept."""
+        return self._modes.get(form, lambda: self._make_mode(form))
 
-    def _make_mode(self, labels_only: bool) -> Mode:
+    def _make_mode(self, form: Form) -> Mode:
         reference = self.reference
         part = None if self.views == reference.plan.views else self.views
-        scorer = reference.statistic.scorer(labels_only, part)
+        scorer = reference.statistic.scorer(form, part)
         if len(self.looks.views) > 1 and isinstance(scorer, LineageScorer):
             return Mode(scorer, Background.of(scorer))
         return Mode(scorer, None)

@@ -25,7 +25,8 @@ from uapfast.method.decision import decide, view_level_p
 from uapfast.method.fingerprint import only_labels, reduce_classes, shown
 from uapfast.method.sequential import Stop, Stopper, too_few
 from uapfast.method.standing import assessment
-from uapfast.models.answers import Answers, detect
+from uapfast.models.answers import Answers, detect, joint_form
+from uapfast.models.forms import LABELS, WHOLE
 from uapfast.pool.twins import question
 from uapfast.reference import Reference
 from uapfast.types import Verdict
@@ -78,6 +79,8 @@ class Examination:
         self._lost: UnavailableError | None = None
         self._output = output
         self._first: Answers | None = None
+        self._given: list[Answers] = []  # to views, before classes are renamed
+        self._form = WHOLE
         self._order = None if order is None else checked_order(order, design.reference.classes)
         self._stage, self._probing, self._ended = 0, False, False
         self._features: list[NDArray[np.float32]] = []
@@ -155,6 +158,8 @@ class Examination:
             values = detect(values, self.name, rows=count, classes=classes, output=output, like=first)
         if self._first is None:  # how the first answers are read holds for all
             self._first = values
+        if not self._probing and (not self._given or values.kind == "probabilities"):
+            self._given.append(values)  # of labels and logits the first tell the form
         return values if self._order is None else reordered(values, self._order)
 
     # -- looking -----------------------------------------------------------------------------------
@@ -181,7 +186,8 @@ class Examination:
         return self._stage == 0 and says_nothing(answers.values)
 
     def _score(self, features: NDArray[np.float32]) -> None:
-        mode = self.design.mode(self._first is not None and self._first.kind == "labels")
+        self._form = joint_form(self._given)  # by all so far: the last look says what verify says
+        mode = self.design.mode(self._form)
         self._features.append(features)
         so_far = np.concatenate(self._features)
         own, rest = mode.scorer.scores(so_far)
@@ -190,6 +196,7 @@ class Examination:
             self._stop = Stop(decide(found, self.alpha), self.views, found.similarity)
         else:
             self._stopper = self._stopper or Stopper(self.design.looks, mode.background, self.alpha)
+            self._stopper.background = mode.background
             self._stop = self._stopper.look(own, rest)
         if self._stop is not None:
             self._p_view = view_level_p(own[:, 0], rest[:, :, 0])
@@ -239,7 +246,7 @@ class Examination:
         design, reference = self.design, self.design.reference
         if self._first.kind == "labels" or self.views < design.views or not reference.statistic.partial:
             return None
-        scorer = design.mode(True).scorer
+        scorer = design.mode(LABELS).scorer
         features = [reference.statistic.features(hard, True, first) for first, hard in self._hard]
         outcome = decide(scorer.assess(np.concatenate(features)), self.alpha)
         if outcome.p > HELD_BACK or outcome.rank not in (None, 1):
@@ -296,7 +303,7 @@ class Examination:
     def _judged(self, blank: Verdict, stop: Stop) -> Verdict:
         outcome, reference = stop.outcome, self.design.reference
         candidate, suspect, joint = outcome.candidate, outcome.suspect, outcome.joint
-        reasons = list(outcome.reasons)
+        reasons = [*outcome.reasons, *reference.caveats]
         if candidate is not None:
             reasons.append(question(reference.settings.get("twins", {})))
         decision, limits = outcome.decision, reference.limits
@@ -342,8 +349,8 @@ class Examination:
             others = self._first.classes > len(self._order)
             left = "; classes that have no place in it were left out" if others else ""
             said.append(f"its classes were read in the class order that was given{left}")
-        if self._first is not None and self._first.kind == "labels":
-            said.append("the suspect answers with labels only: the pool was reduced to labels as well")
+        if self._form != WHOLE:
+            said.append(f"it shows {self._form}: the innocents that it is compared with were shown alike")
         return said + [f"the reference warns: {warning}" for warning in reference.warnings]
 
     def _blank(self) -> Verdict:
@@ -380,6 +387,8 @@ def told(reference: Reference) -> dict[str, Any]:
         "twins": len(reference.candidates) - 1,
         "twins_made": reference.settings.get("twins", {}).get("kind", "full"),
         "innocents": len(reference.innocents),
+        "suspect_side_exact": reference.inexact is None,
+        "victim_selected": reference.settings.get("twins", {}).get("selected"),
         "versions": versions(),
     }
 

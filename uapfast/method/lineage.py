@@ -89,9 +89,12 @@ def templates(metric: Array, roster: Roster, origin: Array, skip_kind: int | Non
     return _unit(sum((w * _unit(rows, metric) for w, rows in parts), np.zeros(())), metric)
 
 
-def _origin(roster: Roster, size: int) -> Array:
-    """Residuals are taken from the candidates' mean, or from the innocents' without twins."""
-    base = roster.candidates if roster.has_twins else roster.innocents
+def _origin(roster: Roster, size: int, honest: Index | None = None) -> Array:
+    """Residuals are taken from the candidates' mean; without twins from that of ``honest`` models.
+
+    Those are the innocents and the suspect where one is scored: each of them counts alike.
+    """
+    base = roster.candidates if roster.has_twins else roster.innocents if honest is None else honest
     out: Array = _basis(base, size).mean(0)
     return out
 
@@ -173,7 +176,10 @@ class LineageScorer:
         return full
 
     def _fit(self, full: Array, fit: Index) -> tuple[Whitening, Array]:
-        origin = _origin(self.roster, full.shape[-1])
+        size = full.shape[-1]  # one more than the pool has: the last row is a suspect's
+        honest = self.roster.innocents
+        honest = honest if size == len(self.pool) else np.append(honest, size - 1)
+        origin = _origin(self.roster, size, honest)
         return whiten(full, fit, base=self._base(origin)), origin
 
     def _base(self, origin: Array) -> Array | None:
@@ -182,7 +188,7 @@ class LineageScorer:
 
     def _scores(self, full: Array, everybody: Index) -> Array:
         """Cosines ``[S,V,C]`` of models with all candidates, each with a whitening by all the others."""
-        origin = _origin(self.roster, full.shape[-1])
+        origin = _origin(self.roster, full.shape[-1], everybody)
         parts = template_parts(full.shape[-1], self.roster, origin)
         return score_rounds(full, everybody, origin, parts, self._base(origin))
 

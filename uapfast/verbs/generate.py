@@ -36,7 +36,16 @@ from uapfast.pool.degraded import with_degraded
 from uapfast.pool.pool import Pool, check_victim, load_pool
 from uapfast.reference import Record, Reference
 from uapfast.verbs.candidates import make_uaps
-from uapfast.verbs.entries import Entry, candidates_of, check_pool, moved_by, ordered, records_of
+from uapfast.verbs.entries import (
+    Entry,
+    candidates_of,
+    check_pool,
+    inexact,
+    moved_by,
+    ordered,
+    own_rows,
+    records_of,
+)
 from uapfast.verbs.findings import Findings
 from uapfast.verbs.pool_checks import (
     check_accuracy,
@@ -122,18 +131,17 @@ def generate(
     _note_fooling(uap_report, config, findings)
     plan = _plan(points, uaps, config)
     answers = _ask_all(models, plan, classes, counter)
-    keep = kept_classes(answers)
+    records = records_of(models, config)
+    keep = kept_classes(answers[own_rows(records)])
     reduced = reduce_classes(answers, keep)
     top = reduce_classes(only_labels(answers), keep).argmax(-1)
-    records = records_of(models, config)
     settings = {
         "config": config.to_dict(),
         "uap": uap_report,
         "victim_sha256": white.sha256,
         "preprocessing": white.preprocessing,
-        "init": None if pool.init is None else dict(pool.init),
-        "twins": pool.twins_told,
-        "pool_manifest_sha256": pool.manifest_sha256,
+        **_told(pool),
+        "suspect_side": {"exact": inexact(models, config) is None, "why": inexact(models, config)},
         "versions": versions(),
     }
     weights: dict[str, Tensor] = {}
@@ -154,6 +162,15 @@ def _pool_of(
     check_victim(pool, victim)
     by_twins = STATISTICS[config.encoder].by_twins
     return with_degraded(pool, config.seed, device) if by_twins else pool
+
+
+def _told(pool: Pool) -> dict[str, Any]:
+    """What a reference says of its pool."""
+    return {
+        "init": None if pool.init is None else dict(pool.init),
+        "twins": pool.twins_told,
+        "pool_manifest_sha256": pool.manifest_sha256,
+    }
 
 
 def _white_box(victim: Any, device: str) -> Model:
@@ -311,12 +328,15 @@ def _choose(
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
     """Query points ``[Q,C,H,W]``, and probes with their labels from the other images."""
     assert config.points is not None
-    found = choose_probes(clean, x[:1], len(x) - config.points * config.views)
-    rest = np.arange(len(x)) if found is None else np.setdiff1d(np.arange(len(x)), found[0])
-    points = x.kept(torch.from_numpy(rest[_select(clean[:, rest], models, config)].reshape(-1)))
+    chosen = _select(clean, models, config).reshape(-1)
+    points = x.kept(torch.from_numpy(chosen))
     if config.wire_safe and points.dtype != torch.uint8:
         points = to_grid(points)
-    return points, (None, None) if found is None else (x.kept(torch.from_numpy(found[0])), found[1])
+    rest = np.setdiff1d(np.arange(len(x)), chosen)  # after the points: no innocent has a say in those
+    probes = choose_probes(clean[:, rest], x[:1], len(x)) if len(rest) else None
+    if probes is None:
+        return points, (None, None)
+    return points, (x.kept(torch.from_numpy(rest[probes[0]])), probes[1])
 
 
 def _select(clean: Tensor, models: list[Entry], config: GenerateConfig) -> np.ndarray[Any, Any]:
@@ -326,14 +346,14 @@ def _select(clean: Tensor, models: list[Entry], config: GenerateConfig) -> np.nd
     if selection == "kmeans":
         outputs = clean[0].clamp(min=1e-12).log().numpy()
         return kmeans_points(outputs, config.points, config.views, config.seed)
-    mean = clean[: len(candidates_of(models, config))].mean(0).numpy()
-    weight = disagreement(clean.numpy()) if len(clean) > 1 else np.ones(len(mean), np.float32)
-    return disagree_points(mean, weight, config.points, config.views, config.seed)
+    # innocents are no candidates: the suspect has no say, so that they must have none
+    own = clean[: len(candidates_of(models, config))].numpy()
+    return disagree_points(own.mean(0), disagreement(own), config.points, config.views, config.seed)
 
 
 def _plan(points: Tensor, uaps: Tensor, config: GenerateConfig) -> QueryPlan:
     assert config.points is not None and config.ray is not None
-    assign = spread_uaps(config.points, config.views, len(uaps), config.seed)
+    assign = spread_uaps(config.points, config.views, uaps, config.seed)
     assign = assign.expand(len(config.ray), -1).contiguous()
     return QueryPlan(points, uaps, assign, config.ray, config.views, config.wire_safe)
 
