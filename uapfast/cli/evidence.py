@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from uapfast.cli import evidence_options as e
 from uapfast.cli import options as o
 from uapfast.cli.base import app
 from uapfast.cli.shell import one_line, only_result_on_stdout
@@ -99,8 +100,8 @@ def commit(
         Path | None,
         typer.Option("--salt", metavar="FILE", help="Gets the salt: keep it. Unset, OUT.salt."),
     ] = None,
-    tsa: o.Tsa = None,
-    tsa_root: o.TsaRoot = None,
+    tsa: e.Tsa = None,
+    tsa_root: e.TsaRoot = None,
     alpha: o.Alpha = 1e-3,
     debug: o.Debug = False,
 ) -> None:
@@ -133,12 +134,12 @@ def audit(
     commitment: Annotated[
         Path | None, typer.Option("--commitment", metavar="FILE", help="That the statement cites.")
     ] = None,
-    salt: o.Salt = None,
+    salt: e.Salt = None,
     trust: Annotated[
         Path | None,
         typer.Option("--trust", metavar="PUBKEY", help="The accuser's public key, come by otherwise (PEM)."),
     ] = None,
-    tsa_root: o.TsaRoot = None,
+    tsa_root: e.TsaRoot = None,
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from uapfast.cli import evidence_options as e
 from uapfast.cli import options as o
 from uapfast.cli.base import app
 from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
@@ -21,7 +22,7 @@ def screen(
     mean: o.Mean = None,
     std: o.Std = None,
     class_order: o.ClassOrder = None,
-    record: o.RecordDir = None,
+    record: e.RecordDir = None,
     resume: o.Resume = True,
     fdr: o.Fdr = 0.05,
     alpha: o.Alpha = 1e-3,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from uapfast.cli import base, evidence
+from uapfast.cli import evidence_options as e
 from uapfast.cli import options as o
 from uapfast.cli.base import app
 from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
@@ -41,14 +42,14 @@ def verify(
     cache: o.AnswersCache = None,
     dry_run: o.DryRun = False,
     batch_size: o.BatchSize = None,
-    record: o.RecordFile = None,
-    statement: o.StatementFile = None,
-    report: o.PageFile = None,
-    signing_key: o.SigningKey = None,
-    commitment: o.CommitmentFile = None,
-    salt: o.Salt = None,
-    tsa: o.Tsa = None,
-    tsa_root: o.TsaRoot = None,
+    record: e.RecordFile = None,
+    statement: e.StatementFile = None,
+    report: e.PageFile = None,
+    signing_key: e.SigningKey = None,
+    commitment: e.CommitmentFile = None,
+    salt: e.Salt = None,
+    tsa: e.Tsa = None,
+    tsa_root: e.TsaRoot = None,
     device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> int:
@@ -74,8 +75,7 @@ def verify(
     """  # noqa: D301, \b keeps the lines of a list
     from uapfast.config import check
 
-    check(alpha is None or 0 < alpha < 0.5, "verify", "--alpha", "a level in (0, 0.5)", alpha)
-    given = _the_one({"SUSPECT": suspect, "--weights": weights, "--answers": answers})
+    given = _the_one({"SUSPECT": suspect, "--weights": weights, "--answers": answers}, alpha)
     signing_key, key = evidence.signing(statement, signing_key, key)
     page = Shown(report, given, answers)
     wanted = evidence.Given(record, statement, signing_key, commitment, salt, tsa, tsa_root, page)
@@ -105,10 +105,11 @@ def verify(
     return verdict.exit_code
 
 
-def _the_one(asked: dict[str, Any]) -> str:
-    """The suspect, which is given in one of several ways."""
+def _the_one(asked: dict[str, Any], alpha: float | None) -> str:
+    """The suspect, which is given in one of several ways; at a level that there is."""
     from uapfast.config import check
 
+    check(alpha is None or 0 < alpha < 0.5, "verify", "--alpha", "a level in (0, 0.5)", alpha)
     named = [name for name, value in asked.items() if value is not None]
     got = " and ".join(named) or "none"
     check(len(named) == 1, "verify", "the suspect", "one of " + ", ".join(asked), got)
@@ -127,7 +128,7 @@ def _asked(
     from uapfast.config import ALPHA
     from uapfast.errors import SuspectError
     from uapfast.reference import load
-    from uapfast.suspects.record_reader import subject_of
+    from uapfast.suspects.subject import subject_of
     from uapfast.verbs.verify import invalid
 
     known = load(reference)
@@ -147,8 +148,8 @@ def _judge(
     """The verdict on a suspect, or what asking it would take; ``how`` are further arguments of ``verify``."""
     from uapfast.config import check
     from uapfast.suspects.base import Suspect
-    from uapfast.suspects.record_reader import subject_of
     from uapfast.suspects.resolve import open_suspect
+    from uapfast.suspects.subject import subject_of
     from uapfast.verbs.verify import verify as run
 
     suspect = open_suspect(given, **options)
@@ -182,7 +183,8 @@ def _recorded(
     from uapfast.config import ALPHA
     from uapfast.models.labels import read_class_names
     from uapfast.reference import load
-    from uapfast.suspects.record_reader import is_record, subject_of
+    from uapfast.suspects.record_reader import is_record
+    from uapfast.suspects.subject import subject_of
     from uapfast.verbs.recorded import verify_recorded
 
     known = load(reference)

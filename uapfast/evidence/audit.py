@@ -26,7 +26,8 @@ from uapfast.evidence.envelope import Signed
 from uapfast.evidence.keys import PublicKey
 from uapfast.evidence.statement import measured, predicate, read_statement, subjects
 from uapfast.reference import FORMAT, Reference, load
-from uapfast.suspects.record_reader import Recording, file_sha256
+from uapfast.suspects.record_reader import Recording
+from uapfast.suspects.subject import file_sha256
 from uapfast.verbs.replay import Replayed, verify_record
 
 State = Literal["ok", "note", "not checked", "FAILED"]

@@ -18,8 +18,9 @@ from uapfast.evidence.statement import Basis, Citation, write_statement
 from uapfast.evidence.timestamp import load_certificates
 from uapfast.files import require_writable
 from uapfast.reference import Reference
-from uapfast.suspects.record_reader import Recording, file_sha256, read_record
+from uapfast.suspects.record_reader import Recording, read_record
 from uapfast.suspects.record_writer import Recorder
+from uapfast.suspects.subject import file_sha256
 from uapfast.types import Verdict
 
 Path_ = str | os.PathLike[str]

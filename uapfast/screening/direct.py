@@ -15,8 +15,8 @@ from uapfast.screening.panel import Panel, Settings
 from uapfast.screening.records import recording
 from uapfast.suspects.base import Suspect
 from uapfast.suspects.networks.watch import Watch
-from uapfast.suspects.record_reader import subject_of
 from uapfast.suspects.resolve import ENDPOINT, ONNX, open_suspect
+from uapfast.suspects.subject import subject_of
 
 
 def judge_direct(panel: Panel, entry: Entry, watch: Watch) -> Judged:

@@ -20,8 +20,8 @@ from uapfast.examination import Examination
 from uapfast.examination.asking import begin_record
 from uapfast.screening.entry import Entry
 from uapfast.screening.panel import Asked
-from uapfast.suspects.record_reader import file_sha256
 from uapfast.suspects.record_writer import Recorder, now
+from uapfast.suspects.subject import file_sha256
 
 UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 NAME = 80  # characters of a suspect's name in the name of its record

@@ -115,7 +115,7 @@ def screen(
         TimeLimitError: while it runs, if too many suspects never end. What is finished is kept.
     """
     check_settings(alpha, fdr, queries, workers, timeout, precision, batch_size)
-    spent = tuple((k, v) for k, v in (conduct or {}).items() if v is not None)
+    check(record is None or engine == "local", "screen", "record", "left out with another engine", engine)
     settings = Settings(
         float(alpha),
         queries,
@@ -124,11 +124,10 @@ def screen(
         workers,
         precision,
         float(timeout),
-        conduct=spent,
+        conduct=tuple((k, v) for k, v in (conduct or {}).items() if v is not None),
         batch_size=batch_size,
         record=None if record is None else os.fspath(make_folder(record)),
     )
-    check(record is None or engine == "local", "screen", "record", "left out with another engine", engine)
     defaults = Defaults(as_specs(arch), _floats(mean), _floats(std), key, _whole(class_order))
     for spec in defaults.arch:
         resolve_arch(spec)
