@@ -348,7 +348,8 @@ def test_a_commitment_is_made_once_and_whole(case, tmp_path, monkeypatch):
     assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
     found = read_commitment(out)
     assert found.stamp is None and found.settings["alpha"] == "0.001"
-    assert found.signed.predicate["pool"]["twins"] == 8 and found.signed.predicate["pool"]["innocents"] == 16
+    pool = found.signed.predicate["pool"]
+    assert pool["twins"] == 8 and pool["innocents"] == len(case.world.reference.innocents) > 10
 
 
 def wanted(case: Case, folder: Path, **more) -> Wanted:
