@@ -192,7 +192,7 @@ def _reasoning(one: Accused, victim: str) -> str:
     reasons = " ".join(f"({i}) {shown(r)}." for i, r in enumerate(one.verdict.get("reasons") or (), 1))
     return (
         f"The victim is the component {victim}. {reasons} p is how often an honest model would give such "
-        "answers; it is not the chance that this one is honest. Nothing is said of who copied, how, or "
+        "answers; it is not the chance that this one is honest. Nothing is said of how that came about, or "
         "whether that was allowed."
     )
 
