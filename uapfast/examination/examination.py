@@ -28,7 +28,7 @@ from uapfast.method.standing import assessment
 from uapfast.models.answers import Answers, detect
 from uapfast.pool.twins import question
 from uapfast.reference import Reference
-from uapfast.types import Verdict
+from uapfast.types import HOW_MADE, Relation, Verdict
 
 ADVICE = "is it asked with its own preprocessing (range, mean and std, size), class order and order of rows?"
 ELSE = (
@@ -298,8 +298,12 @@ class Examination:
         if limits and decision == "piracy":
             decision = "inconclusive"
             reasons = [f"this reference may not convict: {limits[0]}", *limits[1:], *reasons]
+        relation: Relation | None = None
         if decision == "piracy":
-            reasons.append(ELSE)
+            labels = self._first is not None and self._first.kind == "labels"
+            told = self.design.tell(np.concatenate(self._features), labels)
+            relation = told.relation
+            reasons += [f"{HOW_MADE}{told.relation}: {told.why}", ELSE]
         if self._odd is not None:
             # a copy that was changed much may answer so as well; an honest model is not cleared by it
             reasons.insert(0, self._odd)
@@ -324,6 +328,7 @@ class Examination:
             z_pool=suspect.z,
             rank=outcome.rank,
             reasons=(*reasons, *self._remarks()),
+            relation=relation,
         )
 
     def _remarks(self) -> list[str]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from uapfast.screening.rows import Row
+from uapfast.types import HOW_MADE
 
 LEAST = 300  # suspects from which on the population is asked
 FALSE_ALARM = 0.01  # of the warning, if pool and population are one normal population without thieves
@@ -152,7 +153,7 @@ def finished(row: Row, q: float | None, population: Population, fdr: float) -> R
         decision, why = "inconclusive", "no q-value: the row has no p-value to hold against the others'"
         if q is not None:
             why = f"q {q:.3g} > {fdr:g}: among so many suspects some honest model looks like this"
-        reasons = (why, *reasons)
+        reasons = (why, *(r for r in reasons if not r.startswith(HOW_MADE)))
     z = p = None
     if population.location is not None and population.scale and row.z_pool is not None:
         z = (row.z_pool - population.location) / population.scale
@@ -160,7 +161,8 @@ def finished(row: Row, q: float | None, population: Population, fdr: float) -> R
     if decision == "piracy" and population.differs:
         reasons = (*reasons, str(population.says()))
     return replace(
-        row, decision=decision, reasons=reasons, q_value=q, z_population=z, p_population=p,
+        row, decision=decision, reasons=reasons, q_value=q,
+        relation=row.relation if decision == "piracy" else None, z_population=z, p_population=p,
         population_differs=population.differs,
     )  # fmt: skip
 
