@@ -9,10 +9,12 @@ import pytest
 import torch
 
 import uapfast
+from tests.api.screen_world import MLP
 from uapfast.cli import main
 from uapfast.examination.design import Design
 from uapfast.method.sequential import Looks
 from uapfast.models.checkpoint import load_model
+from uapfast.models.registry import resolve_arch
 from uapfast.pool import attacks
 from uapfast.pool.recipe import default_recipe
 from uapfast.types import HOW_MADE
@@ -35,7 +37,9 @@ def module_of(world, name: str) -> torch.nn.Module:
 def student_of(world, name: str) -> torch.nn.Module:
     """Trained on its probabilities, on images that the victim did not see."""
     images = torch.rand(600, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    source, fresh = module_of(world, name), module_of(world, "honest-0")
+    source = module_of(world, name)
+    torch.manual_seed(0)
+    fresh = resolve_arch(MLP)()
     return attacks.extract(
         lambda x: source(x).softmax(-1),
         fresh,
@@ -100,8 +104,12 @@ def test_names_of_classes_scale_and_adapter_change_nothing(world):
 
 def test_by_labels_it_is_told_or_unclear(world):
     verdict = verify(world.references["first"], module_of(world, "victim-1"), output="labels", alpha=0.01)
-    assert verdict.decision == "piracy" and verdict.relation in ("modification", "unclear")
-    assert verdict.output == "labels"
+    assert verdict.output == "labels" and (verdict.relation in KINDS) == (verdict.decision == "piracy")
+    reference = world.references["first"]
+    labels = torch.nn.functional.one_hot(reference.labels[0], reference.answers.shape[-1]).float()
+    features = reference.statistic.features(labels, True)
+    told = Design(reference, Looks.single(reference.plan.views)).tell(features, True)
+    assert told.share == pytest.approx(1.0) and told.relation != "extraction"
 
 
 def test_the_table_has_it_and_takes_it_back_with_the_conviction(world, tmp_path):
@@ -109,7 +117,9 @@ def test_the_table_has_it_and_takes_it_back_with_the_conviction(world, tmp_path)
     suspects = [world.suspect(name) for name in names]
     for fdr, kept in ((0.05, True), (1e-12, False)):
         path = tmp_path / f"{kept}.parquet"
-        uapfast.screen({"first": world.references["first"]}, suspects, out=path, fdr=fdr, resume=False).finish()
+        uapfast.screen(
+            {"first": world.references["first"]}, suspects, out=path, fdr=fdr, resume=False
+        ).finish()
         rows = {row["name"]: row for row in pq.read_table(path).to_pylist()}
         assert rows["honest-0"]["relation"] is None
         for name in names[:2]:

@@ -21,6 +21,7 @@ CANDIDATES, INNOCENTS = draw(0, 9), draw(1, 20)
 def copy(share: float, place: int = 0, noise: float = 0.0, seed: int = 2) -> np.ndarray:
     """A model that keeps a share of what sets a candidate apart from the others."""
     others = np.delete(np.stack(CANDIDATES), place, axis=0).mean(0)
+    share = (8 * share + 1) / 9  # the others' mean lies 1/9 of the way on the victim's far side
     return others + share * (CANDIDATES[place] - others) + noise * draw(seed, 1)[0]
 
 
@@ -30,10 +31,10 @@ def shares(students=(), place: int = 0, innocents=INNOCENTS) -> Shares:
     return found
 
 
-def test_the_victim_keeps_all_of_itself_and_its_twins_mean_nothing():
+def test_the_victim_keeps_all_of_itself_and_strangers_nothing_on_average():
     found = shares()
     assert found.share(CANDIDATES[0]) == pytest.approx(1.0, abs=1e-6)
-    assert found.share(copy(0.0)) == pytest.approx(0.0, abs=1e-6)
+    assert np.mean([found.share(one) for one in draw(7, 400)]) == pytest.approx(0.0, abs=0.03)
     assert found.share(copy(0.37)) == pytest.approx(0.37, abs=1e-5)
 
 
@@ -54,16 +55,16 @@ def test_the_margin_is_left_on_either_side():
 
 
 def test_innocents_that_lie_far_off_widen_the_margin_until_nothing_is_told():
-    wide = shares(innocents=[10 * one for one in INNOCENTS])
+    wide = shares(innocents=[20 * one for one in INNOCENTS])
     assert wide.margin > 5 * shares().margin
     assert {wide.tell(copy(s)).relation for s in (0.1, 0.5, 0.9)} == {"unclear"}
 
 
 def test_students_that_keep_as_much_as_modified_models_take_the_word_back():
-    kind = [copy(0.8 + 0.02 * (c % 3), c) for c in range(9)]
+    kind = [copy(0.9 + 0.02 * (c % 3), c) for c in range(9)]
     found = shares(students=[kind])
-    assert found.students > 0.8
-    assert found.tell(copy(0.8)).relation == "unclear" and shares().tell(copy(0.8)).relation == "modification"
+    assert 0.9 < found.students < 1.0
+    assert found.tell(copy(0.9)).relation == "unclear" and shares().tell(copy(0.9)).relation == "modification"
     assert found.tell(copy(1.0)).relation == "modification"
 
 
@@ -106,5 +107,5 @@ def test_nothing_is_told_without_twins_innocents_or_a_difference(candidates, inn
 
 def test_models_made_without_the_victim_stay_within_the_margin_as_seldom_as_stated():
     found = shares(innocents=draw(5, 200))
-    off = np.array([abs(found.share(one)) > found.margin for one in draw(6, 2000)])
-    assert 0.05 < off.mean() < 2.6 * LEVEL
+    off = np.array([abs(found.share(one)) > found.margin for one in draw(6, 1000)])
+    assert LEVEL < off.mean() < 3 * LEVEL

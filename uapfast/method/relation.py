@@ -22,8 +22,9 @@ from uapfast.types import Relation
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 
-MODIFIED = 0.4  # share kept, less its margin, that no model trained on answers is expected to reach; docs
-TRAINED = 0.45  # share kept, with its margin, below which hardly any model made from the weights lies; docs
+MODIFIED = 0.6  # share kept, less its margin, that no student of a twin came near; docs/verdicts.md
+TRAINED = 0.4  # share kept, with its margin, that most models made from the weights exceed
+LITTLE = "as models trained on answers do; weights that were trained anew at length may, too"
 LEVEL = 0.05  # one-sided, of the margin around the share kept, and of what students of one kind reach
 
 
@@ -44,12 +45,14 @@ class Shares:
     Attributes:
         twins: ``[D]`` mean features of the twins.
         own: ``[D]`` what sets the victim apart from it.
+        count: how many twins.
         margin: how far a share may be off, from those of models that were made without the victim.
         students: what students of the pool reach at most, with ``LEVEL`` of error; minus infinite without.
     """
 
     twins: Array
     own: Array
+    count: int
     margin: float
     students: float
 
@@ -79,15 +82,18 @@ class Shares:
         twins, own = _apart(rows, place)
         if not float(own @ own) > 0.0:
             return None
-        bare = cls(twins, own, 0.0, -np.inf)
+        count = len(rows) - 1
+        bare = cls(twins, own, count, 0.0, -np.inf)
         off = np.array([bare.share(one) for one in innocents])
         margin = float(stats.norm.isf(LEVEL) * np.sqrt(np.mean(np.square(off))))
-        found = [_reached([_kept(one, *_apart(rows, c)) for c, one in enumerate(kind)]) for kind in students]
-        return cls(twins, own, margin, max(found, default=-np.inf))
+        found = [
+            _reached([_kept(one, *_apart(rows, c), count) for c, one in enumerate(kind)]) for kind in students
+        ]
+        return cls(twins, own, count, margin, max(found, default=-np.inf))
 
     def share(self, suspect: Floats) -> float:
         """What a model keeps of what sets the victim apart; finite."""
-        return _kept(suspect, self.twins, self.own)
+        return _kept(suspect, self.twins, self.own, self.count)
 
     def tell(self, suspect: Floats) -> Told:
         """The kind of a copy, seen as the pool's candidates were. Only a conviction makes it one."""
@@ -97,7 +103,7 @@ class Shares:
         if least >= MODIFIED and share > self.students:
             return Told("modification", share, self.margin, f"{shown}: more than training on answers leaves")
         if most <= TRAINED:
-            return Told("extraction", share, self.margin, f"{shown}: less than modified weights do")
+            return Told("extraction", share, self.margin, f"{shown}: {LITTLE}")
         return Told("unclear", share, self.margin, f"{shown}: both kinds of copies may")
 
 
@@ -111,9 +117,15 @@ def _apart(candidates: Array, place: int) -> tuple[Array, Array]:
     return mean, candidates[place] - mean
 
 
-def _kept(suspect: Floats, twins: Array, own: Array) -> float:
+def _kept(suspect: Floats, twins: Array, own: Array, count: int) -> float:
+    """The share, without what the twins' mean has of its own.
+
+    Both residuals are taken from that mean, so that any model has 1/(twins + 1) of the victim's on average:
+    the victim and its twins are draws of one law.
+    """
     row, square = np.asarray(suspect, dtype=np.float64).ravel(), float(own @ own)
-    return float((row - twins) @ own) / square if square > 0 else 0.0
+    along = float((row - twins) @ own) / square if square > 0 else 0.0
+    return ((count + 1) * along - 1.0) / count
 
 
 def _reached(shares: Sequence[float]) -> float:
