@@ -202,7 +202,7 @@ Made by `{command}`. {whom}
 `relation` is said of convicted suspects only (level 0.001). The share kept is that of what sets the victim
 apart from its twins; its margin ({level:.0%} on either side, from the pool's innocents) is {margins}.
 `modification`: the share less its margin is at least {modified:g}, and above what students in the pool reach
-(at most {students}). `extraction`: the share with its margin is at most {trained:g}.
+(at most {students}). `extraction`: the share with its margin is at most {trained:g}, by probabilities only.
 Shares are smallest / median / largest.
 
 ## What is said of whom

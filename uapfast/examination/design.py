@@ -107,7 +107,7 @@ def shares_of(
 
     groups = (roster.candidates, roster.innocents, *roster.surrogates)
     candidates, innocents, *students = ([seen(int(i)) for i in rows] for rows in groups)
-    return Shares.of(candidates, innocents, students, place)
+    return Shares.of(candidates, innocents, students, place, labels_only)
 
 
 __all__ = ["Design", "Mode", "shares_of"]

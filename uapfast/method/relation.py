@@ -25,6 +25,7 @@ Floats = NDArray[np.float32]
 MODIFIED = 0.6  # share kept, less its margin, that no student of a twin came near; docs/verdicts.md
 TRAINED = 0.4  # share kept, with its margin, that most models made from the weights exceed
 LITTLE = "as models trained on answers do; weights that were trained anew at length may, too"
+TINY = 1e-9
 LEVEL = 0.05  # one-sided, of the margin around the share kept, and of what students of one kind reach
 
 
@@ -46,8 +47,10 @@ class Shares:
         twins: ``[D]`` mean features of the twins.
         own: ``[D]`` what sets the victim apart from it.
         count: how many twins.
-        margin: how far a share may be off, from those of models that were made without the victim.
+        margin: how far a share may be off for every length (in that of ``own``) of what a model has besides,
+            from models that were made without the victim. A model that has nothing besides is known exactly.
         students: what students of the pool reach at most, with ``LEVEL`` of error; minus infinite without.
+        by_labels: models are seen by labels: too little to tell students from weights trained anew.
     """
 
     twins: Array
@@ -55,6 +58,7 @@ class Shares:
     count: int
     margin: float
     students: float
+    by_labels: bool = False
 
     @classmethod
     def of(
@@ -63,6 +67,7 @@ class Shares:
         innocents: Sequence[Floats],
         students: Sequence[Sequence[Floats]],
         place: int = 0,
+        by_labels: bool = False,
     ) -> Shares | None:
         """From features of the pool, each of any shape, all of one.
 
@@ -71,6 +76,7 @@ class Shares:
             innocents: models that were made without any of them.
             students: kind by kind, one of each candidate in the order of ``candidates``.
             place: the candidate that plays the victim.
+            by_labels: whether all of these are seen by labels.
 
         Returns:
             None where nothing can be told: fewer than two twins, no innocents, or a victim that answers as
@@ -84,27 +90,33 @@ class Shares:
             return None
         count = len(rows) - 1
         bare = cls(twins, own, count, 0.0, -np.inf)
-        off = np.array([bare.share(one) for one in innocents])
+        off = np.array([bare.share(one) / max(bare.besides(one), TINY) for one in innocents])
         margin = float(stats.norm.isf(LEVEL) * np.sqrt(np.mean(np.square(off))))
         found = [
             _reached([_kept(one, *_apart(rows, c), count) for c, one in enumerate(kind)]) for kind in students
         ]
-        return cls(twins, own, count, margin, max(found, default=-np.inf))
+        return cls(twins, own, count, margin, max(found, default=-np.inf), by_labels)
 
     def share(self, suspect: Floats) -> float:
         """What a model keeps of what sets the victim apart; finite."""
         return _kept(suspect, self.twins, self.own, self.count)
 
+    def besides(self, suspect: Floats) -> float:
+        """Length of what it has besides the victim's own, in that of the latter."""
+        row = np.asarray(suspect, dtype=np.float64).ravel() - self.twins
+        square = float(self.own @ self.own)
+        return float(np.linalg.norm(row - float(row @ self.own) / square * self.own) / np.sqrt(square))
+
     def tell(self, suspect: Floats) -> Told:
         """The kind of a copy, seen as the pool's candidates were. Only a conviction makes it one."""
-        share = self.share(suspect)
-        least, most = share - self.margin, share + self.margin
-        shown = f"it keeps {share:.0%} (+- {self.margin:.0%}) of what sets the victim apart from its twins"
+        share, margin = self.share(suspect), self.margin * self.besides(suspect)
+        least, most = share - margin, share + margin
+        shown = f"it keeps {share:.0%} (+- {margin:.0%}) of what sets the victim apart from its twins"
         if least >= MODIFIED and share > self.students:
-            return Told("modification", share, self.margin, f"{shown}: more than training on answers leaves")
-        if most <= TRAINED:
-            return Told("extraction", share, self.margin, f"{shown}: {LITTLE}")
-        return Told("unclear", share, self.margin, f"{shown}: both kinds of copies may")
+            return Told("modification", share, margin, f"{shown}: more than training on answers leaves")
+        if most <= TRAINED and not self.by_labels:
+            return Told("extraction", share, margin, f"{shown}: {LITTLE}")
+        return Told("unclear", share, margin, f"{shown}: both kinds of copies may")
 
 
 def _rows(features: Sequence[Floats]) -> Array:
