@@ -132,3 +132,7 @@ class DataWarning(UapfastWarning):
 
 class PoolWarning(UapfastWarning):
     """A pool works, but weakens what the verdict can state."""
+
+
+class PoolNote(PoolWarning):
+    """The same where its owner can do nothing about it; ``uapfast generate`` only counts such."""

@@ -93,7 +93,7 @@ class Verdict:
         settings: what else was set, versions included; JSON types.
         relation: how a suspect that is called ``piracy`` was made, as far as its answers show it: by
             ``modification`` of the victim's weights, by ``extraction`` (trained on its answers), or
-            ``unclear``. None with every other decision. Weaker than that: docs/verdicts.md, section 8.
+            ``unclear``. None with every other decision. Weaker than that: docs/verdicts.md, section 10.
     """
 
     decision: Decision
@@ -146,8 +146,11 @@ class Verdict:
         def show(value: float | None) -> str:
             return "-" if value is None else f"{value:.3g}"
 
+        twins, innocents = (self.settings.get(name, "?") for name in ("twins", "innocents"))
+        floor = self.p_suspect_floor if self.p_joint_floor is None else self.p_joint_floor
         return (
             f"Verdict({self.decision}, p_value={'<= ' if self.p_is_bound else ''}{show(self.p_value)} "
+            f"against {twins} twins and {innocents} innocents (exact down to {show(floor)}) "
             f"[candidate {show(self.p_candidate)}, suspect {show(self.p_suspect)}], "
             f"similarity={show(self.similarity)}, z={show(self.z)}, rank={self.rank}, "
             f"views={self.views_used}, queries={self.queries_used}, alpha={self.alpha:g})"

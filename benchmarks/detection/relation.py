@@ -38,6 +38,7 @@ from uapfast.method.fingerprint import ask, reduce_classes
 from uapfast.method.relation import LEVEL, MODIFIED, TRAINED, Shares
 from uapfast.method.standing import assessment
 from uapfast.models.checkpoint import load_model
+from uapfast.models.forms import LABELS, WHOLE
 from uapfast.reference import Reference
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -70,7 +71,7 @@ def judge(place: Place, examples: bool, arch: str) -> list[Row]:
         for access in SHOWN:
             key = access, candidate
             if key not in known:
-                known[key] = shares_of(reference, access == "labels", place=candidate)
+                known[key] = shares_of(reference, LABELS if access == "labels" else WHOLE, place=candidate)
             shown = reduce_classes(
                 ACCESS[access](answers.flatten(0, -2)).reshape(answers.shape), reference.keep
             )
@@ -84,7 +85,7 @@ def _row(
 ) -> Row:
     assert shares is not None
     features = reference.statistic.features(shown, labels)
-    scores = reference.statistic.scorer(labels).scores(features)
+    scores = reference.statistic.scorer(LABELS if labels else WHOLE).scores(features)
     outcome = decide(assessment(*scores, place=candidate), LEVELS[2])
     told = shares.tell(features)
     return {

@@ -14,9 +14,10 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import uapfast
-from uapfast.errors import PoolError, PoolWarning
+from uapfast.errors import PoolError, PoolNote, PoolWarning
 from uapfast.models.model import Model
 from uapfast.pool.pool import Pool, PoolModel, check_victim
+from uapfast.reference import Record
 from uapfast.verbs import pool_checks
 from uapfast.verbs.trials import Trial, garbage, summary, try_reference
 
@@ -309,3 +310,19 @@ def test_twins_of_another_recipe_are_told_by_their_confidence(world: dict[str, A
     twins = [fit(world["x"][:700], world["y"][:700], 90 + i, rate=1e-3) for i in range(count)]
     reference = made(world, pool_of(world, twins=twins))
     assert any("made by the victim's own recipe; its mean confidence" in text for text in reference.limits)
+
+
+@pytest.mark.parametrize(("trained", "kind"), [((), PoolWarning), (("weak",), PoolNote)])
+def test_weak_models_of_the_owners_are_warned_of_and_those_of_uapfast_noted(
+    trained: tuple[str, ...], kind: type[Warning]
+) -> None:
+    """In the reference both are said alike."""
+    labels = torch.arange(400) % 10
+    known = nn.functional.one_hot(labels, 10).double()
+    answers = torch.stack([known, known, known, known.roll(1, -1)])
+    names = (("victim", "victim"), ("a", "homologous"), ("b", "homologous"), ("weak", "homologous"))
+    models = [(Record(name, relation, None, "", None), None) for name, relation in names]
+    findings = pool_checks.Findings()
+    with pytest.warns(PoolWarning, match="hardly know the task") as found:
+        pool_checks.check_accuracy(answers, labels, models, findings, trained)  # type: ignore[arg-type]
+    assert [w.category for w in found] == [kind] and "weak on 0%" in findings.warnings[0]

@@ -14,6 +14,7 @@ from uapfast.cli import main
 from uapfast.examination.design import Design
 from uapfast.method.sequential import Looks
 from uapfast.models.checkpoint import load_model
+from uapfast.models.forms import LABELS, WHOLE
 from uapfast.models.registry import resolve_arch
 from uapfast.pool import attacks
 from uapfast.pool.recipe import default_recipe
@@ -108,7 +109,7 @@ def test_by_labels_it_is_told_or_unclear(world):
     reference = world.references["first"]
     labels = torch.nn.functional.one_hot(reference.labels[0], reference.answers.shape[-1]).float()
     features = reference.statistic.features(labels, True)
-    told = Design(reference, Looks.single(reference.plan.views)).tell(features, True)
+    told = Design(reference, Looks.single(reference.plan.views)).tell(features, LABELS)
     assert told.share == pytest.approx(1.0) and told.relation != "extraction"
 
 
@@ -141,7 +142,7 @@ def test_without_twins_it_is_unclear_and_says_why(world):
     )
     design = Design(bare, Looks.single(bare.plan.views))
     features = bare.statistic.features(bare.answers[0], False)
-    told = design.tell(features, False)
+    told = design.tell(features, WHOLE)
     assert told.relation == "unclear" and "twins" in told.why
 
 

@@ -63,5 +63,6 @@ def screen(
             progress=progress,
         )  # fmt: skip
         summary = screening.finish()
-        print(*screen_lines(summary.to_dict()), f"wrote {one_line(out)}", sep="\n", file=stdout, flush=True)
+        said = screen_lines(summary.to_dict(), summary.of_the_list())
+        print(*said, f"wrote {one_line(out)}", sep="\n", file=stdout, flush=True)
     return summary.exit_code

@@ -43,7 +43,7 @@ def verify(
     device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> int:
-    """Decide whether a suspect descends from the victim.
+    """Say whether a suspect is closer to the victim than its twins and honest models are.
 
     SUSPECT is told by what it is (`uapfast inspect PATH` says what a file or folder is):
 

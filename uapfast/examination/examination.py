@@ -20,12 +20,14 @@ from uapfast._version import versions
 from uapfast.errors import SuspectError, UnavailableError
 from uapfast.examination.classes import agreement_by_half, checked_order, reordered
 from uapfast.examination.design import Design
+from uapfast.examination.logged import log_remarks, logged_points
 from uapfast.method.consensus import Range, class_order, says_nothing
 from uapfast.method.decision import decide, view_level_p
 from uapfast.method.fingerprint import only_labels, reduce_classes, shown
-from uapfast.method.sequential import Stop, Stopper
+from uapfast.method.sequential import Stop, Stopper, too_few
 from uapfast.method.standing import assessment
-from uapfast.models.answers import Answers, detect
+from uapfast.models.answers import Answers, detect, joint_form
+from uapfast.models.forms import LABELS, WHOLE
 from uapfast.pool.twins import question
 from uapfast.reference import Reference
 from uapfast.types import HOW_MADE, Relation, Verdict
@@ -78,6 +80,8 @@ class Examination:
         self._lost: UnavailableError | None = None
         self._output = output
         self._first: Answers | None = None
+        self._given: list[Answers] = []  # to views, before classes are renamed
+        self._form = WHOLE
         self._order = None if order is None else checked_order(order, design.reference.classes)
         self._stage, self._probing, self._ended = 0, False, False
         self._features: list[NDArray[np.float32]] = []
@@ -150,6 +154,8 @@ class Examination:
             values = detect(values, self.name, rows=count, classes=classes, output=output, like=first)
         if self._first is None:  # how the first answers are read holds for all
             self._first = values
+        if not self._probing and (not self._given or values.kind == "probabilities"):
+            self._given.append(values)  # of labels and logits the first tell the form
         return values if self._order is None else reordered(values, self._order)
 
     # -- looking -----------------------------------------------------------------------------------
@@ -176,7 +182,8 @@ class Examination:
         return self._stage == 0 and says_nothing(answers.values)
 
     def _score(self, features: NDArray[np.float32]) -> None:
-        mode = self.design.mode(self._first is not None and self._first.kind == "labels")
+        self._form = joint_form(self._given)  # by all so far: the last look says what verify says
+        mode = self.design.mode(self._form)
         self._features.append(features)
         so_far = np.concatenate(self._features)
         own, rest = mode.scorer.scores(so_far)
@@ -185,6 +192,7 @@ class Examination:
             self._stop = Stop(decide(found, self.alpha), self.views, found.similarity)
         else:
             self._stopper = self._stopper or Stopper(self.design.looks, mode.background, self.alpha)
+            self._stopper.background = mode.background
             self._stop = self._stopper.look(own, rest)
         if self._stop is not None:
             self._p_view = view_level_p(own[:, 0], rest[:, :, 0])
@@ -234,7 +242,7 @@ class Examination:
         design, reference = self.design, self.design.reference
         if self._first.kind == "labels" or self.views < design.views or not reference.statistic.partial:
             return None
-        scorer = design.mode(True).scorer
+        scorer = design.mode(LABELS).scorer
         features = [reference.statistic.features(hard, True, first) for first, hard in self._hard]
         outcome = decide(scorer.assess(np.concatenate(features)), self.alpha)
         if outcome.p > HELD_BACK or outcome.rank not in (None, 1):
@@ -291,17 +299,18 @@ class Examination:
     def _judged(self, blank: Verdict, stop: Stop) -> Verdict:
         outcome, reference = stop.outcome, self.design.reference
         candidate, suspect, joint = outcome.candidate, outcome.suspect, outcome.joint
-        reasons = list(outcome.reasons)
+        reasons = [*outcome.reasons, *reference.caveats]
         if candidate is not None:
             reasons.append(question(reference.settings.get("twins", {})))
         decision, limits = outcome.decision, reference.limits
         if limits and decision == "piracy":
             decision = "inconclusive"
             reasons = [f"this reference may not convict: {limits[0]}", *limits[1:], *reasons]
+        if decision == "piracy" and (few := too_few(self.views)) is not None:
+            decision, reasons = "inconclusive", [few, *reasons]
         relation: Relation | None = None
         if decision == "piracy":
-            labels = self._first is not None and self._first.kind == "labels"
-            told = self.design.tell(np.concatenate(self._features), labels)
+            told = self.design.tell(np.concatenate(self._features), self._form)
             relation = told.relation
             reasons += [f"{HOW_MADE}{told.relation}: {told.why}", ELSE]
         if self._odd is not None:
@@ -340,8 +349,9 @@ class Examination:
             others = self._first.classes > len(self._order)
             left = "; classes that have no place in it were left out" if others else ""
             said.append(f"its classes were read in the class order that was given{left}")
-        if self._first is not None and self._first.kind == "labels":
-            said.append("the suspect answers with labels only: the pool was reduced to labels as well")
+        if self._form != WHOLE:
+            said.append(f"it shows {self._form}: the innocents that it is compared with were shown alike")
+        said += log_remarks(reference.settings, len(reference.plan.points))
         return said + [f"the reference warns: {warning}" for warning in reference.warnings]
 
     def _blank(self) -> Verdict:
@@ -378,6 +388,9 @@ def told(reference: Reference) -> dict[str, Any]:
         "twins": len(reference.candidates) - 1,
         "twins_made": reference.settings.get("twins", {}).get("kind", "full"),
         "innocents": len(reference.innocents),
+        "suspect_side_exact": reference.inexact is None,
+        "victim_selected": reference.settings.get("twins", {}).get("selected"),
+        "logged_points": logged_points(reference.settings),
         "versions": versions(),
     }
 

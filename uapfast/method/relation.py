@@ -5,7 +5,7 @@ weights keeps most of it, short of changes that make another model of it. A mode
 learns it anew, from the images that the thief had, and keeps a smaller share. So the *share kept* is looked
 at: the suspect's residual along the victim's, 1 for the victim itself, about 0 for models made without it. It
 is a question of amount, and no line between the two kinds is never crossed: a wide zone between them is left
-``unclear`` (docs/verdicts.md, section 8).
+``unclear`` (docs/verdicts.md, section 10).
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from uapfast.pool.plan import Job, PoolConfig, code_sha256, default_archs, make_
 from uapfast.pool.pool import few_innocents, few_twins
 from uapfast.pool.recipe import load_recipe
 from uapfast.pool.train import MEASURED_ON, Context, make_model, one_thread, predict
-from uapfast.pool.twins import check_distinct, find_twins
+from uapfast.pool.twins import Selected, check_distinct, find_twins
 
 try:
     import fcntl
@@ -72,6 +72,7 @@ def build_pool(
     branch: str | os.PathLike[str] | None = None,
     branch_at: float | None = None,
     designated: str | os.PathLike[str] | None = None,
+    selected: Selected | None = None,
 ) -> Path:
     """Train twins, homologous models, and surrogates of each candidate; write ``manifest.csv``.
 
@@ -111,6 +112,10 @@ def build_pool(
         branch_at: share of the victim's training that lies before ``branch``, in (0, 1).
         designated: record of a draw (:func:`uapfast.pool.draw.designate`): the victim is the model that was
             drawn, and the others are its twins, whatever ``twins`` says.
+        selected: whether the victim was chosen among several outcomes of training (best of several seeds or
+            epochs, early stopping, an average), which is part of its recipe: ``no``; ``same``: it was, and
+            ``recipe`` chooses every twin in the same way; ``unlike``: it was, and the twins are not. Verdicts
+            say so where it is ``unlike`` or was not said.
 
     Returns:
         The manifest's path. ``pool.json`` (``branches.json``) beside it records which recipe made what.
@@ -125,13 +130,12 @@ def build_pool(
     """
     _check(jobs, init, ancestor)
     victim = load_model(arch, weights, name="victim", mean=mean, std=std, device=device)
-    source = find_twins(branch, branch_at, designated, recipe, victim.sha256)
-    twins = len(source.files) or twins
-    config = PoolConfig(twins, surrogates, homologous, epochs, seed, tuple(other_archs))
+    source = find_twins(branch, branch_at, designated, recipe, victim.sha256, selected)
+    config = PoolConfig(len(source.files) or twins, surrogates, homologous, epochs, seed, tuple(other_archs))
     classes, accuracy = _classes(victim, data)
     origin, taken = find_origin(init, arch)
     unlike = doubt(origin, taken, arch, _state(victim))
-    for sentence in filter(None, (few_twins(twins), few_innocents(homologous), unlike)):
+    for sentence in filter(None, (few_twins(config.twins), few_innocents(homologous), unlike)):
         warnings.warn(sentence, PoolWarning, stacklevel=2)  # now, not after hours of training
     if origin.whole and ancestor is None:
         ancestor = init

@@ -152,7 +152,12 @@ class Panel:
     def about(self) -> dict[str, About]:
         """What the table needs to know of each reference, by SHA-256."""
         return {
-            a.reference.sha256: About(a.name, len(a.reference.innocents), self.settings.alpha)
+            a.reference.sha256: About(
+                a.name,
+                len(a.reference.innocents),
+                self.settings.alpha,
+                a.reference.settings.get("victim_sha256"),
+            )
             for a in self.asked
         }
 

@@ -79,7 +79,8 @@ def screen(
         resume: keep the rows that the store has.
         alpha: level of a conviction on each side, in (0, 0.5).
         fdr: a conviction needs a q-value at or below it, in (0, 1].
-        queries: most answers asked of a suspect for one reference, or None for all.
+        queries: most answers asked of a suspect for one reference, or None for all. Fewer than five views
+            convict nobody.
         early: stop asking as soon as the answers settle it; False gives the numbers of ``verify``.
         engine: ``local`` or ``ray``.
         address: of a cluster.

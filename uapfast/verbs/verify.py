@@ -30,7 +30,7 @@ def verify(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
-    """Decide whether a suspect descends from the reference's victim.
+    """Say whether a suspect is closer to the reference's victim than its twins and honest models are.
 
     Args:
         reference: from :func:`uapfast.generate` or :func:`uapfast.load`, or its file.

@@ -45,7 +45,7 @@
     decision: [(i) => order.indexOf(said("decision", i)), verdict],
     arch: [(i) => said("arch", i), (i) => el("td", said("arch", i), "path")],
   };
-  for (const [name, show] of [["p_value", p], ["q_value", p], ["z", fixed(1)], ["similarity", fixed(3)],
+  for (const [name, show] of [["p_value", p], ["q_value", p], ["p_holm", p], ["z", fixed(1)], ["similarity", fixed(3)],
     ["rank", plain], ["queries_used", plain]]) {
     shows[name] = [(i) => C[name][i], (i) => el("td", show(C[name][i]), "n")];
   }
@@ -72,6 +72,7 @@
     line(list, "against twins", side(i, "candidate"));
     line(list, "against innocents", side(i, "suspect"));
     line(list, "against both together", side(i, "joint"));
+    line(list, "held against", said("pool", i));
     line(list, "among these suspects", C.p_population[i] === null ? null : p(C.p_population[i]),
       "empirical null of the population; does not decide");
     line(list, "the paper's view-level p", C.p_view[i] === null ? null : p(C.p_view[i]), "not a false-accusation rate; never decides");
@@ -106,6 +107,8 @@
     });
     th.append(button);
     if (C.same_as[i] !== null) th.append(el("small", "same tensors as " + C.same_as[i]));
+    const known = said("known_copy", i);
+    if (known !== null) th.append(el("small", "known copy (" + known + "): no suspect, not counted"));
     tr.append(th);
     for (const name of keys) if (name !== "name") tr.append(shows[name][1](i));
     return tr;
