@@ -48,9 +48,10 @@ ALLOWED: dict[str, set[str]] = {
     "suspects": BELOW_SUSPECTS,
     "verbs": BELOW_VERBS,
     "screening": BELOW_VERBS,
-    "report": BELOW_REPORT | {"screening"},
+    "evidence": BELOW_REPORT,
+    "report": BELOW_REPORT | {"screening", "evidence"},
     "demo": BELOW_REPORT | {"report"},
-    "cli": BELOW_REPORT | {"screening", "report", "demo"},
+    "cli": BELOW_REPORT | {"screening", "evidence", "report", "demo"},
     "__main__": BELOW_OPS | {"ops"},
     "testing": BELOW_METHOD,
 }

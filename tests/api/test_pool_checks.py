@@ -15,6 +15,7 @@ from torch import nn
 
 import uapfast
 from uapfast.errors import PoolError, PoolNote, PoolWarning
+from uapfast.method.relatedness import Copy
 from uapfast.models.model import Model
 from uapfast.pool.pool import Pool, PoolModel, check_victim
 from uapfast.reference import Record
@@ -140,6 +141,23 @@ def test_copies_of_the_victim_among_the_innocents_are_named(world: dict[str, Any
     named = [f"homologous-{12 + i}" for i in range(copies)]
     assert all(name in caught.value.got for name in named)
     assert caught.value.got.count("homologous") == copies
+
+
+def test_who_may_be_of_a_kind_that_varies_more_stays_and_is_warned_of(
+    world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def named(*sure: bool) -> None:
+        found = {9 + i: Copy(0, 5e-4, s) for i, s in enumerate(sure)}
+        monkeypatch.setattr(pool_checks, "copies_among_innocents", lambda *_: found)
+
+    named(False)
+    reference = made(world, pool_of(world))
+    (said,) = [w for w in reference.warnings if "may be copies, or of a kind that varies more" in w]
+    assert "homologous-00 (like victim, p 0.0005)" in said and len(reference.innocents) == 12
+    named(False, True)
+    with pytest.raises(PoolError, match=r"--vouch homologous-01=.*perhaps also homologous-00") as caught:
+        made(world, pool_of(world))
+    assert caught.value.got.startswith("homologous-01")
 
 
 def test_models_that_uapfast_trained_stay_and_are_warned_of(world: dict[str, Any]) -> None:

@@ -98,6 +98,13 @@ MaybeWeights = Annotated[
     Path | None, typer.Option("--weights", metavar="FILE", help="SUSPECT by another name.")
 ]
 Alpha = Annotated[float, typer.Option("--alpha", help="Level: convict only if p_value is at or below it.")]
+MaybeAlpha = Annotated[
+    float | None,
+    typer.Option(
+        "--alpha",
+        help="Level: convict only if p_value is at or below it; unset 0.001, or that of a record.",
+    ),
+]
 ClassOrder = Annotated[
     str | None,
     typer.Option(
@@ -122,7 +129,7 @@ Recorded = Annotated[
     typer.Option(
         "--answers",
         metavar="FILE",
-        help="Answers to what `uapfast queries` wrote: .npz, CSV, Parquet, JSON lines.",
+        help="A record, or answers to what `uapfast queries` wrote: .npz, CSV, Parquet, JSON lines.",
     ),
 ]
 ClassNames = Annotated[

@@ -112,7 +112,8 @@ def pool(
         typer.Option(
             "--recipe",
             metavar="FILE.py:train",
-            help="(model, images, labels, seed) -> model; with --branch also checkpoint=PATH.",
+            help="(model, images, labels, seed) -> model, or (model, dataset, seed) -> model, which reads "
+            "images as it needs them; with --branch also checkpoint=PATH.",
         ),
     ] = None,
     twins: Annotated[int, typer.Option("--twins", help="Twins of the victim.")] = 8,
@@ -126,6 +127,7 @@ def pool(
     epochs: Annotated[int, typer.Option("--epochs", help="Epochs of the default recipe.")] = 5,
     jobs: Annotated[int, typer.Option("--jobs", help="Models trained at the same time.")] = 1,
     seed: o.Seed = 0,
+    batch_size: o.BatchSize = None,
     device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> None:
@@ -144,7 +146,7 @@ def pool(
             surrogates=surrogates, homologous=homologous, other_archs=homologous_arch or (), epochs=epochs,
             jobs=jobs, seed=seed, device=o.device(device), progress=progress,
             branch=branch, branch_at=branch_at, designated=designated,
-            selected=selected.value if selected else None,
+            selected=selected.value if selected else None, batch_size=batch_size,
         )  # fmt: skip
         record = json.loads(record_path(manifest).read_text(encoding="utf-8"))
         said = Origin(**record["base"]["init"]).sentence()

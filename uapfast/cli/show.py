@@ -97,6 +97,10 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
         "suspect": v["suspect_sha256"],
         "reference": v["reference_sha256"],
     }
+    if cited := v["settings"].get("commitment"):
+        by = "stamped" if cited["stampedAt"] else "by its signer's word"
+        time = cited["stampedAt"] or cited["committedAt"]
+        table["commitment"] = f"{cited['value']} ({by} {time}, examination begun {cited['began']})"
     return out + list(_pairs(table, 2))
 
 

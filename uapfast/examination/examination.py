@@ -22,7 +22,7 @@ from uapfast.examination.classes import agreement_by_half, checked_order, reorde
 from uapfast.examination.design import Design
 from uapfast.examination.logged import log_remarks, logged_points
 from uapfast.method.consensus import Range, class_order, says_nothing
-from uapfast.method.decision import decide, view_level_p
+from uapfast.method.decision import Assessment, decide, view_level_p
 from uapfast.method.fingerprint import only_labels, reduce_classes, shown
 from uapfast.method.sequential import Stop, Stopper, too_few
 from uapfast.method.standing import assessment
@@ -99,6 +99,17 @@ class Examination:
         """Whether the suspect's classes are others than the reference's."""
         return self._order is not None
 
+    @property
+    def assessed(self) -> Assessment | None:
+        """What the answers so far are compared with, and how they stand; None before any was scored."""
+        scorer = self.design.mode(self._form).scorer
+        return scorer.assess(np.concatenate(self._features)) if self._features else None
+
+    @property
+    def failure(self) -> SuspectError | UnavailableError | None:
+        """What ended it before its time: unusable answers, or none."""
+        return self.error or self._lost
+
     # -- asking ------------------------------------------------------------------------------------
     @property
     def open(self) -> bool:
@@ -169,7 +180,7 @@ class Examination:
         reduced = hard if answers.kind == "labels" else reduce_classes(full, keep)
         self.views = part.stop
         self._hard.append((part.start, hard))
-        if self._nothing_said(answers):
+        if self._stage == 0 and says_nothing(answers.values):
             self._doubt = "the same answer to every query: it says nothing of whom it descends from"
             self._ended = True
             return
@@ -177,9 +188,6 @@ class Examination:
         if self._stop is not None:
             self._conclude()
         self._stage += 1
-
-    def _nothing_said(self, answers: Answers) -> bool:
-        return self._stage == 0 and says_nothing(answers.values)
 
     def _score(self, features: NDArray[np.float32]) -> None:
         self._form = joint_form(self._given)  # by all so far: the last look says what verify says

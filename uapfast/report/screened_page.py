@@ -75,6 +75,7 @@ def payload(rows: Sequence[Row]) -> str:
     }
     columns |= {n: [None if r[n] is None else shown(r[n]) for r in rows] for n in TEXTS}
     columns |= {n: [index(against(r) if n == "pool" else r[n]) for r in rows] for n in REPEATED}
+    columns["page"] = [r.get("page") for r in rows]  # an address of our own making
     columns["reasons"] = [[index(x) for x in r["reasons"]] for r in rows]
     text = json.dumps({"columns": columns, "strings": list(strings)}, allow_nan=False, separators=(",", ":"))
     for c in "<>&\u2028\u2029":  # ensure_ascii has escaped the last two already

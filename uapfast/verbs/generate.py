@@ -147,8 +147,7 @@ def generate(
         "uap": uap_report,
         "victim_sha256": white.sha256,
         "preprocessing": white.preprocessing,
-        "init": None if pool.init is None else dict(pool.init),
-        "twins": pool.twins_told,
+        **_told(pool),
         "suspect_side": {"exact": inexact(models, config) is None, "why": inexact(models, config)},
         "versions": versions(),
         "log": logged.told,
@@ -169,6 +168,15 @@ def _pool_of(
     check_victim(pool, victim)
     by_twins = STATISTICS[config.encoder].by_twins
     return with_degraded(pool, config.seed, device) if by_twins else pool
+
+
+def _told(pool: Pool) -> dict[str, Any]:
+    """What a reference says of its pool."""
+    return {
+        "init": None if pool.init is None else dict(pool.init),
+        "twins": pool.twins_told,
+        "pool_manifest_sha256": pool.manifest_sha256,
+    }
 
 
 def _white_box(victim: Any, device: str) -> Model:

@@ -205,8 +205,9 @@ def _check_innocents(
 ) -> None:
     """Innocents that look like copies: an error, but where twins of another kind make them look so.
 
-    One that uapfast trained itself stays, and is warned of: to remove it would leave a pool in which the next
-    honest model like it stands alone.
+    Who looks so only beside models that vary less is warned of, and so every verdict repeats it. One that
+    uapfast trained itself stays, and is warned of: to remove it would leave a pool in which the next honest
+    model like it stands alone.
     """
     names = [records[i].name for i in scorer.roster.candidates]
     copies = copies_among_innocents(scorer, ALPHA)
@@ -221,8 +222,16 @@ def _check_innocents(
             "weights makes them copies",
             act=False,
         )
-    others = [name for name in said if name not in trained]
-    shown = ", ".join(said[name] for name in others)
+    theirs = [name for name in said if name not in trained]
+    others = [name for name in theirs if found[name].sure]
+    doubtful = ", ".join(said[name] for name in theirs if not found[name].sure)
+    if doubtful and not others:
+        findings.warn(
+            "homologous models that may be copies, or of a kind that varies more than the others, and count "
+            f"as honest: {doubtful}. Look where they come from: beside a copy of it the victim is found less "
+            "often"
+        )
+    shown = ", ".join(said[name] for name in others) + (f"; perhaps also {doubtful}" if doubtful else "")
     if others and findings.limits:
         findings.warn(f"homologous models that look like copies beside such twins: {shown}")
     elif others:

@@ -67,6 +67,12 @@
       for (const r of reasons) ul.append(el("li", S[r]));
       box.append(ul);
     }
+    if (C.page[i]) {
+      const own = el("p"), link = el("a", "The page of this suspect");
+      link.href = C.page[i];
+      own.append(link);
+      box.append(own);
+    }
     const error = said("error_class", i);
     line(list, "error", error && error + ": " + (C.error_message[i] || ""));
     line(list, "against twins", side(i, "candidate"));
