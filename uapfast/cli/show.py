@@ -83,6 +83,7 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
     out = [f"{v['decision'].upper()}: {_NOTE[v['decision']]}"]
     out += [f"  - {one_line(reason)}" for reason in v["reasons"]]
     table = {
+        **({"how it was made": v["relation"]} if v["relation"] else {}),
         "p_value": f"{'<= ' if v['p_is_bound'] else ''}{_value(v['p_value'])}   (level {v['alpha']:g})",
         "against": _against(v),
         "candidate side": _p(v["p_candidate"], v["p_candidate_floor"]),

@@ -30,7 +30,7 @@ from uapfast.models.answers import Answers, detect, joint_form
 from uapfast.models.forms import LABELS, WHOLE
 from uapfast.pool.twins import question
 from uapfast.reference import Reference
-from uapfast.types import Verdict
+from uapfast.types import HOW_MADE, Relation, Verdict
 
 ADVICE = "is it asked with its own preprocessing (range, mean and std, size), class order and order of rows?"
 ELSE = (
@@ -316,8 +316,11 @@ class Examination:
             reasons = [f"this reference may not convict: {limits[0]}", *limits[1:], *reasons]
         if decision == "piracy" and (few := too_few(self.views)) is not None:
             decision, reasons = "inconclusive", [few, *reasons]
+        relation: Relation | None = None
         if decision == "piracy":
-            reasons.append(ELSE)
+            told = self.design.tell(np.concatenate(self._features), self._form)
+            relation = told.relation
+            reasons += [f"{HOW_MADE}{told.relation}: {told.why}", ELSE]
         if self._odd is not None:
             # a copy that was changed much may answer so as well; an honest model is not cleared by it
             reasons.insert(0, self._odd)
@@ -342,6 +345,7 @@ class Examination:
             z_pool=suspect.z,
             rank=outcome.rank,
             reasons=(*reasons, *self._remarks()),
+            relation=relation,
         )
 
     def _remarks(self) -> list[str]:

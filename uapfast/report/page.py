@@ -21,6 +21,11 @@ DECISIONS = {
     "invalid": ("!", "invalid"),
     "unavailable": ("-", "unavailable"),
 }
+MADE = {
+    "modification": "weights modified",
+    "extraction": "trained on answers",
+    "unclear": "how it was made: unclear",
+}
 ORDER = ("piracy", "inconclusive", "independent", "invalid", "unavailable")
 
 
@@ -129,6 +134,7 @@ def render(report: Report) -> str:
         rows=sorted(report.rows, key=_order),
         summary=summary,
         decisions=DECISIONS,
+        made=MADE,
         plots=_plots(report, summary),
         uap=figures.perturbation(report.v),
         strip=_strip(report),

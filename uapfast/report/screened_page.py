@@ -27,7 +27,7 @@ from uapfast.files import write_text
 from uapfast.method import spread
 from uapfast.report import figures
 from uapfast.report.figures import Lane
-from uapfast.report.page import DECISIONS, p_text
+from uapfast.report.page import DECISIONS, MADE, p_text
 from uapfast.report.screen_figures import lanes
 from uapfast.report.screened import ORDER, Row, Screened, ScreenReport, shown
 from uapfast.screening.correction import TERMS
@@ -46,7 +46,7 @@ NUMBERS = (
     "rank", "views_used", "queries_used", "queries_full", "alpha", "seconds",
 )  # fmt: skip
 TEXTS = ("name", "path", "sha256", "same_as", "error_message")
-REPEATED = ("reference", "arch", "decision", "output", "error_class", "known_copy", "pool")
+REPEATED = ("reference", "arch", "decision", "relation", "output", "error_class", "known_copy", "pool")
 
 
 def seconds(row: Row) -> float:
@@ -215,6 +215,7 @@ def render_screen(report: ScreenReport) -> str:
         inside=min(len(rows), MOST),
         suspects=len({(r["path"], r["name"]) for r in rows}),
         decisions=DECISIONS,
+        made=MADE,
         terms=TERMS,
         counts=report.decisions,
         saved=1 - used / full if full else None,

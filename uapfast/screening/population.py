@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from uapfast.screening.rows import DECLARED, Row
+from uapfast.types import HOW_MADE
 
 LEAST = 300  # suspects from which on the population is asked
 FALSE_ALARM = 0.01  # of the warning, if pool and population are one normal population without thieves
@@ -114,7 +115,7 @@ def finished(row: Row, q: float | None, holm: float | None, population: Populati
         decision, why = "inconclusive", "no q-value: the row has no p-value to hold against the others'"
         if q is not None:
             why = f"q {q:.3g} > {fdr:g}: among so many suspects some honest model looks like this"
-        reasons = (why, *reasons)
+        reasons = (why, *(r for r in reasons if not r.startswith(HOW_MADE)))
     elif decision == "piracy" and holm is not None:
         reasons = (
             *reasons,
@@ -127,7 +128,8 @@ def finished(row: Row, q: float | None, holm: float | None, population: Populati
     if decision == "piracy" and population.differs:
         reasons = (*reasons, str(population.says()))
     return replace(
-        row, decision=decision, reasons=reasons, q_value=q, p_holm=holm, z_population=z, p_population=p,
+        row, decision=decision, reasons=reasons, q_value=q, p_holm=holm,
+        relation=row.relation if decision == "piracy" else None, z_population=z, p_population=p,
         population_differs=population.differs,
     )  # fmt: skip
 

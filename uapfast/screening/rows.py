@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
-from uapfast.types import Decision, Verdict
+from uapfast.types import Decision, Relation, Verdict
 
 SCHEMA_VERSION = 4
 MESSAGE_LIMIT = 500
@@ -56,6 +56,9 @@ COLUMNS = (
         "string",
         False,
         "piracy (needs q <= fdr), independent, inconclusive, invalid or unavailable",
+    ),
+    Column(
+        "relation", "string", True, "of piracy: modification, extraction or unclear; null with every other"
     ),
     Column("p_value", "float64", True, "largest of p_candidate, p_suspect and p_joint, on the views used"),
     Column("p_is_bound", "bool", True, "p_value is the smallest that the pool allows: p is at most that"),
@@ -139,6 +142,7 @@ class Row:
     versions: str
     queries_full: int
     kind: str = "weights"
+    relation: Relation | None = None
     p_value: float | None = None
     p_is_bound: bool | None = None
     p_candidate: float | None = None

@@ -5,6 +5,8 @@
   const C = data.columns, S = data.strings, PAGE = 100, count = C.name.length;
   const order = ["piracy", "inconclusive", "independent", "invalid", "unavailable"];
   const marks = { piracy: "✖", inconclusive: "?", independent: "✔", invalid: "!", unavailable: "–" };
+  const made = new Map([["modification", "weights modified"], ["extraction", "trained on answers"],
+    ["unclear", "how it was made: unclear"]]);
   const $ = (id) => document.getElementById(id);
   const said = (name, i) => (C[name][i] < 0 ? null : S[C[name][i]]);
   const many = new Set(C.reference).size > 1;
@@ -30,10 +32,17 @@
     return node;
   }
 
+  function verdict(i) {
+    const cell = el("td"), how = made.get(said("relation", i));
+    cell.append(chip(i));
+    if (how) cell.append(el("small", how));
+    return cell;
+  }
+
   // key of the heading -> [value to sort by, cell]
   const shows = {
     reference: [(i) => said("reference", i), (i) => el("td", said("reference", i))],
-    decision: [(i) => order.indexOf(said("decision", i)), (i) => { const c = el("td"); c.append(chip(i)); return c; }],
+    decision: [(i) => order.indexOf(said("decision", i)), verdict],
     arch: [(i) => said("arch", i), (i) => el("td", said("arch", i), "path")],
   };
   for (const [name, show] of [["p_value", p], ["q_value", p], ["p_holm", p], ["z", fixed(1)], ["similarity", fixed(3)],
