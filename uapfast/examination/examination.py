@@ -16,11 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uapfast._version import versions
 from uapfast.errors import SuspectError, UnavailableError
 from uapfast.examination.classes import agreement_by_half, checked_order, reordered
 from uapfast.examination.design import Design
-from uapfast.examination.logged import log_remarks, logged_points
+from uapfast.examination.remarks import remarks, told
 from uapfast.method.consensus import Range, class_order, says_nothing
 from uapfast.method.decision import Assessment, decide, view_level_p
 from uapfast.method.fingerprint import only_labels, reduce_classes, shown
@@ -29,7 +28,6 @@ from uapfast.method.standing import assessment
 from uapfast.models.answers import Answers, detect, joint_form
 from uapfast.models.forms import LABELS, WHOLE
 from uapfast.pool.twins import question
-from uapfast.reference import Reference
 from uapfast.types import HOW_MADE, Relation, Verdict
 
 ADVICE = "is it asked with its own preprocessing (range, mean and std, size), class order and order of rows?"
@@ -349,18 +347,7 @@ class Examination:
         )
 
     def _remarks(self) -> list[str]:
-        """What is said whatever the decision."""
-        reference, said = self.design.reference, list(self.notes)
-        if self._first is not None and self._first.note:
-            said.append(f"its answers were taken for {self._first.note}")
-        if self._first is not None and self._order is not None:
-            others = self._first.classes > len(self._order)
-            left = "; classes that have no place in it were left out" if others else ""
-            said.append(f"its classes were read in the class order that was given{left}")
-        if self._form != WHOLE:
-            said.append(f"it shows {self._form}: the innocents that it is compared with were shown alike")
-        said += log_remarks(reference.settings, len(reference.plan.points))
-        return said + [f"the reference warns: {warning}" for warning in reference.warnings]
+        return remarks(self.design.reference, self.notes, self._first, self._order, self._form)
 
     def _blank(self) -> Verdict:
         """Everything that does not depend on what was decided."""
@@ -388,19 +375,4 @@ class Examination:
         )
 
 
-def told(reference: Reference) -> dict[str, Any]:
-    """What a verdict says of the reference's settings; JSON types."""
-    return {
-        "encoder": reference.encoder,
-        "ray": list(reference.plan.scale),
-        "twins": len(reference.candidates) - 1,
-        "twins_made": reference.settings.get("twins", {}).get("kind", "full"),
-        "innocents": len(reference.innocents),
-        "suspect_side_exact": reference.inexact is None,
-        "victim_selected": reference.settings.get("twins", {}).get("selected"),
-        "logged_points": logged_points(reference.settings),
-        "versions": versions(),
-    }
-
-
-__all__ = ["Examination", "told"]
+__all__ = ["Examination"]
