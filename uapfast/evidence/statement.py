@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -37,6 +38,14 @@ BELOW = {
     "suspect": "below the floor: scores are normal and vary at most twice as much as innocents' do",
     "joint": "below the floor: chances fall at least as the fourth power beyond all pairs",
 }
+
+BEGAN = {
+    "before": "the examination began before the reference was committed to ({time}): the commitment says "
+    "nothing of whether the test was chosen after its outcome",
+    "unknown": "when its answers were given, before the commitment ({time}) or after, is not known",
+}  # the last reason of a verdict that cites a commitment made later, or perhaps later
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+CITED = re.compile("|".join(re.escape(b).replace(re.escape("{time}"), TIME) for b in BEGAN.values()))
 
 
 @dataclass(frozen=True)
@@ -81,12 +90,7 @@ class Citation:
         """The verdict, citing it; one that was begun before it, or nobody knows when, says so."""
         settings = verdict.settings | {"commitment": self.told()}
         time = timestamp.said(self.commitment.time)
-        said = {
-            "after": None,
-            "before": f"the examination began before the reference was committed to ({time}): the commitment "
-            "says nothing of whether the test was chosen after its outcome",
-            "unknown": f"when its answers were given, before the commitment ({time}) or after, is not known",
-        }[self.began]
+        said = None if self.began == "after" else BEGAN[self.began].format(time=time)
         reasons = verdict.reasons if said is None else (*verdict.reasons, said)
         return replace(verdict, settings=settings, reasons=reasons)
 
@@ -232,6 +236,7 @@ def read_statement(path: str | os.PathLike[str]) -> Signed:
 
 
 __all__ = [
+    "CITED",
     "KIND",
     "Basis",
     "Citation",
