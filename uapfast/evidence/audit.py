@@ -24,7 +24,7 @@ from uapfast.evidence.compare import differences
 from uapfast.evidence.dossier import basis_of, check_looks, citation_of
 from uapfast.evidence.envelope import Signed
 from uapfast.evidence.keys import PublicKey
-from uapfast.evidence.statement import CITED, measured, predicate, read_statement, subjects
+from uapfast.evidence.statement import measured, predicate, read_statement, subjects, with_their_last
 from uapfast.reference import FORMAT, Reference, load
 from uapfast.suspects.record_reader import Recording
 from uapfast.suspects.subject import file_sha256
@@ -349,7 +349,7 @@ def _content(
     skipped = {"measured", "versions", "verdict.settings.versions"}
     if commitment is None and cited is not None:  # said to be not checked already
         skipped |= {"commitment", "verdict.settings.commitment"}
-        made = _with_their_last(made, stated.predicate)
+        made = with_their_last(made, stated.predicate)
     theirs, ours = stated.predicate["versions"].get("uapfast"), __version__
     found, unknown = differences(stated.predicate, made, skipped)
     if theirs != ours:
@@ -369,19 +369,6 @@ def _content(
     if cited is not None and cited.get("began") != "after":
         said = {"before": "before the commitment"}.get(str(cited.get("began")), "nobody knows when")
         out.add("note", "examination", f"it was begun {said}: the commitment proves nothing of it")
-
-
-def _with_their_last(made: dict[str, Any], stated: dict[str, Any]) -> dict[str, Any]:
-    """The same with the reason that a commitment adds, where it is stated: no other may be."""
-
-    def longer(ours: list[Any], theirs: Any) -> list[Any]:
-        last = theirs[-1] if isinstance(theirs, list) and len(theirs) == len(ours) + 1 else None
-        return [*ours, last] if isinstance(last, str) and CITED.fullmatch(last) else ours
-
-    verdict = made["verdict"] | {
-        "reasons": longer(made["verdict"]["reasons"], stated["verdict"].get("reasons"))
-    }
-    return made | {"reasons": longer(made["reasons"], stated["reasons"]), "verdict": verdict}
 
 
 def _versions(out: Audit, stated: Signed) -> None:

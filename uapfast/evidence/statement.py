@@ -176,6 +176,19 @@ def predicate(verdict: Verdict, basis: Basis, at: str, key: PublicKey) -> dict[s
     }
 
 
+def with_their_last(made: dict[str, Any], stated: dict[str, Any]) -> dict[str, Any]:
+    """The same with the reason that a commitment adds, where it is stated: no other may be."""
+
+    def longer(ours: list[Any], theirs: Any) -> list[Any]:
+        last = theirs[-1] if isinstance(theirs, list) and len(theirs) == len(ours) + 1 else None
+        return [*ours, last] if isinstance(last, str) and CITED.fullmatch(last) else ours
+
+    verdict = made["verdict"] | {
+        "reasons": longer(made["verdict"]["reasons"], stated["verdict"].get("reasons"))
+    }
+    return made | {"reasons": longer(made["reasons"], stated["reasons"]), "verdict": verdict}
+
+
 def subjects(basis: Basis, verdict: Verdict) -> list[dict[str, Any]]:
     """The suspect; one that shows nothing but answers by a hash of these."""
     digest = basis.subject["digest"]
@@ -236,7 +249,6 @@ def read_statement(path: str | os.PathLike[str]) -> Signed:
 
 
 __all__ = [
-    "CITED",
     "KIND",
     "Basis",
     "Citation",
@@ -245,5 +257,6 @@ __all__ = [
     "predicate",
     "read_statement",
     "subjects",
+    "with_their_last",
     "write_statement",
 ]
