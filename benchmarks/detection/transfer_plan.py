@@ -49,7 +49,7 @@ class Transfer(Size):
         return min(images, self.heldout)
 
     def recipe(self, arch: str) -> Callable[..., nn.Module]:
-        """The default recipe; for backbones with the back half alone, at the rate of fine-tunings."""
+        """The default recipe; for backbones with the back alone, at the rate of fine-tunings."""
         return _tune if arch in TUNED else super().recipe(arch)
 
     def items(self) -> list[Item]:
@@ -119,7 +119,7 @@ TRANSFER = Transfer(
     student=3,
     budgets=(800, 1_600, 2_500),
     tune=1_000,
-    twins=6,
+    twins=4,
     surrogates=0,
     homologous=34,
     innocents=32,
