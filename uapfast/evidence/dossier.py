@@ -84,7 +84,6 @@ class Dossier:
     def __post_init__(self) -> None:
         """Check all that can be checked."""
         wanted = self.wanted
-        _check_places(wanted, self.path)
         self.roots = None if wanted.tsa_root is None else load_certificates(wanted.tsa_root)
         for name in ("key", "salt", "tsa"):
             needs = "commitment" if name == "salt" else "statement"
@@ -105,6 +104,7 @@ class Dossier:
             if self.key is not None and self.key.public != self.commitment.signed.key:
                 rule = f"the one that signed the commitment, {self.commitment.signed.key.keyid}"
                 raise SignatureError("verify", "key", rule, self.key.public.keyid)
+        _check_places(wanted, self.path)
 
     @contextlib.contextmanager
     def recorder(self, subject: dict[str, Any]) -> Iterator[Recorder | None]:
