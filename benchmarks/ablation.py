@@ -42,7 +42,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "deepfool, clean and x + 0.2 v": {"ray": (0.0, 0.2), "uap": "deepfool"},
     "contrastive, clean and x + 0.2 v": {"ray": (0.0, 0.2), "uap": "contrastive", "min_fooling": 0.0},
     "contrastive, clean and x + v": {"ray": (0.0, 1.0), "uap": "contrastive", "min_fooling": 0.0},
-    "k-means points": {"selection": "kmeans"},
     "20 points x 20 views": {"points": 20},
     "10 points x 20 views": {"points": 10},
     "encoder paper": {"encoder": "paper"},

@@ -1,10 +1,11 @@
 """What an owner's steps need at 224 px: peak memory, seconds, the reference's size, time left.
 
-    python -m benchmarks.large_images --out bench-large [--images 1250] [--points 1000] [--twins-like-victim]
+    python -m benchmarks.large_images --out bench-large [--images 1100] [--points 1000] [--owned 160]
 
-The victim is a ResNet-18 with random weights (its head brought to scale), the innocents are small networks
-of random weights: what is measured here is memory, and no verdict means anything. Photographs of different
-sizes lie on disk as JPEG. Each step is the command line in a process of its own.
+The victim is a ResNet-18 that was hardly trained, its three twins are reruns of the second half of its
+training (``pool --branch``), of its 20 innocents 18 are small networks that ship: what is measured here is
+memory, and no verdict means anything. Photographs of different sizes lie on disk as JPEG. Each step is the
+command line in a process of its own. A stopped run goes on with the step that it was at.
 """
 
 from __future__ import annotations
@@ -21,72 +22,47 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from benchmarks.networks import resnet
+from benchmarks import large_images_owner as owner
+from uapfast.data import Framing, Images, load_data
+from uapfast.files import write_text
 from uapfast.models.checkpoint import save_weights
-from uapfast.pool.manifest import Entry, write_manifest
+from uapfast.pool.recipe import LabelledImages
 
-CLASSES, SIDE, VIEWS = 10, 224, 20
+CLASSES, SIDE, SHORT, VIEWS = 10, 224, 256, 20
 LIMIT, REFERENCE_LIMIT = 3e9, 200e6  # bytes
 LEFT = re.compile(r"\d+:\d\d:\d\d left")
+SMALL = [f"uapfast:{n}-small?channels=3&classes={CLASSES}&size={SIDE}" for n in ("cnn", "resnet", "vgg")]
+FRAMED = ["--size", str(SHORT), "--crop", str(SIDE)]
+EPOCHS = 6  # of the small networks: fewer steps leave them guessing
 
 
-def resnet18() -> nn.Module:
-    """At 224 px."""
-    return resnet((2, 2, 2, 2), False)
-
-
-def small() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 8, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, CLASSES)
-    )
-
-
-def photographs(folder: Path, count: int) -> None:
-    """JPEG files of different sizes, colour blobs under noise."""
+def photographs(folder: Path, count: int, seed: int) -> None:
+    """JPEG files of different sizes: colour blobs and noise under a tint and a grating of the class."""
     from PIL import Image
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for number in range(count):
-        place = folder / f"class-{number % CLASSES}"
+        label = number % CLASSES
+        place = folder / f"class-{label}"
         place.mkdir(parents=True, exist_ok=True)
         coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
         high, wide = rng.integers(240, 400, 2).tolist()
-        picture = np.asarray(coarse.resize((wide, high), Image.Resampling.BICUBIC), dtype=np.int16)
-        noisy = (picture + rng.integers(-20, 21, picture.shape)).clip(0, 255).astype(np.uint8)
-        Image.fromarray(noisy).save(place / f"{number:05d}.jpg", quality=90)
+        blobs = np.asarray(coarse.resize((wide, high), Image.Resampling.BICUBIC), dtype=np.float32)
+        angle = np.pi * label / CLASSES
+        way = np.cos(angle) * np.arange(wide)[None] + np.sin(angle) * np.arange(high)[:, None]
+        tint = 40 * np.cos(2 * angle + 2 * np.pi / 3 * np.arange(3))
+        picture = 0.6 * blobs + 40 + tint + 30 * np.sin(way / 3)[..., None]
+        picture += rng.integers(-20, 21, picture.shape)
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(place / f"{number:05d}.jpg", quality=90)
 
 
-@torch.no_grad()
-def scaled(module: nn.Module, x: Tensor) -> nn.Module:
-    """With a head whose answers differ from image to image, as random weights alone do not give them."""
-    module.eval()
-    logits = module(x)
-    head = [m for m in module.modules() if isinstance(m, nn.Linear)][-1]
-    head.weight.mul_(2.0 / logits.std(0)[:, None])
-    head.bias.copy_(head.bias - (module(x).mean(0)))
-    return module
-
-
-def make_pool(folder: Path, twins_like_victim: bool, innocents: int = 20, twins: int = 3) -> Path:
-    """Victim, twins and innocents with random weights, and their manifest."""
+def train_victim(out: Path) -> None:
+    """The victim and its state at half of its training, by the owner's own recipe."""
+    data = load_data(str(out / "owned"), Framing((SHORT,), (SIDE, SIDE)))
     torch.manual_seed(0)
-    x = nn.functional.interpolate(torch.rand(16, 3, 8, 8), size=(SIDE, SIDE), mode="bicubic").clamp(0, 1)
-    here = f"{os.path.relpath(Path(__file__).resolve(), folder.resolve())}"
-    entries = []
-
-    def add(name: str, relation: str, make: str) -> None:
-        save_weights(scaled(globals()[make](), x), folder / f"{name}.safetensors")
-        entries.append(Entry(f"{name}.safetensors", f"{here}:{make}", name, relation, None))
-
-    add("victim", "victim", "resnet18")
-    for i in range(twins):
-        add(f"twin-{i}", "twin", "resnet18" if twins_like_victim else "small")
-    for i in range(innocents):
-        add(f"homologous-{i:02d}", "homologous", "small")
-    write_manifest(folder / "manifest.csv", entries)
-    return folder / "manifest.csv"
+    kept = LabelledImages(Images(data.images), data.labels)
+    save_weights(owner.train(owner.resnet18(), kept, 0, keep=out / "half.pt"), out / "victim.safetensors")
 
 
 def step(name: str, arguments: list[str], allowed: tuple[int, ...] = (0,)) -> dict[str, Any]:
@@ -99,7 +75,10 @@ def step(name: str, arguments: list[str], allowed: tuple[int, ...] = (0,)) -> di
         text=True,
     )
     assert child.stdout is not None
-    said = child.stdout.read()
+    said = ""
+    for line in child.stdout:
+        said += line
+        print(line, end="", file=sys.stderr, flush=True)
     _, status, usage = os.wait4(child.pid, 0)
     code = os.waitstatus_to_exitcode(status)
     if code not in allowed:
@@ -107,6 +86,7 @@ def step(name: str, arguments: list[str], allowed: tuple[int, ...] = (0,)) -> di
     found = {
         "step": name,
         "seconds": round(time.perf_counter() - start, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
         "peak_mb": round(usage.ru_maxrss / 1e3),
         "time_left_shown": bool(LEFT.search(said)),
     }
@@ -114,55 +94,107 @@ def step(name: str, arguments: list[str], allowed: tuple[int, ...] = (0,)) -> di
     return found
 
 
-def run(out: Path, images: int, points: int, twins_like_victim: bool) -> dict[str, Any]:
-    out.mkdir(parents=True, exist_ok=True)
-    if not (out / "photos").is_dir():
-        photographs(out / "photos", images)
-    manifest, reference = make_pool(out, twins_like_victim), out / "victim.uapref"
-    arch, weights = f"{Path(__file__).resolve()}:resnet18", str(out / "victim.safetensors")
-    small_arch, suspects = f"{Path(__file__).resolve()}:small", out / "suspects.csv"
-    few = [f"victim.safetensors,{arch}", f"homologous-00.safetensors,{small_arch}"]
-    suspects.write_text("\n".join(["path,arch", *few]) + "\n", encoding="utf-8")
-    rows = [
-        step("generate", [
-            "generate", "--arch", arch, "--weights", weights, "--data", str(out / "photos"), "--size", "256",
-            "--crop", str(SIDE), "--pool", str(manifest), "--out", str(reference), "--ray", "0",
+def commands(out: Path, points: int) -> list[tuple[str, list[str], tuple[int, ...]]]:
+    """Every step: name, arguments, exit codes that are no error."""
+    arch = f"{Path(owner.__file__).resolve()}:resnet18"
+    recipe = f"{Path(owner.__file__).resolve()}:train"
+    weights, reference, suspects = out / "victim.safetensors", out / "victim.uapref", out / "suspects.csv"
+    small = sorted((out / "pool" / "models").glob("homologous-01.safetensors"))
+    lines = ["path,arch", f"{weights.resolve()},{arch}", *(f"{path.resolve()},{SMALL[0]}" for path in small)]
+    suspects.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    # each several times: of 20 innocents two are of the victim's architecture then
+    archs = [word for spec in SMALL * 4 for word in ("--homologous-arch", spec)]
+    return [
+        ("pool", [
+            "pool", "--arch", arch, "--weights", str(weights), "--data", str(out / "owned"), *FRAMED,
+            "--out", str(out / "pool"), "--init", "random", "--recipe", recipe,
+            "--branch", str(out / "half.pt"), "--branch-at", str(owner.BRANCH_AT),
+            "--twins", "3", "--homologous", "20", "--surrogates", "1",
+            "--epochs", str(EPOCHS), *archs,
+        ], (0,)),
+        ("generate", [
+            "generate", "--arch", arch, "--weights", str(weights), "--data", str(out / "unseen"), *FRAMED,
+            "--pool", str(out / "pool" / "branches.csv"), "--out", str(reference), "--ray", "0",
             "--points", str(points // VIEWS),
-        ]),
-        step("info", ["info", str(reference)]),
-        step("verify", ["verify", str(reference), weights, "--arch", arch], (0, 1, 3, 4)),
-        step("screen", [
+        ], (0,)),
+        ("verify", ["verify", str(reference), str(weights), "--arch", arch], (0, 1, 3, 4)),
+        ("screen", [
             "screen", str(reference), "--manifest", str(suspects), "--out", str(out / "table.parquet"),
-            "--no-resume", "--workers", "1", "--arch", arch, "--arch", small_arch,
+            "--no-resume", "--workers", "1", "--arch", arch, "--arch", SMALL[0],
         ], (0, 1, 3, 4, 5)),
     ]  # fmt: skip
-    size = reference.stat().st_size
-    peak = max(row["peak_mb"] for row in rows) * 1e3 * 1e3
+
+
+def run(out: Path, images: int, points: int, owned: int) -> dict[str, Any]:
+    """All steps that are not done yet, and what all of them took."""
+    out.mkdir(parents=True, exist_ok=True)
+    for seed, (name, count) in enumerate((("owned", owned), ("unseen", images))):
+        if not (out / name).is_dir():
+            photographs(out / f"{name}.part", count, seed)
+            (out / f"{name}.part").rename(out / name)
+    if not (out / "victim.safetensors").is_file():
+        train_victim(out)
+    kept = out / "steps.json"
+    rows = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
+    for position in range(4):
+        name, arguments, allowed = commands(out, points)[position]
+        if name not in {row["step"] for row in rows}:
+            rows.append(step(name, arguments, allowed))
+            write_text(kept, json.dumps(rows) + "\n")
+    size = (out / "victim.uapref").stat().st_size
     return {
         "settings": {
-            "images": images, "points": points, "side": SIDE, "twins_like_victim": twins_like_victim,
+            "images": images, "points": points, "owned": owned, "side": SIDE,
             "threads": torch.get_num_threads(), "torch": torch.__version__,
         },
         "steps": rows,
         "reference_mb": round(size / 1e6, 1),
         "points_as_float32_mb": round(points * 3 * SIDE * SIDE * 4 / 1e6, 1),
-        "peak_below_3_gb": peak < LIMIT,
+        "peak_below_3_gb": max(row["peak_mb"] for row in rows) * 1e6 < LIMIT,
         "reference_below_200_mb": size < REFERENCE_LIMIT,
     }  # fmt: skip
+
+
+def page(found: dict[str, Any]) -> str:
+    """The result for people."""
+    settings = found["settings"]
+    lines = [
+        "# An owner's steps at 224 px", "",
+        f"`{found['command']}`: a ResNet-18 of {CLASSES} classes, 3 twins by `--branch`, 20 innocents (18",
+        f"of them small networks), one surrogate of each candidate, {settings['owned']} photographs to train",
+        f"on, {settings['images']} others for {settings['points']} query points;",
+        f"threads: {settings['threads']}, torch {settings['torch']}. Seconds depend on what else the machine",
+        "does; memory is what is measured.",
+        "",
+        "| step | peak memory, MB | seconds | of a CPU | time left shown |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    lines += [
+        f"| {r['step']} | {r['peak_mb']} | {r['seconds']:.0f} | {r['cpu_seconds']:.0f} | "
+        f"{'yes' if r['time_left_shown'] else 'no'} |"
+        for r in found["steps"]
+    ]
+    below = {True: "below", False: "above"}
+    lines += [
+        "", f"Peak {below[found['peak_below_3_gb']]} 3 GB; the reference of {found['reference_mb']} MB is",
+        f"{below[found['reference_below_200_mb']]} 200 MB (its points as float32: "
+        f"{found['points_as_float32_mb']} MB).", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("bench-screen/large"))
-    parser.add_argument("--images", type=int, default=1250)
+    parser.add_argument("--images", type=int, default=1100)
     parser.add_argument("--points", type=int, default=1000)
-    parser.add_argument("--twins-like-victim", action="store_true")
+    parser.add_argument("--owned", type=int, default=160)
     parser.add_argument("--result", type=Path, default=Path("benchmarks/results/large_images.json"))
     given = parser.parse_args()
     command = f"python -m benchmarks.large_images --images {given.images} --points {given.points}"
-    command += " --twins-like-victim" if given.twins_like_victim else ""
-    found = {"command": command, **run(given.out, given.images, given.points, given.twins_like_victim)}
-    given.result.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    command += f" --owned {given.owned}"
+    found = {"command": command, **run(given.out, given.images, given.points, given.owned)}
+    write_text(given.result, json.dumps(found, indent=1) + "\n")
+    write_text(given.result.with_suffix(".md"), page(found))
     print(json.dumps(found, indent=1))
 
 

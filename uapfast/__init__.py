@@ -1,4 +1,4 @@
-"""uapfast: was this model stolen from ours? Answers from answers alone.
+"""uapfast: is this model closer to ours than honest models are? Told from answers alone.
 
 ``generate`` makes a reference of a victim (white-box, once), ``encode`` and ``verify`` ask a suspect.
 Nothing here imports torch until it is used.

@@ -86,7 +86,8 @@ class GenerateConfig:
             ``QUERIES`` of them, else (0, 0.2) (docs/method.md, section 4).
         encoder: ``lineage`` (docs/method.md) or ``paper`` (Peng et al., CVPR 2022).
         selection: how points are chosen: ``disagree`` or ``kmeans`` (paper); None takes the
-            encoder's own (``disagree`` for lineage, ``kmeans`` for paper).
+            encoder's own (``disagree`` for lineage, ``kmeans`` for paper). ``kmeans`` singles the victim out,
+            and is refused with lineage.
         fooling: fooling rate at which the UAP stops.
         min_fooling: below this held-out fooling rate a warning is given.
         strict: raise instead of warn below ``min_fooling``.
@@ -133,6 +134,12 @@ class GenerateConfig:
         _one_of(w, "encoder", self.encoder, ("lineage", "paper"))
         if self.selection is not None:
             _one_of(w, "selection", self.selection, ("disagree", "kmeans"))
+            alone = self.selection == "kmeans" and self.encoder == "lineage"
+            rule = (
+                "left out or disagree with encoder=lineage: kmeans looks at the victim alone, which is then "
+                "no longer one of several models that are treated alike (encoder=paper keeps it)"
+            )
+            check(not alone, w, "selection", rule, repr(self.selection))
         _number(w, "fooling", self.fooling, "a rate in 0..1", lambda x: 0 < x <= 1)
         _number(w, "min_fooling", self.min_fooling, "a rate in 0..1", lambda x: 0 <= x <= 1)
         _whole(w, "uap_images", self.uap_images, 8)

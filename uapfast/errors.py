@@ -98,6 +98,22 @@ class FoolingRateError(InputError):
     """A universal perturbation stayed below the fooling rate asked for (``strict``)."""
 
 
+class EvidenceError(InputError):
+    """A commitment, a record or a statement does not hold, or not fit what it is held against."""
+
+
+class SignatureError(EvidenceError):
+    """A signature that is not that of the key, or a key that cannot be used."""
+
+
+class TimeStampError(EvidenceError):
+    """A time stamp that does not hold: another signature's, expired, of the future, or of nobody trusted."""
+
+
+class RecordError(EvidenceError):
+    """A record of answers that is cut short, changed, or of another reference or format."""
+
+
 class StorageError(UapfastError, OSError):
     """A result could not be written; nothing half-written is left behind."""
 
@@ -132,3 +148,7 @@ class DataWarning(UapfastWarning):
 
 class PoolWarning(UapfastWarning):
     """A pool works, but weakens what the verdict can state."""
+
+
+class PoolNote(PoolWarning):
+    """The same where its owner can do nothing about it; ``uapfast generate`` only counts such."""

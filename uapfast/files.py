@@ -59,7 +59,15 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 # What files of our own kinds begin with, or have in their first bytes.
-KINDS = {"reference": b'"uapref"', "table": b"PAR1", "embeddings": b"PK\x03\x04", "page": b"<!doctype html"}
+KINDS = {
+    "reference": b'"uapref"',
+    "table": b"PAR1",
+    "embeddings": b"PK\x03\x04",
+    "page": b"<!doctype html",
+    "bill": b'"CycloneDX"',
+    "record": b'{"format":"uapfast record"',
+    "statement": b'{"dsseenvelope":',
+}
 LOOKED_AT = 4096
 
 

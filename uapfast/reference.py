@@ -21,6 +21,7 @@ from uapfast.method.fingerprint import QueryPlan
 from uapfast.method.lineage import Roster
 from uapfast.method.pixels import floats, packed
 from uapfast.method.statistic import STATISTICS, PoolAnswers, Statistic
+from uapfast.pool.twins import selection_doubt
 from uapfast.reference_file import FORMAT, Record, bad, digest, make_roster, read, write
 
 
@@ -133,6 +134,22 @@ class Reference:
         return tuple(self.settings.get("limits", ()))
 
     @property
+    def inexact(self) -> str | None:
+        """Why the rank among the innocents is not exact: what they had a say in; None where it is."""
+        found = self.settings.get("suspect_side")
+        if found is None:
+            return "the innocents helped to choose the query points, as older versions had it"
+        why: str | None = found["why"]
+        return why
+
+    @property
+    def caveats(self) -> list[str]:
+        """What every verdict says of the assumptions that this reference does not fully meet."""
+        chosen = selection_doubt(self.settings.get("twins", {})) if len(self.candidates) > 2 else None
+        rank = self.inexact and f"p_suspect_exact is no exact rank here: {self.inexact}"
+        return [said for said in (rank, chosen) if said]
+
+    @property
     def sha256(self) -> str:
         """Of tensors and settings; the same for equal references wherever they are stored."""
         return str(self._cached("sha256", lambda: digest(self._tensors(), self._header())))
@@ -160,8 +177,17 @@ class Reference:
     @property
     def statistic(self) -> Statistic:
         """What its encoder makes of answers; built once."""
+        log = self.settings.get("log") or {}
+        hidden = 0 if self.keep is None else self.classes - self.keep.shape[-1]
         pool = PoolAnswers(
-            self.answers, self.labels, self.roster(), self.innocents, self._rows("piracy"), self.weights
+            self.answers,
+            self.labels,
+            self.roster(),
+            self.innocents,
+            self._rows("piracy"),
+            self.weights,
+            hidden,
+            int(log.get("views", 0)),
         )
         found: Statistic = self._cached("statistic", lambda: STATISTICS[self.encoder](pool))
         return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -72,6 +73,10 @@ def _fashion_mnist() -> str | None:
     return f"no Fashion-MNIST in {places} (Debian: apt-get install dataset-fashion-mnist)"
 
 
+def _command(name: str) -> Callable[[], str | None]:
+    return lambda: None if shutil.which(name) else f"the command {name} is not installed"
+
+
 def _compiled(name: str) -> Callable[[], str | None]:
     def why() -> str | None:
         from uapfast import _native
@@ -112,6 +117,12 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "onnxruntime": _module("onnxruntime"),
     "httpx2": _module("httpx2"),
     "stamina": _module("stamina"),
+    "cyclonedx": _module("cyclonedx"),
+    "cryptography": _module("cryptography"),
+    "rfc8785": _module("rfc8785"),
+    "rfc3161-client": _module("rfc3161_client"),
+    "securesystemslib": _module("securesystemslib"),
+    "openssl": _command("openssl"),
     "tritonserver": _server("tritonserver"),
     "mlserver": _server("mlserver"),
     "litserve": _server("litserve"),

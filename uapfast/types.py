@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import torch
 
 Decision = Literal["piracy", "independent", "inconclusive", "invalid", "unavailable"]
+Relation = Literal["modification", "extraction", "unclear"]
+HOW_MADE = "how it was made: "  # begins the reason that says why a verdict has its relation
 EXIT_CODES: dict[Decision, int] = {
     "independent": 0,
     "piracy": 1,
@@ -89,6 +91,9 @@ class Verdict:
         reference_sha256: of the reference's content.
         suspect_sha256: of the suspect's weights, or of its answers where it has none to show.
         settings: what else was set, versions included; JSON types.
+        relation: how a suspect that is called ``piracy`` was made, as far as its answers show it: by
+            ``modification`` of the victim's weights, by ``extraction`` (trained on its answers), or
+            ``unclear``. None with every other decision. Weaker than that: docs/verdicts.md, section 10.
     """
 
     decision: Decision
@@ -118,6 +123,7 @@ class Verdict:
     reference_sha256: str
     suspect_sha256: str | None
     settings: dict[str, Any] = field(default_factory=dict, hash=False)
+    relation: Relation | None = None
 
     @property
     def exit_code(self) -> int:
@@ -140,8 +146,11 @@ class Verdict:
         def show(value: float | None) -> str:
             return "-" if value is None else f"{value:.3g}"
 
+        twins, innocents = (self.settings.get(name, "?") for name in ("twins", "innocents"))
+        floor = self.p_suspect_floor if self.p_joint_floor is None else self.p_joint_floor
         return (
             f"Verdict({self.decision}, p_value={'<= ' if self.p_is_bound else ''}{show(self.p_value)} "
+            f"against {twins} twins and {innocents} innocents (exact down to {show(floor)}) "
             f"[candidate {show(self.p_candidate)}, suspect {show(self.p_suspect)}], "
             f"similarity={show(self.similarity)}, z={show(self.z)}, rank={self.rank}, "
             f"views={self.views_used}, queries={self.queries_used}, alpha={self.alpha:g})"

@@ -24,6 +24,7 @@ from uapfast.method.sequential import Background, Looks, Stop, Stopper
 from uapfast.method.standing import assessment
 from uapfast.method.whitening import Array
 from uapfast.models.checkpoint import load_model
+from uapfast.models.forms import LABELS, form_of
 from uapfast.models.model import Model
 from uapfast.reference import Reference
 
@@ -139,9 +140,9 @@ def _who(item: Item, arch: str, name: str, access: str) -> Row:
 
 def _row(reference: Reference, shown: Tensor, access: str) -> Row:
     """One verdict; for the lineage encoder also the p-values with each twin as the victim."""
-    labels = access == "labels"
-    scorer = reference.statistic.scorer(labels)
-    features = reference.statistic.features(reduce_classes(shown, reference.keep), labels)
+    form = LABELS if access == "labels" else form_of(shown.flatten(0, -2))
+    scorer = reference.statistic.scorer(form)
+    features = reference.statistic.features(reduce_classes(shown, reference.keep), form.labels)
     if not isinstance(scorer, LineageScorer):
         found = scorer.assess(features)
         outcome = decide(found, LEVELS[2])

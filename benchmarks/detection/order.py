@@ -34,7 +34,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 def scores(place: Place, judge: str, arch: str) -> NDArray[np.float64]:
     """``[twins,candidates]``: z of the twins of ``arch``, each candidate of ``judge`` as the victim."""
     reference = reference_of(place, judge, "ours")
-    scorer = reference.statistic.scorer(False)
+    scorer = reference.statistic.scorer()
     assert isinstance(scorer, LineageScorer)
     out = []
     for twin in read_pool(place.out / arch / "pool" / "manifest.csv").twins:

@@ -32,6 +32,7 @@ from uapfast.method.lineage import LineageScorer, Roster
 from uapfast.method.rounds import _leave_one_out
 from uapfast.method.whitening import Array, center
 from uapfast.models.checkpoint import load_model
+from uapfast.models.forms import Form
 from uapfast.models.model import Model
 from uapfast.pool import attacks
 from uapfast.reference import Reference
@@ -155,7 +156,7 @@ def collect(place: Place, labels: bool, arch: str) -> Path:
 
 def keep_scores(reference: Reference, every: Iterable[Suspect], labels: bool, path: Path) -> Path:
     """All arrays of one reference; ``[n+1,C]`` scores are padded with NaN to all candidates."""
-    base = reference.statistic.scorer(labels)
+    base = reference.statistic.scorer(Form(labels=labels))
     assert isinstance(base, LineageScorer)
     roster, total = base.roster, len(base.roster.candidates)
     majority = reference.consensus

@@ -84,7 +84,7 @@ class TrainedScorer:
     """The linear lineage score on weighted points of one reference."""
 
     def __init__(self, reference: Reference) -> None:
-        pool = reference.statistic.pool_features(False)
+        pool = reference.statistic.pool_features()
         shape = (len(pool), -1, reference.answers.shape[-1])
         roster = reference.roster()
         weight = np.sqrt(train_weights(pool.reshape(shape), roster)).repeat(shape[-1])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.detection.make import Place
 from uapfast.method.lineage import LineageScorer, Roster
 from uapfast.method.whitening import Array
+from uapfast.models.forms import LABELS
 from uapfast.reference import Reference
 
 TWINS = (3, 6, 12)  # and all
@@ -42,7 +43,7 @@ def fewer_twins(roster: Roster, twins: int) -> Roster:
 
 def _innocents(place: Place, victim: str, reference: Reference) -> dict[str, LineageScorer]:
     """By what the pool knows of innocents."""
-    pool, roster = reference.statistic.pool_features(False), reference.roster()
+    pool, roster = reference.statistic.pool_features(), reference.roster()
     folder = place.out / victim / "pool" / "models"
     share = [
         json.loads((folder / f"{reference.records[i].name}.json").read_text())["share"]
@@ -63,7 +64,7 @@ def _innocents(place: Place, victim: str, reference: Reference) -> dict[str, Lin
 
 def scorers(place: Place, victim: str, variant: str, reference: Reference) -> dict[str, LineageScorer]:
     """Scorers by the part of the variant that they show."""
-    pool, roster = reference.statistic.pool_features(False), reference.roster()
+    pool, roster = reference.statistic.pool_features(), reference.roster()
     if variant.startswith("uap: "):
         return {part: LineageScorer(pool[:, :, b], roster) for part, b in PARTS.items()}
     if variant == "twins":
@@ -75,8 +76,8 @@ def scorers(place: Place, victim: str, variant: str, reference: Reference) -> di
         return _innocents(place, victim, reference)
     if variant.startswith("queries: "):
         return {
-            "probabilities": reference.statistic.scorer(False),  # type: ignore[dict-item]
-            "labels": reference.statistic.scorer(True),  # type: ignore[dict-item]
+            "probabilities": reference.statistic.scorer(),  # type: ignore[dict-item]
+            "labels": reference.statistic.scorer(LABELS),  # type: ignore[dict-item]
         }
     with (place.out / victim / "pool" / "manifest.csv").open(newline="") as file:
         archs = {r["name"]: r["arch"].removeprefix("uapfast:").split("?")[0] for r in csv.DictReader(file)}

@@ -27,7 +27,8 @@ CAUSES = {
 # what every verdict may say, whatever went wrong
 ORDINARY = re.compile(
     r"twins are as close to the suspect|no twins in the pool: the suspect side decides|"
-    r"the exact floor of this pool|nothing points to the victim$|not enough to convict, too close to clear$"
+    r"the exact floor of this pool|nothing points to the victim(, which is no exoneration)?$|"
+    r"not enough to convict, too close to clear$"
 )
 HONEST = ("honest", "sibling", "backbone")
 COPIES = ("copy", "tuned", "pruned", "soft student", "hard student")

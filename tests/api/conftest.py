@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.api import evidence_world as evidence
 from tests.api.screen_world import World, make_world
 
 
@@ -11,3 +12,9 @@ from tests.api.screen_world import World, make_world
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """References and suspects for the tests of ``screen``; other files have worlds of their own."""
     return make_world(tmp_path_factory.mktemp("screen"))
+
+
+@pytest.fixture(scope="session")
+def evidence_world(tmp_path_factory: pytest.TempPathFactory) -> evidence.World:
+    """A reference that convicts, a copy and an honest model, with their files."""
+    return evidence.make_world(tmp_path_factory.mktemp("evidence"))

@@ -284,13 +284,43 @@ def test_encode_refuses_answers_that_cannot_be_used(world: World, capfd: pytest.
 
 def test_generate_again_gives_the_same_reference(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     again = world.path("again.uapref")
-    run_ok(
-        "generate", "--arch", world.arch, "--weights", str(world.victim), "--data", world.data,
+    code, out, err = answer(
+        capfd, "generate", "--arch", world.arch, "--weights", str(world.victim), "--data", world.data,
         "--pool", str(world.manifest), "--out", str(again), "--points", "20", "--views", "10",
         "--seed", "3", "--eps", "0.3",
         "--fooling", "0.3",
     )  # fmt: skip
-    assert again.read_bytes() == world.reference.read_bytes()
+    assert code == 0 and again.read_bytes() == world.reference.read_bytes()
+    told = out.splitlines()
+    assert len(told) <= 8 and told[0] == f"wrote {again}" and told[-1].endswith(f"uapfast info {again}")
+    assert "6 twins, 10 innocents (of 10 homologous models), 7 surrogates; exact p not below 0.013" in out
+    assert "level 0.001: nobody" in out  # (6 + 1)(10 + 1) pairs are too few
+    asked = [line for line in err.splitlines() if line.startswith("warning: ")]
+    assert len(asked) == len(set(asked)) and any("at least 8 twins, got 6" in line for line in asked)
+
+
+def test_a_query_log_is_asked_if_it_is_blind(
+    world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log.npz"
+    np.savez(log, x=(load_digits().images[900:1500] / 16).astype(np.float32))
+    given = [
+        "generate", "--arch", world.arch, "--weights", str(world.victim), "--data", world.data, "--pool",
+        str(world.manifest), "--out", str(tmp_path / "x.uapref"), "--points", "20", "--views", "6",
+        "--ray", "0",
+    ]  # fmt: skip
+    for blind, asked in (("--log-blind", 60), ("--log-adaptive", 0)):
+        code, out, err = answer(capfd, *given, "--log", str(log), blind)
+        assert code == 0, err
+        assert f"asked     {asked}" in out and "images    600" in out
+        assert ("query log are not asked" in err) == (asked == 0)
+        code, out, err = answer(
+            capfd, "verify", *world.suspect(world.victim, reference=tmp_path / "x.uapref")
+        )
+        assert ("come from the owner's log" in out) == (
+            asked > 0
+        ) and "query log" in out + "query log" * asked
+    failed(answer(capfd, *given, "--log-blind"), "log_blind must be None where there is no log")
 
 
 def test_verify_in_a_process_of_its_own(world: World) -> None:
@@ -358,7 +388,7 @@ def test_pool_asks_where_the_victim_began(
      ("--data", "nowhere.npz", "nowhere.npz"), ("--data", "no-such-name", "no-such-name"),
      ("--pool", "nowhere.csv", "nowhere.csv"), ("--weights", "nowhere.pt", "nowhere.pt"),
      ("--arch", "nowhere.py:net", "nowhere.py"), ("--arch", "uapfast:no-such", "no-such"),
-     ("--points", "100000", "100000")],
+     ("--points", "100000", "100000"), ("--log", "nowhere.npz", "nowhere.npz")],
 )  # fmt: skip
 def test_generate_names_what_is_wrong(
     option: str, value: str, told: str, world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -14,8 +14,12 @@ from torch import Tensor, nn
 
 import uapfast
 from tests.api.mlp import train
-from uapfast.errors import InputError, ModelError
+from uapfast.errors import InputError, ModelError, PoolWarning, UnavailableError
+from uapfast.examination import Design, Examination
+from uapfast.examination.asking import as_suspect, examine
 from uapfast.examination.calibration import summary
+from uapfast.method.fingerprint import answers_of
+from uapfast.method.sequential import Looks
 from uapfast.models.model import Model
 
 CONFIG = uapfast.GenerateConfig(points=60, views=10, ray=(0.0,), uap_images=200, min_fooling=0.0)
@@ -66,6 +70,56 @@ def test_asked_rightly(world, reference):
         verdict = uapfast.verify(reference, honest)
         assert verdict.decision in ("independent", "inconclusive") and verdict.agreement > 0.85
         assert reference.consensus.least <= verdict.agreement
+
+
+@pytest.mark.parametrize("looks", [Looks.single, Looks.default])
+@pytest.mark.parametrize("views", [1, 2, 4, 5, 10])
+def test_fewer_than_five_views_convict_nobody(world, reference, views, looks):
+    """A copy before a budget of so many views, at a level that its p-value reaches."""
+    design = Design(reference, looks(views))
+    found = examine(design, as_suspect(reference, world["tuned"]), alpha=0.01).verdict()
+    assert found.p_value <= 0.01 and found.views_used == views  # and all views that there are
+    if views < 5:
+        assert found.decision == "inconclusive"
+        assert "nobody, however small p is: it takes 5" in found.reasons[0]
+    else:
+        assert found.decision == "piracy"
+
+
+def test_no_conviction_rests_on_fewer_than_all_views(world, reference):
+    """Whoever is asked look by look: what is convicted saw everything, whoever left is not convicted."""
+    left = []
+    for suspect in (world["victim"], world["tuned"], *world["honest"], *world["twins"][:6]):
+        examination = examine(
+            Design(reference, Looks.default(10)), as_suspect(reference, suspect), alpha=0.01
+        )
+        found = examination.verdict()
+        assert found.decision != "piracy" or found.views_used == 10
+        left.append(found.views_used)
+    assert left[:2] == [10, 10] and min(left) < 10
+
+
+def test_an_examination_that_loses_its_suspect_convicts_nobody(world, reference):
+    """A budget that ends between two looks, though every look so far would convict."""
+    examination = Examination(Design(reference, Looks.default(10)), alpha=0.01)
+    model = as_suspect(reference, world["victim"])
+    while examination.views < 5:
+        count = examination.due()[1]
+        examination.take(answers_of(model, examination.images(), count, 10))
+    assert examination.open
+    examination.lose(UnavailableError("the budget of 300 queries is spent"))
+    found = examination.verdict()
+    assert found.decision == "unavailable" and found.p_value is None and found.views_used == 5
+
+
+def test_a_reference_of_few_views_is_made_and_says_that_it_will_not_convict(world):
+    few = dataclasses.replace(CONFIG, points=150, views=4)
+    with pytest.warns(PoolWarning, match="will not convict: 4 views convict nobody"):
+        pool = uapfast.Pool.from_models(twins=world["twins"], homologous=world["homologous"])
+        made = uapfast.generate(world["victim"], world["x"], pool=pool, config=few)
+    assert any("it takes 5" in limit for limit in made.limits)
+    found = uapfast.verify(made, world["tuned"])
+    assert found.decision == "inconclusive" and "this reference may not convict" in found.reasons[0]
 
 
 Wrong = Callable[[nn.Module], Callable[[Tensor], Tensor]]

@@ -14,9 +14,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import uapfast
-from uapfast.errors import PoolError, PoolWarning
+from uapfast.errors import PoolError, PoolNote, PoolWarning
+from uapfast.method.relatedness import Copy
 from uapfast.models.model import Model
 from uapfast.pool.pool import Pool, PoolModel, check_victim
+from uapfast.reference import Record
 from uapfast.verbs import pool_checks
 from uapfast.verbs.trials import Trial, garbage, summary, try_reference
 
@@ -139,6 +141,23 @@ def test_copies_of_the_victim_among_the_innocents_are_named(world: dict[str, Any
     named = [f"homologous-{12 + i}" for i in range(copies)]
     assert all(name in caught.value.got for name in named)
     assert caught.value.got.count("homologous") == copies
+
+
+def test_who_may_be_of_a_kind_that_varies_more_stays_and_is_warned_of(
+    world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def named(*sure: bool) -> None:
+        found = {9 + i: Copy(0, 5e-4, s) for i, s in enumerate(sure)}
+        monkeypatch.setattr(pool_checks, "copies_among_innocents", lambda *_: found)
+
+    named(False)
+    reference = made(world, pool_of(world))
+    (said,) = [w for w in reference.warnings if "may be copies, or of a kind that varies more" in w]
+    assert "homologous-00 (like victim, p 0.0005)" in said and len(reference.innocents) == 12
+    named(False, True)
+    with pytest.raises(PoolError, match=r"--vouch homologous-01=.*perhaps also homologous-00") as caught:
+        made(world, pool_of(world))
+    assert caught.value.got.startswith("homologous-01")
 
 
 def test_models_that_uapfast_trained_stay_and_are_warned_of(world: dict[str, Any]) -> None:
@@ -309,3 +328,19 @@ def test_twins_of_another_recipe_are_told_by_their_confidence(world: dict[str, A
     twins = [fit(world["x"][:700], world["y"][:700], 90 + i, rate=1e-3) for i in range(count)]
     reference = made(world, pool_of(world, twins=twins))
     assert any("made by the victim's own recipe; its mean confidence" in text for text in reference.limits)
+
+
+@pytest.mark.parametrize(("trained", "kind"), [((), PoolWarning), (("weak",), PoolNote)])
+def test_weak_models_of_the_owners_are_warned_of_and_those_of_uapfast_noted(
+    trained: tuple[str, ...], kind: type[Warning]
+) -> None:
+    """In the reference both are said alike."""
+    labels = torch.arange(400) % 10
+    known = nn.functional.one_hot(labels, 10).double()
+    answers = torch.stack([known, known, known, known.roll(1, -1)])
+    names = (("victim", "victim"), ("a", "homologous"), ("b", "homologous"), ("weak", "homologous"))
+    models = [(Record(name, relation, None, "", None), None) for name, relation in names]
+    findings = pool_checks.Findings()
+    with pytest.warns(PoolWarning, match="hardly know the task") as found:
+        pool_checks.check_accuracy(answers, labels, models, findings, trained)  # type: ignore[arg-type]
+    assert [w.category for w in found] == [kind] and "weak on 0%" in findings.warnings[0]

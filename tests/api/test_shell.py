@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import uapfast.cli.app as commands
 from uapfast.cli import main, options, shell
 from uapfast.cli.show import lines, verdict_lines
-from uapfast.errors import InputError, PoolWarning, StorageError, UapfastError
+from uapfast.errors import InputError, PoolNote, PoolWarning, StorageError, UapfastError
 from uapfast.types import EXIT_CODES, Decision, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -362,3 +362,20 @@ def test_help_says_what_a_suspect_may_be(capfd):
     ):
         assert part in said
     assert "--mean 0 --std 1" in " ".join(said.split()) and "[[" not in said
+
+
+def test_warnings_are_shown_once_and_what_nobody_can_act_on_is_counted(capfd):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = shell._show_warning(False)
+        before = warnings.showwarning
+        with pytest.raises(InputError), shell.notes_counted("v.uapref"):
+            for text in ("more twins", "more twins", "another recipe"):
+                warnings.warn(PoolWarning(text), stacklevel=1)
+            for number in range(3):
+                warnings.warn(PoolNote(f"weak model {number}"), stacklevel=1)
+            raise InputError("x", "y", "z", "an error loses none of it")
+        assert warnings.showwarning is before
+    said = capfd.readouterr().err.splitlines()
+    assert said[:2] == ["warning: more twins", "warning: another recipe"]
+    assert said[2:] == ["3 more that need nothing of you: uapfast info v.uapref"]

@@ -30,6 +30,7 @@ from uapfast.errors import (
     StorageError,
 )
 from uapfast.examination.calibration import summary
+from uapfast.models.forms import LABELS
 from uapfast.models.model import Model
 from uapfast.reference_file import FORMAT
 
@@ -437,7 +438,7 @@ def test_clean_answers_alone_need_no_uap(world, tmp_path):
 
 def test_labels_are_compared_with_all_that_the_candidates_answer(reference):
     """Innocents are seen as the suspect is; templates need not be."""
-    full, seen = reference.statistic.pool_features(False), reference.statistic.pool_features(True)
+    full, seen = reference.statistic.pool_features(), reference.statistic.pool_features(LABELS)
     rows = np.array([r.relation == "homologous" for r in reference.records])
     np.testing.assert_array_equal(seen[~rows], full[~rows])
     mean = reference.answers[torch.from_numpy(~rows)].mean(0)  # no surrogates here

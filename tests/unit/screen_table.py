@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats
 
+from uapfast.screening.correction import holm, q_values
 from uapfast.screening.export import schema
-from uapfast.screening.population import compare_with_pool, q_values
+from uapfast.screening.population import compare_with_pool
 from uapfast.screening.rows import SCHEMA_VERSION
 
 TOLD = {"encoder": "lineage", "twins": 12, "innocents": 24, "ray": [0.0, 0.2], "device": "cpu"}
@@ -90,8 +91,9 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], **told: Any) -> Path
         own = [r for r in rows if r["reference_sha256"] == sha256]
         z = np.array([r["z_pool"] for r in own if r["z_pool"] is not None], dtype=np.float64)
         populations[sha256] = compare_with_pool(z, TOLD["innocents"]).to_dict()  # type: ignore[arg-type]
-        q = q_values([r["p_value"] for r in own], 1e-3)
-        filled += [r | {"q_value": v} for r, v in zip(own, q, strict=True)]
+        p = [r["p_value"] for r in own]
+        both = zip(own, q_values(p, 1e-3), holm(p), strict=True)
+        filled += [r | {"q_value": q, "p_holm": h} for r, q, h in both]
     told = {"schema_version": SCHEMA_VERSION, "fdr": 0.05, "populations": populations} | told
     kept = schema().with_metadata({"uapfast": json.dumps(told)})
     names = kept.names

@@ -371,7 +371,8 @@ def photographs(folder: Path) -> None:
 def test_photographs_are_resized_and_cut_as_torchvision_does(tmp_path: Path) -> None:
     photographs(tmp_path)
     with pytest.raises(
-        DataError, match=r"of one size \[40, 60\].*give size and crop\), got \[90, 30\]: .*b.0\.png"
+        DataError,
+        match=r"of one size \[40, 60\].*such as --size 256 --crop 224\), got \[90, 30\]: .*b.0\.png",
     ):
         load_data(str(tmp_path))
     data = load_data(str(tmp_path), Framing((20,), (16, 16)))
@@ -404,7 +405,7 @@ def test_what_does_not_fit_is_read_as_it_is_needed(tmp_path: Path, monkeypatch: 
     (tmp_path / "b" / "0.png").unlink()
     again = pickle.loads(pickle.dumps(data)).subset(torch.tensor([0]))
     assert torch.equal(again.x(), whole.x()[:1]) and len(again) == 1
-    with pytest.raises(DataError, match=r"images that can be read, got .*b.0\.png"):
+    with pytest.raises(DataError, match=r"images that can be read .*, got .*b.0\.png"):
         data.x()
 
 
@@ -418,11 +419,29 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"one size \[3, 3\], as 0\.png has .*, got \[4, 3\]: .*big\.png"):
         load_data(str(tmp_path))
     (tmp_path / "b" / "big.png").write_bytes((tmp_path / "a" / "0.png").read_bytes()[:40])
-    with pytest.raises(DataError, match=r"images that can be read, got .*big\.png"):
+    with pytest.raises(DataError, match=r"images that can be read .*, got .*big\.png"):
         load_data(str(tmp_path))
 
 
 def test_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(MissingDependency, match="Pillow"):
+        load_data(str(tmp_path))
+
+
+def test_all_broken_pictures_are_told_at_once(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            noise = np.random.default_rng(i).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / name / f"{i}.png")
+    for name in ("a/1.png", "b/2.png"):  # cut off: the header is whole
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"can be read .*a.1\.png \(\w+\), .*b.2\.png \(\w+\)$"):
+        load_data(str(tmp_path))
+    for i in range(5):
+        (tmp_path / "b" / f"x{i}.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"a.1\.png .*x1\.png \(Uni\w+\) and 3 more$"):
         load_data(str(tmp_path))

@@ -70,12 +70,13 @@ def test_only_the_most_disputed_images_are_asked(outputs):
     assert weight[views].min() >= np.sort(weight)[::-1][49]  # of 50 = SPARE * 40
 
 
-def test_disagreement_counts_labels_and_probabilities():
-    same, other = [0.6, 0.4], [0.4, 0.6]
-    answers = np.array([[same, same, [0.9, 0.1]], [same, other, [0.6, 0.4]]], np.float32)
-    unanimous, label, confidence = disagreement(answers)
-    assert unanimous == pytest.approx(0.0, abs=1e-6)
-    assert label > confidence > 0
+def test_disagreement_counts_how_answers_vary_and_how_unsure_they_are():
+    same, other = [0.9, 0.1], [0.1, 0.9]
+    answers = np.array([[same, same, [0.6, 0.4]], [same, other, [0.6, 0.4]]], np.float32)
+    unanimous, label, unsure = disagreement(answers)
+    assert label > unsure > unanimous > 0
+    alone = disagreement(answers[:1])
+    assert alone[2] > alone[0] == pytest.approx(alone[1]), "one model shows where it is unsure"
 
 
 def test_disagreement_is_zero_where_models_agree():

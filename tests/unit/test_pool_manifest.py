@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import string
 from pathlib import Path
@@ -59,6 +60,7 @@ def test_a_pool_from_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert [m.name for m in pool.piracy("t")] == ["p"] and pool.piracy("v") == ()
     assert pool.kinds == ("code/nets.py:make",), "without pool.json the architecture is the kind"
     assert len({m.model.sha256 for m in pool.models}) == 4
+    assert pool.manifest_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     (folder / "pool.json").write_text(json.dumps({"models": [{"name": "p", "kind": "soft"}]}))
     assert load_pool(path).kinds == ("soft",)
 

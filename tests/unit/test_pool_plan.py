@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from uapfast.data import Dataset
 from uapfast.errors import InputError
 from uapfast.models.registry import resolve_arch
-from uapfast.pool.plan import PoolConfig, default_archs, job_seed, make_plan, relative_arch
+from uapfast.pool.plan import Job, PoolConfig, default_archs, job_seed, make_plan, relative_arch
 
 ARCH = "uapfast:resnet-small?size=8"
 OTHERS = ("uapfast:cnn-small?size=8", "uapfast:vgg-small?size=8", "nets/file.py:make")
@@ -122,3 +122,21 @@ def test_default_networks_stay_small_whatever_the_images_and_classes(size: int, 
         net = resolve_arch(spec)()
         assert sum(p.numel() for p in net.parameters()) < 3e6, spec
         assert net.eval()(torch.zeros(1, 3, size, size)).shape == (1, classes)
+
+
+@pytest.mark.parametrize("others", [1, 2, 3, 4])
+@pytest.mark.parametrize("owners_recipe", [True, False])
+@pytest.mark.parametrize("start", ["random", "weights"])
+def test_some_homologous_models_are_made_as_the_twins_are_of_other_images(
+    others: int, owners_recipe: bool, start: str
+) -> None:
+    """Whatever the number of architectures; and none is a twin."""
+    config = PoolConfig(twins=1, surrogates=0, homologous=40, epochs=6)
+    jobs = make_plan("a.py:own", config, [f"a.py:other{k}" for k in range(others)], owners_recipe, start)  # type: ignore[arg-type]
+    twin, *rest = jobs
+
+    def how(job: Job) -> tuple[object, ...]:
+        return job.arch, job.how, job.epochs, job.rate, job.owners_recipe, job.start
+
+    alike = [job for job in rest if how(job) == how(twin)]
+    assert len(alike) >= 4 and all(job.share < 1.0 for job in alike)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from uapfast.data import load_data
+from uapfast.data import Images, load_data
 from uapfast.errors import InputError, ModelError
 from uapfast.models.model import tensors_sha256
 from uapfast.models.nets import NETS
 from uapfast.models.registry import resolve_arch
-from uapfast.pool.recipe import default_recipe, load_recipe
+from uapfast.pool.recipe import default_recipe, held_at_once, load_recipe, run_recipe, training_batch
 from uapfast.pool.train import predict
 
 
@@ -137,3 +137,80 @@ def test_fashion_mnist_in_two_short_epochs(fashion_mnist: Path) -> None:
     default_recipe(model, train.x(slice(0, 6_000)), train.labels[:6_000], 0, epochs=2)
     found = predict(model, test.x(slice(0, 2_000))).argmax(-1)
     assert float((found == test.labels[:2_000]).double().mean()) > 0.82
+
+
+# -- images that are read as they are needed ------------------------------------------------------------
+RECIPES = """
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+def keep(model, images, labels, seed):
+    model.got = [type(images), images.dtype, tuple(images.shape), labels.dtype, seed]
+    return model
+
+def odd_names(model, dataset, y, seed, checkpoint=None):
+    return keep(model, dataset, y, seed)
+
+def lazy(model, dataset, seed, checkpoint=None):
+    order = torch.Generator().manual_seed(seed)
+    model.got = [(x, y) for x, y in DataLoader(dataset, 8, shuffle=True, generator=order)]
+    model.dataset, model.checkpoint = dataset, checkpoint
+    return model
+"""
+
+
+@pytest.fixture
+def recipes(tmp_path: Path) -> Path:
+    (tmp_path / "train.py").write_text(RECIPES)
+    return tmp_path / "train.py"
+
+
+@pytest.mark.parametrize("name", ["keep", "odd_names"])
+def test_recipes_of_images_and_labels_get_one_tensor(recipes: Path, name: str) -> None:
+    x, y = Images(torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8)), torch.arange(20) % 10
+    model = run_recipe(f"{recipes}:{name}", nn.Identity(), x, y, 3)
+    assert model.got == [Tensor, torch.float32, (20, 1, 8, 8), torch.int64, 3]
+
+
+class Watched:
+    """Pictures on disk that note how many are read at a time."""
+
+    dtype = torch.uint8
+
+    def __init__(self, count: int) -> None:
+        self.shape, self.most = torch.Size([count, 3, 6, 6]), 0
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        rows = torch.arange(len(self))[index]
+        self.most = max(self.most, len(rows))
+        return rows.to(torch.uint8)[:, None, None, None].expand(-1, *self.shape[1:])
+
+
+def test_a_recipe_of_a_dataset_never_gets_all_images_at_once(recipes: Path) -> None:
+    source, rows = Watched(40), torch.arange(39, -1, -1)
+    spec = f"{recipes}:lazy"
+    model = run_recipe(spec, nn.Identity(), Images(source, rows), rows % 10, 3, checkpoint=Path("c.pt"))  # type: ignore[arg-type]
+    assert 1 <= source.most <= 8 and model.checkpoint == Path("c.pt")
+    x, y = (torch.cat(parts) for parts in zip(*model.got, strict=True))
+    assert x.dtype == torch.float32 and y.dtype == torch.int64 and len(x) == len(model.dataset) == 40
+    number = (x[:, 0, 0, 0] * 255).round().long()  # each image bears its number
+    assert torch.equal(number % 10, y) and sorted(number.tolist()) == list(range(40))
+    assert number.tolist() != sorted(number.tolist())
+    image, label = model.dataset[0]
+    assert image.shape == (3, 6, 6) and label == 9
+
+
+def test_who_gets_gigabytes_in_one_tensor_is_told(recipes: Path) -> None:
+    large = Images(torch.zeros((1, 1, 1, 1), dtype=torch.uint8).expand(4_000, 3, 224, 224))
+    assert "2.4 GB" in (held_at_once(f"{recipes}:keep", large) or "")
+    assert held_at_once(f"{recipes}:lazy", large) is None
+    assert held_at_once(f"{recipes}:keep", large.subset(slice(0, 1_000))) is None
+
+
+def test_batches_of_the_default_recipe() -> None:
+    assert training_batch((1, 28, 28)) == 128 and training_batch((3, 224, 224)) == 40
+    assert training_batch((3, 224, 224), 10) == 10 and training_batch((1, 28, 28), 256) == 128
+    assert training_batch((3, 224, 224), 1) == 2  # batch normalisation needs two

@@ -57,6 +57,28 @@ def test_a_copy_of_a_twin_is_found_as_that_twins() -> None:
     assert {row: copy.candidate for row, copy in found.items()} == {9 + 3: 5}
 
 
+@pytest.mark.parametrize("twins", [3, 8])
+def test_honest_models_of_a_kind_that_varies_more_are_no_copies_for_sure(twins: int) -> None:
+    """Of 16 innocents three have most of what is particular to them in the candidates' own directions."""
+    named = sure = 0
+    for seed in range(12):
+        candidates, innocents, rng = world(200 + seed, twins)
+        apart = candidates - candidates.mean(0)
+        for row in (1, 6, 11):
+            innocents[row] += np.tensordot(rng.standard_normal(twins + 1) * 0.14, apart, 1)
+        found = copies_among_innocents(scorer(candidates, innocents), 1e-3)
+        named, sure = named + len(found), sure + sum(copy.sure for copy in found.values())
+    assert named >= 2  # the scale of the others alone takes some for copies
+    assert sure == 0
+
+
+@pytest.mark.parametrize("twins", [3, 12])
+def test_copies_are_found_for_sure(twins: int) -> None:
+    candidates, innocents, _ = world(1, twins, copies=4)
+    found = copies_among_innocents(scorer(candidates, innocents), 1e-3)
+    assert len(found) == 4 and all(copy.sure for copy in found.values())
+
+
 def test_without_twins_copies_are_found_by_their_cosine() -> None:
     candidates, innocents, _ = world(3, twins=0, copies=2)
     assert sorted(copies_among_innocents(scorer(candidates, innocents), 1e-3)) == [15, 16]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uapfast.screening.population import FALSE_ALARM, LEAST, compare_with_pool, finished, limits, q_values
+from uapfast.screening.correction import q_values
+from uapfast.screening.population import FALSE_ALARM, LEAST, compare_with_pool, finished, limits
 from uapfast.screening.rows import Row
 
 
@@ -56,7 +57,7 @@ def test_the_share_of_innocents_among_those_called_stays_below_the_level():
 
 
 def test_a_conviction_without_a_q_value_is_none_and_says_why():
-    got = finished(row(p_value=None), None, compare_with_pool(np.zeros(0), 30), 0.05)
+    got = finished(row(p_value=None), None, None, compare_with_pool(np.zeros(0), 30), 0.05)
     assert got.decision == "inconclusive" and got.reasons[0].startswith("no q-value") and got.q_value is None
 
 
@@ -104,19 +105,25 @@ def test_limits_tighten_with_both_sizes():
 
 def test_a_conviction_needs_its_q_value():
     nothing = compare_with_pool(np.zeros(3), 30)
-    kept = finished(row(), 0.05, nothing, 0.05)
-    assert kept.decision == "piracy" and kept.q_value == 0.05 and kept.reasons == ("why",)
-    lost = finished(row(), 0.051, nothing, 0.05)
+    kept = finished(row(), 0.05, 0.1, nothing, 0.05)
+    assert (
+        kept.decision == "piracy" and (kept.q_value, kept.p_holm) == (0.05, 0.1) and kept.reasons[0] == "why"
+    )
+    assert "0.1 counts (p_holm); q 0.05 orders it" in kept.reasons[-1]
+    lost = finished(row(), 0.051, 0.2, nothing, 0.05)
     assert lost.decision == "inconclusive" and "q 0.051 > 0.05" in lost.reasons[0]
-    assert finished(row(decision="independent"), 0.9, nothing, 0.05).decision == "independent"
-    assert finished(row(decision="invalid", p_value=None, z_pool=None), None, nothing, 0.05).q_value is None
+    assert finished(row(decision="independent"), 0.9, 0.9, nothing, 0.05).decision == "independent"
+    assert (
+        finished(row(decision="invalid", p_value=None, z_pool=None), None, None, nothing, 0.05).q_value
+        is None
+    )
 
 
 def test_rows_stand_by_their_population_and_a_conviction_carries_the_warning():
     rng = np.random.default_rng(4)
     there = compare_with_pool(2 + rng.standard_normal(1000), 30)
     assert there.differs and "does not represent" in str(there.says())
-    found = finished(row(), 0.01, there, 0.05)
+    found = finished(row(), 0.01, 0.01, there, 0.05)
     assert found.population_differs and "does not represent" in found.reasons[-1]
     assert found.z_population == pytest.approx(3, abs=0.3) and 1e-4 < found.p_population < 1e-2
 

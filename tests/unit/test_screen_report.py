@@ -13,6 +13,8 @@ from uapfast.cli import main
 from uapfast.errors import InputError
 from uapfast.report.screened import collect_screen
 from uapfast.report.screened_page import STATIC, render_screen
+from uapfast.screening.correction import TERMS, Correction
+from uapfast.screening.listed import Listed
 
 HOSTILE = "</script><script>alert(1)</script>\"'&"
 
@@ -54,3 +56,33 @@ def test_the_command_and_what_it_refuses(tmp_path, capsys):
     assert main(["report", str(tmp_path / "no.parquet"), "--out", str(out)]) == 2
     with pytest.raises(InputError, match="schema version 9"):
         collect_screen(write_table(tmp_path / "v.parquet", make_rows(3), schema_version=9))
+
+
+def test_the_list_what_it_is_corrected_for_and_both_numbers_are_said(tmp_path):
+    """Also of a table of one row: m, n and the floor stand beside its p."""
+    row = make_rows(8)[7] | {"known_copy": "declared"}
+    sha256 = row["reference_sha256"]
+    lists = [
+        Listed("a" * 64, "2026-01-01T00:00:00+00:00", 9, 0, 9, 0, 9),
+        Listed("b" * 64, "2026-01-02T00:00:00+00:00", 8, 1, 0, 1, 9),
+    ]
+    told = {
+        "lists": [one.to_dict() for one in lists],
+        "corrections": {sha256: Correction(9, 1, 1, 1, 1e-3).to_dict()},
+    }
+    html = render_screen(collect_screen(write_table(tmp_path / "t.parquet", [row], **told)))
+    text = " ".join(html.split())
+    for part in (
+        "list of 8 suspects, fixed 2026-01-02T00:00:00+00:00 before they were asked, SHA-256 " + "b" * 64,
+        "0 added, 1 gone since aaaaaaaaaaaa",
+        "9 suspects count; were all of them honest, 0.009 of them would be expected at or below the level",
+        "which count still: 1",
+        f"q {TERMS['q_value']}.",
+        f"Holm (p_holm) {TERMS['p_holm']}.",
+        "known copy (declared): no suspect, not counted",
+        "12 twins and 24 innocents",
+        "cannot fall below 0.0031",
+    ):
+        assert part in text, part
+    assert data(html)["columns"]["p_holm"][0] == pytest.approx(row["p_value"], rel=1e-3)
+    render_screen(collect_screen(write_table(tmp_path / "old.parquet", [row])))  # a table that tells neither

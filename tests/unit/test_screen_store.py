@@ -244,7 +244,7 @@ def test_killed_at_random_points_no_row_is_lost_double_or_half(tmp_path):
 
 
 def test_a_file_size_limit_is_a_typed_error_and_a_rerun_goes_on(tmp_path):
-    assert finish(tmp_path / "s", 300_000) == 2
+    assert finish(tmp_path / "s", 400_000) == 2
     with open_store(tmp_path / "s") as store:
         total, done = store.counts()
         assert total == 400 and 0 < done < 400

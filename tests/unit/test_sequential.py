@@ -11,10 +11,10 @@ from benchmarks.detection.levels import SETTINGS, Setting, draw
 from uapfast.errors import InputError
 from uapfast.method.decision import decide
 from uapfast.method.lineage import LineageScorer, Roster
-from uapfast.method.sequential import MISSED, Background, Looks, Stop, Stopper, stands_out
+from uapfast.method.sequential import MISSED, Background, Looks, Stop, Stopper, stands_out, too_few
 from uapfast.method.spread import standings
 from uapfast.method.standing import assessment, typical_spread
-from uapfast.screening.population import q_values
+from uapfast.screening.correction import q_values
 
 ALPHA = 0.01
 
@@ -66,6 +66,26 @@ def test_a_conviction_is_that_of_all_views() -> None:
         if stop.outcome.decision == "piracy":
             assert stop.views == 20 and stop.outcome == decide(assessment(own, rest), ALPHA)
     assert sum(run(*pair).outcome.decision == "piracy" for pair in draws(40, lift=0.6)) > 30
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 5, 6, 11, 20])
+def test_no_look_before_the_last_convicts_whatever_the_views_say(total: int) -> None:
+    """First views deep in the tail, then anything: whoever is convicted has been asked all of the budget."""
+    rng, convicted = np.random.default_rng(total), 0
+    for own, rest in draws(60):
+        own, rest = own[:total].copy(), rest[:, :total]
+        own[: rng.integers(1, total + 1), 0] += rng.choice([0.5, 2.0, 40.0])
+        looks = Looks.default(total)
+        stopper = Stopper(looks, background(rest), ALPHA)
+        stop = next(s for k in looks.views if (s := stopper.look(own[:k], rest[:, :k])) is not None)
+        assert stop.outcome.decision != "piracy" or stop.views == total
+        convicted += stop.outcome.decision == "piracy"
+    assert convicted > 5
+
+
+def test_as_many_views_as_said_convict_nobody() -> None:
+    assert [too_few(k) is None for k in (1, 4, 5, 20)] == [False, False, True, True]
+    assert str(too_few(1)).startswith("1 view convicts nobody")
 
 
 def test_p_value_is_the_larger_side_of_the_views_that_were_used() -> None:

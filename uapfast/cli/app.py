@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uapfast.cli import inspect, owner, planning, queries, report, screen, suspect
+from uapfast.cli import evidence, inspect, owner, planning, queries, report, screen, suspect
 from uapfast.cli.base import app
 
-__all__ = ["app", "inspect", "owner", "planning", "queries", "report", "screen", "suspect"]
+__all__ = ["app", "evidence", "inspect", "owner", "planning", "queries", "report", "screen", "suspect"]

@@ -45,7 +45,7 @@ app = App(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Tell stolen copies of a classifier from honest ones by its universal adversarial perturbations.",
+    help="Is a classifier closer to yours than honest ones are? Told from answers to adversarial queries.",
 )
 
 

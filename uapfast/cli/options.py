@@ -44,6 +44,14 @@ class Selection(StrEnum):
     kmeans = "kmeans"
 
 
+class Chosen(StrEnum):
+    """Whether the victim was chosen among several outcomes of its training."""
+
+    no = "no"
+    same = "same"
+    unlike = "unlike"
+
+
 class Interpolation(StrEnum):
     """Of resizing."""
 
@@ -90,6 +98,13 @@ MaybeWeights = Annotated[
     Path | None, typer.Option("--weights", metavar="FILE", help="SUSPECT by another name.")
 ]
 Alpha = Annotated[float, typer.Option("--alpha", help="Level: convict only if p_value is at or below it.")]
+MaybeAlpha = Annotated[
+    float | None,
+    typer.Option(
+        "--alpha",
+        help="Level: convict only if p_value is at or below it; unset 0.001, or that of a record.",
+    ),
+]
 ClassOrder = Annotated[
     str | None,
     typer.Option(
@@ -114,7 +129,7 @@ Recorded = Annotated[
     typer.Option(
         "--answers",
         metavar="FILE",
-        help="Answers to what `uapfast queries` wrote: .npz, CSV, Parquet, JSON lines.",
+        help="A record, or answers to what `uapfast queries` wrote: .npz, CSV, Parquet, JSON lines.",
     ),
 ]
 ClassNames = Annotated[
@@ -139,6 +154,27 @@ Crop = Annotated[
     typer.Option("--crop", metavar="S|H,W", help="What is cut out of their middle after --size."),
 ]
 Interpolating = Annotated[Interpolation, typer.Option("--interpolation", help="Of --size.")]
+Vouch = Annotated[
+    list[str] | None,
+    typer.Option("--vouch", metavar="NAME=REASON", help="A homologous model is honest; repeatable."),
+]
+Log = Annotated[
+    Path | None,
+    typer.Option(
+        "--log",
+        metavar="QUERIES.npz",
+        help="x: images that a suspect's account asked the victim, as the victim saw them "
+        "(docs/verdicts.md, section 9).",
+    ),
+]
+LogBlind = Annotated[
+    bool | None,
+    typer.Option(
+        "--log-blind/--log-adaptive",
+        help="Whether the victim's answers had no say in which images --log holds. Unless you know that they "
+        "had none, the log is not asked.",
+    ),
+]
 Manifest = Annotated[Path, typer.Option("--pool", metavar="MANIFEST", help="The pool's manifest.csv.")]
 Points = Annotated[
     int | None,
@@ -194,6 +230,14 @@ BranchAt = Annotated[
     float | None,
     typer.Option(
         "--branch-at", metavar="SHARE", help="Share of the training before --branch, above 0 and below 1."
+    ),
+]
+Selected = Annotated[
+    Chosen | None,
+    typer.Option(
+        "--selected",
+        help="Was the victim chosen among several outcomes (best of several seeds or epochs, early stopping, "
+        "an average)? no; same: and the recipe chooses every twin so; unlike: and the twins are not.",
     ),
 ]
 Designated = Annotated[
@@ -266,7 +310,12 @@ Resume = Annotated[
 ]
 Fdr = Annotated[float, typer.Option("--fdr", help="Convict only if q_value is at or below it.")]
 MostQueries = Annotated[
-    int | None, typer.Option("--queries", metavar="MAX", help="Most answers asked for one reference.")
+    int | None,
+    typer.Option(
+        "--queries",
+        metavar="MAX",
+        help="Most answers asked for one reference; below five views nobody is convicted.",
+    ),
 ]
 Endpoints = Annotated[bool, typer.Option("--endpoints", help="Ask the hosts that the manifest names.")]
 Secrets = Annotated[

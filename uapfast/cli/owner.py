@@ -12,8 +12,8 @@ import typer
 from uapfast.cli import base
 from uapfast.cli import options as o
 from uapfast.cli.base import app
-from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
-from uapfast.cli.show import lines, subspace_lines
+from uapfast.cli.shell import Reporter, notes_counted, one_line, only_result_on_stdout
+from uapfast.cli.show import reference_lines, subspace_lines
 from uapfast.config import check
 
 
@@ -45,10 +45,9 @@ def generate(
     interpolation: o.Interpolating = o.Interpolation.bilinear,
     mean: o.Mean = None,
     std: o.Std = None,
-    vouch: Annotated[
-        list[str] | None,
-        typer.Option("--vouch", metavar="NAME=REASON", help="A homologous model is honest; repeatable."),
-    ] = None,
+    vouch: o.Vouch = None,
+    log: o.Log = None,
+    log_blind: o.LogBlind = None,
     seed: o.Seed = 0,
     batch_size: o.BatchSize = None,
     device: o.Device = "auto",
@@ -64,8 +63,8 @@ def generate(
         min_fooling=min_fooling, strict=strict, wire_safe=wire_safe, show_uap=show_uap, seed=seed,
     )  # fmt: skip
     require_writable(out, "reference")
-    with only_result_on_stdout() as stdout, Reporter(rate=True) as progress:
-        from uapfast.data import load_data
+    with only_result_on_stdout() as stdout, Reporter(rate=True) as progress, notes_counted(one_line(out)):
+        from uapfast.data import load_data, stored_images
         from uapfast.examination.calibration import summary
         from uapfast.pool.pool import load_pool
         from uapfast.verbs.generate import generate as run
@@ -75,9 +74,11 @@ def generate(
         reference = run(
             victim, owned.images, owned.labels, pool=load_pool(pool, o.device(device)), config=config,
             device=o.device(device), progress=progress, vouched=_vouched(vouch or []), batch_size=batch_size,
+            log=None if log is None else stored_images(log), log_blind=log_blind,
         )  # fmt: skip
         reference.save(out)
-        print(f"wrote {one_line(out)}", *lines(summary(reference)), sep="\n", file=stdout, flush=True)
+        said = reference_lines(summary(reference), one_line(out))
+        print(f"wrote {one_line(out)}", *said, sep="\n", file=stdout, flush=True)
 
 
 def _vouched(given: list[str]) -> dict[str, str]:
@@ -111,19 +112,22 @@ def pool(
         typer.Option(
             "--recipe",
             metavar="FILE.py:train",
-            help="(model, images, labels, seed) -> model; with --branch also checkpoint=PATH.",
+            help="(model, images, labels, seed) -> model, or (model, dataset, seed) -> model, which reads "
+            "images as it needs them; with --branch also checkpoint=PATH.",
         ),
     ] = None,
     twins: Annotated[int, typer.Option("--twins", help="Twins of the victim.")] = 8,
     branch: o.Branch = None,
     branch_at: o.BranchAt = None,
     designated: o.Designated = None,
+    selected: o.Selected = None,
     surrogates: Annotated[int, typer.Option("--surrogates", help="Surrogates of every candidate.")] = 2,
     homologous: Annotated[int, typer.Option("--homologous", help="Honestly trained models.")] = 40,
     homologous_arch: o.HomologousArchs = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Epochs of the default recipe.")] = 5,
     jobs: Annotated[int, typer.Option("--jobs", help="Models trained at the same time.")] = 1,
     seed: o.Seed = 0,
+    batch_size: o.BatchSize = None,
     device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> None:
@@ -142,6 +146,7 @@ def pool(
             surrogates=surrogates, homologous=homologous, other_archs=homologous_arch or (), epochs=epochs,
             jobs=jobs, seed=seed, device=o.device(device), progress=progress,
             branch=branch, branch_at=branch_at, designated=designated,
+            selected=selected.value if selected else None, batch_size=batch_size,
         )  # fmt: skip
         record = json.loads(record_path(manifest).read_text(encoding="utf-8"))
         said = Origin(**record["base"]["init"]).sentence()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from uapfast.cli import evidence_options as e
 from uapfast.cli import options as o
 from uapfast.cli.base import app
 from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
@@ -21,6 +22,7 @@ def screen(
     mean: o.Mean = None,
     std: o.Std = None,
     class_order: o.ClassOrder = None,
+    record: e.RecordDir = None,
     resume: o.Resume = True,
     fdr: o.Fdr = 0.05,
     alpha: o.Alpha = 1e-3,
@@ -58,10 +60,11 @@ def screen(
             std=o.numbers(std, "--std"), class_order=o.whole_numbers(class_order, "--class-order"), out=out,
             resume=resume, alpha=alpha, fdr=fdr, queries=queries, engine=engine, address=address,
             workers=workers, device=o.device(device, here=engine == "local"), timeout=timeout,
-            precision=precision, batch_size=batch_size, endpoints=endpoints,  # type: ignore[arg-type]
+            precision=precision, batch_size=batch_size, endpoints=endpoints, record=record,  # type: ignore[arg-type]
             conduct={"budget": budget, "rate": rate, "cache": cache, "secrets": tuple(secret or ())},
             progress=progress,
         )  # fmt: skip
         summary = screening.finish()
-        print(*screen_lines(summary.to_dict()), f"wrote {one_line(out)}", sep="\n", file=stdout, flush=True)
+        said = screen_lines(summary.to_dict(), summary.of_the_list())
+        print(*said, f"wrote {one_line(out)}", sep="\n", file=stdout, flush=True)
     return summary.exit_code

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from uapfast.config import GIVEN_UP
-from uapfast.errors import UapfastError, UapfastWarning
+from uapfast.errors import PoolNote, UapfastError, UapfastWarning
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -54,6 +54,34 @@ def _show_warning(debug: bool) -> Callable[..., None]:
             say(f"warning: {message}")
 
     return show
+
+
+@contextlib.contextmanager
+def notes_counted(path: str) -> Iterator[None]:
+    """Show each warning once; those that nobody can act on (``PoolNote``) are counted only.
+
+    Args:
+        path: of the reference that keeps them.
+    """
+    show, seen, notes = warnings.showwarning, set[str](), 0
+
+    def counted(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        nonlocal notes
+        if str(message) in seen:
+            return
+        seen.add(str(message))
+        if issubclass(category, PoolNote):
+            notes += 1
+        else:
+            show(message, category, *rest, **named)
+
+    warnings.showwarning = counted
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
+        if notes:
+            say(f"{notes} more that need nothing of you: uapfast info {path}")
 
 
 class _Log(logging.Handler):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from uapfast.cli.shell import one_line
 
 WIDE = 2000  # characters of a sentence; what is longer is no sentence of ours
 _NOTE = {
-    "piracy": "the suspect descends from the victim, at the stated level",
-    "independent": "nothing here says that the suspect descends from the victim",
+    "piracy": "closer to this victim than to its twins, and than the pool's honest models are, at the level",
+    "independent": "nothing here points to the victim, which is no exoneration",
     "inconclusive": "the evidence does not reach the stated level, and does not clear the suspect",
-    "unavailable": "the suspect did not answer enough; nothing is known about its descent",
-    "invalid": "the suspect gave no usable answers; nothing is known about its descent",
+    "unavailable": "the suspect did not answer enough; nothing is known about it",
+    "invalid": "the suspect gave no usable answers; nothing is known about it",
 }
 
 
@@ -69,13 +69,23 @@ def _p(value: float | None, floor: float | None) -> str:
     return f"{value:.3g}"
 
 
+def _against(verdict: dict[str, Any]) -> str:
+    """What a p-value was taken against: m, n, and the floor of what assumes nothing of scores."""
+    floor = verdict["p_joint_floor"] or verdict["p_suspect_floor"]
+    least = "" if floor is None else f", exact down to {floor:.3g}"
+    twins, innocents = (verdict["settings"].get(name, "?") for name in ("twins", "innocents"))
+    return f"{twins} twins, {innocents} innocents{least}"
+
+
 def verdict_lines(verdict: dict[str, Any]) -> list[str]:
     """A verdict for people: decision, what it says, the numbers, the reasons."""
     v = verdict
     out = [f"{v['decision'].upper()}: {_NOTE[v['decision']]}"]
     out += [f"  - {one_line(reason)}" for reason in v["reasons"]]
     table = {
+        **({"how it was made": v["relation"]} if v["relation"] else {}),
         "p_value": f"{'<= ' if v['p_is_bound'] else ''}{_value(v['p_value'])}   (level {v['alpha']:g})",
+        "against": _against(v),
         "candidate side": _p(v["p_candidate"], v["p_candidate_floor"]),
         "suspect side": _p(v["p_suspect"], v["p_suspect_floor"]),
         "both at once": _p(v["p_joint"], v["p_joint_floor"]),
@@ -87,14 +97,25 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
         "suspect": v["suspect_sha256"],
         "reference": v["reference_sha256"],
     }
+    if cited := v["settings"].get("commitment"):
+        by = "stamped" if cited["stampedAt"] else "by its signer's word"
+        time = cited["stampedAt"] or cited["committedAt"]
+        table["commitment"] = f"{cited['value']} ({by} {time}, examination begun {cited['began']})"
     return out + list(_pairs(table, 2))
 
 
-def screen_lines(summary: dict[str, Any]) -> list[str]:
-    """A screen's summary for people: how many rows of each decision, errors, queries."""
+def screen_lines(summary: dict[str, Any], of_the_list: Sequence[str] = ()) -> list[str]:
+    """A screen's summary for people: how many rows of each decision, errors, queries.
+
+    Args:
+        summary: of ``Summary.to_dict``.
+        of_the_list: sentences on the list and what p-values are corrected for.
+    """
     rows, decisions = summary["rows"], summary["decisions"]
     out = [f"{summary['suspects']} suspects, {rows} rows"]
     out += [f"  {d:<12} {decisions[d]:>7}  {_NOTE[d]}" for d in _NOTE if decisions.get(d)]
+    out += [one_line(sentence) for sentence in of_the_list]
+    out += [f"{name} {says}" for name, says in summary["terms"].items()] if decisions.get("piracy") else []
     for name, count in sorted(summary["errors"].items()):
         out += [f"  {name}: {count}", f"    such as: {one_line(summary['messages'][name])}"]
     if summary["skipped"]:
@@ -107,6 +128,39 @@ def screen_lines(summary: dict[str, Any]) -> list[str]:
     if full:
         out.append(f"queries: {summary['queries_used']} of {full} ({summary['queries_used'] / full:.0%})")
     return out
+
+
+def _reach(found: dict[str, Any]) -> str:
+    """From where a level convicts, and how many known copies lie there."""
+    share = found["pool_surrogates_above"]
+    return f"from z {found['threshold_z']:.1f}" + ("" if share is None else f" ({share:.0%} of surrogates)")
+
+
+def reference_lines(summary: dict[str, Any], path: str) -> list[str]:
+    """A reference that was made, for people: what it asks, what it can convict, and why it will not."""
+    pool, trials, limits = summary["pool"], summary.get("trials") or {}, summary.get("limits") or []
+    floor = 1.0 / ((pool["twin"] + 1) * (summary["innocents"] + 1))
+    ray = ", ".join(f"{t:g}" for t in summary["ray"])
+    levels = [
+        f"level {level}: " + ("nobody" if found["threshold_z"] is None else _reach(found))
+        for level, found in summary["conviction"].items()
+    ]
+    views, innocents = summary["views"], summary["innocents"]
+    table = {
+        "sha256": summary["sha256"],
+        "asks": f"{summary['queries']} queries: {views} views of "
+        f"{summary['points_per_view']} points, t = {ray}",
+        "pool": f"{pool['twin']} twins, {innocents} innocents (of {pool['homologous']} homologous models), "
+        f"{pool['piracy']} surrogates; exact p not below {floor:.3g}",
+        "convicts": "; ".join(levels),
+        "tested with": f"{trials.get('count', 0)} pseudo-suspects, "
+        f"{len(trials.get('convicted', ()))} of them convicted",
+    }
+    out = list(_pairs(table, 2))
+    out += [f"WILL NOT CONVICT: {one_line(text, WIDE)}" for text in limits]
+    count = len(summary.get("warnings") or ())
+    said = "" if not count else f"{count} warning{'s' if count > 1 else ''} that every verdict repeats, and "
+    return [*out, f"{said}all settings: uapfast info {path}"]
 
 
 def plan_lines(plan: dict[str, Any]) -> list[str]:

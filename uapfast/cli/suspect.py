@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from uapfast.cli import base
+from uapfast.cli import base, evidence
+from uapfast.cli import evidence_options as e
 from uapfast.cli import options as o
 from uapfast.cli.base import app
 from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
 from uapfast.cli.show import lines, verdict_lines
+from uapfast.cli.shown import Shown
 
 if TYPE_CHECKING:
     from uapfast.reference import Reference
@@ -29,7 +31,7 @@ def verify(
     answers: o.Recorded = None,
     class_names: o.ClassNames = None,
     as_json: o.Json = False,
-    alpha: o.Alpha = 1e-3,
+    alpha: o.MaybeAlpha = None,
     output: o.Answers = o.Output.auto,
     class_order: o.ClassOrder = None,
     mean: o.Mean = None,
@@ -40,10 +42,18 @@ def verify(
     cache: o.AnswersCache = None,
     dry_run: o.DryRun = False,
     batch_size: o.BatchSize = None,
+    record: e.RecordFile = None,
+    statement: e.StatementFile = None,
+    report: e.PageFile = None,
+    signing_key: e.SigningKey = None,
+    commitment: e.CommitmentFile = None,
+    salt: e.Salt = None,
+    tsa: e.Tsa = None,
+    tsa_root: e.TsaRoot = None,
     device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> int:
-    """Decide whether a suspect descends from the victim.
+    """Say whether a suspect is closer to the victim than its twins and honest models are.
 
     SUSPECT is told by what it is (`uapfast inspect PATH` says what a file or folder is):
 
@@ -53,71 +63,107 @@ def verify(
       FOLDER                                   written by timm or transformers for a hub
       http://HOST:PORT/v2/models/NAME          an endpoint
       endpoint.toml                            an endpoint of another form (docs/http.md)
-      --answers FILE                           answers to what `uapfast queries` wrote
+      --answers FILE                           a record, or answers to what `uapfast queries` wrote
 
     A suspect that comes without --mean and --std is asked with the victim's; --mean 0 --std 1 is one that
     normalises its own input.
 
+    --report writes a page for the person who decides. --record, --statement and --commitment make evidence
+    that somebody else can check (docs/evidence.md).
+
     Exit code: 0 independent, 1 piracy, 3 inconclusive, 4 invalid, 5 unavailable, 2 error.
     """  # noqa: D301, \b keeps the lines of a list
     from uapfast.config import check
-    from uapfast.errors import SuspectError
 
-    check(0 < alpha < 0.5, "verify", "--alpha", "a level in (0, 0.5)", alpha)
-    asked = {"SUSPECT": suspect, "--weights": weights, "--answers": answers}
-    named = [name for name, value in asked.items() if value is not None]
-    check(
-        len(named) == 1, "verify", "the suspect", "one of " + ", ".join(asked), " and ".join(named) or "none"
-    )
+    given = _the_one({"SUSPECT": suspect, "--weights": weights, "--answers": answers}, alpha)
+    signing_key, key = evidence.signing(statement, signing_key, key)
+    page = Shown(report, given, answers)
+    wanted = evidence.Given(record, statement, signing_key, commitment, salt, tsa, tsa_root, page)
     options: dict[str, Any] = {
         "arch": arch, "key": key, "mean": o.numbers(mean, "--mean"), "std": o.numbers(std, "--std"),
         "budget": budget, "rate": rate, "cache": cache,
     }  # fmt: skip
+    order = o.whole_numbers(class_order, "--class-order")
+    how: dict[str, Any] = {"alpha": alpha, "class_order": order, "seen": page.see}
     with only_result_on_stdout() as stdout, Reporter(rate=True, brief=True) as progress:
-        from uapfast.reference import load
-        from uapfast.verbs.verify import invalid
-
-        known, order = load(reference), o.whole_numbers(class_order, "--class-order")
         if answers is not None:
-            given = [n for n, v in (options | {"batch_size": batch_size}).items() if v is not None]
-            check(not given, "verify", "--answers", "given without options of a model", ", ".join(given))
-            verdict = _recorded(known, answers, class_names, alpha, output.value, order)
+            more = [n for n, v in (options | {"batch_size": batch_size}).items() if v is not None]
+            check(not more, "verify", "--answers", "given without options of a model", ", ".join(more))
+            verdict = _recorded(reference, answers, class_names, output.value, how, wanted)
         else:
             check(class_names is None, "verify", "--class-names", "given with --answers only", class_names)
             options |= {"output": output.value, "device": o.device(device)}
-            how = {"alpha": alpha, "class_order": order, "batch_size": batch_size, "progress": progress}
-            try:
-                found = _judge(known, str(suspect or weights), options, how, dry_run)
-            except SuspectError as exc:  # weights with NaN: a fact about the suspect, not a failure of ours
-                found = invalid(known, exc, alpha=alpha)
+            how |= {"batch_size": batch_size, "progress": progress}
+            found = _asked(reference, given, options, how, dry_run, wanted)
             if isinstance(found, list):
                 print(*found, sep="\n", file=stdout, flush=True)
                 return 0
             verdict = found
-        shown = [verdict.to_json()] if as_json else verdict_lines(verdict.to_dict())
+        said = page.write(verdict)
+        shown = [verdict.to_json()] if as_json else [*verdict_lines(verdict.to_dict()), *said]
         print(*shown, sep="\n", file=stdout, flush=True)
     return verdict.exit_code
 
 
+def _the_one(asked: dict[str, Any], alpha: float | None) -> str:
+    """The suspect, which is given in one of several ways; at a level that there is."""
+    from uapfast.config import check
+
+    check(alpha is None or 0 < alpha < 0.5, "verify", "--alpha", "a level in (0, 0.5)", alpha)
+    named = [name for name, value in asked.items() if value is not None]
+    got = " and ".join(named) or "none"
+    check(len(named) == 1, "verify", "the suspect", "one of " + ", ".join(asked), got)
+    return str(asked[named[0]])
+
+
+def _asked(
+    reference: Path,
+    given: str,
+    options: dict[str, Any],
+    how: dict[str, Any],
+    dry_run: bool,
+    wanted: evidence.Given,
+) -> Verdict | list[str]:
+    """The verdict on a suspect that is asked here, with its evidence; or what asking it would take."""
+    from uapfast.config import ALPHA
+    from uapfast.errors import SuspectError
+    from uapfast.reference import load
+    from uapfast.suspects.subject import subject_of
+    from uapfast.verbs.verify import invalid
+
+    known = load(reference)
+    how["alpha"] = ALPHA if how["alpha"] is None else how["alpha"]
+    dossier = wanted.dossier(reference, known, how["alpha"])
+    try:
+        found = _judge(known, given, options, how, dry_run, dossier)
+    except SuspectError as exc:  # weights with NaN: a fact about the suspect, not a failure of ours
+        with dossier.recorder(subject_of(None, given)) as record:
+            found = invalid(known, exc, alpha=how["alpha"], record=record)
+    return found if isinstance(found, list) else dossier.finish(found)
+
+
 def _judge(
-    known: Reference, given: str, options: dict[str, Any], how: dict[str, Any], dry_run: bool
+    known: Reference, given: str, options: dict[str, Any], how: dict[str, Any], dry_run: bool, dossier: Any
 ) -> Verdict | list[str]:
     """The verdict on a suspect, or what asking it would take; ``how`` are further arguments of ``verify``."""
     from uapfast.config import check
     from uapfast.suspects.base import Suspect
     from uapfast.suspects.resolve import open_suspect
+    from uapfast.suspects.subject import subject_of
     from uapfast.verbs.verify import verify as run
 
     suspect = open_suspect(given, **options)
-    how |= {"output": options["output"], "device": options["device"]}
+    how = how | {"output": options["output"], "device": options["device"]}
     if not isinstance(suspect, Suspect):
         check(not dry_run, "verify", "--dry-run", "given for an endpoint only", given)
-        return run(known, suspect, **how)
+        with dossier.recorder(subject_of(suspect, given)) as record:
+            return run(known, suspect, record=record, **how)
     rule = "given for a network that runs here (weights, or a folder of a hub)"
     check(how["batch_size"] is None, "verify", "--batch-size", rule, given)
     with suspect:
         if not dry_run:
-            return run(known, suspect, **how)
+            with dossier.recorder(subject_of(suspect, given)) as record:
+                return run(known, suspect, record=record, **how)
         from uapfast.suspects.http import HttpSuspect
         from uapfast.verbs.dry_run import dry_run as plan
 
@@ -126,14 +172,31 @@ def _judge(
 
 
 def _recorded(
-    known: Reference, answers: Path, class_names: Path | None, alpha: float, output: str, order: Any
+    reference: Path,
+    answers: Path,
+    class_names: Path | None,
+    output: str,
+    how: dict[str, Any],
+    wanted: evidence.Given,
 ) -> Verdict:
-    """The verdict on recorded answers."""
+    """The verdict on a record, or on answers that were recorded elsewhere."""
+    from uapfast.config import ALPHA
     from uapfast.models.labels import read_class_names
+    from uapfast.reference import load
+    from uapfast.suspects.record_reader import is_record
+    from uapfast.suspects.subject import subject_of
     from uapfast.verbs.recorded import verify_recorded
 
+    known = load(reference)
+    if is_record(answers):
+        return evidence.replayed(reference, known, answers, class_names, output, how, wanted)
+    how = how | {"alpha": ALPHA if how["alpha"] is None else how["alpha"]}
+    dossier = wanted.dossier(reference, known, how["alpha"])
     names = None if class_names is None else read_class_names(class_names)
-    return verify_recorded(known, answers, alpha=alpha, output=output, class_order=order, class_names=names)
+    with dossier.recorder(subject_of(None, answers)) as record:
+        verdict = verify_recorded(known, answers, output=output, class_names=names, record=record, **how)
+    found: Verdict = dossier.finish(verdict)
+    return found
 
 
 @app.command()

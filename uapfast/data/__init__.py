@@ -15,6 +15,7 @@ import numpy as np
 from uapfast.data.dataset import Dataset, Images, labelled, make_dataset
 from uapfast.data.folder import ImageFiles, read_folder
 from uapfast.data.pictures import Framing, bad
+from uapfast.data.unlabelled import stored_images
 from uapfast.errors import DataError
 
 FASHION_FOLDER = "/usr/share/datasets/fashion-mnist"  # where Debian's dataset-fashion-mnist puts it
@@ -118,4 +119,4 @@ def _digits(spec: str, split: str) -> Dataset:
 
 _NAMED: dict[str, Callable[[str, str], Dataset]] = {"fashion-mnist": _fashion, "digits": _digits}
 
-__all__ = ["Dataset", "Framing", "ImageFiles", "Images", "load_data", "make_dataset"]
+__all__ = ["Dataset", "Framing", "ImageFiles", "Images", "load_data", "make_dataset", "stored_images"]

@@ -64,9 +64,18 @@ class ImageFiles:
 
     def decoded(self) -> Tensor:
         """All of them, read once; nothing is held besides."""
-        out = torch.empty(self.shape, dtype=self.dtype)
+        out, broken = torch.empty(self.shape, dtype=self.dtype), []
         for place, file in enumerate(self.files):
-            out[place] = self._decoded(file)
+            try:
+                out[place] = self._decoded(file)
+            except DataError as exc:
+                if not isinstance(
+                    exc.__cause__, Exception
+                ):  # it was read, and is of a kind that is not taken
+                    raise
+                broken.append((file, exc.__cause__))
+        if broken:
+            raise _unreadable(broken)
         return out
 
     def _read(self, file: Path) -> Tensor:
@@ -86,10 +95,12 @@ class ImageFiles:
         except DataError:
             raise
         except Exception as exc:  # Pillow raises many kinds for damaged files
-            raise bad("DATA", "images that can be read", f"{file} ({type(exc).__name__})") from exc
+            raise _unreadable([(file, exc)]) from exc
         if self.dtype == torch.float32 and array.dtype == np.uint8:
             array = array / np.float32(255)
-        found = torch.from_numpy(np.ascontiguousarray(array)).expand(tuple(self.shape[1:]))
+        found = torch.from_numpy(np.array(array)).expand(
+            tuple(self.shape[1:])
+        )  # a copy: Pillow's is read-only
         return found.contiguous()
 
     @property
@@ -110,7 +121,7 @@ def read_folder(path: Path, framing: Framing) -> tuple[Tensor | ImageFiles, list
     except ImportError as exc:
         raise MissingDependency("data: a folder of images needs Pillow (pip install pillow)") from exc
     files, labels = _listed(path)
-    headers = [_header(file) for file in files]
+    headers = _headers(files)
     shape = _one_shape(files, headers, framing)
     deep = any(h.deep for h in headers)
     images = ImageFiles(files, shape, torch.float32 if deep else torch.uint8, framing)
@@ -142,16 +153,28 @@ def _images_of(folder: Path) -> list[Path]:
     )
 
 
-def _header(file: Path) -> Header:
+def _headers(files: Sequence[Path]) -> list[Header]:
+    """Of every file; raises ``DataError`` that tells of all that cannot be read, and not of one at a time."""
     from PIL import Image
 
-    try:
-        with Image.open(file) as image:
-            return read_header(image, file)
-    except DataError:
-        raise
-    except Exception as exc:  # Pillow raises many kinds for damaged files
-        raise bad("DATA", "images that can be read", f"{file} ({type(exc).__name__})") from exc
+    found, broken = [], []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                found.append(read_header(image, file))
+        except DataError:
+            raise
+        except Exception as exc:  # Pillow raises many kinds for damaged files
+            broken.append((file, exc))
+    if broken:
+        raise _unreadable(broken)
+    return found
+
+
+def _unreadable(broken: Sequence[tuple[Path, Exception]]) -> DataError:
+    shown = ", ".join(f"{file} ({type(exc).__name__})" for file, exc in broken[:4])
+    more = f" and {len(broken) - 4} more" if len(broken) > 4 else ""
+    return bad("DATA", "images that can be read (remove or mend the others)", shown + more)
 
 
 def _one_shape(files: Sequence[Path], headers: Sequence[Header], framing: Framing) -> tuple[int, int, int]:
@@ -167,7 +190,10 @@ def _one_shape(files: Sequence[Path], headers: Sequence[Header], framing: Framin
         found = framing.framed(header.height, header.width, file)
         first = first or found
         if found != first:
-            rule = f"images of one size {list(first)}, as {files[0].name} has (or give size and crop)"
+            rule = (
+                f"images of one size {list(first)}, as {files[0].name} has (or give size and crop, such as "
+            )
+            rule += "--size 256 --crop 224)"
             raise bad("DATA", rule, f"{list(found)}: {file}")
     assert first is not None
     return channels, *first

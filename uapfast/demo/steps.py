@@ -41,7 +41,7 @@ class Scale:
         epochs: of every model.
         points: query points a view.
         views: views.
-        suspects: at most so many stolen and so many honest ones; 0 is all.
+        suspects: at most so many copies and so many honest ones; 0 is all.
     """
 
     twins: int = 12
@@ -184,7 +184,7 @@ def _verify(
 
 
 def _shown(suspects: list[make.Suspect], folder: Path, weights: Path) -> dict[str, Model]:
-    """Whose answers the report shows: the victim, an extracted copy (or any stolen one), an innocent."""
+    """Whose answers the report shows: the victim, an extracted copy (or any other), an innocent."""
     stolen = [s for s in suspects if s.truth == "piracy"]
     chosen = [next((s for s in stolen if s.group == "extracted"), stolen[0])]
     chosen += [s for s in suspects if s.truth == "innocent"][:1]

@@ -1,4 +1,4 @@
-"""The demo's suspects: stolen copies and honest models, none of which is in the pool."""
+"""The demo's suspects: copies of the victim and honest models, none of which is in the pool."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from uapfast.report import Report, summarise
-from uapfast.report.page import p_text
+from uapfast.report.page import against, p_text
 
 STYLES = {
     "piracy": "bold red",
@@ -42,7 +42,11 @@ def print_table(report: Report, stream: TextIO) -> None:
         z = "-" if v.z is None else f"{v.z:.1f}"
         verdict = Text(v.decision, style=STYLES[v.decision])
         table.add_row(Text(row.name), Text(row.made), accuracy, z, p_text(v.p_value), verdict)
-    _console(stream).print(table)
+    console = _console(stream)
+    console.print(table)
+    console.print(
+        f"p against {against(report.rows)}; independent: nothing points to the victim, no exoneration"
+    )
 
 
 def print_summary(report: Report, folder: Path, seconds: float, example: str, stream: TextIO) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +18,7 @@ from uapfast.models.model import Model, as_model
 from uapfast.models.state import TRIED
 from uapfast.reference import Reference
 from uapfast.suspects.base import Suspect
+from uapfast.suspects.record_writer import Recorder
 
 Progress = Callable[[int, int, str], None]
 
@@ -54,6 +56,7 @@ def examine(
     alpha: float,
     order: Sequence[int] | None = None,
     progress: Progress | None = None,
+    record: Recorder | None = None,
 ) -> Examination:
     """Ask a suspect until the examination ends.
 
@@ -63,6 +66,7 @@ def examine(
         alpha: level of a conviction on each side.
         order: as ``class_order`` of :func:`verify`.
         progress: called as ``progress(done, total, what)`` as images are asked.
+        record: takes down every answer.
     """
     examination = Examination(
         design,
@@ -73,11 +77,75 @@ def examine(
         order=order,
         notes=model.notes,
     )
-    while examination.open:
-        _ask(examination, model, progress)
+    with taped(record, design, model, alpha, order):
+        while examination.open:
+            _ask(examination, model, progress, record)
     if isinstance(model, Suspect):
         examination.notes = list(model.notes)  # with what was noticed while it was asked
+    if record is not None:
+        spent = model.spent if isinstance(model, Suspect) else None
+        record.end(examination.notes, examination.failure, spent)
     return examination
+
+
+@contextlib.contextmanager
+def taped(
+    record: Recorder | None,
+    design: Design,
+    model: Model | Suspect,
+    alpha: float,
+    order: Sequence[int] | None,
+) -> Iterator[None]:
+    """While it is entered, what ``model`` answers is taken down; its first line is written."""
+    if record is None:
+        yield
+        return
+    begin_record(record, design, about(model), alpha, order)
+    model.tape = record
+    try:
+        yield
+    finally:
+        model.tape = None
+
+
+def begin_record(
+    record: Recorder,
+    design: Design,
+    suspect: Mapping[str, Any],
+    alpha: float,
+    order: Sequence[int] | None,
+    started: str | None = None,
+) -> None:
+    """Write the first line of a record."""
+    record.start(
+        design.reference.sha256,
+        suspect,
+        started,
+        alpha=alpha,
+        looks=list(design.looks.views),
+        class_order=None if order is None else [int(k) for k in order],
+    )
+
+
+def about(model: Model | Suspect) -> dict[str, Any]:
+    """What a record says of a suspect, and of how it is asked; never a secret."""
+    if isinstance(model, Suspect):
+        spent = model.spent or {}
+        settings = {k: v for k, v in model.source.items() if k not in spent}
+        settings["read"] = model.read
+        replay = model.replay
+    else:
+        settings = {"kind": "model", "arch": model.arch, "preprocessing": model.preprocessing}
+        settings |= {"device": str(model.device), "apart": model.apart}
+        replay = "model"
+    settings |= {"batch_size": model.batch_size}
+    return {
+        "name": model.name,
+        "sha256": model.sha256,
+        "output": model.output,
+        "replay": replay,
+        "settings": settings,
+    }
 
 
 def design_for(reference: Reference, model: Answering) -> Design:
@@ -87,24 +155,30 @@ def design_for(reference: Reference, model: Answering) -> Design:
     return Design(reference, Looks.default(views) if early else Looks.single(views))
 
 
-def _told(examination: Examination, progress: Progress | None) -> Iterator[Tensor]:
+def _told(examination: Examination, progress: Progress | None, record: Recorder | None) -> Iterator[Tensor]:
     """The images that are due; each chunk counts when the next one is wanted."""
     design, done = examination.design, examination.queries
     total = max(design.queries(design.views), done + examination.due()[1])
+    if record is not None:
+        record.stage()
     for images in examination.images():
+        if record is not None:
+            record.asked(images)
         yield images
         done += len(images)
         if progress is not None:
             progress(done, total, f"answers of {examination.name}")
 
 
-def _ask(examination: Examination, model: Answering, progress: Progress | None) -> None:
+def _ask(
+    examination: Examination, model: Answering, progress: Progress | None, record: Recorder | None = None
+) -> None:
     """Ask what is due."""
     try:
         classes = examination.design.reference.classes
         _, count = examination.due()
         wanted = None if examination.renames else classes
-        answers = answers_of(model, _told(examination, progress), count, wanted)
+        answers = answers_of(model, _told(examination, progress, record), count, wanted)
     except SuspectError as exc:
         examination.fail(exc)
     except UnavailableError as exc:
@@ -113,4 +187,4 @@ def _ask(examination: Examination, model: Answering, progress: Progress | None) 
         examination.take(answers)
 
 
-__all__ = ["as_suspect", "design_for", "examine"]
+__all__ = ["about", "as_suspect", "begin_record", "design_for", "examine"]

@@ -43,6 +43,7 @@ def summary(reference: Reference) -> dict[str, Any]:
         "queries": reference.plan.queries,
         "wire_safe": reference.plan.wire_safe,
         "pool": {relation: relations.count(relation) for relation in ("twin", "piracy", "homologous")},
+        "innocents": len(reference.innocents),
         "conviction": {
             f"{alpha:g}": {
                 "threshold_z": z if np.isfinite(z := threshold_z(reference, alpha)) else None,

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+from torch.nn.functional import one_hot
+
 from uapfast.method.lineage import LineageScorer
+from uapfast.method.recent import Recent
+from uapfast.method.relation import Shares, Told
 from uapfast.method.sequential import Background, Looks
-from uapfast.method.statistic import Scorer
+from uapfast.method.statistic import FORMS_KEPT, Scorer
+from uapfast.models.forms import WHOLE, Form
 from uapfast.reference import Reference
 
 
 @dataclass(frozen=True)
 class Mode:
-    """A pool as it is compared with suspects that show probabilities, or labels only."""
+    """A pool as it is compared with suspects that show their answers in one form."""
 
     scorer: Scorer
     background: Background | None
@@ -31,8 +37,10 @@ class Design:
 
     reference: Reference
     looks: Looks
-    _modes: dict[bool, Mode] = field(default_factory=dict, init=False, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _modes: Recent[Form, Mode] = field(default_factory=lambda: Recent(FORMS_KEPT), init=False, repr=False)
+    _shares: Recent[Form, Shares | None] = field(
+        default_factory=lambda: Recent(FORMS_KEPT), init=False, repr=False
+    )
 
     @property
     def views(self) -> int:
@@ -47,20 +55,62 @@ class Design:
         """Views that are asked between look ``number - 1`` and look ``number``."""
         return range(self.looks.views[number - 1] if number else 0, self.looks.views[number])
 
-    def mode(self, labels_only: bool) -> Mode:
-        """The pool in one access mode; made once each."""
-        with self._lock:
-            if labels_only not in self._modes:
-                self._modes[labels_only] = self._make_mode(labels_only)
-            return self._modes[labels_only]
+    def mode(self, form: Form) -> Mode:
+        """The pool beside suspects that show their answers in one form; the last ones are kept."""
+        return self._modes.get(form, lambda: self._make_mode(form))
 
-    def _make_mode(self, labels_only: bool) -> Mode:
+    def tell(self, features: NDArray[np.float32], form: Form) -> Told:
+        """What kind of copy a convicted suspect is, from its features ``[V,B,F]`` of all views.
+
+        Views of logged images do not count: whoever trained on them keeps more of the victim there.
+        """
+        shares = self._shares.get(form, lambda: shares_of(self.reference, form, self.views))
+        if shares is None:
+            return Told("unclear", None, None, "without two twins nothing tells kinds of copies apart")
+        if len(features) != self.views:
+            return Told("unclear", None, None, "a part of the views does not tell kinds of copies apart")
+        return shares.tell(features[self.reference.statistic.pool.logged :])
+
+    def _make_mode(self, form: Form) -> Mode:
         reference = self.reference
         part = None if self.views == reference.plan.views else self.views
-        scorer = reference.statistic.scorer(labels_only, part)
+        scorer = reference.statistic.scorer(form, part)
         if len(self.looks.views) > 1 and isinstance(scorer, LineageScorer):
             return Mode(scorer, Background.of(scorer))
         return Mode(scorer, None)
 
 
-__all__ = ["Design", "Mode"]
+def shares_of(
+    reference: Reference, form: Form = WHOLE, views: int | None = None, place: int = 0
+) -> Shares | None:
+    """What tells kinds of copies of a victim apart, of suspects that show their answers in one form.
+
+    Args:
+        reference: its whole pool is seen as the suspect is; views of logged images are left out.
+        form: of the suspect's answers.
+        views: the first of them; None takes all.
+        place: the candidate that plays the victim.
+
+    Returns:
+        None where nothing does: the paper's encoder, fewer than two twins, or logged images alone.
+    """
+    statistic = reference.statistic
+    logged, hidden = statistic.pool.logged, statistic.pool.hidden
+    if not statistic.by_twins or logged >= (views or reference.plan.views):
+        return None
+    roster, width = reference.roster(), reference.answers.shape[-1]
+
+    def seen(row: int) -> NDArray[np.float32]:
+        answers = reference.answers[row, :views]
+        if form.labels:
+            answers = one_hot(reference.labels[row, :views], width).to(answers.dtype)
+        elif form != WHOLE:
+            answers = form.apply(answers, hidden)
+        return statistic.features(answers, form.labels)[logged:]
+
+    groups = (roster.candidates, roster.innocents, *roster.surrogates)
+    candidates, innocents, *students = ([seen(int(i)) for i in rows] for rows in groups)
+    return Shares.of(candidates, innocents, students, place, form.labels)
+
+
+__all__ = ["Design", "Mode", "shares_of"]

@@ -16,19 +16,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uapfast._version import versions
 from uapfast.errors import SuspectError, UnavailableError
 from uapfast.examination.classes import agreement_by_half, checked_order, reordered
 from uapfast.examination.design import Design
+from uapfast.examination.remarks import remarks, told
 from uapfast.method.consensus import Range, class_order, says_nothing
-from uapfast.method.decision import decide, view_level_p
+from uapfast.method.decision import Assessment, decide, view_level_p
 from uapfast.method.fingerprint import only_labels, reduce_classes, shown
-from uapfast.method.sequential import Stop, Stopper
+from uapfast.method.sequential import Stop, Stopper, too_few
 from uapfast.method.standing import assessment
-from uapfast.models.answers import Answers, detect
+from uapfast.models.answers import Answers, detect, joint_form
+from uapfast.models.forms import LABELS, WHOLE
 from uapfast.pool.twins import question
-from uapfast.reference import Reference
-from uapfast.types import Verdict
+from uapfast.types import HOW_MADE, Relation, Verdict
 
 ADVICE = "is it asked with its own preprocessing (range, mean and std, size), class order and order of rows?"
 ELSE = (
@@ -78,6 +78,8 @@ class Examination:
         self._lost: UnavailableError | None = None
         self._output = output
         self._first: Answers | None = None
+        self._given: list[Answers] = []  # to views, before classes are renamed
+        self._form = WHOLE
         self._order = None if order is None else checked_order(order, design.reference.classes)
         self._stage, self._probing, self._ended = 0, False, False
         self._features: list[NDArray[np.float32]] = []
@@ -94,6 +96,17 @@ class Examination:
     def renames(self) -> bool:
         """Whether the suspect's classes are others than the reference's."""
         return self._order is not None
+
+    @property
+    def assessed(self) -> Assessment | None:
+        """What the answers so far are compared with, and how they stand; None before any was scored."""
+        scorer = self.design.mode(self._form).scorer
+        return scorer.assess(np.concatenate(self._features)) if self._features else None
+
+    @property
+    def failure(self) -> SuspectError | UnavailableError | None:
+        """What ended it before its time: unusable answers, or none."""
+        return self.error or self._lost
 
     # -- asking ------------------------------------------------------------------------------------
     @property
@@ -150,6 +163,8 @@ class Examination:
             values = detect(values, self.name, rows=count, classes=classes, output=output, like=first)
         if self._first is None:  # how the first answers are read holds for all
             self._first = values
+        if not self._probing and (not self._given or values.kind == "probabilities"):
+            self._given.append(values)  # of labels and logits the first tell the form
         return values if self._order is None else reordered(values, self._order)
 
     # -- looking -----------------------------------------------------------------------------------
@@ -163,7 +178,7 @@ class Examination:
         reduced = hard if answers.kind == "labels" else reduce_classes(full, keep)
         self.views = part.stop
         self._hard.append((part.start, hard))
-        if self._nothing_said(answers):
+        if self._stage == 0 and says_nothing(answers.values):
             self._doubt = "the same answer to every query: it says nothing of whom it descends from"
             self._ended = True
             return
@@ -172,11 +187,9 @@ class Examination:
             self._conclude()
         self._stage += 1
 
-    def _nothing_said(self, answers: Answers) -> bool:
-        return self._stage == 0 and says_nothing(answers.values)
-
     def _score(self, features: NDArray[np.float32]) -> None:
-        mode = self.design.mode(self._first is not None and self._first.kind == "labels")
+        self._form = joint_form(self._given)  # by all so far: the last look says what verify says
+        mode = self.design.mode(self._form)
         self._features.append(features)
         so_far = np.concatenate(self._features)
         own, rest = mode.scorer.scores(so_far)
@@ -185,6 +198,7 @@ class Examination:
             self._stop = Stop(decide(found, self.alpha), self.views, found.similarity)
         else:
             self._stopper = self._stopper or Stopper(self.design.looks, mode.background, self.alpha)
+            self._stopper.background = mode.background
             self._stop = self._stopper.look(own, rest)
         if self._stop is not None:
             self._p_view = view_level_p(own[:, 0], rest[:, :, 0])
@@ -234,7 +248,7 @@ class Examination:
         design, reference = self.design, self.design.reference
         if self._first.kind == "labels" or self.views < design.views or not reference.statistic.partial:
             return None
-        scorer = design.mode(True).scorer
+        scorer = design.mode(LABELS).scorer
         features = [reference.statistic.features(hard, True, first) for first, hard in self._hard]
         outcome = decide(scorer.assess(np.concatenate(features)), self.alpha)
         if outcome.p > HELD_BACK or outcome.rank not in (None, 1):
@@ -291,15 +305,20 @@ class Examination:
     def _judged(self, blank: Verdict, stop: Stop) -> Verdict:
         outcome, reference = stop.outcome, self.design.reference
         candidate, suspect, joint = outcome.candidate, outcome.suspect, outcome.joint
-        reasons = list(outcome.reasons)
+        reasons = [*outcome.reasons, *reference.caveats]
         if candidate is not None:
             reasons.append(question(reference.settings.get("twins", {})))
         decision, limits = outcome.decision, reference.limits
         if limits and decision == "piracy":
             decision = "inconclusive"
             reasons = [f"this reference may not convict: {limits[0]}", *limits[1:], *reasons]
+        if decision == "piracy" and (few := too_few(self.views)) is not None:
+            decision, reasons = "inconclusive", [few, *reasons]
+        relation: Relation | None = None
         if decision == "piracy":
-            reasons.append(ELSE)
+            told = self.design.tell(np.concatenate(self._features), self._form)
+            relation = told.relation
+            reasons += [f"{HOW_MADE}{told.relation}: {told.why}", ELSE]
         if self._odd is not None:
             # a copy that was changed much may answer so as well; an honest model is not cleared by it
             reasons.insert(0, self._odd)
@@ -324,20 +343,11 @@ class Examination:
             z_pool=suspect.z,
             rank=outcome.rank,
             reasons=(*reasons, *self._remarks()),
+            relation=relation,
         )
 
     def _remarks(self) -> list[str]:
-        """What is said whatever the decision."""
-        reference, said = self.design.reference, list(self.notes)
-        if self._first is not None and self._first.note:
-            said.append(f"its answers were taken for {self._first.note}")
-        if self._first is not None and self._order is not None:
-            others = self._first.classes > len(self._order)
-            left = "; classes that have no place in it were left out" if others else ""
-            said.append(f"its classes were read in the class order that was given{left}")
-        if self._first is not None and self._first.kind == "labels":
-            said.append("the suspect answers with labels only: the pool was reduced to labels as well")
-        return said + [f"the reference warns: {warning}" for warning in reference.warnings]
+        return remarks(self.design.reference, self.notes, self._first, self._order, self._form)
 
     def _blank(self) -> Verdict:
         """Everything that does not depend on what was decided."""
@@ -365,16 +375,4 @@ class Examination:
         )
 
 
-def told(reference: Reference) -> dict[str, Any]:
-    """What a verdict says of the reference's settings; JSON types."""
-    return {
-        "encoder": reference.encoder,
-        "ray": list(reference.plan.scale),
-        "twins": len(reference.candidates) - 1,
-        "twins_made": reference.settings.get("twins", {}).get("kind", "full"),
-        "innocents": len(reference.innocents),
-        "versions": versions(),
-    }
-
-
-__all__ = ["Examination", "told"]
+__all__ = ["Examination"]

@@ -284,7 +284,7 @@ def decide(a: Assessment, alpha: float) -> Outcome:
     sides = _sides(a, 0.0)
     decision, p = _call(sides, alpha), sides.p
     twins = 0 if a.candidates is None else len(a.candidates) - 1
-    reasons = [_explain(decision, p, alpha, twins, len(a.innocents))]
+    reasons = [_explain(decision, p, alpha, twins, len(a.innocents), sides.floor)]
     for shift in (-JITTER, JITTER):
         if decision != "inconclusive" and _call(_sides(a, shift), alpha) != decision:
             decision = "inconclusive"
@@ -322,16 +322,20 @@ def _limits(sides: Sides, alpha: float, twins: int, innocents: int) -> list[str]
     return found
 
 
-def _explain(decision: Decision, p: float, alpha: float, twins: int, innocents: int) -> str:
+def _explain(decision: Decision, p: float, alpha: float, twins: int, innocents: int, floor: float) -> str:
+    exact = f"exact down to {floor:.3g}"
+    beside = f"{twins} twins, {innocents} innocents, {exact}" if twins else f"{innocents} innocents, {exact}"
     if decision == "inconclusive" and p <= alpha:
-        return f"p {p:.3g} <= {alpha:g}, but by extrapolation alone: not enough to convict"
+        return f"p {p:.3g} <= {alpha:g} ({beside}), but by extrapolation alone: not enough to convict"
     if decision == "piracy":
         closer = (
             f"closer to this victim than to its {twins} twins, and than" if twins else "closer to it than"
         )
-        return f"p {p:.3g} <= {alpha:g}: {closer} {innocents} honest models are"
+        return f"p {p:.3g} <= {alpha:g} ({exact}): {closer} {innocents} honest models are"
     if decision == "independent":
-        return f"p {p:.3g}: nothing points to the victim"
+        return f"p {p:.3g} ({beside}): nothing points to the victim, which is no exoneration"
     if p > max(alpha, UNCLEAR):
-        return f"p {p:.3g}, but closer than to any twin and than any innocent: the pool is too small to tell"
-    return f"p {p:.3g} lies between {alpha:g} and {UNCLEAR:g}: not enough to convict, too close to clear"
+        closer = "closer than to any twin and than any innocent" if twins else "closer than any innocent"
+        return f"p {p:.3g} ({beside}), but {closer}: the pool is too small to tell"
+    between = f"p {p:.3g} lies between {alpha:g} and {UNCLEAR:g} ({beside})"
+    return f"{between}: not enough to convict, too close to clear"

@@ -8,6 +8,7 @@ by one of them, drawn evenly, so that the queries single out no candidate (docs/
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -37,13 +38,25 @@ def to_grid(x: Tensor) -> Tensor:
     return (x * 255.0).round() / 255.0
 
 
-def spread_uaps(points: int, views: int, uaps: int, seed: int) -> Tensor:
-    """Which UAP moves which point: int64 ``[Q]``, every UAP equally often in every view (to one)."""
+def spread_uaps(points: int, views: int, uaps: Tensor, seed: int) -> Tensor:
+    """Which UAP moves which point: int64 ``[Q]``, every UAP equally often in every view (to one).
+
+    Who moves one point more is drawn by ``seed`` and the UAPs themselves, never by their place, which the
+    victim always has first: to be the victim changes nothing.
+
+    Args:
+        points: of a view.
+        views: how many.
+        uaps: float32 ``[P,C,H,W]``; zeros stand where P = 0.
+        seed: of the draws.
+    """
     generator = torch.Generator().manual_seed(seed)
+    drawn = [hashlib.sha256(f"{seed}/".encode() + u.contiguous().numpy().tobytes()).digest() for u in uaps]
+    turn = torch.tensor(sorted(range(len(drawn)), key=drawn.__getitem__) or [0])
     rows = []
     for view in range(views):
-        even = (torch.arange(points) + view * points) % max(1, uaps)  # 0 where there is none
-        rows.append(even[torch.randperm(points, generator=generator)])
+        even = (torch.arange(points) + view * points) % len(turn)
+        rows.append(turn[even][torch.randperm(points, generator=generator)])
     return torch.cat(rows)
 
 
@@ -155,7 +168,8 @@ def kept_classes(answers: Tensor) -> Tensor | None:
     """Classes that each query keeps: int64 ``[V,B,n,KEEP_CLASSES]``, or None when all are kept.
 
     Args:
-        answers: ``[M,V,B,n,K]`` probabilities of the pool; the choice is symmetric in its models.
+        answers: ``[M,V,B,n,K]`` probabilities of candidates and their surrogates; the choice is symmetric in
+            the candidates, and no innocent has a say.
     """
     if answers.shape[-1] <= KEEP_CLASSES:
         return None

@@ -52,6 +52,11 @@ def _unit(rows: Array, metric: Array) -> Array:
     return out
 
 
+def _inverse_root(square: Array) -> Array:
+    """One over the square root, or 1 where there is nothing."""
+    return np.where(square > 0, 1.0 / np.sqrt(np.where(square > 0, square, 1.0)), 1.0)
+
+
 def _basis(index: Index, size: int) -> Array:
     return np.eye(size)[index]
 
@@ -89,9 +94,12 @@ def templates(metric: Array, roster: Roster, origin: Array, skip_kind: int | Non
     return _unit(sum((w * _unit(rows, metric) for w, rows in parts), np.zeros(())), metric)
 
 
-def _origin(roster: Roster, size: int) -> Array:
-    """Residuals are taken from the candidates' mean, or from the innocents' without twins."""
-    base = roster.candidates if roster.has_twins else roster.innocents
+def _origin(roster: Roster, size: int, honest: Index | None = None) -> Array:
+    """Residuals are taken from the candidates' mean; without twins from that of ``honest`` models.
+
+    Those are the innocents and the suspect where one is scored: each of them counts alike.
+    """
+    base = roster.candidates if roster.has_twins else roster.innocents if honest is None else honest
     out: Array = _basis(base, size).mean(0)
     return out
 
@@ -112,10 +120,12 @@ class LineageScorer:
     Attributes:
         pool: ``[M,V,B,F]`` features of the pool's models.
         roster: which row is what.
+        logged: how many of the first views are those of a query log.
     """
 
     pool: NDArray[np.float32]
     roster: Roster
+    logged: int = 0
 
     @property
     def has_twins(self) -> bool:
@@ -124,20 +134,28 @@ class LineageScorer:
 
     @cached_property
     def _scale(self) -> Array:
-        """What features are multiplied by, ``[B,1]``: each block has the same say among the candidates.
+        """What features are multiplied by, ``[V,B,1]``: each block has the same say among the candidates.
 
-        Else the block whose answers vary most (a large v) would drown the others. Candidates alone set it,
-        so that a suspect stays exchangeable with the innocents; without twins every block counts as it is.
+        Else the block whose answers vary most (a large v) would drown the others. Views of a query log
+        together have the say of all the others, however few they are. Candidates alone set it, so that a
+        suspect stays exchangeable with the innocents; without twins everything counts as it is.
         """
-        blocks = self.pool.shape[2]
-        if blocks == 1 or not self.roster.has_twins:
-            return np.ones((blocks, 1))
-        spread = self.pool[self.roster.candidates].astype(np.float64).var(axis=0).sum((0, 2))
-        return np.where(spread > 0, 1.0 / np.sqrt(np.where(spread > 0, spread, 1.0)), 1.0)[:, None]
+        _, views, blocks, _ = self.pool.shape
+        out = np.ones((views, blocks, 1))
+        if not self.roster.has_twins or (blocks == 1 and not 0 < self.logged < views):
+            return out
+        spread = self.pool[self.roster.candidates].astype(np.float64).var(axis=0).sum(-1)  # [V,B]
+        if blocks > 1:
+            out *= _inverse_root(spread.sum(0))[:, None]
+        if 0 < self.logged < views:
+            say = (spread * np.square(out[..., 0])).sum(1)
+            log, own = say[: self.logged].sum(), say[self.logged :].sum()
+            out[: self.logged] *= float(np.sqrt(own)) * _inverse_root(log) if own > 0 else 1.0
+        return out
 
     def _rows(self, features: NDArray[np.float32]) -> Array:
         """Features ``[...,V,B,F]`` in float64, scaled, blocks joined: ``[...,V,B*F]``."""
-        scaled = features.astype(np.float64) * self._scale
+        scaled = features.astype(np.float64) * self._scale[: features.shape[-3]]
         return scaled.reshape(*scaled.shape[:-2], -1)
 
     @cached_property
@@ -157,7 +175,7 @@ class LineageScorer:
 
     def with_innocents(self, innocents: Index) -> LineageScorer:
         """The same pool with other rows for innocents, at no cost; the candidates stay."""
-        out = LineageScorer(self.pool, replace(self.roster, innocents=innocents))
+        out = LineageScorer(self.pool, replace(self.roster, innocents=innocents), self.logged)
         for name in ("_scale", "_wide", "_gram"):  # they depend on the candidates alone
             out.__dict__[name] = getattr(self, name)
         return out
@@ -173,7 +191,10 @@ class LineageScorer:
         return full
 
     def _fit(self, full: Array, fit: Index) -> tuple[Whitening, Array]:
-        origin = _origin(self.roster, full.shape[-1])
+        size = full.shape[-1]  # one more than the pool has: the last row is a suspect's
+        honest = self.roster.innocents
+        honest = honest if size == len(self.pool) else np.append(honest, size - 1)
+        origin = _origin(self.roster, size, honest)
         return whiten(full, fit, base=self._base(origin)), origin
 
     def _base(self, origin: Array) -> Array | None:
@@ -182,7 +203,7 @@ class LineageScorer:
 
     def _scores(self, full: Array, everybody: Index) -> Array:
         """Cosines ``[S,V,C]`` of models with all candidates, each with a whitening by all the others."""
-        origin = _origin(self.roster, full.shape[-1])
+        origin = _origin(self.roster, full.shape[-1], everybody)
         parts = template_parts(full.shape[-1], self.roster, origin)
         return score_rounds(full, everybody, origin, parts, self._base(origin))
 

@@ -2,8 +2,8 @@
 
 ``kmeans`` is the selection of Peng et al. (CVPR 2022) as the first author's code has it: k-means on
 the victim's outputs, one random member per cluster, views by nearest neighbours in output space.
-``disagree`` clusters the mean output of all candidates and prefers members on which models that are
-not copies of each other disagree: an answer that all models share says nothing about descent.
+``disagree`` clusters the mean output of all candidates and prefers members on which they disagree: an answer
+that all models share says nothing about descent. Innocents have no say: the suspect has none either.
 """
 
 from __future__ import annotations
@@ -57,18 +57,19 @@ def kmeans_points(outputs: Floats, points: int, views: int, seed: int) -> Index:
 
 
 def disagreement(answers: Floats) -> Floats:
-    """How much models disagree on each image: ``[N]``, 0 where they all answer alike.
+    """How much models disagree on each image: ``[N]``, 0 where all are sure of the same.
 
-    The variance over models of root probabilities (what a suspect's probabilities are compared by),
-    and of labels (what is left of them where it answers with labels), each over its mean.
+    The variance over models of root probabilities (much as a suspect's are compared), and how often two
+    labels drawn by their mean probabilities differ (what labels leave of them), each over its mean.
+    The second alone is left of one model: where it is unsure.
 
     Args:
-        answers: ``[M,N,K]`` probabilities of candidates and innocents, each counted alike.
+        answers: ``[M,N,K]`` probabilities of candidates, each counted alike.
     """
-    labels = answers.argmax(-1)
-    counts = np.stack([(labels == k).mean(0) for k in range(answers.shape[-1])])
-    parts = [np.sqrt(np.clip(answers, 0.0, None)).var(axis=0).sum(-1), 1.0 - np.square(counts).sum(0)]
-    out: Floats = np.sum([p / max(float(p.mean()), 1e-12) for p in parts], axis=0).astype(np.float32)
+    varied = np.sqrt(np.clip(answers, 0.0, None)).var(axis=0).sum(-1)
+    unsure = 1.0 - np.square(answers.mean(0)).sum(-1)
+    parts = [p / max(float(p.mean()), 1e-12) for p in (varied, np.clip(unsure, 0.0, None))]
+    out: Floats = np.sum(parts, axis=0).astype(np.float32)
     return out
 
 

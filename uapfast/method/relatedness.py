@@ -8,7 +8,7 @@ victim among the innocents and five variants of one network all show in the resi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from scipy import special
 
 from uapfast.method.decision import Side, compare
 from uapfast.method.lineage import LineageScorer
+from uapfast.method.spread import beside_others, chance, widened
 from uapfast.method.whitening import Array, center, safe_length
 
 DEPENDENT = 0.6  # partial cosine from which an innocent counts as made from another; docs/verdicts.md
@@ -30,6 +31,9 @@ MOST_REMOVED = 16  # innocents that are taken out at most in the search for copi
 MANY = 200  # innocents from which fewer are taken out: a round costs as much as a verdict
 MOST_OF_MANY = 4
 LEAST_LEFT = 5  # innocents that the rest is compared with, at least
+# Honest models of one kind may vary more than the others do (small MLPs: 1.4 to 2 times). A sure copy
+# is allowed so much, and the usual spread counts for so many degrees of freedom; docs/verdicts.md
+WIDTH, WEIGHT = 1.5, 4.0
 
 
 @dataclass(frozen=True)
@@ -169,10 +173,13 @@ class Copy:
     Attributes:
         candidate: position among the candidates; 0 is the victim.
         p: how seldom an honest model stands out as much with that candidate. For a twin times their number.
+        sure: whether it stands out in its own spread as well, and not only in what is usual in the pool, as
+            an honest model of a kind that varies more does.
     """
 
     candidate: int
     p: float
+    sure: bool = True
 
 
 def copies_among_innocents(scorer: LineageScorer, alpha: float) -> dict[int, Copy]:
@@ -181,9 +188,11 @@ def copies_among_innocents(scorer: LineageScorer, alpha: float) -> dict[int, Cop
     Several copies hide each other, since whitening and null are fitted on them. So the innocent that stands
     out most is taken out, again and again, and all that were taken out so far are compared with those that
     are left (the generalised extreme deviate procedure, Rosner 1983): the largest number of which all
-    stand out at ``alpha`` are copies. A model's score with a candidate is compared in standard deviations
-    that *all* pairs of an innocent and a candidate share, so that two or three twins are enough. Without
-    twins models near the middle of all others, or of the victim's own data, stand out as well: then the
+    stand out at ``alpha`` are named. A model's score with a candidate is compared in standard deviations that
+    *all* pairs of an innocent and a candidate share, so that two or three twins are enough. Kinds of models
+    differ in how much they vary, so who is named is then compared in its own scale, moderated with the shared
+    one: only who stands out there as well is a copy for sure. Without twins, whose scores show a model's own
+    scale, models near the middle of all others, or of the victim's own data, stand out as well: then the
     cosine must be a copy's, and no more than a quarter is taken out.
 
     Args:
@@ -203,10 +212,11 @@ def copies_among_innocents(scorer: LineageScorer, alpha: float) -> dict[int, Cop
         )
         out.append(left.pop(first))
         base = scorer.with_innocents(np.array(left))
-        rest = _judged(base, None)
-        now = _stand_out(np.stack([_judged(base, row) for row in out]), rest)
+        own, rest = np.stack([_judged(base, row) for row in out]), _judged(base, None)
+        now = _stand_out(own, rest)
         if all(copy.p <= alpha for copy in now):
-            found = dict(zip(out, now, strict=True))
+            sure = [p <= alpha for p in _in_own_scale(own, rest, now)]
+            found = {row: replace(copy, sure=s) for row, copy, s in zip(out, now, sure, strict=True)}
     return found
 
 
@@ -223,7 +233,7 @@ def _judged(scorer: LineageScorer, row: int | None) -> Array:
 
 
 def _stand_out(scores: Array, rest: Array) -> list[Copy]:
-    """How models with ``scores`` ``[k,C]`` stand beside innocents ``[n,C]``."""
+    """How models with ``scores`` ``[k,C]`` stand beside innocents ``[n,C]``, all in one scale."""
     count, candidates = rest.shape
     twins = candidates - 1
     if not twins:
@@ -240,6 +250,23 @@ def _stand_out(scores: Array, rest: Array) -> list[Copy]:
     p[:, 1:] *= max(twins, 1)
     place = p.argmin(1)
     return [Copy(int(c), float(row[c])) for c, row in zip(place, p, strict=True)]
+
+
+def _in_own_scale(scores: Array, rest: Array, copies: list[Copy]) -> list[float]:
+    """As ``copies`` say of models with ``scores`` ``[k,C]``, but each beside what it varies by itself: p.
+
+    Exact for normal scores of honest models that vary ``WIDTH`` times as much as the innocents ``[n,C]`` do.
+    """
+    count, twins = len(rest), rest.shape[1] - 1
+    if twins < 2:
+        return [copy.p for copy in copies]
+    above, variance = beside_others(scores)
+    spread = widened(variance, beside_others(rest)[1].mean(0), twins, WIDTH, WEIGHT)
+    z = above / np.maximum(spread, 1e-12)
+    return [
+        chance(float(row[copy.candidate]), twins, count, WEIGHT) * (twins if copy.candidate else 1)
+        for row, copy in zip(z, copies, strict=True)
+    ]
 
 
 __all__ = [

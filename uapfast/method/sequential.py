@@ -6,8 +6,9 @@ nearly as it does for the pool's innocents (each scored as a suspect is, by the 
 and the most favourable end of that prediction must fall short of a conviction. Whoever a look would
 convict, and whoever is first on both sides at one, is asked all views. So a conviction always rests on all
 views at the full level, as that of ``verify`` does, and stopping can cost a detection, never an
-accusation. Of suspects that the full budget would only just convict, at most a share ``MISSED`` leave so,
-over all looks; of those well above, none.
+accusation. Where a budget or a reference allows fewer than ``LEAST_CONVICTING`` views, they convict nobody.
+Of suspects that the full budget would only just convict, at most a share ``MISSED`` leave so, over all
+looks; of those well above, none.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from uapfast.method.whitening import Array
 
 LOOKS = (1, 2, 5, 10)  # and all
 MISSED = 0.05
+LEAST_CONVICTING = 5  # views: fewer convict nobody, whatever budget or reference allows no more
 LEAST_UNCLEAR = 5  # views before a suspect leaves as inconclusive: one in twenty innocents looks so at first
 
 
@@ -173,6 +175,14 @@ class Stopper:
         variance = _deciding(models, self.background.twins).var(axis=1, ddof=1)
         spread = float(np.sqrt(max(variance[0], variance.mean())))
         return upper_t(error, len(models) * (k - 1)) * spread * float(np.sqrt(1.0 / k - 1.0 / total))
+
+
+def too_few(views: int) -> str | None:
+    """Why nobody is convicted by so few views; None where they are enough."""
+    if views >= LEAST_CONVICTING:
+        return None
+    many = "view convicts" if views == 1 else "views convict"
+    return f"{views} {many} nobody, however small p is: it takes {LEAST_CONVICTING}"
 
 
 def stands_out(outcome: Outcome, alpha: float) -> bool:

@@ -23,16 +23,24 @@ NODES = 160  # of the integral over the spread; exact to 1e-6 of p from 1e-12 on
 LEAST = 1e-12  # a spread below it is none
 
 
-def widened(variance: Array | float, usual: Array | float, twins: int) -> Array:
+def widened(
+    variance: Array | float,
+    usual: Array | float,
+    twins: int,
+    width: float = WIDTH,
+    weight: float = WEIGHT,
+) -> Array:
     """The spread that scores above the twins' mean are divided by, 0 where there is none.
 
     Args:
         variance: of the scores with the twins, ``twins - 1`` degrees of freedom.
         usual: mean of that over other innocents.
         twins: m, at least 2.
+        width: times the usual spread that an honest model's may have.
+        weight: degrees of freedom that the usual spread counts for.
     """
     freedom = twins - 1
-    mixed = (WEIGHT * WIDTH**2 * np.asarray(usual) + freedom * np.asarray(variance)) / (WEIGHT + freedom)
+    mixed = (weight * width**2 * np.asarray(usual) + freedom * np.asarray(variance)) / (weight + freedom)
     out: Array = np.sqrt(mixed * (1.0 + 1.0 / twins))
     return np.where(out > LEAST, out, 0.0)
 
@@ -42,15 +50,20 @@ def standings(scores: Array) -> Array:
 
     The usual spread is that of all the other models, so that models, and candidates, are treated alike.
     """
-    count, twins = len(scores), scores.shape[1] - 1
+    above, variance = beside_others(scores)
+    usual = (variance.sum(0) - variance) / (len(scores) - 1)
+    spread = widened(variance, usual, scores.shape[1] - 1)
+    out: Array = np.where(spread > 0, above / np.where(spread > 0, spread, 1.0), 0.0)
+    return out
+
+
+def beside_others(scores: Array) -> tuple[Array, Array]:
+    """Scores ``[n,C]`` above the mean of each model's other candidates, and the variance of those."""
+    twins = scores.shape[1] - 1
     apart = scores - scores.mean(1, keepdims=True)
     mean = -apart / twins  # of the others, about the mean of all
     square = np.square(apart).sum(1, keepdims=True) - np.square(apart)
-    variance = np.maximum(square - twins * np.square(mean), 0.0) / (twins - 1)
-    usual = (variance.sum(0) - variance) / (count - 1)
-    spread = widened(variance, usual, twins)
-    out: Array = np.where(spread > 0, (apart - mean) / np.where(spread > 0, spread, 1.0), 0.0)
-    return out
+    return apart - mean, np.maximum(square - twins * np.square(mean), 0.0) / (twins - 1)
 
 
 @lru_cache(maxsize=64)
@@ -63,15 +76,16 @@ def _nodes(freedom: int) -> tuple[Array, Array]:
     return np.square(y), weight * most / 2.0 * np.exp(log - special.gammaln(freedom / 2))
 
 
-def chance(z: float, twins: int, innocents: int) -> float:
-    """How often an honest model, its scores ``WIDTH`` times as wide as usual, stands at ``z`` or above.
+def chance(z: float, twins: int, innocents: int, weight: float = WEIGHT) -> float:
+    """How often an honest model, its scores as much wider than usual as allowed, stands at ``z`` or above.
 
-    Scores are normal, ``z`` is as :func:`standings` makes it, and its location is known from ``innocents``
-    (Student's t). That is P(T >= z sqrt((WEIGHT + U) / (WEIGHT + m - 1))), U chi-square with m - 1 degrees.
+    Scores are normal, ``z`` is in spreads as :func:`widened` makes them, and its location is known from
+    ``innocents`` (Student's t). That is P(T >= z sqrt((W + U) / (W + m - 1))), W the ``weight`` of the usual
+    spread and U chi-square with m - 1 degrees.
     """
-    u, weight = _nodes(twins - 1)
-    at = abs(z) * np.sqrt((WEIGHT + u) / (WEIGHT + twins - 1))
-    p = float(weight @ special.stdtr(max(innocents - 1, 1), -at))
+    u, shares = _nodes(twins - 1)
+    at = abs(z) * np.sqrt((weight + u) / (weight + twins - 1))
+    p = float(shares @ special.stdtr(max(innocents - 1, 1), -at))
     return p if z >= 0 else 1.0 - p
 
 

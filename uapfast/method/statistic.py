@@ -22,14 +22,17 @@ from uapfast.method.decision import Assessment
 from uapfast.method.encoder import PaperScorer, make_network
 from uapfast.method.fingerprint import paper_features
 from uapfast.method.lineage import LineageScorer, Roster
+from uapfast.method.recent import Recent
 from uapfast.method.scaling import Scaling
+from uapfast.models.forms import WHOLE, Form
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
+FORMS_KEPT = 6  # forms whose scorers are kept; each holds the features of the whole pool
 
 
 class Scorer(Protocol):
-    """A pool as it is compared with suspects that show probabilities, or labels only."""
+    """A pool as it is compared with suspects that show their answers in one form."""
 
     @property
     def has_twins(self) -> bool:
@@ -56,6 +59,8 @@ class PoolAnswers:
         innocents: rows that the suspect side compares with.
         surrogates: rows of piracy models.
         weights: of the encoder's network, or empty.
+        hidden: classes that the last of the R columns sums up; 0 if every class has its own.
+        logged: how many of the first views are those of a query log.
     """
 
     answers: Tensor
@@ -64,6 +69,8 @@ class PoolAnswers:
     innocents: Sequence[int]
     surrogates: Sequence[int]
     weights: Mapping[str, Tensor]
+    hidden: int = 0
+    logged: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,7 @@ class Statistic(ABC):
     def __init__(self, pool: PoolAnswers) -> None:
         self.pool = pool
         self._made: dict[Any, Any] = {}
+        self._scorers: Recent[Form, Any] = Recent(FORMS_KEPT)
         self._lock = threading.RLock()
 
     @abstractmethod
@@ -120,12 +128,12 @@ class Statistic(ABC):
         """
 
     @abstractmethod
-    def pool_features(self, labels_only: bool, views: int | None = None) -> Floats:
-        """Features ``[M,V,B,F]`` of the pool's models; with labels only, at least innocents seen by them."""
+    def pool_features(self, form: Form = WHOLE, views: int | None = None) -> Floats:
+        """Features ``[M,V,B,F]`` of the pool's models; at least innocents are seen in ``form``."""
 
     @abstractmethod
-    def scorer(self, labels_only: bool = False, views: int | None = None) -> Scorer:
-        """The pool in one access mode, on the first ``views`` views, or on all: then built once each."""
+    def scorer(self, form: Form = WHOLE, views: int | None = None) -> Scorer:
+        """The pool beside suspects of one form, on the first ``views`` views, or on all: then kept."""
 
     def pool_scores(self) -> PoolScores:
         """See :class:`PoolScores`. Made once."""
@@ -141,13 +149,35 @@ class Statistic(ABC):
                 self._made[key] = make()
             return self._made[key]
 
-    def _pool(self, hard: NDArray[np.bool_], views: int | None) -> Floats:
-        """Features of the pool's models, those where ``hard`` by their labels."""
-        shown = self.pool.answers[:, :views]
-        if hard.any():
-            labels = torch.nn.functional.one_hot(self.pool.labels[:, :views], shown.shape[-1])
-            shown = torch.where(torch.from_numpy(hard)[(..., *[None] * 4)], labels, shown)
-        return np.stack([self.features(one, bool(h)) for one, h in zip(shown, hard, strict=True)])
+    def _pool(self, rows: Sequence[int], form: Form, views: int | None) -> Floats:
+        """Features of the pool's models, those of ``rows`` in ``form``."""
+        seen = self._whole if views is None else np.stack([self._seen(m, WHOLE, views) for m in self._models])
+        if form == WHOLE:
+            return seen
+        seen = seen.copy()
+        for row in rows:
+            seen[row] = self._seen(row, form, views)
+        return seen
+
+    @property
+    def _models(self) -> range:
+        return range(len(self.pool.answers))
+
+    @property
+    def _whole(self) -> Floats:
+        """Features of all models as they answer; made once."""
+        found: Floats = self._once(
+            "whole", lambda: np.stack([self._seen(m, WHOLE, None) for m in self._models])
+        )
+        return found
+
+    def _seen(self, row: int, form: Form, views: int | None) -> Floats:
+        """Features ``[V,B,F]`` of one model of the pool."""
+        answers = self.pool.answers[row, :views]
+        if form.labels:
+            labels = self.pool.labels[row, :views]
+            return self.features(torch.nn.functional.one_hot(labels, answers.shape[-1]), True)
+        return self.features(answers if form == WHOLE else form.apply(answers, self.pool.hidden), False)
 
 
 class LineageStatistic(Statistic):
@@ -167,19 +197,18 @@ class LineageStatistic(Statistic):
         found: Scaling = self._once("scaling", lambda: Scaling.of(self.pool.answers[rows].numpy()))
         return found
 
-    def pool_features(self, labels_only: bool, views: int | None = None) -> Floats:
-        """See :meth:`Statistic.pool_features`; candidates and surrogates are seen by probabilities."""
-        hard = np.zeros(len(self.pool.answers), dtype=bool)
-        hard[list(self.pool.innocents)] = labels_only
-        return self._pool(hard, views)
+    def pool_features(self, form: Form = WHOLE, views: int | None = None) -> Floats:
+        """See :meth:`Statistic.pool_features`; candidates and surrogates are seen whole."""
+        return self._pool(self.pool.innocents, form, views)
 
-    def scorer(self, labels_only: bool = False, views: int | None = None) -> LineageScorer:
+    def scorer(self, form: Form = WHOLE, views: int | None = None) -> LineageScorer:
         """See :meth:`Statistic.scorer`."""
 
         def make() -> LineageScorer:
-            return LineageScorer(self.pool_features(labels_only, views), self.pool.roster)
+            features = self.pool_features(form, views)
+            return LineageScorer(features, self.pool.roster, self.pool.logged)
 
-        found: LineageScorer = self._once(labels_only, make) if views is None else make()
+        found: LineageScorer = self._scorers.get(form, make) if views is None else make()
         return found
 
     def _pool_scores(self) -> PoolScores:
@@ -202,17 +231,17 @@ class PaperStatistic(Statistic):
         """See :meth:`Statistic.features`."""
         return np.asarray(paper_features(reduced))
 
-    def pool_features(self, labels_only: bool, views: int | None = None) -> Floats:
-        """See :meth:`Statistic.pool_features`."""
-        return self._pool(np.full(len(self.pool.answers), labels_only), views)
+    def pool_features(self, form: Form = WHOLE, views: int | None = None) -> Floats:
+        """See :meth:`Statistic.pool_features`; all models are seen in the form."""
+        return self._pool(self._models, form, views)
 
-    def scorer(self, labels_only: bool = False, views: int | None = None) -> PaperScorer:
+    def scorer(self, form: Form = WHOLE, views: int | None = None) -> PaperScorer:
         """See :meth:`Statistic.scorer`; one for all views compares the first as well."""
-        found: PaperScorer = self._once(labels_only, lambda: self._make(labels_only))
+        found: PaperScorer = self._scorers.get(form, lambda: self._make(form))
         return found
 
-    def _make(self, labels_only: bool) -> PaperScorer:
-        pool = self.pool_features(labels_only)
+    def _make(self, form: Form) -> PaperScorer:
+        pool = self.pool_features(form)
         network = make_network(pool.shape[-1])
         network.load_state_dict(dict(self.pool.weights))
         network.eval().requires_grad_(False)
@@ -221,7 +250,7 @@ class PaperStatistic(Statistic):
     def _pool_scores(self) -> PoolScores:
         scorer = self.scorer()
         own = scorer.assess(scorer.victim).innocents
-        rows = self.pool_features(False)[list(self.pool.surrogates)]
+        rows = self.pool_features()[list(self.pool.surrogates)]
         similarity = np.array([scorer.assess(row).similarity for row in rows])
         z = [np.array([decision.compare(s, own).z for s in values]) for values in (own, similarity)]
         return PoolScores(z[0], own, own, own, z[1], similarity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from uapfast.errors import OutputError, SuspectError
+from uapfast.models.forms import LABELS, WHOLE, Form, filled, form_of
 from uapfast.models.kinds import OVER_ONE, PERCENT, Kind, Reading, probabilities, tell
 from uapfast.models.unpack import unpack
 
@@ -38,6 +40,7 @@ class Answers:
         classes: K.
         note: what they were taken for, where that is not obvious.
         read: how they were read, for later answers of the same model (``like`` of :func:`detect`).
+        unfilled: ``values`` before zeros of rounding were filled; None where none were.
     """
 
     kind: Kind
@@ -45,6 +48,7 @@ class Answers:
     classes: int
     note: str | None = None
     read: Reading | None = None
+    unfilled: Tensor | None = None
 
     def probabilities(self) -> Tensor:
         """float32 ``[N,K]``: softmax of logits, one-hot rows of labels, zeros where there is no answer."""
@@ -53,12 +57,26 @@ class Answers:
             return (rows * (self.values >= 0)[:, None]).to(torch.float32)
         return self.values.softmax(-1) if self.kind == "logits" else self.values
 
+    @property
+    def form(self) -> Form:
+        """How they are shown: labels, or whole, or less of the probabilities."""
+        return joint_form([self])
+
     def labels(self) -> Tensor:
         """int64 ``[N]``: the top class of each answer; -1 where there is none."""
         if self.kind == "labels":
             return self.values
         top = self.values.argmax(-1)
         return top if self.kind == "logits" else _where_answered(self.values, top)
+
+
+def joint_form(answers: Sequence[Answers]) -> Form:
+    """The form of all answers of one model together; at least one."""
+    first = answers[0]
+    if first.kind != "probabilities":
+        return LABELS if first.kind == "labels" else WHOLE
+    given = [a.values if a.unfilled is None else a.unfilled for a in answers]
+    return form_of(torch.cat(given), 0.0 if first.read is None else first.read.least)
 
 
 def as_tensor(values: Any, where: str, rows: int | None = None, output: str = "auto") -> Tensor:
@@ -127,9 +145,12 @@ def _detect(
     count = int(v.shape[1])
     if read.kind == "labels":
         return Answers("labels", _where_answered(v, v.argmax(-1)), count, read.note, read)
-    if read.kind == "probabilities":
-        v = _as_read(v, read)
-    return Answers(read.kind, v, count, read.note, read)
+    if read.kind == "logits":
+        return Answers("logits", v, count, read.note, read)
+    v = _as_read(v, read)
+    if not read.least:
+        return Answers("probabilities", v, count, read.note, read)
+    return Answers("probabilities", filled(v, read.least), count, read.note, read, v)
 
 
 def _reading(v: Tensor, where: str, output: str, before: Reading | None) -> Reading:
@@ -146,14 +167,9 @@ def _reading(v: Tensor, where: str, output: str, before: Reading | None) -> Read
 
 
 def _as_read(v: Tensor, read: Reading) -> Tensor:
-    """Probabilities as they count: nothing below 0, percentages divided, zeros of rounding filled."""
+    """Probabilities as they were given: nothing below 0, percentages divided."""
     v = v.clamp(min=0) if bool((v < 0).any()) else v
-    v = v / read.scale if read.scale != 1 else v
-    if not read.least:
-        return v
-    answered = (v > 0).any(-1, keepdim=True)
-    filled = torch.where((v == 0) & answered, torch.full_like(v, read.least), v)
-    return filled / filled.sum(-1, keepdim=True).clamp(min=read.least)
+    return v / read.scale if read.scale != 1 else v
 
 
 def _where_answered(rows: Tensor, top: Tensor) -> Tensor:
@@ -193,4 +209,4 @@ def _labels(v: Tensor, where: str, classes: int | None) -> Answers:
     return Answers("labels", v, count)
 
 
-__all__ = ["OUTPUTS", "Answers", "Kind", "as_tensor", "detect", "unpack"]
+__all__ = ["OUTPUTS", "Answers", "Kind", "as_tensor", "detect", "joint_form", "unpack"]

@@ -28,14 +28,12 @@ from uapfast.models.state import (
     repeats,
     tensors_sha256,
 )
+from uapfast.models.tape import Tape
 
 MOST_STD = 2.0  # images in 0..1 have at most 0.5; some networks want 1, none what pixels in 0..255 have
 SLACK = 1e-6  # rounding allowed beyond 0..1
-NO_MEMORY = (
-    "can't allocate memory",
-    "not enough memory",
-    "Cannot allocate memory",
-)  # as torch says it on a CPU
+# as torch says it on a CPU
+NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
 # as torch says it, of a convolution
 CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")
 ATTENTION = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
@@ -93,11 +91,14 @@ class Model:
             answers with tensors of others as well (by a closure).
         apart: whether answers depend on what else is in the batch, so that views are asked one by one.
         notes: what a reader of a verdict has to know of its answers.
+        tape: takes down every answer as it comes, or None.
 
     Raises:
         InputError: a target that answers nothing, or bad settings.
         ModelError: a module that cannot be copied, or preprocessing that makes no sense.
     """
+
+    tape: Tape | None = None
 
     def __init__(
         self,
@@ -223,6 +224,8 @@ class Model:
                 for x, rows in self._batches(alike, shape, count):
                     parts.append(self._batch(x, rows))
                     asked += rows
+                    if self.tape is not None:
+                        self.tape.took(parts[-1])
             shapes = {part.shape[1:] for part in parts}
             if len(shapes) > 1:
                 shown = sorted(map(list, shapes))

@@ -1,4 +1,4 @@
-"""What thieves do to a stolen model, for suspects whose truth is known (demo, benchmarks, tests).
+"""What is done to a victim, for suspects whose truth is known (demo, benchmarks, tests).
 
 Every function returns a new module and leaves the given one as it was. Modules take images float32
 ``[N,C,H,W]`` in 0..1 and return logits ``[N,K]``. Nothing here is used to make or to read a reference.
@@ -85,11 +85,11 @@ def fine_tune(
     """Train a copy further on the thief's images.
 
     Args:
-        module: the stolen model.
+        module: the victim.
         images: float32 ``[N,C,H,W]`` in 0..1.
         labels: int64 ``[N]``.
         layers: ``all``, or ``last``: the last linear or convolution layer is trained alone (batch
-            statistics stay those of the stolen model).
+            statistics stay those of the victim).
         redraw: ``last`` only: draw that layer anew first (retraining) instead of going on from it.
         epochs: passes over the images.
         lr: of Adam.
@@ -134,10 +134,10 @@ def extract(
     recipe: Recipe,
     seed: int = 0,
 ) -> nn.Module:
-    """Train ``student`` on the stolen model's answers to the thief's images (Papernot et al. 1602.02697).
+    """Train ``student`` on the victim's answers to the thief's images (Papernot et al. 1602.02697).
 
     Args:
-        ask: the stolen model as the thief sees it: images to probabilities ``[N,K]``.
+        ask: the victim as the thief sees it: images to probabilities ``[N,K]``.
         student: a network with fresh weights; it is trained in place.
         images: the thief's, float32 ``[N,C,H,W]`` in 0..1.
         labels: ``soft``: learn the probabilities; ``hard``: the top class only.
@@ -170,7 +170,7 @@ def adversarial_training(
     Goodfellow et al., ICLR 2015; the random start of Wong et al., "Fast is better than free", ICLR 2020.
 
     Args:
-        module: the stolen model.
+        module: the victim.
         images: float32 ``[N,C,H,W]`` in 0..1.
         labels: int64 ``[N]``.
         eps: Linf radius in input units.
@@ -216,10 +216,10 @@ def jacobian_images(
     """Few images, doubled each round along the student's Jacobian (Papernot et al. 1602.02697, section 4.2).
 
     Args:
-        ask: the stolen model as the thief sees it: images to probabilities ``[N,K]``.
+        ask: the victim as the thief sees it: images to probabilities ``[N,K]``.
         fresh: makes a new student.
         images: the thief's seed images, float32 ``[N,C,H,W]`` in 0..1.
-        recipe: trains a student on labels of the stolen model (:data:`Recipe`).
+        recipe: trains a student on labels of the victim (:data:`Recipe`).
         rounds: doublings; the result has ``N * 2**rounds`` images.
         step: lambda of the paper, in input units.
         seed: given to the recipe.

@@ -36,9 +36,9 @@ from uapfast.pool.finish import Ancestor, finish
 from uapfast.pool.origin import doubt, find_origin, said_init
 from uapfast.pool.plan import Job, PoolConfig, code_sha256, default_archs, make_plan
 from uapfast.pool.pool import few_innocents, few_twins
-from uapfast.pool.recipe import load_recipe
+from uapfast.pool.recipe import held_at_once, load_recipe
 from uapfast.pool.train import MEASURED_ON, Context, make_model, one_thread, predict
-from uapfast.pool.twins import check_distinct, find_twins
+from uapfast.pool.twins import Selected, check_distinct, find_twins
 
 try:
     import fcntl
@@ -74,6 +74,8 @@ def build_pool(
     branch: str | os.PathLike[str] | None = None,
     branch_at: float | None = None,
     designated: str | os.PathLike[str] | None = None,
+    selected: Selected | None = None,
+    batch_size: int | None = None,
 ) -> Path:
     """Train twins, homologous models, and surrogates of each candidate; write ``manifest.csv``.
 
@@ -95,8 +97,10 @@ def build_pool(
             pool model that the reference must not convict. By default the file of ``init``, if it is whole.
         mean: per channel; the victim takes (x - mean) / std, and so does every model of its architecture.
         std: per channel, > 0; with ``mean``.
-        recipe: ``FILE.py:FUNCTION``, the owner's training ``(model, images, labels, seed) -> model``; it
-            trains the twins and part of the homologous models. The default recipe otherwise.
+        recipe: ``FILE.py:FUNCTION``, the owner's training ``(model, images, labels, seed) -> model``, or
+            ``(model, dataset, seed) -> model`` with those names, for images that are read as they are needed
+            (:class:`uapfast.pool.recipe.LabelledImages`); it trains the twins and part of the homologous
+            models. The default recipe otherwise.
         twins: models of the victim's recipe with other seeds, m.
         surrogates: piracy models of each candidate (the victim and every twin), the same kinds of each.
         homologous: honest models of other architectures, data and settings, n.
@@ -113,6 +117,12 @@ def build_pool(
         branch_at: share of the victim's training that lies before ``branch``, in (0, 1).
         designated: record of a draw (:func:`uapfast.pool.draw.designate`): the victim is the model that was
             drawn, and the others are its twins, whatever ``twins`` says.
+        selected: whether the victim was chosen among several outcomes of training (best of several seeds or
+            epochs, early stopping, an average), which is part of its recipe: ``no``; ``same``: it was, and
+            ``recipe`` chooses every twin in the same way; ``unlike``: it was, and the twins are not. Verdicts
+            say so where it is ``unlike`` or was not said.
+        batch_size: images a forward at most, of models that answer and of the default recipe's training
+            (where it changes that, it is a setting of the models); None for what their size allows.
 
     Returns:
         The manifest's path. ``pool.json`` (``branches.json``) beside it records which recipe made what.
@@ -127,14 +137,13 @@ def build_pool(
     """
     _check(jobs, init, ancestor)
     victim = load_model(arch, weights, name="victim", mean=mean, std=std, device=device)
-    source = find_twins(branch, branch_at, designated, recipe, victim.sha256)
-    twins = len(source.files) or twins
-    config = PoolConfig(twins, surrogates, homologous, epochs, seed, tuple(other_archs))
+    source = find_twins(branch, branch_at, designated, recipe, victim.sha256, selected)
+    victim = victim.with_batch_size(batch_size)
+    config = PoolConfig(len(source.files) or twins, surrogates, homologous, epochs, seed, tuple(other_archs))
     classes, accuracy = _classes(victim, data)
     origin, taken = find_origin(init, arch)
     unlike = doubt(origin, taken, arch, _state(victim))
-    for sentence in filter(None, (few_twins(twins), few_innocents(homologous), unlike)):
-        warnings.warn(sentence, PoolWarning, stacklevel=2)  # now, not after hours of training
+    _warn_early(few_twins(config.twins), few_innocents(homologous), unlike, _large(recipe, data))
     if origin.whole and ancestor is None:
         ancestor = init
     former = None if ancestor is None else _ancestor(arch, Path(ancestor), victim)
@@ -148,19 +157,35 @@ def build_pool(
     plan = make_plan(arch, config, others, recipe is not None, origin.start, source.kind)
     both = (None, None) if mean is None or std is None else (tuple(mean), tuple(std))
     context = Context(
-        data, Path(out), Path(weights), arch, recipe, base, taken, source, both[0], both[1], device
-    )
+        data, Path(out), Path(weights), arch, recipe, base, taken, source, device=device,
+        mean=both[0], std=both[1], batch_size=batch_size,
+    )  # fmt: skip
     log.info("pool: %s", origin.sentence())
     with _folder(context.out):
-        todo = _missing(plan, context)
-        done, report = len(plan) - len(todo), progress or (lambda done, total, what: None)
-        log.info("pool: %d of %d models found in %s", done, len(plan), out)
-        report(done, len(plan), f"{done} of {len(plan)} models found")
-        for number, name in enumerate(_train_all(todo, context, jobs), done + 1):
-            log.debug("pool: %s made (%d of %d)", name, number, len(plan))
-            report(number, len(plan), name)
-            _check_twins(name, plan, context)
+        _make(plan, context, jobs, progress or (lambda done, total, what: None))
         return finish(plan, context, config, (accuracy, former, unlike))
+
+
+def _make(plan: list[Job], context: Context, jobs: int, report: Progress) -> None:
+    """Train what is missing."""
+    todo = _missing(plan, context)
+    done = len(plan) - len(todo)
+    log.info("pool: %d of %d models found in %s", done, len(plan), context.out)
+    report(done, len(plan), f"{done} of {len(plan)} models found")
+    for number, name in enumerate(_train_all(todo, context, jobs), done + 1):
+        log.debug("pool: %s made (%d of %d)", name, number, len(plan))
+        report(number, len(plan), name)
+        _check_twins(name, plan, context)
+
+
+def _large(recipe: str | None, data: Dataset) -> str | None:
+    return None if recipe is None else held_at_once(recipe, Images(data.images))
+
+
+def _warn_early(*sentences: str | None) -> None:
+    """Now, not after hours of training."""
+    for sentence in filter(None, sentences):
+        warnings.warn(sentence, PoolWarning, stacklevel=3)
 
 
 def _state(victim: Model) -> dict[str, torch.Tensor]:
@@ -260,7 +285,7 @@ def _made(job: Job, context: Context) -> bool:
     if stamp != context.stamp(job):
         rule = (
             "new, or of the same victim, data, init, mean and std, architectures (and their code), recipe, "
-            "epochs and seed"
+            "epochs, batch size and seed"
         )
         other = ", ".join(_differences(found, context.settings(job))) or "settings"
         raise PoolError("pool", "out", rule, f"{context.out}, where {job.name} was made with other {other}")

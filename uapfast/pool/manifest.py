@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -261,4 +262,5 @@ def read_pool(manifest: str | os.PathLike[str], device: str = "cpu") -> Pool:
         kind = made.kinds.get(e.name, e.arch if e.relation == "piracy" else e.relation)
         models.append(PoolModel(e.name, e.relation, e.candidate, kind, model, e.parent))
     said = made.warnings if changed is None else (*made.warnings, changed)
-    return Pool(tuple(models), made.init, said, made.twins, made.trained)
+    written = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Pool(tuple(models), made.init, said, made.twins, made.trained, written)

@@ -166,13 +166,18 @@ def _twin(i: int, arch: str, config: PoolConfig, owners_recipe: bool, start: Sta
 def _homologous(
     i: int, arch: str, config: PoolConfig, others: Sequence[str], owners_recipe: bool, start: Start
 ) -> Job:
-    """Architectures in turn, then shares of the data, epochs and rates; never the twins' recipe."""
+    """Architectures in turn, then shares of the data, epochs and rates.
+
+    Every second one of the victim's architecture is made as the twins are, of other images: what they share
+    by their recipe alone has to be known. On all images it would be a twin.
+    """
     archs = [arch, *others]
     own, turn = archs[i % len(archs)], i // len(archs)
     share = SHARES[turn % len(SHARES)]
-    # the owner's recipe on the victim's architecture and all data would make a twin
-    by_owner = owners_recipe and i % 2 == 1 and (own != arch or share < 1.0)
-    return _innocent(i, own, config, share, RATE_FACTORS[(i + turn) % 2], by_owner, start, arch)
+    as_twins = own == arch and turn % 2 == 1 and share < 1.0
+    by_owner = owners_recipe and (as_twins if own == arch else i % 2 == 1)
+    rate = RATE_FACTORS[(i + turn) % 2]
+    return _innocent(i, own, config, share, rate, by_owner, start, arch, as_twins)
 
 
 def _related(
@@ -188,8 +193,8 @@ def _related(
     if mine:
         share, second = SHARES[turn % len(SHARES)], turn // 2 % 2  # shares come in pairs
         rate = TUNING_RATE * TUNING_FACTORS[second]
-        by_owner = owners_recipe and share < 1.0 and not second
-        return _innocent(i, arch, config, share, rate, by_owner, start, arch)
+        as_twins = share < 1.0 and not second
+        return _innocent(i, arch, config, share, rate, owners_recipe and as_twins, start, arch, as_twins)
     share = SHARES[turn // len(others) % len(SHARES)]
     rate = RATE_FACTORS[(turn + turn // len(others)) % 2]
     own = others[turn % len(others)]
@@ -205,10 +210,13 @@ def _innocent(
     by_owner: bool,
     start: Start,
     arch: str,
+    as_twins: bool = False,
 ) -> Job:
     """The i-th homologous model."""
     epochs = max(1, round(config.epochs * EPOCH_FACTORS[i % 3]))
-    if own == arch and share == 1.0 and epochs == config.epochs:  # or it would be a twin
+    if as_twins:
+        epochs, rate = config.epochs, 1.0 if start == "random" else TUNING_RATE
+    elif own == arch and share == 1.0 and epochs == config.epochs:  # or it would be a twin
         rate = RATE_FACTORS[0] if start == "random" else TUNING_RATE * TUNING_FACTORS[0]
     name = f"homologous-{i:02d}"
     return Job(

@@ -143,6 +143,7 @@ class Pool:
         warnings: what was warned of when it was made; every verdict repeats it.
         made: what ``pool.json`` says of the twins (:class:`uapfast.pool.twins.TwinSource` as JSON types).
         trained: names of homologous models that uapfast trained itself, from no candidate.
+        manifest_sha256: of the manifest's bytes; None for a pool that was made in memory.
 
     Raises:
         PoolError: duplicate names, an unknown relation, two victims, a piracy model without its candidate,
@@ -154,6 +155,7 @@ class Pool:
     warnings: tuple[str, ...] = ()
     made: Mapping[str, Any] | None = None
     trained: frozenset[str] = frozenset()
+    manifest_sha256: str | None = None
 
     def __post_init__(self) -> None:
         """Check names and relations."""

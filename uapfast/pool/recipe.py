@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset as TorchDataset
 
 from uapfast.config import check
 from uapfast.data import Images
@@ -18,6 +21,8 @@ from uapfast.models.userfile import load_function
 LEARNING_RATE = 0.01
 WEIGHT_DECAY = 0.01
 BATCH = 128
+MUCH = 2 << 30  # bytes of float32 images in one tensor from which an owner is told of the other form
+READS = ("dataset", "seed")  # names of the 2nd and 3rd parameter of a recipe that reads images as it goes
 
 
 class Recipe(Protocol):
@@ -31,8 +36,83 @@ class Recipe(Protocol):
         With ``--branch`` it is handed ``checkpoint``, the file's path, and goes on from there: weights,
         optimiser, schedule, averages and counters as they were; order and augmentation from ``seed``; the
         final model chosen as the victim was (docs/branches.md).
+
+        A recipe ``(model, dataset, seed)``, with these names for its second and third parameter, gets
+        :class:`LabelledImages` in the place of images and labels, and no image before it asks for it.
         """
         ...
+
+
+class LabelledImages(TorchDataset[tuple[Tensor, int]]):
+    """Images and labels for a ``DataLoader``; pictures on disk are read as they are asked for.
+
+    Args:
+        images: that become float32 in 0..1 as they are indexed.
+        labels: int64 ``[N]``.
+    """
+
+    def __init__(self, images: Images, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """float32 ``[C,H,W]`` in 0..1 and its label."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
+        """Several at once, as a ``DataLoader`` asks for a batch; raises ``IndexError`` beyond the last."""
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        labels: list[int] = self.labels[rows].tolist()
+        return list(zip(self.images[rows], labels, strict=True))
+
+
+def reads_dataset(recipe: Callable[..., Any]) -> bool:
+    """Whether a recipe takes ``(model, dataset, seed)`` and not ``(model, images, labels, seed)``."""
+    try:
+        names = list(inspect.signature(recipe).parameters)
+    except (TypeError, ValueError):  # a callable that does not say what it takes
+        return False
+    return tuple(names[1:3]) == READS
+
+
+def run_recipe(spec: str, model: nn.Module, images: Images, labels: Tensor, seed: int, **more: Any) -> Any:
+    """What the owner's recipe makes of a model, handed images in the form that it takes.
+
+    Args:
+        spec: ``FILE.py:FUNCTION``.
+        model: to train.
+        images: of the owner.
+        labels: int64 ``[N]``.
+        seed: of the model.
+        more: further arguments, by name.
+    """
+    recipe: Callable[..., Any] = load_recipe(spec)
+    if reads_dataset(recipe):
+        return recipe(model, LabelledImages(images, labels), seed, **more)
+    return recipe(model, images[:], labels, seed, **more)
+
+
+def held_at_once(spec: str, images: Images) -> str | None:
+    """What to tell the owner of a recipe that gets more than ``MUCH`` bytes in one tensor; None if fewer."""
+    size = 4 * math.prod(images.shape)
+    if size <= MUCH or reads_dataset(load_recipe(spec)):
+        return None
+    return (
+        f"pool: recipe gets all images as one tensor, {size / 1e9:.1f} GB for every model trained at a time; "
+        "a recipe (model, dataset, seed) gets a torch Dataset in its place that reads them as needed (README)"
+    )
+
+
+def training_batch(shape: Sequence[int], most: int | None = None) -> int:
+    """Images a step of the default recipe: ``BATCH``, or fewer (40 of 224 px) where more would not fit.
+
+    Args:
+        shape: of the images, ``[..., H, W]``.
+        most: what a forward takes at most, if the owner said; batch normalisation needs two all the same.
+    """
+    return min(BATCH, 2 * most_at_once(shape)) if most is None else min(BATCH, max(2, most))
 
 
 def default_recipe(
@@ -54,7 +134,7 @@ def default_recipe(
         seed: of the order of the images.
         epochs: passes.
         learning_rate: peak of the schedule.
-        batch: images a step; None for ``BATCH``, or fewer (40 of 224 px) where more would not fit.
+        batch: images a step; None for :func:`training_batch`.
 
     Returns:
         ``model``, in eval mode.
@@ -63,7 +143,7 @@ def default_recipe(
         InputError: no images, fewer labels than images, or numbers out of range.
     """
     check(isinstance(epochs, int) and epochs >= 1, "recipe", "epochs", "a whole number >= 1", repr(epochs))
-    batch = min(BATCH, 2 * most_at_once(images.shape)) if batch is None else batch
+    batch = training_batch(images.shape) if batch is None else batch
     check(isinstance(batch, int) and batch >= 2, "recipe", "batch", "a whole number >= 2", repr(batch))
     check(0 < learning_rate < math.inf, "recipe", "learning_rate", "a finite number > 0", learning_rate)
     if len(images) == 0 or len(labels) != len(images):

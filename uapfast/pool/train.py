@@ -23,7 +23,7 @@ from uapfast.models.model import Preprocessed, tensors_sha256
 from uapfast.pool.origin import fresh_model as fresh_model
 from uapfast.pool.origin import likeness
 from uapfast.pool.plan import Job, code_sha256
-from uapfast.pool.recipe import LEARNING_RATE, default_recipe, load_recipe
+from uapfast.pool.recipe import LEARNING_RATE, default_recipe, run_recipe, training_batch
 from uapfast.pool.twins import TwinSource
 
 FINETUNE_RATE = 0.1  # of the default learning rate
@@ -47,6 +47,8 @@ class Context:
         mean: per channel; models of the victim's architecture take (x - mean) / std.
         std: per channel.
         device: where the default recipe trains and models answer.
+        batch_size: images a forward at most, of training by the default recipe as well; None for what their
+            size allows.
     """
 
     data: Dataset
@@ -60,6 +62,12 @@ class Context:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     device: str = "cpu"
+    batch_size: int | None = None
+
+    @property
+    def batch(self) -> int:
+        """Images a step of the default recipe."""
+        return training_batch(self.data.images.shape, self.batch_size)
 
     def taking(self, job: Job) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
         """Mean and std of a job's model; None for architectures of ours, which take 0..1."""
@@ -85,7 +93,10 @@ class Context:
 
     def _base(self, job: Job) -> dict[str, Any]:
         own = {"branch": "checkpoint", "given": "draw"}.get(job.how)
-        return self.base if own is None else self.base | {own: self.twins.sha256}
+        base = self.base if own is None else self.base | {own: self.twins.sha256}
+        # not where it is as ever, so that pools which were made before batches could be chosen go on
+        chosen = self.batch != training_batch(self.data.images.shape)
+        return base | {"batch size": self.batch} if chosen and not job.owners_recipe else base
 
     def _code(self, job: Job) -> dict[str, str | None]:
         return {spec: code_sha256(spec) for spec in sorted({self.arch, job.arch})}
@@ -158,7 +169,7 @@ def _train(job: Job, context: Context) -> tuple[nn.Module, nn.Module | None]:
     if job.start == "weights":
         model.load_state_dict(context.init, strict=False)
     if job.how in ("soft", "hard") and source is not None:
-        answers = predict(source, x, context.mean, context.std)
+        answers = predict(source, x, context.mean, context.std, context.batch_size)
         labels = answers if job.how == "soft" else answers.argmax(-1)
     rate = LEARNING_RATE * job.rate
     if job.how == "finetune" and source is not None:
@@ -167,10 +178,12 @@ def _train(job: Job, context: Context) -> tuple[nn.Module, nn.Module | None]:
     with _normalising(model, *context.taking(job)) as taken_off:
         if not job.owners_recipe or context.recipe is None:
             model = model.to(context.device)
-            made = default_recipe(model, x, labels, job.seed, epochs=job.epochs, learning_rate=rate)
+            made = default_recipe(
+                model, x, labels, job.seed, epochs=job.epochs, learning_rate=rate, batch=context.batch
+            )
             return made.to("cpu"), source
         more = {"checkpoint": context.twins.path} if job.how == "branch" else {}
-        trained = load_recipe(context.recipe)(model, x[:], labels, job.seed, **more)
+        trained = run_recipe(context.recipe, model, x, labels, job.seed, **more)
         if not isinstance(trained, nn.Module):
             rule = "a function that returns the trained nn.Module"
             raise ModelError("pool", "recipe", rule, type(trained).__name__)
@@ -218,13 +231,17 @@ def predict(
     x: Tensor | Images,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    batch_size: int | None = None,
 ) -> Tensor:
-    """Probabilities ``[N,K]`` of float32 images in 0..1, in eval mode, after (x - mean) / std if given."""
+    """Probabilities ``[N,K]`` of float32 images in 0..1, in eval mode, after (x - mean) / std if given.
+
+    ``batch_size`` images a forward at most; None for twice what a forward of a suspect takes.
+    """
     model.eval()
     asked = model if mean is None or std is None else Preprocessed(model, mean, std).eval()
     place = next((p.device for p in model.parameters()), torch.device("cpu"))
     asked = asked.to(place)
-    size = 2 * most_at_once(x.shape, place)
+    size = batch_size or 2 * most_at_once(x.shape, place)
     parts = (x[i : i + size] for i in range(0, len(x), size))
     return torch.cat([asked(part.to(place)).softmax(-1).to("cpu") for part in parts])
 
@@ -233,10 +250,10 @@ def _measure(model: nn.Module, source: nn.Module | None, job: Job, context: Cont
     """Accuracy on the owner's images (a sanity check, not a test accuracy), and agreement with the source."""
     data = context.data
     x, y = Images(data.images).subset(slice(0, MEASURED_ON)), data.labels[:MEASURED_ON]
-    own = predict(model.to(context.device), x, *context.taking(job)).argmax(-1)
+    own = predict(model.to(context.device), x, *context.taking(job), context.batch_size).argmax(-1)
     found = {"owner_accuracy": round(float((own == y).double().mean()), 4)}
     if source is not None:
-        theirs = predict(source, x, context.mean, context.std).argmax(-1)
+        theirs = predict(source, x, context.mean, context.std, context.batch_size).argmax(-1)
         found["agreement"] = round(float((own == theirs).double().mean()), 4)
     start = _beginning(job, context) if job.relation == "twin" else None
     if start is not None:

@@ -16,6 +16,7 @@ from uapfast.pool.draw import Draw, read_draw
 from uapfast.pool.recipe import load_recipe
 
 TwinKind = Literal["full", "branch", "designated"]
+Selected = Literal["no", "same", "unlike"]
 PREFIXES: dict[TwinKind, str] = {"full": "twin", "branch": "branch", "designated": "variant"}
 STEMS: dict[TwinKind, str] = {"full": "manifest", "branch": "branches", "designated": "manifest"}
 RECORDS = {"branches": "branches.json"}  # beside a manifest of that stem; pool.json beside any other
@@ -32,6 +33,9 @@ class TwinSource:
         sha256: of the checkpoint's bytes, or of the record.
         at: share of the victim's training that lies before the checkpoint, in (0, 1).
         draw: the draw, for ``designated``.
+        selected: whether the victim was chosen among several outcomes (best of several seeds or epochs,
+            early stopping, an average): ``no``; ``same``: it was, and the recipe chooses every twin in the
+            same way; ``unlike``: it was, the twins are not. None where nobody said.
     """
 
     kind: TwinKind = "full"
@@ -39,6 +43,7 @@ class TwinSource:
     sha256: str | None = None
     at: float | None = None
     draw: Draw | None = None
+    selected: Selected | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -47,7 +52,7 @@ class TwinSource:
 
     def to_dict(self) -> dict[str, Any]:
         """What ``pool.json``, the reference and every verdict keep of it; JSON types."""
-        told: dict[str, Any] = {"kind": self.kind}
+        told: dict[str, Any] = {"kind": self.kind, "selected": self.selected}
         if self.kind == "branch":
             told |= {"checkpoint_sha256": self.sha256, "at": self.at}
         if self.draw is not None:
@@ -64,6 +69,7 @@ def find_twins(
     designated: str | os.PathLike[str] | None,
     recipe: str | None,
     victim_sha256: str | None,
+    selected: Selected | None = None,
 ) -> TwinSource:
     """Check what the owner says of the twins.
 
@@ -73,17 +79,21 @@ def find_twins(
         designated: record that ``uapfast designate`` wrote.
         recipe: the owner's, ``FILE.py:FUNCTION``.
         victim_sha256: of the victim's tensors.
+        selected: see :class:`TwinSource`.
 
     Raises:
         InputError: settings that contradict each other.
         ModelError: a recipe that does not resume.
         PoolError: no such checkpoint, or a victim that is not the one drawn.
     """
+    _check_selected(selected, recipe, designated is not None)
     if branch is not None and designated is not None:
         raise InputError("pool", "branch", "left out with designated (the twins are there)", str(branch))
     if branch is None:
         check(branch_at is None, "pool", "branch_at", "left out without branch", branch_at)
-        return TwinSource() if designated is None else _designated(Path(designated), victim_sha256)
+        if designated is not None:
+            return _designated(Path(designated), victim_sha256)
+        return TwinSource(selected=selected)
     good = isinstance(branch_at, float) and 0.0 < branch_at < 1.0
     rule = "the share of the victim's training that lies before the checkpoint, above 0 and below 1"
     check(good, "pool", "branch_at", rule, branch_at)
@@ -97,7 +107,16 @@ def find_twins(
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as exc:
         raise PoolError("pool", "branch", "a readable file", f"{path} ({exc.strerror or exc})") from exc
-    return TwinSource("branch", path.resolve(), digest, branch_at)
+    return TwinSource("branch", path.resolve(), digest, branch_at, selected=selected)
+
+
+def _check_selected(selected: str | None, recipe: str | None, drawn: bool) -> None:
+    known = (None, "no", "same", "unlike")
+    check(selected in known, "pool", "selected", "one of no, same, unlike", repr(selected))
+    rule = "left out with designated: the victim was drawn, and nothing else chose it"
+    check(not (drawn and selected), "pool", "selected", rule, repr(selected))
+    rule = "no or unlike without a recipe of your own: the default one chooses nothing"
+    check(selected != "same" or recipe is not None, "pool", "selected", rule, repr(selected))
 
 
 def resumes(recipe: str) -> bool:
@@ -142,6 +161,22 @@ def check_distinct(hashes: Sequence[tuple[str, str]], victim_sha256: str | None)
             )
             raise PoolError("pool", "twins", rule, f"{name} with the weights of {seen[digest]}")
         seen[digest] = name
+
+
+def selection_doubt(told: Mapping[str, Any]) -> str | None:
+    """What a verdict says of how the victim was chosen among its training's outcomes; None: all is well."""
+    if told.get("kind") == "designated" or told.get("selected") in ("no", "same"):
+        return None
+    if told.get("selected") == "unlike":
+        return (
+            "the victim was chosen among several outcomes, its twins were not: p_candidate and p_joint hold "
+            "only as far as that choice says nothing of the answers"
+        )
+    return (
+        "nobody said whether the victim was chosen among several outcomes (best of several seeds or epochs, "
+        "early stopping, an average): p_candidate and p_joint take it that its twins were chosen in the same "
+        "way (uapfast pool --selected)"
+    )
 
 
 def question(told: Mapping[str, Any]) -> str:

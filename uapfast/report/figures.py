@@ -28,10 +28,11 @@ class Palette:
     piracy: str
     innocent: str
     pool: str
+    paper: str
 
 
-LIGHT = Palette("#1c2024", "#5b636b", "#dde1e5", "#c44e00", "#0068a8", "#8a939b")
-DARK = Palette("#e8eaed", "#a7afb7", "#343a40", "#ff9457", "#64b9f0", "#87909a")
+LIGHT = Palette("#1c2024", "#5b636b", "#dde1e5", "#c44e00", "#0068a8", "#8a939b", "#ffffff")
+DARK = Palette("#e8eaed", "#a7afb7", "#343a40", "#ff9457", "#64b9f0", "#87909a", "#15181b")
 
 
 @dataclass(frozen=True, slots=True)

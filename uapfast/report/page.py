@@ -21,6 +21,11 @@ DECISIONS = {
     "invalid": ("!", "invalid"),
     "unavailable": ("-", "unavailable"),
 }
+MADE = {
+    "modification": "weights modified",
+    "extraction": "trained on answers",
+    "unclear": "how it was made: unclear",
+}
 ORDER = ("piracy", "inconclusive", "independent", "invalid", "unavailable")
 
 
@@ -93,6 +98,16 @@ def _floors(rows: tuple[Row, ...]) -> str:
     return ", ".join(parts)
 
 
+def against(rows: tuple[Row, ...]) -> str:
+    """What the p-values were taken against, with the exact floor; empty without any row."""
+    if not rows:
+        return ""
+    told = rows[0].verdict.settings
+    floors = [v for r in rows if (v := r.verdict.p_joint_floor or r.verdict.p_suspect_floor) is not None]
+    least = f" (exact down to {max(floors):.3g})" if floors else ""
+    return f"{told.get('twins', '?')} twins and {told.get('innocents', '?')} innocents{least}"
+
+
 def _order(row: Row) -> tuple[int, float, str]:
     """Convictions first, then what is open, then the independent, each by p; unusable suspects last."""
     p = row.verdict.p_value
@@ -119,11 +134,13 @@ def render(report: Report) -> str:
         rows=sorted(report.rows, key=_order),
         summary=summary,
         decisions=DECISIONS,
+        made=MADE,
         plots=_plots(report, summary),
         uap=figures.perturbation(report.v),
         strip=_strip(report),
         settings=json.dumps(report.settings, indent=2, sort_keys=True, default=str),
         floors=_floors(report.rows),
+        pool=against(report.rows),
         known=any(r.truth for r in report.rows),
         accuracies=any(r.accuracy is not None for r in report.rows),
     )

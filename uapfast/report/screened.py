@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uapfast.errors import InputError
 from uapfast.reference import Reference
+from uapfast.screening.correction import Correction
+from uapfast.screening.listed import Listed, says
 from uapfast.screening.population import Population
 from uapfast.screening.rows import COLUMNS, SCHEMA_VERSION
 
 ORDER = {"piracy": 0, "inconclusive": 1, "independent": 2, "invalid": 3, "unavailable": 4}
 KEY = b"uapfast"
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Screened:
         rows: its rows, ranked.
         population: what all rows together say; None if the table does not tell.
         reference: the reference itself, if it was given.
+        correction: what its p-values are corrected for; None if the table does not tell.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Screened:
     rows: tuple[Row, ...]
     population: Population | None
     reference: Reference | None = None
+    correction: Correction | None = None
 
     @property
     def decisions(self) -> dict[str, int]:
@@ -60,6 +65,7 @@ class ScreenReport:
         errors: error class to (rows, one message).
         settings: distinct settings of the rows, JSON types.
         versions: distinct versions.
+        lists: what is to be said of the list of suspects, as sentences.
     """
 
     title: str
@@ -69,6 +75,7 @@ class ScreenReport:
     errors: dict[str, tuple[int, str]] = field(default_factory=dict)
     settings: tuple[Any, ...] = ()
     versions: tuple[Any, ...] = ()
+    lists: tuple[str, ...] = ()
 
     @property
     def rows(self) -> list[Row]:
@@ -127,10 +134,10 @@ def read_table(path: str | os.PathLike[str]) -> tuple[list[Row], dict[str, Any]]
     return rows, told
 
 
-def _population(told: dict[str, Any], sha256: str) -> Population | None:
-    found = (told.get("populations") or {}).get(sha256)
+def _read(kind: Callable[..., T], found: Any) -> T | None:
+    """What a table's metadata say, if they are of this kind."""
     try:
-        return Population(**found) if found else None
+        return kind(**found) if found else None
     except TypeError:
         return None
 
@@ -177,12 +184,14 @@ def collect_screen(
             found[0]["reference"],
             sha256,
             tuple(sorted(found, key=rank_key)),
-            _population(told, sha256),
+            _read(Population, (told.get("populations") or {}).get(sha256)),
             known.get(sha256),
+            _read(Correction, (told.get("corrections") or {}).get(sha256)),
         )
         for sha256, found in by.items()
     )
     name = Path(table).name
+    lists = [one for one in (_read(Listed, found) for found in told.get("lists") or ()) if one is not None]
     fdr = told.get("fdr")
     return ScreenReport(
         title=title or f"Screening: {Path(name).stem}",
@@ -192,6 +201,7 @@ def collect_screen(
         errors=_errors(rows),
         settings=_distinct(rows, "settings"),
         versions=_distinct(rows, "versions"),
+        lists=tuple(says(lists)),
     )
 
 

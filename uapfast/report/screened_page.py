@@ -27,9 +27,10 @@ from uapfast.files import write_text
 from uapfast.method import spread
 from uapfast.report import figures
 from uapfast.report.figures import Lane
-from uapfast.report.page import DECISIONS, p_text
+from uapfast.report.page import DECISIONS, MADE, p_text
 from uapfast.report.screen_figures import lanes
 from uapfast.report.screened import ORDER, Row, Screened, ScreenReport, shown
+from uapfast.screening.correction import TERMS
 
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = 100  # rows that are there without JavaScript
@@ -39,12 +40,13 @@ PICTURES = 16  # candidates with a picture
 LEAST_P = 1e-15  # beyond what double precision and a t distribution can honestly tell
 NUMBERS = (
     "p_value", "p_candidate", "p_candidate_floor", "p_candidate_exact", "p_suspect", "p_suspect_floor",
-    "p_suspect_exact", "p_joint", "p_joint_floor", "p_joint_exact", "p_view", "q_value", "similarity", "z",
+    "p_suspect_exact", "p_joint", "p_joint_floor", "p_joint_exact", "p_view", "q_value", "p_holm",
+    "similarity", "z",
     "z_pool", "z_population", "p_population",
     "rank", "views_used", "queries_used", "queries_full", "alpha", "seconds",
 )  # fmt: skip
 TEXTS = ("name", "path", "sha256", "same_as", "error_message")
-REPEATED = ("reference", "arch", "decision", "output", "error_class")
+REPEATED = ("reference", "arch", "decision", "relation", "output", "error_class", "known_copy", "pool")
 
 
 def seconds(row: Row) -> float:
@@ -72,7 +74,8 @@ def payload(rows: Sequence[Row]) -> str:
         n: [_number(seconds(r) if n == "seconds" else r[n]) for r in rows] for n in NUMBERS
     }
     columns |= {n: [None if r[n] is None else shown(r[n]) for r in rows] for n in TEXTS}
-    columns |= {n: [index(r[n]) for r in rows] for n in REPEATED}
+    columns |= {n: [index(against(r) if n == "pool" else r[n]) for r in rows] for n in REPEATED}
+    columns["page"] = [r.get("page") for r in rows]  # an address of our own making
     columns["reasons"] = [[index(x) for x in r["reasons"]] for r in rows]
     text = json.dumps({"columns": columns, "strings": list(strings)}, allow_nan=False, separators=(",", ":"))
     for c in "<>&\u2028\u2029":  # ensure_ascii has escaped the last two already
@@ -86,6 +89,12 @@ def _told(row: Row) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def against(row: Row) -> str:
+    """What the row's p-value was taken against: m and n; a row without them does not tell."""
+    told = _told(row)
+    return f"{told.get('twins', '?')} twins and {told.get('innocents', '?')} innocents"
 
 
 def _groups(part: Screened, column: str) -> list[Lane]:
@@ -195,7 +204,7 @@ def render_screen(report: ScreenReport) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"p": p_text, "shown": shown, "seconds": seconds}
+    environment.filters |= {"p": p_text, "shown": shown, "seconds": seconds, "against": against}
     script = (TEMPLATES / "screen.js").read_text(encoding="utf-8")
     rows = report.rows
     used, full = sum(r["queries_used"] for r in rows), sum(r["queries_full"] for r in rows)
@@ -206,6 +215,8 @@ def render_screen(report: ScreenReport) -> str:
         inside=min(len(rows), MOST),
         suspects=len({(r["path"], r["name"]) for r in rows}),
         decisions=DECISIONS,
+        made=MADE,
+        terms=TERMS,
         counts=report.decisions,
         saved=1 - used / full if full else None,
         spent=sum(seconds(r) for r in rows),

@@ -12,9 +12,11 @@ from uapfast.models.model import Model
 from uapfast.screening.entry import Entry
 from uapfast.screening.judge import Case, Judged
 from uapfast.screening.panel import Panel, Settings
+from uapfast.screening.records import recording
 from uapfast.suspects.base import Suspect
 from uapfast.suspects.networks.watch import Watch
 from uapfast.suspects.resolve import ENDPOINT, ONNX, open_suspect
+from uapfast.suspects.subject import subject_of
 
 
 def judge_direct(panel: Panel, entry: Entry, watch: Watch) -> Judged:
@@ -43,7 +45,9 @@ def judge_direct(panel: Panel, entry: Entry, watch: Watch) -> Judged:
             how = panel.settings
             suspect = as_suspect(asked.reference, opened, entry.output, how.device, how.batch_size)
             alpha, order = how.alpha, entry.class_order
-            examination = examine(asked.design, suspect, alpha=alpha, order=order)
+            subject = None if how.record is None else subject_of(opened, entry.path)
+            with recording(how.record, entry, subject, asked) as record:
+                examination = examine(asked.design, suspect, alpha=alpha, order=order, record=record)
             spent = {"seconds_read": read, "seconds_forward": time.perf_counter() - start}
             fields: dict[str, Any] = {"arch": getattr(opened, "arch", None) or ""}
             rows.append(Case(asked, entry, examination).row(panel, opened.sha256, **fields, **spent))

@@ -39,6 +39,8 @@ class Entry:
         choices: SPECs of which the one is taken whose names and shapes the file has.
         key: which of several sets of weights: a map of tensors in a checkpoint, or a file of a folder.
         class_order: for each class of the reference, the suspect's class that means it.
+        known_copy: whether the owner knows it to come from the victim: then it is no suspect, and the number
+            of suspects is corrected for without it.
         assumed: whether mean and std are the victim's, since the suspect came without any.
         code: SHA-256 of what its architectures execute, as a screen found it when it began; None for
             what it is now.
@@ -55,6 +57,7 @@ class Entry:
     choices: tuple[str, ...] = ()
     key: str | None = None
     class_order: tuple[int, ...] | None = None
+    known_copy: bool = False
     assumed: bool = False
     code: str | None = field(default=None, compare=False)
 

@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 
 from uapfast.errors import StorageError
 from uapfast.files import atomic_path
-from uapfast.screening.population import Population, compare_with_pool, finished, q_values
-from uapfast.screening.rows import COLUMNS, SCHEMA_VERSION, About, Row
+from uapfast.screening.correction import TERMS, Correction, counted, holm, q_values
+from uapfast.screening.listed import Listed, says
+from uapfast.screening.population import Population, compare_with_pool, finished
+from uapfast.screening.rows import COLUMNS, SCHEMA_VERSION, VICTIM, About, Row
 from uapfast.screening.store import Store
 
 BATCH = 512  # rows in memory; more would show beside the rest of a screen
@@ -39,6 +41,8 @@ class Summary:
         queries_used: asked, over all rows.
         queries_full: that full budgets would have asked.
         populations: by the reference's SHA-256.
+        corrections: what p-values are corrected for, by the reference's SHA-256.
+        lists: of suspects that the store was given, the one in force last.
         skipped: files of a folder that are no suspects.
         skipped_names: the first few of them.
         code_changed: rows of an earlier run that were asked again because the code of their architecture
@@ -56,6 +60,8 @@ class Summary:
     skipped_names: tuple[str, ...] = ()
     code_changed: int = 0
     messages: dict[str, str] = field(default_factory=dict)
+    corrections: dict[str, Correction] = field(default_factory=dict)
+    lists: tuple[Listed, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -65,8 +71,17 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON types."""
-        found = {"populations": {k: p.to_dict() for k, p in self.populations.items()}}
+        found: dict[str, Any] = {
+            "populations": {k: p.to_dict() for k, p in self.populations.items()},
+            "corrections": {k: c.to_dict() for k, c in self.corrections.items()},
+            "lists": [one.to_dict() for one in self.lists],
+            "terms": TERMS,
+        }
         return vars(self) | found | {"skipped_names": list(self.skipped_names)}
+
+    def of_the_list(self) -> list[str]:
+        """What a reader has to know of the list and what it does to p-values, as sentences."""
+        return [*says(self.lists), *dict.fromkeys(c.says() for c in self.corrections.values())]
 
 
 def schema() -> pa.Schema:
@@ -79,10 +94,36 @@ def finished_rows(
     store: Store, reference: str, about: About, population: Population, fdr: float
 ) -> Iterator[Row]:
     """Rows of one reference, named as ``about`` says, with what all rows together say."""
-    numbers = list(store.numbers(reference))
-    q = q_values([n.p_value for n in numbers], about.alpha, [n.sha256 for n in numbers])
-    for row, value in zip(store.rows(reference), q, strict=True):
-        yield finished(replace(row, reference=about.name), value, population, fdr)
+    p, same, known = tests = _tests(store, reference, about)
+    q = q_values(p, about.alpha, same, known)
+    named = holm(*tests, references=len(store.references))
+    for row, one, other in zip(store.rows(reference), q, named, strict=False):  # the list's come first
+        by_bytes = row.sha256 is not None and row.sha256 == about.victim
+        own = replace(row, reference=about.name, known_copy=VICTIM if by_bytes else row.known_copy)
+        yield finished(own, one, other, population, fdr)
+
+
+def _tests(
+    store: Store, reference: str, about: About
+) -> tuple[list[float | None], list[str | None], list[bool]]:
+    """p-value, content, and whether it is a known copy, of every row, then of who was taken off the list."""
+    rows = [(n.p_value, n.sha256, bool(n.declared)) for n in store.numbers(reference)]
+    rows += [(p, sha256, False) for p, sha256 in store.taken_off(reference)]
+    known = [declared or (sha256 is not None and sha256 == about.victim) for _, sha256, declared in rows]
+    return [p for p, _, _ in rows], [sha256 for _, sha256, _ in rows], known
+
+
+def corrections(store: Store, references: Mapping[str, About]) -> dict[str, Correction]:
+    """What the numbers of every reference (by SHA-256) are corrected for; the store remembers how many."""
+    out = {}
+    for reference in store.references:
+        about, off = references[reference], store.taken_off(reference)
+        tests = _tests(store, reference, about)
+        left = sum(sha256 is None or sha256 != about.victim for _, sha256 in off)
+        known = sum(tests[2]) - (len(off) - left)
+        out[reference] = Correction(counted(*tests), known, left, len(store.references), about.alpha)
+    store.counted(max(c.counted for c in out.values()))
+    return out
 
 
 def populations(store: Store, references: Mapping[str, About]) -> dict[str, Population]:
@@ -117,17 +158,19 @@ def export(
 
 def summarise(store: Store, references: Mapping[str, About], fdr: float) -> Summary:
     """What a finished run comes to, without a table."""
-    found, count = populations(store, references), _Count()
+    found, count, corrected = populations(store, references), _Count(), corrections(store, references)
     for reference in store.references:
         for batch in _batches(finished_rows(store, reference, references[reference], found[reference], fdr)):
             count.add(batch)
-    return count.summary(store.counts()[0], found)
+    return count.summary(store, found, corrected)
 
 
 def _write(store: Store, path: str, references: Mapping[str, About], fdr: float) -> Summary:
-    found = populations(store, references)
-    told = {"schema_version": SCHEMA_VERSION, "fdr": fdr}
-    told["populations"] = {k: p.to_dict() for k, p in found.items()}  # type: ignore[assignment]
+    found, corrected = populations(store, references), corrections(store, references)
+    told: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "fdr": fdr}
+    told["populations"] = {k: p.to_dict() for k, p in found.items()}
+    told["corrections"] = {k: c.to_dict() for k, c in corrected.items()}
+    told |= {"lists": [one.to_dict() for one in store.lists()], "terms": TERMS}
     kept = schema().with_metadata({KEY: json.dumps(told)})
     count = _Count()
     # a stream: Arrow takes no file name that is not UTF-8
@@ -138,7 +181,7 @@ def _write(store: Store, path: str, references: Mapping[str, About], fdr: float)
             ):
                 count.add(batch)
                 writer.write_table(pa.Table.from_pylist([r.to_dict() for r in batch], schema=kept))
-    return count.summary(store.counts()[0], found)
+    return count.summary(store, found, corrected)
 
 
 class _Count:
@@ -148,10 +191,12 @@ class _Count:
         self.errors: Counter[str] = Counter()
         self.messages: dict[str, str] = {}
 
-    def summary(self, suspects: int, found: dict[str, Population]) -> Summary:
-        decisions, errors = dict(self.decisions), dict(self.errors)
+    def summary(
+        self, store: Store, found: dict[str, Population], corrected: dict[str, Correction]
+    ) -> Summary:
+        decisions, errors, suspects = dict(self.decisions), dict(self.errors), store.counts()[0]
         counts = (suspects, self.rows, decisions, errors, self.used, self.full, found)
-        return Summary(*counts, messages=self.messages)
+        return Summary(*counts, messages=self.messages, corrections=corrected, lists=store.lists())
 
     def add(self, rows: list[Row]) -> None:
         self.rows += len(rows)
@@ -175,4 +220,4 @@ def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
         yield batch
 
 
-__all__ = ["Summary", "export", "finished_rows", "populations", "schema", "summarise"]
+__all__ = ["Summary", "corrections", "export", "finished_rows", "populations", "schema", "summarise"]

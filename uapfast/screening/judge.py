@@ -17,6 +17,7 @@ from uapfast.screening.choice import answers_differ
 from uapfast.screening.entry import Entry
 from uapfast.screening.panel import Asked, Panel, shape_of
 from uapfast.screening.reader import Loaded
+from uapfast.screening.records import Kept
 from uapfast.screening.rows import VERDICT_FIELDS, Row, one_line
 from uapfast.suspects.networks.proof import agree
 from uapfast.suspects.networks.skeletons import Skeleton, Skeletons
@@ -68,12 +69,14 @@ class Case:
         suspect: who answers.
         examination: what it is asked and what comes of it.
         seconds: spent on scores.
+        kept: its answers until the end, where a record is wanted.
     """
 
     asked: Asked
     suspect: Entry
     examination: Examination
     seconds: float = 0.0
+    kept: Kept | None = None
 
     @classmethod
     def of(cls, asked: Asked, suspect: Entry, sha256: str, notes: Sequence[str] = ()) -> Case:
@@ -87,7 +90,9 @@ class Case:
             order=suspect.class_order,
             notes=(*notes, *suspect.notes),
         )
-        return cls(asked, suspect, examination)
+        folder = asked.settings.record
+        kept = None if folder is None else Kept(folder, asked, suspect, sha256)
+        return cls(asked, suspect, examination, kept=kept)
 
     @property
     def due(self) -> int:
@@ -105,12 +110,24 @@ class Case:
     def take(self, values: Tensor) -> None:
         """Take the answers to what was due, as the network gave them, and look."""
         start = time.perf_counter()
+        self._keep(values)
         self.examination.take(values)
         self.seconds += time.perf_counter() - start
+
+    def fail(self, error: SuspectError) -> None:
+        """The network failed at what was due."""
+        self._keep(None)
+        self.examination.fail(error)
+
+    def _keep(self, values: Tensor | None) -> None:
+        if self.kept is not None:
+            self.kept.take(self.examination.due()[0], values)
 
     def row(self, panel: Panel, sha256: str | None, **rest: Any) -> Row:
         """The row of a case that ended; ``rest`` are fields that it does not know itself."""
         verdict, error = self.examination.verdict(), self.examination.error
+        if self.kept is not None:
+            self.kept.write(self.examination)
         fields: dict[str, Any] = {name: getattr(verdict, name) for name in VERDICT_FIELDS}
         for name in ("reference_sha256", "alpha"):
             del fields[name]
@@ -217,7 +234,7 @@ class _Asking:
             values = skeleton.answer(parts, sum(counts), live[0].suspect.name)
         except SuspectError as exc:
             for case in live:
-                case.examination.fail(exc)
+                case.fail(exc)
             return time.perf_counter() - start
         seconds = time.perf_counter() - start
         if self._keep:

@@ -15,7 +15,7 @@ from uapfast.models.registry import arch_file
 from uapfast.screening.entry import Defaults, Entry
 from uapfast.suspects.resolve import ENDPOINT, FOLDER, KINDS, ONNX, URLS, WEIGHTS, kind_of
 
-COLUMNS = ("path", "kind", "arch", "name", "mean", "std", "output", "key", "class_order")
+COLUMNS = ("path", "kind", "arch", "name", "mean", "std", "output", "key", "class_order", "known_copy")
 IGNORED = ("relation", "candidate", "parent")  # of pool manifests
 
 
@@ -107,10 +107,13 @@ class _Line:
             found = replace(found, mean=mean, std=std)
         if row.get("class_order"):
             found = replace(found, class_order=_whole(row["class_order"], where))
+        known = row.get("known_copy") or ""
+        if known not in ("", "yes"):
+            raise _bad("yes, or empty", f"{known[:40]!r} ({where})", "known_copy")
         output = row.get("output") or "auto"
         if output not in OUTPUTS:
             raise _bad("one of " + ", ".join(OUTPUTS), f"{output[:40]!r} ({where})", "output")
-        return replace(found, output=output)
+        return replace(found, output=output, known_copy=known == "yes")
 
     def _check_kind(self, kind: str, row: dict[str, str], where: str) -> None:
         if kind not in KINDS:

@@ -37,6 +37,7 @@ class Settings:
         timeout: seconds that reading a suspect, or asking it, may take; may be infinite.
         anew: networks (:attr:`Entry.network`) that are built for every suspect.
         conduct: towards endpoints, as :func:`uapfast.suspects.http.open_http` takes it.
+        record: folder that gets a record of every suspect and reference, or None.
     """
 
     alpha: float
@@ -49,6 +50,7 @@ class Settings:
     anew: frozenset[str] = frozenset()
     conduct: tuple[tuple[str, Any], ...] = ()
     batch_size: int | None = None
+    record: str | None = None
 
 
 @dataclass
@@ -152,7 +154,12 @@ class Panel:
     def about(self) -> dict[str, About]:
         """What the table needs to know of each reference, by SHA-256."""
         return {
-            a.reference.sha256: About(a.name, len(a.reference.innocents), self.settings.alpha)
+            a.reference.sha256: About(
+                a.name,
+                len(a.reference.innocents),
+                self.settings.alpha,
+                a.reference.settings.get("victim_sha256"),
+            )
             for a in self.asked
         }
 

@@ -26,7 +26,14 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from uapfast.config import GIVEN_UP
-from uapfast.errors import EndpointError, MissingDependency, SandboxError, TimeLimitError, UnavailableError
+from uapfast.errors import (
+    EndpointError,
+    MissingDependency,
+    SandboxError,
+    StorageError,
+    TimeLimitError,
+    UnavailableError,
+)
 from uapfast.screening.direct import judge_direct
 from uapfast.screening.engines import AGAIN, Done, late
 from uapfast.screening.entry import Entry
@@ -51,6 +58,7 @@ TRANSIENT = (
     MissingDependency,
     EndpointError,
     UnavailableError,
+    StorageError,
     MemoryError,
     torch.OutOfMemoryError,
 )

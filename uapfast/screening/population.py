@@ -1,6 +1,5 @@
-"""What thousands of rows say together: q-values, and whether the pool represents this population.
+"""What thousands of rows say together: whether the pool represents this population, and final decisions.
 
-Benjamini-Hochberg q-values say what share of the rows at or below a level is expected to be innocent.
 The empirical null (Efron, JASA 2004) asks the screened population itself: most suspects are
 innocent, so the middle of their ``z_pool`` shows where innocents lie and how widely. If the pool's
 innocents represent them, that middle is 0 and the width 1 up to the pool's own sampling error.
@@ -8,7 +7,6 @@ innocents represent them, that middle is 0 and the width 1 up to the pool's own 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
@@ -17,11 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from uapfast.screening.rows import Row
+from uapfast.screening.rows import DECLARED, Row
+from uapfast.types import HOW_MADE
 
 LEAST = 300  # suspects from which on the population is asked
 FALSE_ALARM = 0.01  # of the warning, if pool and population are one normal population without thieves
 DRAWS = 20_000
+NO_SUSPECT = (
+    "the list declares it a copy of the victim: it is no suspect, and counts for nobody's q or p_holm"
+)
 MAD = 1.4826  # median absolute deviation of a normal sample to its standard deviation
 
 Array = NDArray[np.float64]
@@ -36,7 +38,7 @@ class Population:
         innocents: n of the pool.
         location: median of ``z_pool``; None below ``LEAST`` suspects, as the next four.
         scale: 1.4826 times its median absolute deviation.
-        location_limit: the largest distance of the location from 0 that chance explains.
+        location_limit: the largest distance of the location from 0 that is expected.
         scale_limits: smallest and largest such scale.
         differs: whether location or scale lies outside.
     """
@@ -100,59 +102,25 @@ def compare_with_pool(z_pool: Array, innocents: int) -> Population:
     return Population(count, innocents, location, scale, limit, widths, differs)
 
 
-def q_values(
-    p_values: Sequence[float | None], alpha: float, same: Sequence[object] | None = None
-) -> list[float | None]:
-    """Benjamini-Hochberg q-value of each p-value; None stays None and does not count.
-
-    All known p-values count, but only those at or below ``alpha`` can lower each other's q. The others are
-    never convicted, and with early stopping they rest on fewer views; their q-values are at least those
-    of the former. (The step-up procedure is confined to thresholds up to ``alpha``, which keeps the false
-    discovery rate of whoever has p <= alpha and q <= fdr at fdr; Storey, Taylor and Siegmund, JRSS B 2004.)
-
-    Args:
-        p_values: of all rows.
-        alpha: level.
-        same: what each row is of, or None: equal p-values of one thing count once, so that copies of a file
-            neither dilute the others nor support each other.
-    """
-    first: dict[object, int] = {}
-    of = []  # the row that each counts with
-    for i, p in enumerate(p_values):
-        what = None if same is None else same[i]
-        of.append(i if what is None else first.setdefault((what, p), i))
-    found = _benjamini_hochberg([p if of[i] == i else None for i, p in enumerate(p_values)], alpha)
-    return [found[i] for i in of]
-
-
-def _benjamini_hochberg(p_values: Sequence[float | None], alpha: float) -> list[float | None]:
-    known = [i for i, p in enumerate(p_values) if p is not None]
-    out: list[float | None] = [None] * len(p_values)
-    if not known:
-        return out
-    p = np.array([p_values[i] for i in known], dtype=np.float64)  # a Student t tail may round to 0
-    low = p <= alpha
-    found = stats.false_discovery_control(np.where(low, p, 1.0), method="bh")
-    if not low.all():
-        rest = stats.false_discovery_control(p, method="bh")
-        found = np.where(low, found, np.maximum(rest, found[low].max(initial=0.0)))
-    for i, q in zip(known, found, strict=True):
-        out[i] = float(q)
-    return out
-
-
-def finished(row: Row, q: float | None, population: Population, fdr: float) -> Row:
-    """A row with what all rows together say: q-value, population columns, and the final decision.
+def finished(row: Row, q: float | None, holm: float | None, population: Population, fdr: float) -> Row:
+    """A row with what all rows together say: q-value, Holm's, population columns, and the final decision.
 
     A conviction needs ``q <= fdr`` besides: ``alpha`` bounds the error of one suspect, and among thousands
     some innocent passes it.
     """
     decision, reasons = row.decision, row.reasons
+    if row.known_copy == DECLARED:
+        reasons = (NO_SUSPECT, *reasons)
     if decision == "piracy" and (q is None or q > fdr):
         decision, why = "inconclusive", "no q-value: the row has no p-value to hold against the others'"
         if q is not None:
             why = f"q {q:.3g} > {fdr:g}: among so many suspects some honest model looks like this"
-        reasons = (why, *reasons)
+        reasons = (why, *(r for r in reasons if not r.startswith(HOW_MADE)))
+    elif decision == "piracy" and holm is not None:
+        reasons = (
+            *reasons,
+            f"to name one party of this list, {holm:.3g} counts (p_holm); q {q:.3g} orders it",
+        )
     z = p = None
     if population.location is not None and population.scale and row.z_pool is not None:
         z = (row.z_pool - population.location) / population.scale
@@ -160,9 +128,10 @@ def finished(row: Row, q: float | None, population: Population, fdr: float) -> R
     if decision == "piracy" and population.differs:
         reasons = (*reasons, str(population.says()))
     return replace(
-        row, decision=decision, reasons=reasons, q_value=q, z_population=z, p_population=p,
+        row, decision=decision, reasons=reasons, q_value=q, p_holm=holm,
+        relation=row.relation if decision == "piracy" else None, z_population=z, p_population=p,
         population_differs=population.differs,
     )  # fmt: skip
 
 
-__all__ = ["FALSE_ALARM", "LEAST", "Population", "compare_with_pool", "finished", "limits", "q_values"]
+__all__ = ["FALSE_ALARM", "LEAST", "Population", "compare_with_pool", "finished", "limits"]

@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
-from uapfast.types import Decision, Verdict
+from uapfast.types import Decision, Relation, Verdict
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MESSAGE_LIMIT = 500
+DECLARED, VICTIM = "declared", "victim"  # whence a copy is known
 
 
 class Column(NamedTuple):
@@ -22,11 +23,19 @@ class Column(NamedTuple):
 
 
 class About(NamedTuple):
-    """What the table needs to know of a reference: name, innocents of its pool, level of a conviction."""
+    """What the table needs to know of a reference.
+
+    Attributes:
+        name: shown.
+        innocents: of its pool.
+        alpha: level of a conviction.
+        victim: SHA-256 of the victim's tensors, if it is known.
+    """
 
     name: str
     innocents: int
     alpha: float
+    victim: str | None = None
 
 
 COLUMNS = (
@@ -48,6 +57,9 @@ COLUMNS = (
         False,
         "piracy (needs q <= fdr), independent, inconclusive, invalid or unavailable",
     ),
+    Column(
+        "relation", "string", True, "of piracy: modification, extraction or unclear; null with every other"
+    ),
     Column("p_value", "float64", True, "largest of p_candidate, p_suspect and p_joint, on the views used"),
     Column("p_is_bound", "bool", True, "p_value is the smallest that the pool allows: p is at most that"),
     Column("p_candidate", "float64", True, "candidate side: the victim among its twins; null without twins"),
@@ -64,7 +76,20 @@ COLUMNS = (
         "q_value",
         "float64",
         True,
-        "Benjamini-Hochberg over all rows of the reference with a p_value; those above alpha lower no other",
+        "orders the list: Benjamini-Hochberg over all suspects of the reference with a p_value; those above "
+        "alpha lower no other",
+    ),
+    Column(
+        "p_holm",
+        "float64",
+        True,
+        "to name one party: p_value corrected for the whole list by Holm, times the number of references",
+    ),
+    Column(
+        "known_copy",
+        "string",
+        True,
+        "declared (by the list) or victim (its very tensors): no suspect, changes nobody's q_value or p_holm",
     ),
     Column("similarity", "float64", True, "mean cosine with the victim over the views used, -1..1"),
     Column(
@@ -101,8 +126,8 @@ COLUMNS = (
 class Row:
     """One row of the table; the fields are those of ``COLUMNS``, which says what each is.
 
-    Rows that come while a screen runs have no ``q_value`` and no ``*population*`` yet: these need all
-    rows, and so does the final ``decision`` (:mod:`uapfast.screening.population`).
+    Rows that come while a screen runs have no ``q_value``, ``p_holm`` and ``*population*`` yet: these need
+    all rows, and so does the final ``decision`` (:mod:`uapfast.screening.population`).
     """
 
     reference: str
@@ -117,6 +142,7 @@ class Row:
     versions: str
     queries_full: int
     kind: str = "weights"
+    relation: Relation | None = None
     p_value: float | None = None
     p_is_bound: bool | None = None
     p_candidate: float | None = None
@@ -130,6 +156,8 @@ class Row:
     p_joint_exact: float | None = None
     p_view: float | None = None
     q_value: float | None = None
+    p_holm: float | None = None
+    known_copy: str | None = None
     similarity: float | None = None
     z: float | None = None
     z_pool: float | None = None
@@ -197,4 +225,15 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 4] + " ..."
 
 
-__all__ = ["COLUMNS", "About", "SCHEMA_VERSION", "SECONDS", "VERDICT_FIELDS", "Column", "Row", "one_line"]
+__all__ = [
+    "COLUMNS",
+    "DECLARED",
+    "SCHEMA_VERSION",
+    "SECONDS",
+    "VERDICT_FIELDS",
+    "VICTIM",
+    "About",
+    "Column",
+    "Row",
+    "one_line",
+]

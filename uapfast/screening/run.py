@@ -15,7 +15,7 @@ from typing import Any
 
 from uapfast.config import ALPHA, TIMEOUT, Precision, check
 from uapfast.errors import InputError, PoolWarning, UapfastError
-from uapfast.files import require_writable
+from uapfast.files import make_folder, require_writable
 from uapfast.models.registry import resolve_arch
 from uapfast.screening.arguments import check_settings, named_references, preprocessed, store_path
 from uapfast.screening.collection import Skipped
@@ -57,6 +57,7 @@ def screen(
     batch_size: int | None = None,
     endpoints: bool = False,
     conduct: Mapping[str, Any] | None = None,
+    record: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Screening:
     """Screen suspects of any kind against one reference or several.
@@ -79,7 +80,8 @@ def screen(
         resume: keep the rows that the store has.
         alpha: level of a conviction on each side, in (0, 0.5).
         fdr: a conviction needs a q-value at or below it, in (0, 1].
-        queries: most answers asked of a suspect for one reference, or None for all.
+        queries: most answers asked of a suspect for one reference, or None for all. Fewer than five views
+            convict nobody.
         early: stop asking as soon as the answers settle it; False gives the numbers of ``verify``.
         engine: ``local`` or ``ray``.
         address: of a cluster.
@@ -94,6 +96,9 @@ def screen(
         conduct: towards each endpoint: ``budget``, ``rate``, ``cache`` and the like, as
             :func:`uapfast.suspects.http.open_http` takes them. Of environment variables their headers may
             refer to those in ``secrets`` alone.
+        record: folder that gets a record of every suspect and reference that is asked in this run, named
+            after the suspect (docs/recorded.md). Suspects with the same network and tensors are asked once.
+            With the local engine only.
         progress: called as ``progress(done, total, what)``.
 
     Returns:
@@ -110,7 +115,7 @@ def screen(
         TimeLimitError: while it runs, if too many suspects never end. What is finished is kept.
     """
     check_settings(alpha, fdr, queries, workers, timeout, precision, batch_size)
-    spent = tuple((k, v) for k, v in (conduct or {}).items() if v is not None)
+    check(record is None or engine == "local", "screen", "record", "left out with another engine", engine)
     settings = Settings(
         float(alpha),
         queries,
@@ -119,8 +124,9 @@ def screen(
         workers,
         precision,
         float(timeout),
-        conduct=spent,
+        conduct=tuple((k, v) for k, v in (conduct or {}).items() if v is not None),
         batch_size=batch_size,
+        record=None if record is None else os.fspath(make_folder(record)),
     )
     defaults = Defaults(as_specs(arch), _floats(mean), _floats(std), key, _whole(class_order))
     for spec in defaults.arch:

@@ -17,9 +17,10 @@ from types import TracebackType
 from typing import NamedTuple
 
 from uapfast.errors import StorageError
+from uapfast.screening import listed
 from uapfast.screening.engines import holds
 from uapfast.screening.entry import Entry
-from uapfast.screening.rows import SCHEMA_VERSION, Row
+from uapfast.screening.rows import DECLARED, SCHEMA_VERSION, Row
 
 APPLICATION = 0x75617073  # "uaps" in the file's header
 PAGE = 256
@@ -29,7 +30,8 @@ CREATE TABLE IF NOT EXISTS rows(
   network TEXT NOT NULL, sha256 TEXT, decision TEXT NOT NULL, p_value REAL, z_pool REAL, row TEXT NOT NULL,
   PRIMARY KEY(reference, suspect, settings)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_content ON rows(sha256, network, reference, settings);
-CREATE TABLE IF NOT EXISTS plan(position INTEGER PRIMARY KEY, suspect TEXT NOT NULL, given TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS plan(position INTEGER PRIMARY KEY, suspect TEXT NOT NULL, known INTEGER NOT NULL,
+  given TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS by_suspect ON plan(suspect);
 CREATE TABLE IF NOT EXISTS lent(network TEXT NOT NULL, sha256 TEXT NOT NULL,
   PRIMARY KEY(network, sha256)) WITHOUT ROWID;
@@ -44,6 +46,7 @@ class Numbers(NamedTuple):
     p_value: float | None
     z_pool: float | None
     sha256: str | None
+    declared: bool  # a known copy
 
 
 class Store:
@@ -84,7 +87,7 @@ class Store:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-4096"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.execute("BEGIN IMMEDIATE")
-        for statement in TABLES.split(";\n"):
+        for statement in (*TABLES.split(";\n"), *listed.TABLES):
             self._db.execute(statement)
         self._db.execute(f"PRAGMA application_id={APPLICATION}")
         self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
@@ -129,19 +132,23 @@ class Store:
 
     # -- what is to be done ----------------------------------------------------------------------
     def set_plan(self, suspects: Iterable[Entry]) -> int:
-        """Replace the list of suspects; returns how many.
+        """Replace the list of suspects, and remember it (:mod:`uapfast.screening.listed`); returns how many.
 
         All of them, or the old list is kept, and the old rows as well where they are not to be resumed.
         """
         with self._typed():
             self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("CREATE TEMP TABLE before AS SELECT DISTINCT suspect FROM plan")
+            self._db.execute("CREATE INDEX temp.by_before ON before(suspect)")
             self._db.execute("DELETE FROM plan")
-            given = ((i, s.identity, s.to_json()) for i, s in enumerate(_with_code(suspects)))
-            self._db.executemany("INSERT INTO plan VALUES (?, ?, ?)", given)
+            given = ((i, s.identity, s.known_copy, s.to_json()) for i, s in enumerate(_with_code(suspects)))
+            self._db.executemany("INSERT INTO plan VALUES (?, ?, ?, ?)", given)
             (count,) = self._db.execute("SELECT count(*) FROM plan").fetchone()
             if not self._keep:
-                for table in ("rows", "lent", "refuted"):
+                for table in ("rows", "lent", "refuted", "lists", "suspected"):
                     self._db.execute(f"DELETE FROM {table}")
+            listed.fix(self._db)
+            self._db.execute("DROP TABLE before")
             self._db.execute("COMMIT")
             self._keep = True
         return int(count)
@@ -257,11 +264,34 @@ class Store:
 
     def numbers(self, reference: str) -> Iterator[Numbers]:
         """One for each row of a reference, in the order of the plan."""
-        columns = "plan.position, rows.p_value, rows.z_pool, rows.sha256"
+        columns = "plan.position, rows.p_value, rows.z_pool, rows.sha256, plan.known"
         query = f"SELECT {columns} {self._JOIN} ORDER BY plan.position"
         with self._typed():
             for found in self._db.execute(query, (reference, self.references[reference])):
                 yield Numbers(*found)
+
+    def taken_off(self, reference: str) -> list[tuple[float, str | None]]:
+        """p-value and content of whoever was a suspect, has an answer, and is none on the list in force."""
+        query = (
+            "SELECT rows.p_value, rows.sha256 FROM suspected CROSS JOIN rows "
+            "ON rows.suspect = suspected.suspect AND rows.reference = ? AND rows.settings = ? "
+            "WHERE rows.p_value IS NOT NULL "
+            "AND NOT EXISTS (SELECT 1 FROM plan WHERE plan.suspect = suspected.suspect AND NOT plan.known)"
+        )
+        with self._typed():
+            return self._db.execute(query, (reference, self.references[reference])).fetchall()
+
+    def lists(self) -> tuple[listed.Listed, ...]:
+        """All lists that this store was given, the one in force last."""
+        with self._typed():
+            return listed.read(self._db)
+
+    def counted(self, count: int) -> None:
+        """Remember how many p-values the numbers of the list in force are corrected for."""
+        with self._typed():
+            self._db.execute(
+                "UPDATE lists SET counted = ? WHERE position = (SELECT max(position) FROM lists)", (count,)
+            )
 
     def rows(self, reference: str) -> Iterator[Row]:
         """Rows of a reference in the order of the plan, named as the plan names them."""
@@ -269,7 +299,7 @@ class Store:
         with self._typed():
             for given, text in self._db.execute(query, (reference, self.references[reference])):
                 row, suspect = Row.from_json(text), Entry.from_json(given)
-                yield row if row.name == suspect.name else _renamed(row, suspect)
+                yield _as_listed(row, suspect)
 
     def close(self) -> None:
         """Let another process have the store."""
@@ -297,9 +327,12 @@ def _with_code(suspects: Iterable[Entry]) -> Iterator[Entry]:
         yield replace(suspect, code=known[which])
 
 
-def _renamed(row: Row, suspect: Entry) -> Row:
-    """A row under the name that the list has for the suspect now."""
-    return replace(row, name=suspect.name)
+def _as_listed(row: Row, suspect: Entry) -> Row:
+    """A row with the name that the list has for the suspect now, and whether it declares it a known copy."""
+    known = DECLARED if suspect.known_copy else None
+    if (row.name, row.known_copy) == (suspect.name, known):
+        return row
+    return replace(row, name=suspect.name, known_copy=known)
 
 
 __all__ = ["Numbers", "Store"]

@@ -12,6 +12,7 @@ from torch import Tensor
 from uapfast.errors import InputError
 from uapfast.models.answers import Answers, detect, unpack
 from uapfast.models.batches import batches
+from uapfast.models.tape import Tape
 
 BATCH = 64  # images asked at a time, unless a kind has a size of its own
 
@@ -27,6 +28,9 @@ class Suspect(ABC):
         costly: whether queries cost somebody something: then a verdict asks look by look, and stops early.
         batch_size: images a call.
         source: what it is, for the record; JSON types, never a secret.
+        spent: what asking it has cost, for the record; None where it costs nothing.
+        replay: how its record is read: ``suspect``, or ``endpoint``, whose answers are rows of a server.
+        tape: takes down every answer as it comes, or None.
     """
 
     name: str
@@ -35,12 +39,27 @@ class Suspect(ABC):
     notes: tuple[str, ...] = ()
     costly: bool = False
     batch_size: int = BATCH
+    replay: str = "suspect"
+    tape: Tape | None = None
     _first: Answers | None = None
+
+    @property
+    def spent(self) -> dict[str, Any] | None:
+        """What asking it has cost, for the record."""
+        return None
 
     @property
     def source(self) -> dict[str, Any]:
         """What it is, for the record."""
         return {"kind": type(self).__name__.lower(), "name": self.name}
+
+    @property
+    def read(self) -> dict[str, Any] | None:
+        """How its answers are read since the first came, for the record; None before."""
+        if self._first is None:
+            return None
+        found = self._first.read
+        return {"kind": self._first.kind, **({} if found is None else vars(found))}
 
     @property
     def bare(self) -> bool:
@@ -80,6 +99,8 @@ class Suspect(ABC):
             found = unpack(self.answer(padded[:count]), self.name, count, self.output)
             parts.append(found.detach().to("cpu"))
             rows += count
+            if self.tape is not None:
+                self.tape.took(parts[-1])
         like, output = self._first, self.output
         read = detect(torch.cat(parts), self.name, rows=rows, classes=classes, output=output, like=like)
         if like is None:  # how the first answers are read holds for all

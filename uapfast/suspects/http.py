@@ -25,7 +25,7 @@ from uapfast.suspects.http_client import Client
 from uapfast.suspects.http_conduct import Conduct, Ledger
 from uapfast.suspects.http_endpoint import Endpoint, described
 from uapfast.suspects.http_forms import Form, JsonForm
-from uapfast.suspects.http_headers import shown_url
+from uapfast.suspects.http_headers import Covered, shown_url
 from uapfast.suspects.http_images import Payload
 from uapfast.suspects.http_oip import OpenInference
 from uapfast.suspects.http_rows import table
@@ -126,6 +126,7 @@ class HttpSuspect(Suspect):
     """
 
     costly = True
+    replay = "endpoint"
 
     def __init__(
         self,
@@ -163,7 +164,7 @@ class HttpSuspect(Suspect):
 
     @property
     def source(self) -> dict[str, Any]:
-        """The URL (without query), the form, how images are sent, what was spent, and ``endpoint_sha256``.
+        """URL (without query), form, how images are sent, what was spent, and ``endpoint_sha256``.
 
         The last is of all that the endpoint was described by, its URL's query as well, and secrets as they
         are written, ``${NAME}``: what differs there is another suspect. Name and batch size do not count.
@@ -175,8 +176,15 @@ class HttpSuspect(Suspect):
             "endpoint_sha256": hashlib.sha256(json.dumps(self._about(), **PLAIN).encode()).hexdigest(),
             "form": self.endpoint.form,
             "images": vars(self._form.images),
-            **{k: v for k, v in asdict(self.ledger).items()},
+            "headers": sorted(self.endpoint.headers.written),
+            "classes": None if self.endpoint.classes is None else list(self.endpoint.classes),
+            **asdict(self.ledger),
         }
+
+    @property
+    def spent(self) -> dict[str, Any]:
+        """What was sent, of what was allowed."""
+        return asdict(self.ledger)
 
     def close(self) -> None:
         """Close the cache; once more does nothing."""
@@ -256,7 +264,8 @@ class HttpSuspect(Suspect):
         classes = len(self.endpoint.classes) if self.endpoint.classes else classes
         async with self._client() as client:
             settings = await self._prepare(client, images.shape[1:])
-            asked = Run(client, self._form, self._cache, settings, classes, images, self.say)
+            tape = None if self.tape is None else Covered(self.tape, self.endpoint.headers)
+            asked = Run(client, self._form, self._cache, settings, classes, images, self.say, tape)
             draw = np.random.default_rng([self._seed, next(self._stage)])
             await asked.ask(draw.permutation(len(images)))
             if asked.fresh:
@@ -314,7 +323,7 @@ class HttpSuspect(Suspect):
         once = await asked.singly(chosen)
         if self._kept is not None:
             image, row = self._kept
-            now = (await asked.sent(image))[0]
+            now = await asked.sent(image)
             if probes.differs(self._matrix([row], asked.classes), self._matrix([now], asked.classes)):
                 self.say("an answer changed between the first images asked and the last")
         self._kept = self._kept or (as_tensor(asked.images[chosen[:1]]), asked.rows[chosen[0]])

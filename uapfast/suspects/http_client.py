@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -67,6 +68,35 @@ class Request:
                     held, room = [], PIECE
         if held:
             yield b"".join(held)
+
+
+@dataclass
+class Trip:
+    """One attempt at a request, for the record.
+
+    Attributes:
+        request: its number, from 1 on.
+        attempt: of the same question, from 1 on.
+        at: when it ended, UTC.
+        status: of the response, None where none came.
+        error: the class of what went wrong, None where nothing did.
+    """
+
+    request: int
+    attempt: int
+    at: str = ""
+    status: int | None = None
+    error: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        """As the record has it."""
+        return {k: v for k, v in vars(self).items() if k != "error" or v is not None}
+
+    def ended(self, error: Exception | None = None) -> Trip:
+        """It ended now."""
+        self.at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self.error = None if error is None else type(error).__name__
+        return self
 
 
 @dataclass(frozen=True)
@@ -157,13 +187,20 @@ class Client:
         """Close them."""
         await self._http.aclose()
 
-    async def ask(self, request: Request, queries: int, read: Callable[[Response], T]) -> T:
+    async def ask(
+        self,
+        request: Request,
+        queries: int,
+        read: Callable[[Response], T],
+        note: Callable[[Trip], None] = lambda trip: None,
+    ) -> T:
         """Send a request until ``read`` can read the response, ``attempts`` times at most.
 
         Args:
             request: what to send.
             queries: images in it; what it takes from the budget.
             read: raises SuspectError for what cannot be used; that counts as a failure and is tried again.
+            note: told of every attempt as it ends.
 
         Raises:
             UnavailableError: the budget is spent, or no attempt came back.
@@ -182,16 +219,19 @@ class Client:
             with attempt:
                 await self._pace.turn()
                 self.ledger.spend(queries, request.size)
+                trip = Trip(self.ledger.requests, attempt.num)
                 try:
-                    found = read(await self._whole(request))
+                    found = read(await self._whole(request, trip))
                 except Exception as exc:
                     self.ledger.failed += 1
+                    note(trip.ended(exc))
                     told = self.headers.cover(exc) if isinstance(exc, InputError) else exc
                     log.info("http: attempt %d at %s: %s", attempt.num, self.name, told)
                     if told is exc:
                         raise
                     raise told from None
                 self.understood = True
+                note(trip.ended())
                 return found
         raise AssertionError("unreachable")
 
@@ -208,14 +248,14 @@ class Client:
         self._pace.hold(exc.wait)
         return exc.wait
 
-    async def _whole(self, request: Request) -> Response:
+    async def _whole(self, request: Request, trip: Trip) -> Response:
         import httpx2
 
         task = asyncio.current_task()
         self.under_way.add(task)
         try:
             async with asyncio.timeout(self.conduct.timeout):
-                return await self._sent(request)
+                return await self._sent(request, trip)
         except UapfastError:
             raise
         except (TimeoutError, httpx2.TimeoutException) as exc:
@@ -236,13 +276,14 @@ class Client:
                 raise EndpointError(self.name, "the server", rule, link.verify_message) from exc
             link = link.__cause__ or link.__context__
 
-    async def _sent(self, request: Request) -> Response:
+    async def _sent(self, request: Request, trip: Trip) -> Response:
         headers, size = dict(request.headers), request.size
         if size:
             headers["Content-Length"] = str(size)
         content = request.pieces() if size else None
         sending = self._http.stream(request.method, request.url, content=content, headers=headers)
         async with sending as response:
+            trip.status = response.status_code
             if not response.is_success:
                 raise await self._refusal(response)
             found = Response(await self._capped(response), dict(response.headers))
@@ -316,4 +357,4 @@ def _seconds(text: str | None) -> float | None:
         return None
 
 
-__all__ = ["Busy", "Client", "Request", "Response"]
+__all__ = ["Busy", "Client", "Request", "Response", "Trip"]

@@ -6,9 +6,15 @@ import json
 import os
 import re
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
 from uapfast.errors import EndpointError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from uapfast.models.tape import Tape
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -89,6 +95,36 @@ class Headers:
         return sorted(forms, key=len, reverse=True)
 
 
+class Covered:
+    """A tape (:class:`uapfast.models.tape.Tape`) that is told no secret: a server may answer with one."""
+
+    def __init__(self, tape: Tape, headers: Headers) -> None:
+        self._tape, self._headers = tape, headers
+
+    def took(self, values: Tensor) -> None:
+        """As the tape."""
+        self._tape.took(values)
+
+    def row(self, place: int, row: Any, trip: Any = None) -> None:
+        """As the tape."""
+        self._tape.row(place, self._hidden(row), trip)
+
+    def again(self, image: Tensor, row: Any, trip: Any) -> None:
+        """As the tape."""
+        self._tape.again(image, self._hidden(row), trip)
+
+    def failed(self, trip: Any, images: int) -> None:
+        """As the tape."""
+        self._tape.failed(trip, images)
+
+    def _hidden(self, row: Any) -> Any:
+        if isinstance(row, str):
+            return self._headers.hide(row)
+        if not isinstance(row, tuple):
+            return row
+        return tuple((self._headers.hide(a) if isinstance(a, str) else a, b) for a, b in row)
+
+
 def _value(found: re.Match[str]) -> str:
     name = found[1]
     value = os.environ.get(name)
@@ -128,4 +164,4 @@ def shown_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-__all__ = ["Headers", "checked_url", "shown_url"]
+__all__ = ["Covered", "Headers", "checked_url", "shown_url"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -161,11 +162,44 @@ def short(value: Any, limit: int = 80) -> str:
     return text if len(text) <= limit else text[:limit] + "..."
 
 
+def kind_of_row(row: Any) -> str:
+    """``scores``, ``pairs`` or ``label``."""
+    return "scores" if isinstance(row, np.ndarray) else "pairs" if isinstance(row, tuple) else "label"
+
+
+def plain_row(row: Any) -> Any:
+    """A row as JSON has it, exactly; numbers that JSON lacks as text."""
+    if isinstance(row, np.ndarray):
+        return [_plain_number(v) for v in row.tolist()]
+    return [[a, _plain_number(b)] for a, b in row] if isinstance(row, tuple) else row
+
+
+def row_of_plain(kind: str, value: Any) -> Any:
+    """The row that :func:`plain_row` was given; raises ``ValueError`` or ``TypeError`` for anything else."""
+    if kind == "scores":
+        return np.array([float(v) for v in value], dtype=np.float64)
+    if kind == "pairs":
+        return tuple((_label_of(a), float(b)) for a, b in value)
+    if kind != "label":
+        raise ValueError(f"kind {kind!r}")
+    return _label_of(value)
+
+
+def _label_of(value: Any) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(f"{type(value).__name__} for a label")
+    return value
+
+
+def _plain_number(value: float) -> float | str:
+    return value if math.isfinite(value) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+
+
 def pack(row: Any) -> tuple[str, bytes]:
     """A row for the cache: its kind and its bytes."""
     if isinstance(row, np.ndarray):
         return "scores", row.astype("<f8").tobytes()
-    return "pairs" if isinstance(row, tuple) else "label", json.dumps(row).encode()
+    return kind_of_row(row), json.dumps(row).encode()
 
 
 def unpacked(kind: str, data: bytes) -> Any:
@@ -176,4 +210,15 @@ def unpacked(kind: str, data: bytes) -> Any:
     return tuple((a, b) for a, b in found) if kind == "pairs" else found
 
 
-__all__ = ["numbers", "pack", "pairs_of", "row_of", "short", "table", "unpacked"]
+__all__ = [
+    "kind_of_row",
+    "numbers",
+    "pack",
+    "pairs_of",
+    "plain_row",
+    "row_of",
+    "row_of_plain",
+    "short",
+    "table",
+    "unpacked",
+]

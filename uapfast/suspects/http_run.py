@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast.errors import EndpointError, StorageError, SuspectError
+from uapfast.models.tape import Tape
 from uapfast.suspects.http_cache import Cache, key
-from uapfast.suspects.http_client import Client
+from uapfast.suspects.http_client import Client, Trip
 from uapfast.suspects.http_forms import Form
 from uapfast.suspects.http_images import Payload
 from uapfast.suspects.pixels import off_grid
@@ -39,6 +40,7 @@ class Run:
         classes: how many there are, if known.
         images: ``[N,C,H,W]`` in 0..1.
         say: takes what a reader has to know.
+        tape: takes down every answer, or None.
 
     Attributes:
         rows: the answers, in the order of the images.
@@ -54,9 +56,10 @@ class Run:
         classes: int | None,
         images: Images,
         say: Callable[[str], None],
+        tape: Tape | None = None,
     ) -> None:
         self.client, self.form, self.cache, self.settings = client, form, cache, settings
-        self.classes, self.images, self.say = classes, images, say
+        self.classes, self.images, self.say, self.tape = classes, images, say, tape
         self.shape = form.images.shape(*images.shape[1:])
         self.rows: list[Any] = [None] * len(images)
         self.fresh: list[int] = []  # which the server answered just now
@@ -88,6 +91,8 @@ class Run:
             self.rows[i] = row
             if row is None:
                 waiting.append((i, name, payload))
+            elif self.tape is not None:
+                self.tape.row(i, row)
         return waiting
 
     def _encoded(self, part: NDArray[np.int64]) -> tuple[list[bytes], list[Payload]]:
@@ -124,31 +129,43 @@ class Run:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _batch(self, batch: list[Waiting]) -> None:
-        rows = await self._request([payload for _, _, payload in batch])
+        rows, trip = await self._request([payload for _, _, payload in batch])
         self.cache.put((name, row) for (_, name, _), row in zip(batch, rows, strict=True))
         for (i, _, _), row in zip(batch, rows, strict=True):
             self.rows[i] = row
             self.fresh.append(i)
+            if self.tape is not None:
+                self.tape.row(i, row, trip)
 
-    async def _request(self, payloads: list[Payload]) -> list[Any]:
-        """Rows for images that are sent together."""
+    async def _request(self, payloads: list[Payload]) -> tuple[list[Any], Trip]:
+        """Rows for images that are sent together, and the request that brought them."""
         request = await asyncio.to_thread(self.form.request, payloads, self.shape, self.classes)
-        number = len(payloads)
+        number, last = len(payloads), list[Trip]()
+
+        def note(trip: Trip) -> None:
+            last[:] = [trip]
+            if trip.error is not None and self.tape is not None:
+                self.tape.failed(trip, number)
+
         try:
-            return await self.client.ask(request, number, lambda found: self.form.rows(found, number))
+            rows = await self.client.ask(request, number, lambda got: self.form.rows(got, number), note)
+            return rows, last[0]
         except SuspectError as exc:
             if self.client.understood or self.form.endpoint.form != "template":
                 raise
             # nothing that it said was understood: the paths of the description may be wrong
             raise EndpointError(exc.where, exc.argument, exc.rule, exc.got) from exc
 
-    async def sent(self, images: Tensor) -> list[Any]:
-        """Rows for images, past the cache."""
-        return await self._request(await asyncio.to_thread(self.form.images.encode, images))
+    async def sent(self, image: Tensor) -> Any:
+        """The row for one image ``[1,C,H,W]`` that was asked before, past the cache."""
+        rows, trip = await self._request(await asyncio.to_thread(self.form.images.encode, image))
+        if self.tape is not None:
+            self.tape.again(image[0], rows[0], trip)
+        return rows[0]
 
     async def singly(self, chosen: list[int]) -> list[Any]:
         """Rows for these images, each sent alone and past the cache."""
-        return [(await self.sent(as_tensor(self.images[[i]])))[0] for i in chosen]
+        return [await self.sent(as_tensor(self.images[[i]])) for i in chosen]
 
 
 @contextlib.contextmanager

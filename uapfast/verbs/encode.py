@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast.examination.asking import as_suspect
-from uapfast.method.fingerprint import Answering, ask, only_labels, reduce_classes
-from uapfast.models.answers import Kind
+from uapfast.method.fingerprint import Answering, answers_of, only_labels, reduce_classes, shown
+from uapfast.models.forms import Form
 from uapfast.reference import Reference, as_reference
 
 
@@ -36,20 +36,22 @@ def encode(
 
     Returns:
         float32 ``[V,d]``, one row a view: unit rows (``paper``), or rows whose mean is a unit vector
-        (``lineage``). Compare only embeddings of one reference and one kind of answer.
+        (``lineage``). Compare only embeddings of one reference and one form of answer.
 
     Raises:
         SuspectError: NaN or infinite answers, or another class count.
     """
     reference = as_reference(reference, "encode")
     model = as_suspect(reference, suspect, output, device)
-    features, kind = features_of(reference, model)
-    return torch.from_numpy(reference.statistic.scorer(kind == "labels").embed(features))
+    features, form = features_of(reference, model)
+    return torch.from_numpy(reference.statistic.scorer(form).embed(features))
 
 
-def features_of(reference: Reference, suspect: Answering) -> tuple[NDArray[np.float32], Kind]:
-    """A suspect's feature rows, as the scorers take them, and what it answered with."""
-    answers, kind = ask(suspect, reference.plan, reference.classes)
-    labels_only = kind == "labels"
-    reduced = reduce_classes(only_labels(answers) if labels_only else answers, reference.keep)
-    return reference.statistic.features(reduced, labels_only), kind
+def features_of(reference: Reference, suspect: Answering) -> tuple[NDArray[np.float32], Form]:
+    """A suspect's feature rows, as the scorers take them, and the form of its answers."""
+    plan = reference.plan
+    given = answers_of(suspect, plan.chunks(), plan.queries, reference.classes)
+    answers = shown(given).reshape(plan.views, plan.blocks, plan.per_view, -1)
+    form = given.form
+    reduced = reduce_classes(only_labels(answers) if form.labels else answers, reference.keep)
+    return reference.statistic.features(reduced, form.labels), form

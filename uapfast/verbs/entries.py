@@ -10,6 +10,7 @@ from uapfast.method.statistic import STATISTICS
 from uapfast.models.model import Model
 from uapfast.pool.pool import MIN_INNOCENTS, Pool, few_innocents, few_twins, more_innocents
 from uapfast.reference import Record
+from uapfast.reference_file import make_roster
 from uapfast.verbs.findings import Findings
 
 Entry = tuple[Record, Model]
@@ -88,6 +89,19 @@ def candidates_of(models: list[Entry], config: GenerateConfig) -> list[Entry]:
     """The victim, and its twins where every candidate is to count alike."""
     own = ("victim", "twin") if STATISTICS[config.encoder].by_twins else ("victim",)
     return [entry for entry in models if entry[0].relation in own]
+
+
+def own_rows(records: tuple[Record, ...]) -> list[int]:
+    """Rows of the candidates, and of surrogates of the kinds that all of them have: who may choose."""
+    roster = make_roster(records)
+    return [int(i) for i in (*roster.candidates, *roster.surrogates.ravel())]
+
+
+def inexact(models: list[Entry], config: GenerateConfig) -> str | None:
+    """Why the rank among the innocents is not exact, if it is not: they had a say in what is asked."""
+    if config.uap == "contrastive" and moved_by(models, config):
+        return "contrastive UAPs spare the first innocents"
+    return None
 
 
 def moved_by(models: list[Entry], config: GenerateConfig) -> list[Entry]:

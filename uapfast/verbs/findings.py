@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 
-from uapfast.errors import PoolWarning
+from uapfast.errors import PoolNote, PoolWarning
 
 
 @dataclass
@@ -24,10 +24,10 @@ class Findings:
         """Store a sentence that was warned of already."""
         self.warnings.append(text)
 
-    def warn(self, text: str) -> None:
-        """Store a sentence and give it as a ``PoolWarning``."""
+    def warn(self, text: str, *, act: bool = True) -> None:
+        """Store a sentence and give it as a ``PoolWarning``, or ``PoolNote`` if the owner cannot ``act``."""
         self.warnings.append(text)
-        warnings.warn(PoolWarning(f"generate: {text}"), stacklevel=4)
+        warnings.warn((PoolWarning if act else PoolNote)(f"generate: {text}"), stacklevel=4)
 
     def limit(self, text: str) -> None:
         """Store why the reference will not convict, and give that as a ``PoolWarning``."""

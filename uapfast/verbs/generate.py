@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from uapfast._version import versions
 from uapfast.config import GenerateConfig
-from uapfast.data import ImageFiles, Images
-from uapfast.errors import DataError, ModelError, SuspectError
+from uapfast.data import Images
+from uapfast.errors import ModelError, SuspectError
 from uapfast.method import encoder as paper
 from uapfast.method.fingerprint import (
     QueryPlan,
@@ -28,15 +28,27 @@ from uapfast.method.fingerprint import (
     spread_uaps,
     to_grid,
 )
-from uapfast.method.points import disagree_points, disagreement, kmeans_points
+from uapfast.method.sequential import too_few
 from uapfast.method.statistic import STATISTICS
 from uapfast.models.model import Model, as_model
 from uapfast.pool.degraded import with_degraded
 from uapfast.pool.pool import Pool, check_victim, load_pool
 from uapfast.reference import Record, Reference
 from uapfast.verbs.candidates import make_uaps
-from uapfast.verbs.entries import Entry, candidates_of, check_pool, moved_by, ordered, records_of
+from uapfast.verbs.entries import (
+    Entry,
+    candidates_of,
+    check_pool,
+    inexact,
+    moved_by,
+    ordered,
+    own_rows,
+    records_of,
+)
 from uapfast.verbs.findings import Findings
+from uapfast.verbs.images import check_images, check_labels
+from uapfast.verbs.log import QueryLog, choose, read_log
+from uapfast.verbs.points import select_points
 from uapfast.verbs.pool_checks import (
     check_accuracy,
     check_confidence,
@@ -46,7 +58,7 @@ from uapfast.verbs.pool_checks import (
 )
 from uapfast.verbs.probes import choose_probes
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
 PER_POINT = 3  # images looked at for every query point wanted, if there are so many
 UAP_WORK = 10_000  # images that one UAP is counted as in progress
@@ -64,6 +76,8 @@ def generate(
     progress: Progress | None = None,
     vouched: Mapping[str, str] | None = None,
     batch_size: int | None = None,
+    log: Any = None,
+    log_blind: bool | None = None,
 ) -> Reference:
     """Make the reference of one victim (Peng et al., CVPR 2022, extended as docs/method.md says).
 
@@ -82,6 +96,10 @@ def generate(
             warned of by every verdict.
         batch_size: images a forward, at most; None for what images of their size allow
             (:func:`uapfast.models.batches.most_at_once`).
+        log: images that the account of a suspect asked the victim, as ``images``, of the same shape; they
+            fill up to half of the views (docs/verdicts.md, section 9).
+        log_blind: whether the owner states that the victim's answers had no say in which images these are;
+            None if he cannot tell. Unless True the log is not asked.
 
     Returns:
         The reference, complete and immutable. It is tested as it is made (docs/verdicts.md): what was found
@@ -89,7 +107,7 @@ def generate(
         (with any the reference does not convict) and ``settings["trials"]``.
 
     Raises:
-        DataError: images or labels of wrong shape, range or number.
+        DataError: images, labels or log of wrong shape, range or number.
         ModelError: the victim is no white-box model, or its answers cannot be used.
         PoolError: too few models, a pool of another victim, copies of the victim among its innocents or
             twins, or models that do not know the task; the message says what to do.
@@ -98,9 +116,7 @@ def generate(
     report = progress or (lambda done, total, what: None)
     x = check_images("generate", images)
     config = (config or GenerateConfig()).settled(len(x))
-    assert config.points is not None and config.ray is not None
-    if labels is not None:
-        _check_labels(labels, len(x))
+    check_labels(labels, len(x))
     white = _white_box(victim, device)
     pool = _pool_of(pool, white, config, device)
     models, findings, vouched = ordered(white, pool), Findings(), dict(vouched or {})
@@ -108,39 +124,39 @@ def generate(
     check_pool(models, config, findings)
     check_vouched(vouched, models, findings)
     check_origin(pool, findings)
-    log.info("generate: %d models, %d images", len(models), len(x))
-    wanted = max(config.uap_images, PER_POINT * config.points * config.views, LOOKED_AT)
-    looked_at = _subset(len(x), wanted, config.seed)
+    logger.info("generate: %d models, %d images", len(models), len(x))
+    looked_at = _looked_at(len(x), config)
     x = x.subset(looked_at)
-    counter = _Counter(report, _work(models, config, len(x)))
+    logged = _logged(log, log_blind, x, models, config, findings)
+    counter = _Counter(report, _work(models, config, len(x) + len(logged.images)))
     clean, classes = _clean_answers(models, x, config, counter)
     known = None if labels is None else torch.as_tensor(labels)[looked_at].to("cpu", torch.int64)
-    _check_answers(clean, known, models, config, findings)
-    points, probes = _choose(clean, x, models, config)
+    _check_answers(clean, known, models, config, findings, pool.trained)
+    points, probes = _choose(clean, x, models, logged.own(config))
+    points = _with_logged(points, logged, models, config, counter)
     uaps, uap_report = make_uaps(models, _uap_images(x, models, config), config, counter.uap)
     _note_fooling(uap_report, config, findings)
     plan = _plan(points, uaps, config)
     answers = _ask_all(models, plan, classes, counter)
-    keep = kept_classes(answers)
+    records = records_of(models, config)
+    keep = kept_classes(answers[own_rows(records)])
     reduced = reduce_classes(answers, keep)
     top = reduce_classes(only_labels(answers), keep).argmax(-1)
-    records = records_of(models, config)
     settings = {
         "config": config.to_dict(),
         "uap": uap_report,
         "victim_sha256": white.sha256,
         "preprocessing": white.preprocessing,
-        "init": None if pool.init is None else dict(pool.init),
-        "twins": pool.twins_told,
+        **_told(pool),
+        "suspect_side": {"exact": inexact(models, config) is None, "why": inexact(models, config)},
         "versions": versions(),
+        "log": logged.told,
     }
-    weights: dict[str, Tensor] = {}
-    if STATISTICS[config.encoder].shares > 1:
-        weights = _train_paper(reduced, records, config.seed)
+    weights = _train_paper(reduced, records, config)
     reference = Reference(
         plan, records, reduced, top, keep, classes, config.encoder, weights, settings, *probes
     )
-    log.info("generate: done, %d queries", plan.queries)
+    logger.info("generate: done, %d queries", plan.queries)
     return _examined(reference, vouched, findings, pool.trained)
 
 
@@ -154,6 +170,15 @@ def _pool_of(
     return with_degraded(pool, config.seed, device) if by_twins else pool
 
 
+def _told(pool: Pool) -> dict[str, Any]:
+    """What a reference says of its pool."""
+    return {
+        "init": None if pool.init is None else dict(pool.init),
+        "twins": pool.twins_told,
+        "pool_manifest_sha256": pool.manifest_sha256,
+    }
+
+
 def _white_box(victim: Any, device: str) -> Model:
     white = as_model(victim, device=device, name="victim")
     if white.module is None:
@@ -162,11 +187,23 @@ def _white_box(victim: Any, device: str) -> Model:
     return white
 
 
+def _logged(
+    log: Any, blind: bool | None, own: Images, models: list[Entry], config: GenerateConfig, findings: Findings
+) -> QueryLog:
+    twins = len(candidates_of(models, config)) - 1
+    return read_log(None if log is None else check_images("log", log), blind, own, config, twins, findings)
+
+
 def _check_answers(
-    clean: Tensor, labels: Tensor | None, models: list[Entry], config: GenerateConfig, findings: Findings
+    clean: Tensor,
+    labels: Tensor | None,
+    models: list[Entry],
+    config: GenerateConfig,
+    findings: Findings,
+    trained: frozenset[str],
 ) -> None:
     if labels is not None:
-        check_accuracy(clean, labels, models, findings)
+        check_accuracy(clean, labels, models, findings, trained)
     if STATISTICS[config.encoder].by_twins:
         check_confidence(clean, models, findings)
 
@@ -192,6 +229,9 @@ def _examined(
     """The reference with what its tests have found."""
     if reference.statistic.by_twins:
         reference = examine_pool(reference, vouched, findings, trained)
+    few = too_few(reference.plan.views)
+    if few is not None:
+        findings.limit(f"{few} (generate --views)")
     found = {"warnings": findings.warnings, "limits": findings.limits, "vouched": vouched}
     return replace(reference, settings=reference.settings | found, _cache={})
 
@@ -218,14 +258,14 @@ class _Counter:
 
     def through(self, chunks: Iterable[Tensor], what: str) -> Iterator[Tensor]:
         """The same chunks; each counts when the next one is wanted."""
-        log.debug("generate: %s (%d of %d)", what, self.done, self.total)
+        logger.debug("generate: %s (%d of %d)", what, self.done, self.total)
         for chunk in chunks:
             yield chunk
             self._add(len(chunk), what)
 
     def uap(self, what: str) -> None:
         """One UAP is begun."""
-        log.debug("generate: %s (%d of %d)", what, self.done, self.total)
+        logger.debug("generate: %s (%d of %d)", what, self.done, self.total)
         self._add(UAP_WORK, what)
 
     def _add(self, count: int, what: str) -> None:
@@ -233,38 +273,16 @@ class _Counter:
         self.report(min(self.done, self.total), self.total, what)
 
 
-def check_images(where: str, images: Any) -> Images:
-    """The owner's images, which become float32 ``[N,C,H,W]`` in 0..1; raises ``DataError``."""
-    if isinstance(images, ImageFiles):
-        return Images(images)
-    x = torch.as_tensor(images)
-    if x.ndim == 3:
-        x = x[:, None]
-    if x.ndim != 4 or 0 in x.shape:
-        raise DataError(where, "images", "[N,C,H,W] or [N,H,W], not empty", list(x.shape))
-    if x.dtype == torch.uint8:
-        return Images(x)
-    if not x.dtype.is_floating_point:
-        raise DataError(where, "images", "uint8, or float in 0..1", x.dtype)
-    low, high = (float(found) for found in x.aminmax())  # NaN where there is any
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise DataError(where, "images", "finite", "NaN or infinity")
-    if low < -1e-6 or high > 1.0 + 1e-6:
-        raise DataError(where, "images", "in 0..1 (put normalisation into the model)", f"{low:g}..{high:g}")
-    return Images(x)
-
-
-def _check_labels(labels: Any, rows: int) -> None:
-    y = torch.as_tensor(labels)
-    if y.ndim != 1 or len(y) != rows or y.dtype.is_floating_point:
-        raise DataError("generate", "labels", f"[{rows}] integers", f"{list(y.shape)} {y.dtype}")
-    if len(torch.unique(y)) < 2:
-        raise DataError("generate", "labels", "of at least 2 classes", f"{len(torch.unique(y))} class")
-
-
 def _subset(total: int, most: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randperm(total, generator=generator)[:most].sort().values
+
+
+def _looked_at(total: int, config: GenerateConfig) -> Tensor:
+    """Rows of the images that points are chosen from."""
+    assert config.points is not None
+    wanted = max(config.uap_images, PER_POINT * config.points * config.views, LOOKED_AT)
+    return _subset(total, wanted, config.seed)
 
 
 @contextlib.contextmanager
@@ -301,29 +319,31 @@ def _choose(
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
     """Query points ``[Q,C,H,W]``, and probes with their labels from the other images."""
     assert config.points is not None
-    found = choose_probes(clean, x[:1], len(x) - config.points * config.views)
-    rest = np.arange(len(x)) if found is None else np.setdiff1d(np.arange(len(x)), found[0])
-    points = x.kept(torch.from_numpy(rest[_select(clean[:, rest], models, config)].reshape(-1)))
+    chosen = select_points(clean, models, config).reshape(-1)
+    points = x.kept(torch.from_numpy(chosen))
     if config.wire_safe and points.dtype != torch.uint8:
         points = to_grid(points)
-    return points, (None, None) if found is None else (x.kept(torch.from_numpy(found[0])), found[1])
+    rest = np.setdiff1d(np.arange(len(x)), chosen)  # after the points: no innocent has a say in those
+    probes = choose_probes(clean[:, rest], x[:1], len(x)) if len(rest) else None
+    if probes is None:
+        return points, (None, None)
+    return points, (x.kept(torch.from_numpy(rest[probes[0]])), probes[1])
 
 
-def _select(clean: Tensor, models: list[Entry], config: GenerateConfig) -> np.ndarray[Any, Any]:
-    """Indices of query points ``[V,n]``."""
-    assert config.points is not None
-    selection = config.selection or STATISTICS[config.encoder].selection
-    if selection == "kmeans":
-        outputs = clean[0].clamp(min=1e-12).log().numpy()
-        return kmeans_points(outputs, config.points, config.views, config.seed)
-    mean = clean[: len(candidates_of(models, config))].mean(0).numpy()
-    weight = disagreement(clean.numpy()) if len(clean) > 1 else np.ones(len(mean), np.float32)
-    return disagree_points(mean, weight, config.points, config.views, config.seed)
+def _with_logged(
+    points: Tensor, logged: QueryLog, models: list[Entry], config: GenerateConfig, counter: _Counter
+) -> Tensor:
+    """Query points with those out of the log before them."""
+    if not logged.views:
+        return points
+    clean, _ = _clean_answers(models, logged.images, config, counter)
+    rows = choose(partial(select_points, clean, models, replace(config, views=logged.views)))
+    return logged.before(points, rows, config.wire_safe)
 
 
 def _plan(points: Tensor, uaps: Tensor, config: GenerateConfig) -> QueryPlan:
     assert config.points is not None and config.ray is not None
-    assign = spread_uaps(config.points, config.views, len(uaps), config.seed)
+    assign = spread_uaps(config.points, config.views, uaps, config.seed)
     assign = assign.expand(len(config.ray), -1).contiguous()
     return QueryPlan(points, uaps, assign, config.ray, config.views, config.wire_safe)
 
@@ -343,9 +363,12 @@ def _ask_all(models: list[Entry], plan: QueryPlan, classes: int, counter: _Count
 
 
 # -- encoders ----------------------------------------------------------------------------------------
-def _train_paper(reduced: Tensor, records: tuple[Record, ...], seed: int) -> dict[str, Tensor]:
+def _train_paper(reduced: Tensor, records: tuple[Record, ...], config: GenerateConfig) -> dict[str, Tensor]:
+    """Weights of the paper's network; none for an encoder that trains nothing."""
+    if STATISTICS[config.encoder].shares == 1:
+        return {}
     rows = [i for i, r in enumerate(records) if r.trains_encoder]
     fingerprints = reduced[rows].transpose(-2, -3).flatten(-3)
     descends = [records[i].relation == "victim" or records[i].candidate == records[0].name for i in rows]
-    network = paper.train(fingerprints, torch.tensor(descends, dtype=torch.int64), seed)
+    network = paper.train(fingerprints, torch.tensor(descends, dtype=torch.int64), config.seed)
     return {k: v.detach().clone() for k, v in network.state_dict().items()}

@@ -59,7 +59,7 @@ def check_vouched(vouched: Mapping[str, str], models: list[Entry], findings: Fin
             raise PoolError("generate", "vouched", "names of homologous models of the pool", repr(name))
         if not isinstance(reason, str) or not reason.strip():
             raise PoolError("generate", f"vouched for {name}", "a reason", repr(reason))
-        findings.warn(f"{name} counts as innocent because the owner says so: {reason}")
+        findings.warn(f"{name} counts as innocent because the owner says so: {reason}", act=False)
 
 
 def check_origin(pool: Pool, findings: Findings) -> None:
@@ -73,7 +73,9 @@ def check_origin(pool: Pool, findings: Findings) -> None:
         )
 
 
-def check_accuracy(clean: Tensor, labels: Tensor, models: list[Entry], findings: Findings) -> None:
+def check_accuracy(
+    clean: Tensor, labels: Tensor, models: list[Entry], findings: Findings, trained: Collection[str] = ()
+) -> None:
     """Whether victim, twins and homologous models know the task that the labels state.
 
     Args:
@@ -81,6 +83,7 @@ def check_accuracy(clean: Tensor, labels: Tensor, models: list[Entry], findings:
         labels: ``[N]`` int64.
         models: the pool.
         findings: gets what is found.
+        trained: names of homologous models that uapfast trained itself, some on few images.
 
     Raises:
         PoolError: most homologous models guess.
@@ -110,7 +113,8 @@ def check_accuracy(clean: Tensor, labels: Tensor, models: list[Entry], findings:
     if guessing:
         findings.warn(
             f"homologous models that hardly know the task (the victim is right on {right[0]:.0%}): "
-            f"{_with_shares(asked, right, guessing)}; {PREPROCESSING}"
+            f"{_with_shares(asked, right, guessing)}; {PREPROCESSING}",
+            act=any(asked[i].name not in trained for i in guessing),
         )
 
 
@@ -161,7 +165,7 @@ def examine_pool(
     _check_twins(scorer, records, findings)
     _check_closeness(scorer, reference, findings)
     _check_innocents(scorer, records, vouched, findings, trained)
-    records = _degraded_instead(_count_once(scorer, records, findings))
+    records = _degraded_instead(_count_once(scorer, records, findings, trained))
     _check_null(records, reference.settings, findings)
     reference = replace(reference, records=records, _cache={})
     _check_ancestors(reference, findings)
@@ -201,8 +205,9 @@ def _check_innocents(
 ) -> None:
     """Innocents that look like copies: an error, but where twins of another kind make them look so.
 
-    One that uapfast trained itself stays, and is warned of: to remove it would leave a pool in which the next
-    honest model like it stands alone.
+    Who looks so only beside models that vary less is warned of, and so every verdict repeats it. One that
+    uapfast trained itself stays, and is warned of: to remove it would leave a pool in which the next honest
+    model like it stands alone.
     """
     names = [records[i].name for i in scorer.roster.candidates]
     copies = copies_among_innocents(scorer, ALPHA)
@@ -214,10 +219,19 @@ def _check_innocents(
         findings.warn(
             "homologous models that uapfast trained look like copies, and count as honest: "
             f"{', '.join(ours)}. Models of their kind resemble the victim; only a recipe that loads its "
-            "weights makes them copies"
+            "weights makes them copies",
+            act=False,
         )
-    others = [name for name in said if name not in trained]
-    shown = ", ".join(said[name] for name in others)
+    theirs = [name for name in said if name not in trained]
+    others = [name for name in theirs if found[name].sure]
+    doubtful = ", ".join(said[name] for name in theirs if not found[name].sure)
+    if doubtful and not others:
+        findings.warn(
+            "homologous models that may be copies, or of a kind that varies more than the others, and count "
+            f"as honest: {doubtful}. Look where they come from: beside a copy of it the victim is found less "
+            "often"
+        )
+    shown = ", ".join(said[name] for name in others) + (f"; perhaps also {doubtful}" if doubtful else "")
     if others and findings.limits:
         findings.warn(f"homologous models that look like copies beside such twins: {shown}")
     elif others:
@@ -299,7 +313,9 @@ def _degraded_instead(records: tuple[Record, ...]) -> tuple[Record, ...]:
     return tuple(replace(r, counted=swapped.get(r.name, r.counted)) for r in records)
 
 
-def _count_once(scorer: LineageScorer, records: tuple[Record, ...], findings: Findings) -> tuple[Record, ...]:
+def _count_once(
+    scorer: LineageScorer, records: tuple[Record, ...], findings: Findings, trained: Collection[str]
+) -> tuple[Record, ...]:
     """Of innocents that depend on each other the first counts, if enough are left; warned of."""
     first = {int(i): int(i) for i in scorer.roster.innocents}
 
@@ -320,7 +336,8 @@ def _count_once(scorer: LineageScorer, records: tuple[Record, ...], findings: Fi
         findings.warn(
             "homologous models that answer too much alike to be independent, of which one counts (variants "
             f"of one network, or models that hardly learned): {'; '.join(shown)}. Train others longer, or on "
-            "other images; where one was made from another, name it as its parent in the manifest"
+            "other images; where one was made from another, name it as its parent in the manifest",
+            act=any(records[i].name not in trained for g in groups.values() if len(g) > 1 for i in g),
         )
     if len(first) - len(variants) < MIN_INNOCENTS:
         findings.limit(

@@ -14,20 +14,21 @@ SHARE = 0.1  # of the owner's images, at most
 MOST_BYTES = 64 << 20
 
 
-def choose_probes(clean: Tensor, image: Tensor, spare: int) -> tuple[NDArray[np.int64], Tensor] | None:
+def choose_probes(clean: Tensor, image: Tensor, owned: int) -> tuple[NDArray[np.int64], Tensor] | None:
     """Which images are probes, and the class that most models give each, int64 ``[P]``.
 
     Args:
-        clean: ``[M,N,K]`` probabilities of the pool's models on the owner's images, the victim's first. It
-            has no say: a copy must not be let off, or convicted, for naming the classes as the victim does.
+        clean: ``[M,N,K]`` probabilities of the pool's models on the images that are no query points, the
+            victim's first. It has no say: a copy must not be let off, or convicted, for naming the classes as
+            the victim does.
         image: one of the images, ``[1,C,H,W]``.
-        spare: images that query points do not need.
+        owned: images that the owner has, query points among them.
 
     Returns:
         None where there are no images to spare, or no other model was asked.
     """
     models, images, classes = clean.shape
-    most = min(int(SHARE * images), spare, MOST_BYTES // (4 * image.numel()), PER_CLASS * classes)
+    most = min(int(SHARE * owned), images, MOST_BYTES // (4 * image.numel()), PER_CLASS * classes)
     if models < 2 or most < 1:
         return None
     votes = torch.nn.functional.one_hot(clean[1:].argmax(-1), classes).sum(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,9 +15,11 @@ from torch import Tensor
 from uapfast.config import ALPHA
 from uapfast.errors import InputError
 from uapfast.examination.classes import checked_order
+from uapfast.method.decision import Assessment
 from uapfast.models.answers import other_count
 from uapfast.models.labels import some
 from uapfast.reference import Reference, as_reference
+from uapfast.suspects.record_writer import Recorder
 from uapfast.suspects.recorded import open_recorded
 from uapfast.types import Verdict
 from uapfast.verbs.queries import Numbered, numbered
@@ -37,6 +39,8 @@ def verify_recorded(
     output: str = "auto",
     class_order: Sequence[int] | None = None,
     class_names: Sequence[str] | None = None,
+    record: Recorder | None = None,
+    seen: Callable[[Assessment], None] | None = None,
 ) -> Verdict:
     """Decide from a file of answers to the queries that :func:`uapfast.verbs.queries.write_queries` wrote.
 
@@ -52,6 +56,8 @@ def verify_recorded(
         class_order: as :func:`uapfast.verify`.
         class_names: what the suspect calls its classes, in their order. It may know more than the reference:
             then ``class_order`` has to say which of them mean ours.
+        record: takes down every answer.
+        seen: as :func:`uapfast.verify`.
 
     Raises:
         InputError: the file cannot be used, or answers less than one view's worth of queries; or fewer class
@@ -63,7 +69,9 @@ def verify_recorded(
     suspect = open_recorded(answers, made.known, classes=classes, class_names=class_names, output=output)
     part, notes = answered_part(reference, made, suspect.answered)
     suspect.notes = (*suspect.notes, *notes)
-    return verify(part, suspect, alpha=alpha, class_order=class_order)
+    if record is not None and part is not reference:
+        record.answered = suspect.answered.tolist()
+    return verify(part, suspect, alpha=alpha, class_order=class_order, record=record, seen=seen)
 
 
 def _suspects_classes(ours: int, order: Sequence[int] | None, names: Sequence[str] | None) -> int:

@@ -12,7 +12,8 @@ from uapfast.method.uap.checks import white_box
 from uapfast.models.model import as_model
 from uapfast.pool.pool import Pool
 from uapfast.verbs.entries import ordered
-from uapfast.verbs.generate import Progress, check_images
+from uapfast.verbs.generate import Progress
+from uapfast.verbs.images import check_images
 
 
 def subspace(

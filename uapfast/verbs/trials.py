@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, one_hot
 
@@ -19,6 +20,9 @@ from uapfast.config import ALPHA
 from uapfast.method.decision import decide
 from uapfast.method.fingerprint import reduce_classes
 from uapfast.method.lineage import LineageScorer
+from uapfast.method.statistic import Scorer
+from uapfast.models import forms
+from uapfast.models.forms import Form
 from uapfast.reference import Reference
 
 SEED = 1
@@ -29,7 +33,7 @@ PIXELS = 16  # side to which images are brought before a random linear map
 INNOCENTS, FORMS_EACH = 40, 3  # innocents that are tried, and in how many forms each, at most
 TWINS = 4  # twins that are tried, at most; the whole pool is centred anew for each
 
-Form = Callable[[Tensor, torch.Generator], Tensor]
+Change = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def _even(p: Tensor, generator: torch.Generator) -> Tensor:
@@ -53,7 +57,7 @@ def _half_random(p: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(chosen, _even(p, generator), p)
 
 
-FORMS: dict[str, Form] = {
+FORMS: dict[str, Change] = {
     "as it is": lambda p, g: p,
     "its top class with its score": lambda p, g: _top(p, 1),
     "rounded to one digit": lambda p, g: (p * 10).round() / 10,
@@ -86,22 +90,21 @@ def try_reference(reference: Reference, alpha: float = ALPHA, skip: tuple[str, .
         Trials in a fixed order; every random choice is seeded.
     """
     out = [
-        _judge(reference.statistic.scorer(hard), reference, name, answers, hard, alpha)
+        _judge(reference.statistic.scorer, reference, name, answers, hard, alpha)
         for name, answers, hard in garbage(reference)
     ]
     innocents = [i for i in reference.innocents if reference.records[i].name not in skip]
     for turn, row in enumerate(_some(innocents, INNOCENTS)):
         rest = np.array([i for i in reference.innocents if i != row], dtype=np.int64)
-        scorers = {h: _lineage(reference.statistic.scorer(h)).with_innocents(rest) for h in (False, True)}
+        without = _scorers(reference, rest)
         names = [*FORMS, LABELS]
         wanted = {names[0]} | {names[1 + (turn * (FORMS_EACH - 1) + k) % (len(names) - 1)] for k in (0, 1)}
-        out += _degraded(reference, row, wanted, scorers, alpha)
+        out += _degraded(reference, row, wanted, without, alpha)
     twins = [i for i, r in enumerate(reference.records) if r.relation == "twin"]
     if len(twins) >= 3:
         for row in _some(twins, TWINS):
             smaller = _without(reference, row)
-            scorers = {h: _lineage(smaller.statistic.scorer(h)) for h in (False, True)}
-            out += _degraded(reference, row, {*FORMS, LABELS}, scorers, alpha, smaller)
+            out += _degraded(reference, row, {*FORMS, LABELS}, smaller.statistic.scorer, alpha, smaller)
     return out
 
 
@@ -124,8 +127,22 @@ def _without(reference: Reference, row: int) -> Reference:
     return replace(reference, records=records, answers=answers, labels=labels, _cache={})
 
 
-def _judge(scorer: Any, reference: Reference, name: str, answers: Tensor, hard: bool, alpha: float) -> Trial:
-    outcome = decide(scorer.assess(reference.statistic.features(answers, hard)), alpha)
+def _scorers(reference: Reference, innocents: NDArray[np.int64]) -> Callable[[Form], LineageScorer]:
+    """What suspects of a form are compared with where only these rows are innocents."""
+    return lambda form: _lineage(reference.statistic.scorer(form)).with_innocents(innocents)
+
+
+def _judge(
+    scorers: Callable[[Form], Scorer],
+    reference: Reference,
+    name: str,
+    answers: Tensor,
+    hard: bool,
+    alpha: float,
+) -> Trial:
+    """Beside innocents that are shown alike, as a verdict has it."""
+    form = forms.LABELS if hard else forms.form_of(answers.flatten(0, -2))
+    outcome = decide(scorers(form).assess(reference.statistic.features(answers, hard)), alpha)
     return Trial(name, outcome.p, outcome.decision == "piracy")
 
 
@@ -133,7 +150,7 @@ def _degraded(
     reference: Reference,
     row: int,
     wanted: set[str],
-    scorers: dict[bool, LineageScorer],
+    scorers: Callable[[Form], Scorer],
     alpha: float,
     judged_by: Reference | None = None,
 ) -> list[Trial]:
@@ -145,11 +162,11 @@ def _degraded(
         if form in wanted:
             answers = change(reference.answers[row], generator)
             name = f"{reference.records[row].name}, {form}"
-            out.append(_judge(scorers[False], judge, name, answers, False, alpha))
+            out.append(_judge(scorers, judge, name, answers, False, alpha))
     if LABELS in wanted:
         answers = one_hot(reference.labels[row], reference.answers.shape[-1]).to(torch.float32)
         name = f"{reference.records[row].name}, {LABELS}"
-        out.append(_judge(scorers[True], judge, name, answers, True, alpha))
+        out.append(_judge(scorers, judge, name, answers, True, alpha))
     return out
 
 

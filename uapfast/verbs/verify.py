@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from uapfast.config import ALPHA, check
 from uapfast.errors import SuspectError
 from uapfast.examination import Design, Examination
-from uapfast.examination.asking import Progress, as_suspect, design_for, examine
+from uapfast.examination.asking import Progress, as_suspect, begin_record, design_for, examine
+from uapfast.method.decision import Assessment
 from uapfast.method.sequential import Looks
 from uapfast.reference import Reference, as_reference
+from uapfast.suspects.record_writer import Recorder
 from uapfast.types import Verdict
 
 log = logging.getLogger(__name__)
@@ -29,8 +31,10 @@ def verify(
     device: str = "cpu",
     batch_size: int | None = None,
     progress: Progress | None = None,
+    record: Recorder | None = None,
+    seen: Callable[[Assessment], None] | None = None,
 ) -> Verdict:
-    """Decide whether a suspect descends from the reference's victim.
+    """Say whether a suspect is closer to the reference's victim than its twins and honest models are.
 
     Args:
         reference: from :func:`uapfast.generate` or :func:`uapfast.load`, or its file.
@@ -44,6 +48,8 @@ def verify(
         batch_size: queries a forward of an ``nn.Module``, at most; None for what images of their size allow
             (:func:`uapfast.models.batches.most_at_once`).
         progress: called as ``progress(done, total, what)`` as images are asked.
+        record: takes down every answer (:class:`uapfast.suspects.record_writer.Recorder`, entered).
+        seen: called with what the verdict rests on, for a page that shows it; not where nothing was scored.
 
     Returns:
         The verdict. Unusable answers (NaN, wrong class count), and answers that agree with the pool's models
@@ -58,17 +64,29 @@ def verify(
     reference = as_reference(reference, "verify")
     model = as_suspect(reference, suspect, output, device, batch_size)
     design = design_for(reference, model)
-    verdict = examine(design, model, alpha=alpha, order=class_order, progress=progress).verdict()
+    found = examine(design, model, alpha=alpha, order=class_order, progress=progress, record=record)
+    verdict = found.verdict()
+    if seen is not None and found.assessed is not None:
+        seen(found.assessed)
     p = verdict.p_value if verdict.p_value is not None else math.nan
     log.info("verify: %s, p %.3g, reference %.12s", verdict.decision, p, verdict.reference_sha256)
     return verdict
 
 
 def invalid(
-    reference: Reference, error: SuspectError, *, alpha: float = ALPHA, sha256: str | None = None
+    reference: Reference,
+    error: SuspectError,
+    *,
+    alpha: float = ALPHA,
+    sha256: str | None = None,
+    record: Recorder | None = None,
 ) -> Verdict:
     """The verdict of a suspect whose weights or answers cannot be used: never an acquittal."""
     design = Design(reference, Looks.single(reference.plan.views))
     examination = Examination(design, alpha=alpha, sha256=sha256)
     examination.fail(error)
+    if record is not None:
+        told = {"name": examination.name, "sha256": sha256, "output": "auto", "replay": "suspect"}
+        begin_record(record, design, told | {"settings": {}}, alpha, None)
+        record.end((), error)
     return examination.verdict()

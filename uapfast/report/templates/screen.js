@@ -5,6 +5,8 @@
   const C = data.columns, S = data.strings, PAGE = 100, count = C.name.length;
   const order = ["piracy", "inconclusive", "independent", "invalid", "unavailable"];
   const marks = { piracy: "✖", inconclusive: "?", independent: "✔", invalid: "!", unavailable: "–" };
+  const made = new Map([["modification", "weights modified"], ["extraction", "trained on answers"],
+    ["unclear", "how it was made: unclear"]]);
   const $ = (id) => document.getElementById(id);
   const said = (name, i) => (C[name][i] < 0 ? null : S[C[name][i]]);
   const many = new Set(C.reference).size > 1;
@@ -30,13 +32,20 @@
     return node;
   }
 
+  function verdict(i) {
+    const cell = el("td"), how = made.get(said("relation", i));
+    cell.append(chip(i));
+    if (how) cell.append(el("small", how));
+    return cell;
+  }
+
   // key of the heading -> [value to sort by, cell]
   const shows = {
     reference: [(i) => said("reference", i), (i) => el("td", said("reference", i))],
-    decision: [(i) => order.indexOf(said("decision", i)), (i) => { const c = el("td"); c.append(chip(i)); return c; }],
+    decision: [(i) => order.indexOf(said("decision", i)), verdict],
     arch: [(i) => said("arch", i), (i) => el("td", said("arch", i), "path")],
   };
-  for (const [name, show] of [["p_value", p], ["q_value", p], ["z", fixed(1)], ["similarity", fixed(3)],
+  for (const [name, show] of [["p_value", p], ["q_value", p], ["p_holm", p], ["z", fixed(1)], ["similarity", fixed(3)],
     ["rank", plain], ["queries_used", plain]]) {
     shows[name] = [(i) => C[name][i], (i) => el("td", show(C[name][i]), "n")];
   }
@@ -58,11 +67,18 @@
       for (const r of reasons) ul.append(el("li", S[r]));
       box.append(ul);
     }
+    if (C.page[i]) {
+      const own = el("p"), link = el("a", "The page of this suspect");
+      link.href = C.page[i];
+      own.append(link);
+      box.append(own);
+    }
     const error = said("error_class", i);
     line(list, "error", error && error + ": " + (C.error_message[i] || ""));
     line(list, "against twins", side(i, "candidate"));
     line(list, "against innocents", side(i, "suspect"));
     line(list, "against both together", side(i, "joint"));
+    line(list, "held against", said("pool", i));
     line(list, "among these suspects", C.p_population[i] === null ? null : p(C.p_population[i]),
       "empirical null of the population; does not decide");
     line(list, "the paper's view-level p", C.p_view[i] === null ? null : p(C.p_view[i]), "not a false-accusation rate; never decides");
@@ -97,6 +113,8 @@
     });
     th.append(button);
     if (C.same_as[i] !== null) th.append(el("small", "same tensors as " + C.same_as[i]));
+    const known = said("known_copy", i);
+    if (known !== null) th.append(el("small", "known copy (" + known + "): no suspect, not counted"));
     tr.append(th);
     for (const name of keys) if (name !== "name") tr.append(shows[name][1](i));
     return tr;

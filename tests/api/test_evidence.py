@@ -1,0 +1,498 @@
+"""Commitment, statement and audit as two parties use them: on files, the audit in its own process."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import uapfast
+from tests.api.evidence_world import MLP, World
+from tests.api.tsa import Authority
+from uapfast.cli import main
+from uapfast.errors import (
+    EvidenceError,
+    InputError,
+    RecordError,
+    ReferenceFileError,
+    SignatureError,
+    StorageError,
+    TimeStampError,
+)
+from uapfast.evidence import audit as auditing
+from uapfast.evidence.audit import Audit, Files, audit
+from uapfast.evidence.canonical import dumps
+from uapfast.evidence.commitment import commit, read_commitment, salted
+from uapfast.evidence.dossier import Dossier, Wanted
+from uapfast.evidence.envelope import bundled, sign
+from uapfast.evidence.keys import load_private, load_public
+from uapfast.evidence.statement import read_statement
+from uapfast.evidence.timestamp import load_certificates
+
+pytestmark = [pytest.mark.needs("cryptography", "rfc8785", "rfc3161-client", "openssl", "httpx2")]
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Case:
+    """Everything that the owner hands over."""
+
+    folder: Path
+    world: World
+    files: Files
+    authority: Authority
+
+    @property
+    def key(self) -> Path:
+        return self.folder / "key.pem"
+
+    def copied(self, folder: Path) -> Files:
+        """The same in another folder, to be spoiled."""
+
+        def one(path: Path) -> Path:
+            (folder / Path(path).name).write_bytes(Path(path).read_bytes())
+            return folder / Path(path).name
+
+        f = self.files
+        names = {n: one(getattr(f, n)) for n in ("statement", "reference", "record", "commitment", "salt")}
+        return replace(f, **names)
+
+
+def openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+def new_key(folder: Path, name: str) -> Path:
+    openssl("genpkey", "-algorithm", "ed25519", "-out", str(folder / f"{name}.pem"))
+    openssl("pkey", "-in", str(folder / f"{name}.pem"), "-pubout", "-out", str(folder / f"{name}.pub"))
+    return folder / f"{name}.pem"
+
+
+@pytest.fixture(scope="module")
+def case(evidence_world: World, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    folder = tmp_path_factory.mktemp("case")
+    new_key(folder, "key")
+    new_key(folder, "other")
+    authority = Authority(folder / "tsa")
+    said = {n: folder / n for n in ("c.json", "c.json.salt", "s.json", "r.jsonl")}
+    common = ["--key", str(folder / "key.pem"), "--tsa-root", str(authority.root)]
+    with authority.served() as url:
+        committed = ["commit", str(evidence_world.ref), "--out", str(said["c.json"]), "--tsa", url, *common]
+        assert main(committed) == 0
+        asked = ["verify", str(evidence_world.ref), str(evidence_world.files["copy"]), "--arch", MLP]
+        asked += ["--record", str(said["r.jsonl"]), "--statement", str(said["s.json"])]
+        assert main([*asked, "--commitment", str(said["c.json"]), "--tsa", url, *common]) == 1
+    files = Files(
+        said["s.json"], evidence_world.ref, said["r.jsonl"], said["c.json"], said["c.json.salt"],
+        load_public(folder / "key.pub"), load_certificates(authority.root),
+    )  # fmt: skip
+    return Case(folder, evidence_world, files, authority)
+
+
+def only_failure(found: Audit) -> tuple[str, Exception]:
+    """What failed first: its name, and why."""
+    assert not found.holds and found.failed
+    error = found.failed[0].error
+    assert error is not None and " must be " in str(error) and str(error) == found.failed[0].said
+    return found.failed[0].what, error
+
+
+# -- it holds --------------------------------------------------------------------------------------
+def test_everything_holds_in_a_process_of_its_own(case, tmp_path):
+    f = case.files
+    command = [
+        sys.executable, "-m", "tests.api.run_cli", "audit", str(f.statement), "--reference", str(f.reference),
+        "--record", str(f.record), "--commitment", str(f.commitment), "--trust", str(case.folder / "key.pub"),
+        "--tsa-root", str(case.authority.root),
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "ALL THAT WAS CHECKED HOLDS: piracy"
+    assert all(line.startswith("ok ") for line in lines[:-1])
+    for what in (
+        "statement:",
+        "key:",
+        "time stamp of",
+        "reference:",
+        "record:",
+        "commitment:",
+        "salt:",
+        "verdict:",
+    ):
+        assert any(line.startswith(f"ok {what}") for line in lines), what
+
+
+def test_the_files_are_the_standard_ones(case):
+    for path, kind in ((case.files.statement, "verdict"), (case.files.commitment, "commitment")):
+        data = Path(path).read_bytes()
+        found = json.loads(data)
+        assert dumps(found) == data
+        assert found["mediaType"] == "application/vnd.dev.sigstore.bundle.v0.3+json"
+        assert set(found["verificationMaterial"]) == {"publicKey", "timestampVerificationData"}
+        assert found["dsseEnvelope"]["payloadType"] == "application/vnd.in-toto+json"
+        made = json.loads(base64.b64decode(found["dsseEnvelope"]["payload"]))
+        assert made["_type"] == "https://in-toto.io/Statement/v1"
+        assert made["predicateType"] == f"urn:uapfast:{kind}:v1"
+        assert "." not in json.dumps([v for v in made["predicate"].values() if isinstance(v, float)])
+
+
+def test_the_committed_hash_is_that_of_sha256sum(case):
+    shell = f"cat {case.files.salt} {case.files.reference} | sha256sum"
+    found = subprocess.run(shell, shell=True, check=True, capture_output=True, text=True).stdout.split()[0]
+    assert found == read_commitment(case.files.commitment).value
+    assert stat.S_IMODE(os.stat(case.files.salt).st_mode) == 0o600
+    assert b"piracy" not in Path(case.files.commitment).read_bytes()
+
+
+def test_the_statement_says_what_the_verdict_said(case, capsys):
+    said = read_statement(case.files.statement).predicate
+    assert main(["verify", str(case.world.ref), "--answers", str(case.files.record), "--json"]) == 1
+    verdict = json.loads(capsys.readouterr().out)
+    assert said["decision"] == verdict["decision"] == "piracy" and said["level"] == "0.001"
+    for side in ("candidate", "suspect", "joint"):
+        for name, field in (("p", ""), ("floor", "_floor"), ("exact", "_exact")):
+            assert float(said["pValues"][side][name]) == verdict[f"p_{side}{field}"]
+    assert float(said["pValues"]["value"]) == verdict["p_value"] and said["pValues"]["isBound"] is True
+    assert said["reasons"][: len(verdict["reasons"])] == verdict["reasons"]
+    assert said["queries"] == {"asked": verdict["queries_used"], "views": verdict["views_used"]}
+    assert said["commitment"]["began"] == "after" and said["record"]["answers"] == verdict["queries_used"]
+    subject = read_statement(case.files.statement).statement["subject"][0]
+    assert subject["digest"]["sha256"] == salted(b"", case.world.files["copy"])  # of the file, without a salt
+    assert subject["digest"]["tensorsSha256"] == verdict["suspect_sha256"]
+
+
+def test_what_could_not_be_checked_is_said(case):
+    f = replace(case.files, trust=None, commitment=None, salt=None)
+    found = audit(f)
+    assert found.holds
+    assert {c.what for c in found.checks if c.state == "not checked"} == {"key", "commitment"}
+    no_root = audit(replace(case.files, roots=None))
+    assert {c.what for c in no_root.failed} == {"time stamp of the statement", "commitment"}
+    assert all(isinstance(c.error, TimeStampError) for c in no_root.failed)
+
+
+# -- it does not -----------------------------------------------------------------------------------
+SPOILT = ("statement", "reference", "record", "commitment", "salt")
+
+
+@pytest.mark.parametrize("what", SPOILT)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_one_changed_byte_in_any_file_is_found_and_named(case, tmp_path, what, data):
+    files = case.copied(tmp_path)
+    path = Path(getattr(files, what))
+    whole = path.read_bytes()
+    place = data.draw(st.integers(0, len(whole) - 1))
+    byte = data.draw(st.integers(0, 255).filter(lambda b: b != whole[place]))
+    path.write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
+    name, error = only_failure(audit(files))
+    assert name == what and path.name in str(error)
+    assert isinstance(error, EvidenceError | ReferenceFileError)
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_a_byte_more_or_less_is_found_and_named(case, tmp_path, what):
+    files = case.copied(tmp_path)
+    path = Path(getattr(files, what))
+    whole = path.read_bytes()
+    for changed in (whole + b"\n", whole[:-1], b"", whole[: len(whole) // 2], whole * 2):
+        path.write_bytes(changed)
+        assert only_failure(audit(files))[0] == what
+    path.unlink()
+    assert only_failure(audit(files))[0] == what
+
+
+def test_another_key_is_found(case, tmp_path):
+    other = load_public(case.folder / "other.pub")
+    name, error = only_failure(audit(replace(case.files, trust=other)))
+    assert name == "key" and isinstance(error, SignatureError) and other.keyid in str(error)
+    # a statement that somebody else signed anew, word by word
+    files, key = case.copied(tmp_path), load_private(case.folder / "other.pem")
+    made = read_statement(files.statement).statement
+    made["predicate"]["signer"] = key.public.told()
+    Path(files.statement).write_bytes(bundled(*sign(made, key), key, None))
+    found = audit(replace(files, trust=None))
+    assert [c.what for c in found.failed] == ["commitment"] and isinstance(
+        found.failed[0].error, SignatureError
+    )
+
+
+def resigned(case: Case, folder: Path, change) -> Files:
+    """The owner lies: another statement, with their own key and a stamp of the authority."""
+    files, key = case.copied(folder), load_private(case.key)
+    made = read_statement(files.statement).statement
+    change(made)
+    payload, signature = sign(made, key)
+    with case.authority.served() as url:
+        from uapfast.evidence.timestamp import ask
+
+        Path(files.statement).write_bytes(bundled(payload, signature, key, ask(url, signature)))
+    return files
+
+
+def test_a_statement_that_says_something_else_than_its_record_is_found(case, tmp_path):
+    changes = {
+        "decision": lambda m: m["predicate"].update(decision="independent"),
+        "pValues.joint.p": lambda m: m["predicate"]["pValues"]["joint"].update(p="0.00001"),
+        "verdict.z": lambda m: m["predicate"]["verdict"].update(z="9.5"),
+        "reasons[0]": lambda m: m["predicate"]["reasons"].__setitem__(0, "it is guilty"),
+        "queries.asked": lambda m: m["predicate"]["queries"].update(asked=4000),
+        "verdict.proof": lambda m: m["predicate"]["verdict"].update(proof="more"),
+    }
+    for path, change in changes.items():
+        name, error = only_failure(audit(resigned(case, tmp_path, change)))
+        assert name == "what is stated" and error.argument == path, path
+    other = resigned(case, tmp_path, lambda m: m["subject"][0].update(name="somebody else"))
+    assert only_failure(audit(other))[0] == "suspect"
+    began = resigned(case, tmp_path, lambda m: m["predicate"]["commitment"].update(began="unknown"))
+    assert only_failure(audit(began))[0] == "what is stated"
+    small = resigned(
+        case, tmp_path, lambda m: m["predicate"]["verdict"].update(z=m["predicate"]["verdict"]["z"] + "1")
+    )
+    assert audit(small).holds  # 1e-6 is allowed for other machines
+    early = resigned(case, tmp_path, lambda m: m["predicate"].update(evaluatedAt="2020-01-01T00:00:00.000Z"))
+    assert only_failure(audit(early))[0] == "times"
+    late = resigned(case, tmp_path, lambda m: m["predicate"].update(evaluatedAt="2999-01-01T00:00:00.000Z"))
+    assert only_failure(audit(late))[0] == "statement"
+
+
+def test_a_statement_of_another_version_or_format_says_which_is_needed(case, tmp_path, monkeypatch):
+    def older(made) -> None:
+        made["predicate"]["versions"]["uapfast"] = "0.0.9"
+        made["predicate"]["verdict"]["settings"]["versions"]["uapfast"] = "0.0.9"
+        made["predicate"]["measured"] = {"source": "other docs", "rates": []}
+        made["predicate"]["verdict"]["old"] = "1"
+
+    found = audit(resigned(case, tmp_path, older))
+    assert found.holds
+    said = {c.what: (c.state, c.said) for c in found.checks}
+    assert said["version"][0] == "note" and "0.0.9" in said["version"][1]
+    assert said["verdict.old"][0] == said["measured error rates"][0] == "not checked"
+
+    def other_format(made) -> None:
+        older(made)
+        made["predicate"]["reference"]["format"] = 5
+
+    files = resigned(case, tmp_path, other_format)
+    name, error = only_failure(audit(replace(files, reference=files.record)))
+    assert name == "reference" and "format 5" in str(error) and "uapfast 0.0.9" in str(error)
+
+    def newer(made) -> None:
+        made["predicateType"] = "urn:uapfast:verdict:v2"
+
+    name, error = only_failure(audit(resigned(case, tmp_path, newer)))
+    assert name == "statement" and "urn:uapfast:verdict:v1" in str(error) and "v2" in str(error)
+
+
+def test_stamps_expired_of_the_future_or_of_nobody_trusted(case, tmp_path):
+    yesterday = datetime.now(UTC) - timedelta(days=2)
+    assert only_failure(audit(replace(case.files, now=yesterday)))[0] == "statement"
+    other = Authority(tmp_path / "other")
+    found = audit(replace(case.files, roots=load_certificates(other.root)))
+    assert {c.what for c in found.failed} == {"time stamp of the statement", "commitment"}
+    files, key = case.copied(tmp_path), load_private(case.key)
+    made = read_statement(files.statement).statement
+    payload, signature = sign(made, key)
+    old = Authority(tmp_path / "old", first=datetime.now(UTC) - timedelta(days=99), days=9)
+    with old.served() as url:
+        from uapfast.evidence.timestamp import ask
+
+        with pytest.raises(TimeStampError, match="had expired"):
+            ask(url, signature)
+    with case.authority.served() as url:
+        stamp = ask(url, b"something else")
+    Path(files.statement).write_bytes(bundled(payload, signature, key, stamp))
+    name, error = only_failure(audit(files))
+    assert name == "time stamp of the statement" and "something else" in str(error)
+
+
+def test_a_record_of_somebody_else_is_refused(case, tmp_path):
+    from uapfast.suspects.record_writer import Recorder
+
+    with Recorder(tmp_path / "honest.jsonl") as record:
+        uapfast.verify(case.world.reference, case.world.honest, record=record)
+    name, error = only_failure(audit(replace(case.files, record=tmp_path / "honest.jsonl")))
+    assert name == "record" and isinstance(error, RecordError)
+
+
+# -- commit and verify -----------------------------------------------------------------------------
+def test_a_commitment_is_made_once_and_whole(case, tmp_path, monkeypatch):
+    key, out = load_private(case.key), tmp_path / "c.json"
+    with case.authority.served(503) as url, pytest.raises(TimeStampError):
+        commit(case.world.ref, key, out, tsa=url)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ReferenceFileError):
+        commit(case.files.record, key, out)
+    with pytest.raises(InputError, match="alpha must be"):
+        commit(case.world.ref, key, out, alpha=0.7)
+    assert list(tmp_path.iterdir()) == []
+    commit(case.world.ref, key, out, salt=tmp_path / "salt")
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(StorageError, match="commitment must be a new file"):
+        commit(case.world.ref, key, out, salt=tmp_path / "salt2")
+    with pytest.raises(StorageError, match="salt must be a new file"):
+        commit(case.world.ref, key, tmp_path / "c2.json", salt=tmp_path / "salt")
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+    found = read_commitment(out)
+    assert found.stamp is None and found.settings["alpha"] == "0.001"
+    pool = found.signed.predicate["pool"]
+    assert pool["twins"] == 8 and pool["innocents"] == len(case.world.reference.innocents) > 10
+
+
+def wanted(case: Case, folder: Path, **more) -> Wanted:
+    given = {"record": folder / "r", "statement": folder / "s", "key": case.key}
+    return Wanted(**{**given, "commitment": case.files.commitment, "salt": case.files.salt, **more})
+
+
+def test_what_would_fail_afterwards_fails_before_anybody_is_asked(case, tmp_path):
+    w, ref = case.world, case.world.reference
+    other = dataclasses.replace(ref, settings={**ref.settings, "more": 1}, _cache={})
+    other.save(tmp_path / "other.uapref")
+    bad = [
+        (InputError, "--key must be given with --statement", wanted(case, tmp_path, key=None), 0.001, w.ref),
+        (InputError, "--key must be given with", Wanted(key=case.key, record=tmp_path / "r"), 0.001, w.ref),
+        (InputError, "--salt must be", Wanted(record=tmp_path / "r", salt=case.files.salt), 0.001, w.ref),
+        (SignatureError, "No such file", wanted(case, tmp_path, key=tmp_path / "none"), 0.001, w.ref),
+        (
+            SignatureError,
+            "signed the commitment",
+            wanted(case, tmp_path, key=case.folder / "other.pem"),
+            0.001,
+            w.ref,
+        ),
+        (EvidenceError, "alpha must be as committed, 0.001", wanted(case, tmp_path), 0.01, w.ref),
+        (EvidenceError, "reference must be that", wanted(case, tmp_path), 0.001, tmp_path / "other.uapref"),
+        (EvidenceError, "salt must|of 32 bytes", wanted(case, tmp_path, salt=case.key), 0.001, w.ref),
+        (EvidenceError, "commitment", wanted(case, tmp_path, commitment=case.files.statement), 0.001, w.ref),
+        (StorageError, "another kind", wanted(case, tmp_path, statement=w.ref), 0.001, w.ref),
+        (StorageError, "existing one", wanted(case, tmp_path, record=tmp_path / "no" / "r"), 0.001, w.ref),
+    ]
+    for kind, said, what, alpha, path in bad:
+        with pytest.raises(kind, match=said):
+            Dossier(what, path, uapfast.load(path), alpha)
+    assert [p.name for p in tmp_path.iterdir()] == ["other.uapref"]
+
+
+def test_an_examination_begun_before_its_commitment_says_so(case, tmp_path, capsys):
+    """Answers that were there already: a record from before, and one whose times nobody knows."""
+    late = tmp_path / "late.json"
+    assert main(["commit", str(case.world.ref), "--key", str(case.key), "--out", str(late)]) == 0
+    asked = ["verify", str(case.world.ref), "--answers", str(case.files.record), "--commitment", str(late)]
+    asked += ["--statement", str(tmp_path / "s.json"), "--key", str(case.key)]
+    capsys.readouterr()
+    assert main([*asked, "--json"]) == 1
+    verdict = json.loads(capsys.readouterr().out)
+    assert verdict["settings"]["commitment"]["began"] == "before"
+    assert verdict["reasons"][-1].startswith("the examination began before the reference was committed to")
+    files = Files(tmp_path / "s.json", case.world.ref, case.files.record, late)
+    found = audit(files)
+    assert found.holds, [str(c) for c in found.failed]
+    notes = {c.what: c.said for c in found.checks if c.state == "note"}
+    assert "before the commitment" in notes["examination"] and "own word" in notes["time of the statement"]
+    # it may not be hidden
+    key, made = load_private(case.key), read_statement(files.statement).statement
+    made["predicate"]["commitment"]["began"] = "after"
+    Path(files.statement).write_bytes(bundled(*sign(made, key), key, None))
+    assert not audit(files).holds
+
+
+def test_a_statement_needs_no_commitment_and_no_record(case, tmp_path, capsys):
+    asked = ["verify", str(case.world.ref), str(case.world.files["honest"]), "--arch", MLP]
+    made = tmp_path / "s.json"
+    assert main([*asked, "--statement", str(made), "--signing-key", str(case.key)]) == 0
+    said = read_statement(made).predicate
+    assert said["record"] is None and said["commitment"] is None and said["decision"] == "independent"
+    found = audit(Files(made, case.world.ref, case.files.record))
+    name, error = only_failure(found)
+    assert name == "record" and "without one" in str(error)
+    assert (
+        main(["audit", str(made), "--reference", str(case.world.ref), "--record", str(case.files.record)])
+        == 1
+    )
+    assert "DOES NOT HOLD: record" in capsys.readouterr().out
+    assert main([*asked, "--statement", str(made), "--key", "no-such-weights"]) == 2  # the name of weights
+
+
+def test_the_audit_refuses_what_is_no_key_or_certificate(case, capsys):
+    common = [
+        "audit",
+        str(case.files.statement),
+        "--reference",
+        str(case.world.ref),
+        "--record",
+        str(case.files.record),
+    ]
+    assert main([*common, "--trust", str(case.key)]) == 2
+    assert "public key must be an Ed25519 one" in capsys.readouterr().err
+    assert main([*common, "--tsa-root", str(case.key)]) == 2
+    assert "--tsa-root must be certificates in PEM" in capsys.readouterr().err
+    assert (
+        main([*common, "--json", "--trust", str(case.folder / "key.pub")]) == 1
+    )  # stamped, and no root is given
+    said = json.loads(capsys.readouterr().out)
+    assert said["holds"] is False and {c["error"] for c in said["checks"] if "error" in c} == {
+        "TimeStampError"
+    }
+
+
+def test_it_can_be_audited_by_another_version_number(case, monkeypatch):
+    monkeypatch.setattr(auditing, "__version__", "9.9.9")
+    found = audit(case.files)
+    assert found.holds
+    assert "9.9.9" in {c.what: c.said for c in found.checks}["version"]
+
+
+def test_a_hostile_statement_is_a_failed_check_and_never_a_crash(case, tmp_path):
+    """Its signer may state anything."""
+    files, key = case.copied(tmp_path), load_private(case.key)
+    whole = read_statement(files.statement).statement
+    paths = [("subject",), ("subject", 0), ("subject", 0, "digest"), ("subject", 0, "name")]
+    paths += [("predicate", name) for name in whole["predicate"]]
+    paths += [("predicate", "reference", n) for n in ("sha256", "format")]
+    paths += [("predicate", "commitment", n) for n in ("sha256", "began")]
+    for path in paths:
+        for value in (None, -1, "x", [], {}, [[{}]], {"uapfast": [1]}):
+            made = json.loads(json.dumps(whole))
+            at = made
+            for name in path[:-1]:
+                at = at[name]
+            was, at[path[-1]] = at[path[-1]], value
+            Path(files.statement).write_bytes(bundled(*sign(made, key), key, None))
+            found = audit(files)
+            if was != value and path[-1] not in ("measured", "versions"):  # others state other ones
+                assert not found.holds, (path, value)
+
+
+def test_a_screen_that_looked_otherwise_than_committed_is_refused(case, tmp_path, capsys):
+    """Its record is sound, and it says nothing under that commitment."""
+    views = case.world.reference.plan.blocks * case.world.reference.plan.per_view
+    screening = uapfast.screen(
+        case.world.ref, [case.world.files["copy"]], arch=MLP, record=tmp_path / "r", queries=4 * views
+    )
+    screening.finish()
+    (record,) = (tmp_path / "r").iterdir()
+    asked = [
+        "verify",
+        str(case.world.ref),
+        "--answers",
+        str(record),
+        "--commitment",
+        str(case.files.commitment),
+    ]
+    asked += ["--statement", str(tmp_path / "s.json"), "--key", str(case.key)]
+    assert main(asked) == 2
+    assert "looks must be as committed, after [6] or [1, 2, 5, 6] views" in capsys.readouterr().err
+    assert not (tmp_path / "s.json").exists()

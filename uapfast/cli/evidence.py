@@ -1,0 +1,167 @@
+"""Evidence: ``commit``, ``audit``, and what ``verify`` writes besides. Heavy imports stay inside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from uapfast.cli import evidence_options as e
+from uapfast.cli import options as o
+from uapfast.cli.base import app
+from uapfast.cli.shell import one_line, only_result_on_stdout
+from uapfast.cli.shown import Shown
+
+if TYPE_CHECKING:
+    from uapfast.evidence.dossier import Dossier
+    from uapfast.reference import Reference
+    from uapfast.types import Verdict
+
+PRIVATE = b"PRIVATE KEY-----"
+WIDE = 2000  # characters of a line of an audit
+Key = Annotated[
+    Path,
+    typer.Option(
+        "--key", metavar="KEY.pem", help="Signs: made by `openssl genpkey -algorithm ed25519 -out KEY.pem`."
+    ),
+]
+
+
+class Given(NamedTuple):
+    """The options of evidence, as they were given."""
+
+    record: Path | None
+    statement: Path | None
+    key: Path | None
+    commitment: Path | None
+    salt: Path | None
+    tsa: str | None
+    tsa_root: Path | None
+    shown: Shown
+
+    def dossier(self, path: Path, reference: Reference, alpha: float) -> Dossier:
+        """Checks them before anybody is asked; raises as :class:`uapfast.evidence.dossier.Dossier`."""
+        from uapfast.evidence.dossier import Dossier, Wanted
+
+        files = self._asdict()
+        shown: Shown = files.pop("shown")
+        found = Dossier(Wanted(**files), path, reference, alpha)
+        shown.begins(found)
+        return found
+
+
+def signing(
+    statement: Path | None, signing_key: Path | None, key: str | None
+) -> tuple[Path | None, str | None]:
+    """The private key, and the name of weights: beside a statement ``--key`` may be either."""
+    if statement is None or signing_key is not None or key is None:
+        return signing_key, key
+    try:
+        with open(key, "rb") as stream:
+            private = PRIVATE in stream.read(1 << 12)
+    except (OSError, ValueError):
+        private = key.endswith(".pem")  # a file that is missing is named as such
+    return (Path(key), None) if private else (None, key)
+
+
+def replayed(
+    path: Path,
+    known: Reference,
+    record: Path,
+    class_names: Path | None,
+    output: str,
+    how: dict[str, Any],
+    wanted: Given,
+) -> Verdict:
+    """The verdict on a record, and the statement of it where one is wanted."""
+    from uapfast.config import check
+    from uapfast.verbs.replay import verify_record
+
+    given = {"--class-names": class_names, "--class-order": how["class_order"], "--record": wanted.record}
+    given["--output"] = None if output == "auto" else output
+    for name, value in given.items():
+        check(value is None, "verify", name, "left out with a record, which says it itself", value)
+    verdict, recording = verify_record(known, record, alpha=how["alpha"], seen=wanted.shown.see)
+    dossier = wanted.dossier(path, known, verdict.alpha)
+    dossier.recording = recording
+    return dossier.finish(verdict, kept=True)
+
+
+@app.command()
+def commit(
+    reference: o.Reference,
+    key: Key,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Gets the commitment: publish it, or hand it over.")
+    ],
+    salt: Annotated[
+        Path | None,
+        typer.Option("--salt", metavar="FILE", help="Gets the salt: keep it. Unset, OUT.salt."),
+    ] = None,
+    tsa: e.Tsa = None,
+    tsa_root: e.TsaRoot = None,
+    alpha: o.Alpha = 1e-3,
+    debug: o.Debug = False,
+) -> None:
+    """Commit to a reference before a suspect is asked: its salted hash, signed, time-stamped with --tsa."""
+    with only_result_on_stdout() as stdout:
+        from uapfast.evidence.commitment import commit as run
+        from uapfast.evidence.commitment import salt_path
+        from uapfast.evidence.keys import load_private
+        from uapfast.evidence.timestamp import load_certificates, said
+
+        roots = None if tsa_root is None else load_certificates(tsa_root)
+        found = run(reference, load_private(key), out, salt=salt, tsa=tsa, roots=roots, alpha=alpha)
+        stamp = found.stamp
+        by = "your own word: no --tsa" if stamp is None else f"stamped by {stamp.authority}"
+        shown = [
+            f"wrote {one_line(out)}: SHA-256(salt, reference) {found.value}",
+            f"wrote {one_line(salt_path(out, salt))}: the salt; keep it with the reference until the audit",
+            f"committed {said(found.time)} ({one_line(by)}), key {found.signed.key.keyid}",
+        ]
+        print(*shown, sep="\n", file=stdout, flush=True)
+
+
+@app.command()
+def audit(
+    statement: Annotated[
+        Path, typer.Argument(metavar="STATEMENT", help="Written by `uapfast verify --statement`.")
+    ],
+    reference: Annotated[Path, typer.Option("--reference", metavar="REF", help="That it is about.")],
+    record: Annotated[Path, typer.Option("--record", metavar="FILE", help="Of the answers.")],
+    commitment: Annotated[
+        Path | None, typer.Option("--commitment", metavar="FILE", help="That the statement cites.")
+    ] = None,
+    salt: e.Salt = None,
+    trust: Annotated[
+        Path | None,
+        typer.Option("--trust", metavar="PUBKEY", help="The accuser's public key, come by otherwise (PEM)."),
+    ] = None,
+    tsa_root: e.TsaRoot = None,
+    as_json: o.Json = False,
+    debug: o.Debug = False,
+) -> int:
+    """Work out anew everything that a statement says, from files alone; says what it checked, line by line.
+
+    Exit code: 0 if all of it holds, 1 if anything does not, 2 error.
+    """
+    with only_result_on_stdout() as stdout:
+        from uapfast.evidence.audit import Files
+        from uapfast.evidence.audit import audit as run
+        from uapfast.evidence.keys import load_public
+        from uapfast.evidence.timestamp import load_certificates
+
+        key = None if trust is None else load_public(trust)
+        roots = None if tsa_root is None else load_certificates(tsa_root)
+        found = run(Files(statement, reference, record, commitment, salt, key, roots))
+        if as_json:
+            print(json.dumps(found.to_dict()), file=stdout, flush=True)
+        else:
+            names = ", ".join(check.what for check in found.failed)
+            end = (
+                f"ALL THAT WAS CHECKED HOLDS: {found.decision}" if found.holds else f"DOES NOT HOLD: {names}"
+            )
+            print(*(one_line(check, WIDE) for check in found.checks), end, sep="\n", file=stdout, flush=True)
+    return 0 if found.holds else 1

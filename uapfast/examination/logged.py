@@ -1,0 +1,32 @@
+"""What a verdict says where queries came from the owner's log of a suspect's account."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def logged_points(settings: Mapping[str, Any]) -> int:
+    """How many query points of a reference are logged images."""
+    return int((settings.get("log") or {}).get("asked", 0))
+
+
+def log_remarks(settings: Mapping[str, Any], points: int) -> list[str]:
+    """Sentences for a verdict, none where no logged image was asked.
+
+    Args:
+        settings: of the reference.
+        points: query points in all.
+    """
+    asked = logged_points(settings)
+    if not asked:
+        return []
+    return [
+        f"{asked} of the {points} query points come from the owner's log of what was asked "
+        f"({settings['log']['images']} images, SHA-256 {settings['log']['sha256'][:12]}...); the owner "
+        "states that the victim's answers had no say in which images these are, without which p_candidate "
+        "and p_joint are void"
+    ]
+
+
+__all__ = ["log_remarks", "logged_points"]

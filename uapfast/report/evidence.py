@@ -1,0 +1,138 @@
+"""The files beside a suspect's page, their hashes, and the commands that check them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uapfast.errors import InputError
+
+ROLES = ("reference", "record", "statement", "commitment", "trust")
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """One file: what it is, its path as commands in the page's folder have it, and its SHA-256."""
+
+    role: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a command does, and the command for a POSIX shell; None where a file's name cannot be typed."""
+
+    says: str
+    line: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a second party gets besides the page.
+
+    Attributes:
+        files: there are, in the order of ``ROLES``.
+        commitment: what the statement says of it (``began``, ``committedAt``, ``stampedAt``), or None.
+        signed: whether there is a statement.
+        keyid: of the key that signed it.
+        alpha: level of the decision.
+    """
+
+    files: tuple[Attached, ...] = ()
+    commitment: Mapping[str, Any] | None = None
+    signed: bool = False
+    keyid: str | None = None
+    alpha: float | None = None
+
+    def path(self, role: str) -> str | None:
+        """Of the file with this role."""
+        return next((f.path for f in self.files if f.role == role), None)
+
+    @property
+    def commands(self) -> tuple[Command, ...]:
+        """How to check it, in order; they run in the folder of the page."""
+        found = (
+            [Command("The files are those that this page speaks of", self._hashes())] if self.files else []
+        )
+        reference, record = self.path("reference"), self.path("record")
+        if self.signed and reference and record:
+            found.append(Command("The statement holds: everything is computed again", self._audit()))
+        if reference and record:
+            level = [] if self.alpha is None else ["--alpha", f"{self.alpha:g}"]
+            line = _line(["uapfast", "verify", reference, "--answers", record, *level])
+            found.append(Command("The verdict again, from the recorded answers alone", line))
+        return tuple(found)
+
+    def _hashes(self) -> str | None:
+        pairs = [part for f in self.files for part in (f.sha256, f.path)]
+        line = _line(["printf", r"%s  %s\n", *pairs])
+        bad = any("\\" in f.path for f in self.files)  # sha256sum reads a backslash as an escape
+        return None if line is None or bad else f"{line} | sha256sum -c"
+
+    def _audit(self) -> str | None:
+        words = ["uapfast", "audit", str(self.path("statement"))]
+        for role in ("reference", "record", "commitment", "trust"):
+            found = self.path(role)
+            words += [] if found is None else [f"--{role}", found]
+        return _line(words)
+
+
+def _line(words: list[str]) -> str | None:
+    """A command line that can be pasted; None where a word holds what no terminal shows."""
+    return shlex.join(words) if all(word.isprintable() for word in words) else None
+
+
+def attach(
+    page: str | os.PathLike[str],
+    *,
+    alpha: float | None = None,
+    keyid: str | None = None,
+    commitment_told: Mapping[str, Any] | None = None,
+    **files: str | os.PathLike[str] | None,
+) -> Evidence:
+    """What lies beside a page.
+
+    Args:
+        page: where the page goes; paths are told from its folder.
+        alpha: level of the decision.
+        keyid: of the key that signed the statement.
+        commitment_told: what the statement says of the commitment.
+        **files: by role (``reference``, ``record``, ``statement``, ``commitment``, ``trust``: the public
+            key); None for those that are not there.
+
+    Raises:
+        InputError: another role, or a file that cannot be read.
+    """
+    strange = files.keys() - set(ROLES)
+    if strange:
+        raise InputError("report", "file", f"one of {', '.join(ROLES)}", sorted(strange)[0])
+    folder = Path(page).absolute().parent
+    found = []
+    for role in ROLES:
+        path = files.get(role)
+        if path is None:
+            continue
+        told = os.path.relpath(os.path.abspath(path), folder)
+        told = f"./{told}" if told.startswith("-") else told  # not an option
+        found.append(Attached(role, told, _sha256(role, path)))
+    signed = any(f.role == "statement" for f in found)
+    return Evidence(tuple(found), commitment_told, signed, keyid, alpha)
+
+
+def _sha256(role: str, path: str | os.PathLike[str]) -> str:
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as exc:
+        raise InputError(
+            "report", role, "a file that can be read", f"{path} ({exc.strerror or exc})"
+        ) from exc
+
+
+__all__ = ["Attached", "Command", "Evidence", "attach"]

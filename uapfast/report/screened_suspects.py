@@ -1,0 +1,132 @@
+"""From a screening table to pages of its suspects, and to the convicted ones of a bill of materials."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from uapfast.errors import InputError
+from uapfast.files import make_folder
+from uapfast.reference import Reference
+from uapfast.report.bom import Accused
+from uapfast.report.evidence import attach
+from uapfast.report.screened import Row, Screened, ScreenReport
+from uapfast.report.suspect import Among, collect_suspect
+from uapfast.report.suspect_page import write_suspect_page
+from uapfast.types import Verdict
+
+PAGED = ("piracy", "inconclusive")  # decisions that somebody has to act upon
+MOST = 50  # pages, unless told
+
+
+def verdict_of(row: Mapping[str, Any]) -> Verdict:
+    """The verdict that a row of a table holds; fields that the table does not have are their defaults."""
+    found = {f.name: row[f.name] for f in dataclasses.fields(Verdict) if f.name in row}
+    try:
+        settings = json.loads(row["settings"])
+    except ValueError:
+        settings = {}
+    return Verdict(
+        **found | {"reasons": tuple(row["reasons"]), "settings": settings, "suspect_sha256": row["sha256"]}
+    )
+
+
+def write_pages(
+    report: ScreenReport,
+    page: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    most: int = MOST,
+    files: Mapping[str, str | os.PathLike[str]] | None = None,
+) -> tuple[int, int]:
+    """A page for each convicted or inconclusive suspect, the strongest first, linked from the rows.
+
+    Args:
+        report: its rows get ``page``, the address of their own as the screening page has it.
+        page: where the screening page goes.
+        folder: where the pages go; made if it is not there.
+        most: pages.
+        files: the reference's file by its SHA-256, for the hashes on the pages.
+
+    Returns:
+        How many were written, and how many rows would have one.
+
+    Raises:
+        InputError: ``most`` below 1, or no reference that the pool's models could be drawn from.
+        StorageError: a page cannot be written.
+    """
+    if isinstance(most, bool) or most < 1:
+        raise InputError("report", "--most", "a whole number >= 1", most)
+    parts = {part.sha256: part for part in report.parts if part.reference is not None}
+    if not parts:
+        rule = "given with --reference, for the models that a suspect stands among"
+        raise InputError("report", "--pages", rule, "none")
+    wanted = [
+        row
+        for row in report.rows
+        if row["decision"] in PAGED and row["reference_sha256"] in parts and row.get("known_copy") is None
+    ]
+    place = make_folder(folder)
+    base = quote(os.path.relpath(place.absolute(), Path(page).absolute().parent))
+    for number, row in enumerate(wanted[:most], 1):
+        name = f"suspect-{number:04d}-{_short(row)}.html"
+        path = None if files is None else files.get(row["reference_sha256"])
+        _write(row, parts[row["reference_sha256"]], report, place / name, path)
+        row["page"] = f"{base}/{name}"
+    return min(most, len(wanted)), len(wanted)
+
+
+def _short(row: Row) -> str:
+    told = json.dumps([row["reference_sha256"], row["path"], row["name"]])
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+
+def _write(
+    row: Row, part: Screened, report: ScreenReport, path: Path, file: str | os.PathLike[str] | None
+) -> None:
+    assert part.reference is not None
+    verdict = verdict_of(row)
+    found = collect_suspect(
+        part.reference,
+        verdict,
+        name=row["name"],
+        victim=part.name,
+        among=Among(len(part.rows), row.get("p_holm"), row["q_value"]),
+        evidence=attach(path, alpha=verdict.alpha, reference=file),
+        spent={"file": row["path"], "found in": report.table},
+    )
+    write_suspect_page(found, path)
+
+
+def accused_of(report: ScreenReport, references: Sequence[Reference] = ()) -> list[Accused]:
+    """The rows of a table whom a bill may name, the strongest first.
+
+    Convicted, no known copies, and with ``p_holm``, which naming one party rests on, at or below the level.
+    """
+    known = {r.sha256: r for r in references}
+    return [
+        Accused(
+            name=row["name"],
+            victim=row["reference"],
+            verdict=row | {"suspect_sha256": row["sha256"]},
+            # of an ONNX file these are the file's bytes, of everything else its tensors'
+            file_sha256=row["sha256"] if row["kind"] == "onnx" else None,
+            reference=known.get(row["reference_sha256"]),
+        )
+        for row in report.rows
+        if row["decision"] == "piracy" and row.get("known_copy") is None and _nameable(row)
+    ]
+
+
+def _nameable(row: Row) -> bool:
+    corrected = row.get("p_holm")
+    return corrected is not None and corrected <= row["alpha"]
+
+
+__all__ = ["MOST", "accused_of", "verdict_of", "write_pages"]

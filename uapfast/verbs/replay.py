@@ -1,0 +1,97 @@
+"""``verify`` from a record alone: the same examination over again, on the answers as they came."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from uapfast.errors import RecordError
+from uapfast.examination import Design
+from uapfast.examination.asking import examine
+from uapfast.method.decision import Assessment
+from uapfast.method.sequential import Looks
+from uapfast.reference import Reference, as_reference
+from uapfast.suspects.record_reader import Recording, Replay, read_record
+from uapfast.types import Verdict
+from uapfast.verbs.queries import numbered
+from uapfast.verbs.recorded import answered_part
+
+
+class Replayed(NamedTuple):
+    """What came of a record.
+
+    Attributes:
+        verdict: the same that was given then.
+        recording: what it rests on.
+    """
+
+    verdict: Verdict
+    recording: Recording
+
+
+def verify_record(
+    reference: Reference | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    alpha: float | None = None,
+    seen: Callable[[Assessment], None] | None = None,
+) -> Replayed:
+    """Decide from a record that ``verify`` or ``screen`` wrote.
+
+    Args:
+        reference: that the record is of, or its file.
+        path: of the record.
+        alpha: level of a conviction on each side; that of the record if None. Where early looks let the
+            suspect go at the one, another may ask for answers that the record lacks.
+        seen: as :func:`uapfast.verify`.
+
+    Raises:
+        RecordError: it cannot be read, is cut short or changed, or is of another reference; the message says
+            which.
+    """
+    reference = as_reference(reference, "verify")
+    recording = read_record(path, _most(reference))
+    first, where = recording.first, recording.where
+    if first["reference_sha256"] != reference.sha256:
+        got = f"{reference.sha256} of the one that is given"
+        raise RecordError(where, "reference", f"{first['reference_sha256'][:80]}, as it was asked for", got)
+    level = first["alpha"] if alpha is None else alpha
+    if not 0 < level < 0.5:
+        raise RecordError(where, "alpha", "a level in (0, 0.5)", level)
+    part = _part(reference, recording)
+    if first["looks"][-1:] != [part.plan.views] and max(first["looks"], default=0) > part.plan.views:
+        rule = f"at most {part.plan.views} views, those of the reference"
+        raise RecordError(where, "looks", rule, first["looks"][-1])
+    design = Design(part, Looks(tuple(first["looks"])))
+    suspect = Replay(recording)
+    found = examine(design, suspect, alpha=level, order=first["class_order"])
+    verdict = found.verdict()
+    if not suspect.whole and level == first["alpha"]:
+        rule = "those that were asked for, no more"
+        raise RecordError(
+            where, "answers", rule, f"{len(recording.lines)}, {verdict.queries_used} of them asked"
+        )
+    if seen is not None and found.assessed is not None:
+        seen(found.assessed)
+    return Replayed(verdict, recording)
+
+
+def _most(reference: Reference) -> int:
+    """Images that may be asked: all queries and the probes."""
+    probes = reference.probes
+    return reference.plan.queries + (0 if probes is None else len(probes))
+
+
+def _part(reference: Reference, recording: Recording) -> Reference:
+    """The part of the reference that was asked, where answers came from a file of a part of them."""
+    answered = recording.first["answered"]
+    if answered is None:
+        return reference
+    part, _ = answered_part(reference, numbered(reference), np.array(answered, np.int64))
+    return part
+
+
+__all__ = ["Replayed", "verify_record"]
