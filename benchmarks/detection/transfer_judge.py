@@ -211,8 +211,8 @@ def kept_of(world: World, knows: str, reference: Reference) -> Kept:
     return Kept.of(keep_scores(reference, world.asked(reference), False, path))
 
 
-def text(world: World) -> str:
-    """The page."""
+def text(world: World, degraded: int) -> str:
+    """The page; ``degraded`` as the command was given it."""
     place = world.place
     groups = list(dict.fromkeys(group(item) for item, _ in world.suspects))
     made = references(world)
@@ -234,6 +234,7 @@ def text(world: World) -> str:
     homologous = [arch for m, arch in world.pool if m.relation == "homologous"]
     victim = json.loads(place.victim_path(VICTIM).with_suffix(".json").read_text())
     return TEXT.format(
+        degraded=degraded,
         size=place.size,
         accuracy=victim["test_accuracy"],
         innocents=len(homologous),
@@ -263,7 +264,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "transfer.md")
     args = parser.parse_args()
     require_backbones()
-    content = text(World.of(open_zoo(args.zoo), args.degraded))
+    content = text(World.of(open_zoo(args.zoo), args.degraded), args.degraded)
     write_text(args.out, content)
     console.print(content, soft_wrap=True)
 
@@ -271,7 +272,9 @@ def main() -> None:
 TEXT = """# The transfer world
 
 Made by `python -m benchmarks.detection.transfer --out DIR` and
-`python -m benchmarks.detection.transfer_judge --zoo DIR`. Fashion-MNIST enlarged to 48 px. The victim (test
+`python -m benchmarks.detection.transfer_judge --zoo DIR --degraded {degraded}`.
+
+Fashion-MNIST enlarged to 48 px. The victim (test
 accuracy {accuracy}) is EfficientNet-lite0 at its public ImageNet weights, fine-tuned on {size.owner} images
 of the owner; all is frozen but the last block, the head and the new last layer. Its pool is that of
 `uapfast pool --init factory --recipe`: {size.twins} twins, no surrogates, {innocents} homologous models,
