@@ -147,6 +147,17 @@ def test_whoever_is_declared_a_copy_after_it_was_asked_counts_on(tmp_path):
     assert len(summary.lists) == 2
 
 
+def test_who_is_picked_out_of_declared_copies_is_corrected_for_all_of_them(tmp_path):
+    """Else honest models could be asked as copies, counted for nobody, and the nearest be named alone."""
+    declared = [replace(s, known_copy=True) for s in SUSPECTS]
+    _, summary = run(tmp_path / "s", declared, P)
+    assert summary.corrections["r"].counted == 0
+    rows, summary = run(tmp_path / "s", SUSPECTS[:1], P)  # the others leave the list
+    assert rows["0.pt"].p_holm == pytest.approx(12e-4) and summary.corrections["r"].counted == 12
+    rows, _ = run(tmp_path / "s", [SUSPECTS[0], *declared[1:]], P)  # or stay on it
+    assert rows["0.pt"].p_holm == pytest.approx(12e-4)
+
+
 def test_declared_copies_and_the_victims_own_tensors_are_no_suspects(tmp_path):
     copies = [replace(s, known_copy=True) for s in SUSPECTS[4:8]]
     p = P | {s.name: 1e-4 for s in copies}

@@ -19,6 +19,7 @@ from torch import Tensor
 from uapfast.errors import SuspectError, UnavailableError
 from uapfast.examination.classes import agreement_by_half, checked_order, reordered
 from uapfast.examination.design import Design
+from uapfast.examination.logged import mostly_logged
 from uapfast.examination.remarks import remarks, told
 from uapfast.method.consensus import Range, class_order, says_nothing
 from uapfast.method.decision import Assessment, decide, view_level_p
@@ -312,7 +313,8 @@ class Examination:
         if limits and decision == "piracy":
             decision = "inconclusive"
             reasons = [f"this reference may not convict: {limits[0]}", *limits[1:], *reasons]
-        if decision == "piracy" and (few := too_few(self.views)) is not None:
+        few = too_few(self.views) or mostly_logged(reference.statistic.pool.logged, self.views)
+        if decision == "piracy" and few is not None:
             decision, reasons = "inconclusive", [few, *reasons]
         relation: Relation | None = None
         if decision == "piracy":

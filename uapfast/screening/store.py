@@ -145,7 +145,7 @@ class Store:
             self._db.executemany("INSERT INTO plan VALUES (?, ?, ?, ?)", given)
             (count,) = self._db.execute("SELECT count(*) FROM plan").fetchone()
             if not self._keep:
-                for table in ("rows", "lent", "refuted", "lists", "suspected"):
+                for table in ("rows", "lent", "refuted", "lists", "suspected", "declared"):
                     self._db.execute(f"DELETE FROM {table}")
             listed.fix(self._db)
             self._db.execute("DROP TABLE before")
