@@ -158,6 +158,18 @@ def test_who_is_picked_out_of_declared_copies_is_corrected_for_all_of_them(tmp_p
     assert rows["0.pt"].p_holm == pytest.approx(12e-4)
 
 
+def test_what_a_file_held_before_it_was_replaced_counts_on(tmp_path):
+    file, counted = Entry(str(tmp_path / "0.pt"), NET), []
+    for content, p in ((b"a", 0.5), (b"bb", 0.3), (b"bb", 0.3), (b"ccc", 1e-4)):
+        Path(file.path).write_bytes(content)
+        with Store(tmp_path / "s", {"r": "s"}) as store:
+            store.set_plan([file])
+            store.add([(file, file.stamp(), made(file, p, content.hex()))])
+            counted.append(summarise(store, {"r": ABOUT}, 1.0).corrections["r"].counted)
+            (row,) = finished_rows(store, "r", ABOUT, compare_with_pool(np.zeros(0), 30), 1.0)
+    assert counted == [1, 2, 2, 3] and row.p_holm == pytest.approx(3e-4)
+
+
 def test_declared_copies_and_the_victims_own_tensors_are_no_suspects(tmp_path):
     copies = [replace(s, known_copy=True) for s in SUSPECTS[4:8]]
     p = P | {s.name: 1e-4 for s in copies}
