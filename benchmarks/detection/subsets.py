@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -68,17 +68,19 @@ def degraded(place: Place, name: str, module: torch.nn.Module) -> Iterator[tuple
     yield "noise", attacks.add_noise(module, 0.15, zlib.crc32(name.encode()))
 
 
+def seen_by(reference: Reference, name: str, kind: str, source: int, model: Model) -> Suspect:
+    """One suspect, asked what the reference asks."""
+    found = ask(model, reference.plan, reference.classes)[0]
+    reduced = reduce_classes(found, reference.keep)
+    labels = reduced[:, reference.clean].argmax(-1).numpy()
+    sure = float(reduced[:, reference.clean].amax(-1).mean())
+    agreement = reference.consensus.agreement(labels)
+    return Suspect(name, kind, source, reduced.numpy(), agreement, sure)
+
+
 def everybody(place: Place, arch: str, reference: Reference) -> Iterator[Suspect]:
     """Every suspect of a victim's reference, asked."""
-
-    def asked(name: str, kind: str, source: int, model: Model) -> Suspect:
-        found = ask(model, reference.plan, reference.classes)[0]
-        reduced = reduce_classes(found, reference.keep)
-        labels = reduced[:, reference.clean].argmax(-1).numpy()
-        sure = float(reduced[:, reference.clean].amax(-1).mean())
-        agreement = reference.consensus.agreement(labels)
-        return Suspect(name, kind, source, reduced.numpy(), agreement, sure)
-
+    asked = partial(seen_by, reference)
     for item, model in suspects(place):
         kind = truth(item, arch)
         yield asked(item.name, kind, 0 if item.victim == arch else -1, model)
@@ -130,7 +132,7 @@ def subsets(total: int, first: int) -> Iterator[NDArray[np.int64]]:
     for twins, count in TWINS.items():
         if twins < len(others):
             turns = np.concatenate([rng.permutation(others) for _ in range(twins)])  # none twice in a row
-            for i in range(count):
+            for i in range(min(count, len(others))):
                 found = list(dict.fromkeys(turns[i * twins :].tolist()))[:twins]
                 yield np.r_[first, np.sort(found)]
     yield np.r_[first, others]
@@ -147,8 +149,13 @@ def path_of(place: Place, arch: str, labels: bool) -> Path:
 
 
 def collect(place: Place, labels: bool, arch: str) -> Path:
-    """All arrays of one victim; ``[n+1,C]`` scores are padded with NaN to all candidates."""
+    """All arrays of one victim."""
     reference = reference_of(place, arch, "ours")
+    return keep_scores(reference, everybody(place, arch, reference), labels, path_of(place, arch, labels))
+
+
+def keep_scores(reference: Reference, every: Iterable[Suspect], labels: bool, path: Path) -> Path:
+    """All arrays of one reference; ``[n+1,C]`` scores are padded with NaN to all candidates."""
     base = reference.statistic.scorer(Form(labels=labels))
     assert isinstance(base, LineageScorer)
     roster, total = base.roster, len(base.roster.candidates)
@@ -162,7 +169,7 @@ def collect(place: Place, labels: bool, arch: str) -> Path:
     )  # fmt: skip
     names, kinds, sources, scores, covariates, chosen_rows = [], [], [], [], [], []
     scorers: dict[tuple[int, ...], LineageScorer] = {}
-    for suspect in everybody(place, arch, reference):
+    for suspect in every:
         answers = torch.from_numpy(suspect.answers)
         if labels:
             answers = torch.nn.functional.one_hot(answers.argmax(-1), answers.shape[-1]).float()
@@ -181,7 +188,6 @@ def collect(place: Place, labels: bool, arch: str) -> Path:
             scores.append(padded)
             covariates.append(np.hstack([x, seen]).astype(np.float32))
             chosen_rows.append(np.pad(chosen, (0, total - len(chosen)), constant_values=-1))
-    path = path_of(place, arch, labels)
     np.savez_compressed(
         path,
         suspect=np.array(names),

@@ -29,16 +29,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.detection.make import Place, make_suspect, make_victim
 from benchmarks.detection.plan import ALL_ARCHS, SIZES, all_items
+from benchmarks.detection.transfer_plan import TRANSFER
 from benchmarks.detection.workers import workers
 from uapfast.data import load_data
 from uapfast.files import make_folder, write_text
 from uapfast.pool.build import build_pool
 
 console = Console(stderr=True)
+WORLDS = SIZES | {"transfer": TRANSFER}
 
 
 def open_zoo(out: Path, kind: str | None = None) -> Place:
-    """The zoo in a folder; with ``kind`` (a key of ``SIZES``) it is begun if the folder is new.
+    """The zoo in a folder; with ``kind`` (a key of ``WORLDS``) it is begun if the folder is new.
 
     Raises:
         SystemExit: no zoo, or one of another extent or of other plans.
@@ -54,11 +56,11 @@ def open_zoo(out: Path, kind: str | None = None) -> Place:
     else:
         make_folder(out / "suspects")
         write_text(path, json.dumps(_stamp(kind), indent=1))
-    return Place(out, SIZES[kind])
+    return Place(out, WORLDS[kind])
 
 
 def _stamp(kind: str) -> dict[str, str]:
-    plan = json.dumps([asdict(SIZES[kind]), [asdict(i) for i in all_items(SIZES[kind])]], sort_keys=True)
+    plan = json.dumps([asdict(WORLDS[kind]), [asdict(i) for i in all_items(WORLDS[kind])]], sort_keys=True)
     return {"kind": kind, "plan": hashlib.sha256(plan.encode()).hexdigest()}
 
 
@@ -75,10 +77,13 @@ def split_data(place: Place) -> None:
         if not (place.out / f"{name}.npz").exists():
             np.savez(place.out / f"{name}.npz", x=x[index], y=y[index])
     if not (place.out / "heldout.npz").exists():
-        np.savez(place.out / "heldout.npz", x=test.images.numpy(), y=test.labels.numpy())
+        kept = size.unseen(len(test))
+        np.savez(place.out / "heldout.npz", x=test.images[:kept].numpy(), y=test.labels[:kept].numpy())
 
 
-def _run(what: str, make: Callable[[Place, Any], str], place: Place, todo: Sequence[Any], jobs: int) -> None:
+def make_all(
+    what: str, make: Callable[[Place, Any], str], place: Place, todo: Sequence[Any], jobs: int
+) -> None:
     """Make models in processes of one thread each; a failure ends the run after what is under way."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar, workers(jobs) as pool:
@@ -95,10 +100,10 @@ def build(place: Place, jobs: int, archs: Sequence[str], without: Sequence[str])
     size = place.size
     split_data(place)
     victims = [a for a in archs if not place.victim_path(a).with_suffix(".json").exists()]
-    _run("victims", make_victim, place, victims, jobs)
+    make_all("victims", make_victim, place, victims, jobs)
     items = [i for i in all_items(size) if (i.victim is None or i.victim in archs) and i.arch not in without]
     todo = [i for i in items if not place.suspect_path(i.name).with_suffix(".json").exists()]
-    _run("suspects", make_suspect, place, todo, jobs)
+    make_all("suspects", make_suspect, place, todo, jobs)
     for arch, epochs in ((a, e) for a, e in size.epochs.items() if a in archs):
         console.print(f"pool of {arch}")
         build_pool(

@@ -171,6 +171,38 @@ def test_a_killed_run_goes_on_where_it_was(
     assert not list((out / "models").glob("*.tmp")) and len(load_pool(manifest).models) == 1 + MODELS
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc to see who is running")
+def test_workers_end_with_the_run_that_started_them(victim: Path, tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    text = SCRIPT.format(
+        root=str(ROOT), arch=ARCH, victim=str(victim), out=str(tmp_path / "pool"), others=OTHERS
+    )
+    script.write_text(text.replace('init="random"', 'init="random", jobs=2'))
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= 1:
+            break
+    started = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [pid for pid in started if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    deadline = time.monotonic() + 60
+    while left := [pid for pid in workers if _runs(pid)]:
+        assert time.monotonic() < deadline, f"workers {left} outlive their run"
+        time.sleep(0.1)
+
+
+def _runs(pid: str) -> bool:
+    """Whether a process is there, and more than what is left of one that nobody waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def copy(whole: Path, out: Path) -> Path:
     for path in [
         whole.parent / "manifest.csv",
