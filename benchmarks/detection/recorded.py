@@ -6,6 +6,7 @@ References of many subsets of a pool then cost no forward.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,20 +53,23 @@ class Recorded(nn.Module):
         return found
 
 
-def pool_models(place: Place, arch: str, images: Images) -> tuple[Model, list[PoolModel], dict[str, str]]:
-    """The victim, the other models of its pool, and which architecture each is."""
-    folder = place.out / arch / "pool"
-    victim = _model(images, answers(place, place.victim_path(arch)), "victim")
-    found, archs = [], {}
+def victim_of(place: Place, arch: str, images: Images) -> Model:
+    """The victim."""
+    return _model(images, answers(place, place.victim_path(arch)), "victim")
+
+
+def pool_models(place: Place, folder: Path, images: Images) -> list[tuple[PoolModel, str]]:
+    """The models of a pool but its victim, each with its architecture; named after the folder, too."""
+    found = []
     for one in load_pool(folder / "manifest.csv").models:
         if one.relation == "victim":
             continue
-        path = folder / "models" / f"{one.name}.safetensors"
-        kept = answers(place, path, one.model.module)
-        model = _model(images, kept, one.name)
-        found.append(PoolModel(one.name, one.relation, one.candidate, one.kind, model, one.parent))
-        archs[one.name] = str(one.model.arch).partition("?")[0].rpartition(":")[2]
-    return victim, found, archs
+        kept = answers(place, folder / "models" / f"{one.name}.safetensors", one.model.module)
+        name = f"{folder.name}-{one.name}"
+        arch = str(one.model.arch).partition("?")[0].rpartition(":")[2]
+        model = _model(images, kept, name)
+        found.append((PoolModel(name, one.relation, one.candidate, one.kind, model, one.parent), arch))
+    return found
 
 
 def suspects(place: Place, images: Images, names: list[str]) -> Iterator[tuple[str, Model]]:

