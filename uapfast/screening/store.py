@@ -197,6 +197,7 @@ class Store:
 
         ``lent`` are networks and hashes of tensors whose rows rest on a network that others had before.
         """
+        done = list(done)
         with self._typed():
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
