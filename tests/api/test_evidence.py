@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -34,11 +35,13 @@ from uapfast.evidence import audit as auditing
 from uapfast.evidence.audit import Audit, Files, audit
 from uapfast.evidence.canonical import dumps
 from uapfast.evidence.commitment import commit, read_commitment, salted
+from uapfast.evidence.compare import alike
 from uapfast.evidence.dossier import Dossier, Wanted
 from uapfast.evidence.envelope import bundled, sign
 from uapfast.evidence.keys import load_private, load_public
 from uapfast.evidence.statement import read_statement
 from uapfast.evidence.timestamp import load_certificates
+from uapfast.verbs.replay import verify_record
 
 pytestmark = [pytest.mark.needs("cryptography", "rfc8785", "rfc3161-client", "openssl", "httpx2")]
 ROOT = Path(__file__).parents[2]
@@ -243,6 +246,67 @@ def resigned(case: Case, folder: Path, change) -> Files:
     return files
 
 
+def earlier(told, name) -> None:
+    """Twenty years earlier: a time is no number that may be off by a little."""
+    told[name] = str(int(told[name][:4]) - 20) + told[name][4:]
+
+
+def other_digit(told, name) -> None:
+    """The last digit of the longest number in a hash is another."""
+    last = max(re.finditer(r"[1-8]+", told[name]), key=lambda found: len(found.group())).end() - 1
+    told[name] = told[name][:last] + str(int(told[name][last]) + 1) + told[name][last + 1 :]
+
+
+def test_numbers_are_compared_as_what_they_are():
+    for a, b, path in (
+        ("0.00000001", "0.0000009", "pValues.value"),  # both below the tolerance of other numbers
+        ("0.0010005", "0.001", "level"),
+        ("closer than 200 honest models", "closer than 203 honest models", "reasons[0]"),
+        ("2026-11-30T03:40:00.000Z", "2006-11-30T03:40:00.000Z", "verdict.settings.commitment.committedAt"),
+        ("model-1000", "model-1001", "verdict.settings.name"),
+    ):
+        assert not alike(a, b, path), (a, b, path)
+    assert alike("7.0790001", "7.0790002", "verdict.z")
+    assert alike("p 0.00074 <= 0.001", "p 0.00075 <= 0.001", "verdict.reasons[0]")
+
+
+def test_what_cannot_be_checked_hides_no_lie(case, tmp_path, capsys):
+    """Without the commitment the rest of a statement is held against the record all the same."""
+
+    def guilty(made) -> None:
+        for told in (made["predicate"], made["predicate"]["verdict"]):
+            told["reasons"] = ["it is guilty"]
+
+    def added(made) -> None:
+        for told in (made["predicate"], made["predicate"]["verdict"]):
+            told["reasons"].append("it is guilty")
+
+    for change in (guilty, added):
+        files = replace(resigned(case, tmp_path, change), commitment=None, salt=None)
+        name, error = only_failure(audit(files))
+        assert name == "what is stated" and error.argument.startswith("reasons")
+    rates = {"source": "x", "rates": [{"accused": "none of 1000000000"}]}
+    files = resigned(case, tmp_path, lambda m: m["predicate"].update(measured=rates))
+    assert only_failure(audit(files))[0] == "measured error rates"
+    f = case.files
+    asked = ["audit", str(f.statement), "--reference", str(f.reference), "--record", str(f.record)]
+    assert main([*asked, "--tsa-root", str(case.authority.root)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "ALL THAT WAS CHECKED HOLDS: piracy; NOT CHECKED: key, commitment"
+
+
+def test_an_asked_suspect_is_judged_by_all_its_answers(case, tmp_path):
+    """An owner who leaves out views afterwards picks the verdict: no commitment covers that."""
+    lines = Path(case.files.record).read_text().splitlines()
+    first = json.loads(lines[0]) | {"answered": list(range(len(lines) - 2))}
+    (tmp_path / "r.jsonl").write_text("\n".join([json.dumps(first, separators=(",", ":")), *lines[1:], ""]))
+    more = {"record": None, "tsa_root": case.authority.root}
+    dossier = Dossier(wanted(case, tmp_path, **more), case.world.ref, case.world.reference, 0.001)
+    verdict, dossier.recording = verify_record(case.world.reference, tmp_path / "r.jsonl")
+    with pytest.raises(EvidenceError, match="answers must be all of them"):
+        dossier.finish(verdict)
+
+
 def test_a_statement_that_says_something_else_than_its_record_is_found(case, tmp_path):
     changes = {
         "decision": lambda m: m["predicate"].update(decision="independent"),
@@ -251,6 +315,9 @@ def test_a_statement_that_says_something_else_than_its_record_is_found(case, tmp
         "reasons[0]": lambda m: m["predicate"]["reasons"].__setitem__(0, "it is guilty"),
         "queries.asked": lambda m: m["predicate"]["queries"].update(asked=4000),
         "verdict.proof": lambda m: m["predicate"]["verdict"].update(proof="more"),
+        "examination.startedAt": lambda m: earlier(m["predicate"]["examination"], "startedAt"),
+        "commitment.committedAt": lambda m: earlier(m["predicate"]["commitment"], "committedAt"),
+        "verdict.suspect_sha256": lambda m: other_digit(m["predicate"]["verdict"], "suspect_sha256"),
     }
     for path, change in changes.items():
         name, error = only_failure(audit(resigned(case, tmp_path, change)))
@@ -319,6 +386,24 @@ def test_stamps_expired_of_the_future_or_of_nobody_trusted(case, tmp_path):
     assert name == "time stamp of the statement" and "something else" in str(error)
 
 
+def test_a_hostile_record_is_a_typed_error(case, tmp_path):
+    """Found by a fuzzer: each of these ended in another error than ours."""
+    lines = Path(case.files.record).read_text().splitlines()
+    first, end = json.loads(lines[0]), json.loads(lines[-1])["end"]
+    answers = [json.loads(line) for line in lines[1:-1]]
+    rows = [{"i": a["i"], "query": a["query"], "kind": "label", "answer": 3} for a in answers]
+    bad = [(first | {"answered": [2**70]}, answers, end)]
+    bad += [(first, answers, end | {"error": {"class": kind, "args": ["x"]}}) for kind in ([], {})]
+    bad += [(first, rows, end), (first, [a | {"answer": 2**70} for a in rows], end)]
+    for dtype in ("complex64", "float4_e2m1fn_x2"):
+        bad.append((first, [a | {"dtype": dtype} for a in answers], end))
+    for one, body, last in bad:
+        made = [json.dumps(line, separators=(",", ":")) for line in (one, *body, {"end": last})]
+        (tmp_path / "r.jsonl").write_text("\n".join([*made, ""]))
+        with pytest.raises(RecordError):
+            verify_record(case.world.reference, tmp_path / "r.jsonl")
+
+
 def test_a_record_of_somebody_else_is_refused(case, tmp_path):
     from uapfast.suspects.record_writer import Recorder
 
@@ -378,6 +463,27 @@ def test_what_would_fail_afterwards_fails_before_anybody_is_asked(case, tmp_path
         (EvidenceError, "salt must|of 32 bytes", wanted(case, tmp_path, salt=case.key), 0.001, w.ref),
         (EvidenceError, "commitment", wanted(case, tmp_path, commitment=case.files.statement), 0.001, w.ref),
         (StorageError, "another kind", wanted(case, tmp_path, statement=w.ref), 0.001, w.ref),
+        (
+            StorageError,
+            "the place of the statement",
+            wanted(case, tmp_path, record=tmp_path / "s"),
+            0.001,
+            w.ref,
+        ),
+        (
+            StorageError,
+            "the place of the commitment",
+            wanted(case, tmp_path, statement=case.files.commitment),
+            0.001,
+            w.ref,
+        ),
+        (
+            StorageError,
+            "got a commitment",
+            Wanted(statement=case.files.commitment, key=case.key),
+            0.001,
+            w.ref,
+        ),
         (StorageError, "existing one", wanted(case, tmp_path, record=tmp_path / "no" / "r"), 0.001, w.ref),
     ]
     for kind, said, what, alpha, path in bad:

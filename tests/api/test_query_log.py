@@ -14,6 +14,8 @@ from sklearn.datasets import load_digits
 import uapfast
 from tests.api.mlp import train
 from uapfast.errors import DataError, PoolWarning, UapfastWarning
+from uapfast.verbs.queries import numbered
+from uapfast.verbs.recorded import answered_part
 
 CONFIG = uapfast.GenerateConfig(points=20, views=10, ray=(0.0,), seed=0)
 
@@ -125,3 +127,27 @@ def test_images_that_everybody_answers_alike_are_refused(world: dict) -> None:
     noise = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 1e-9
     with pytest.raises(DataError, match="log must be at least 20 .*distinct outputs"):
         made(world, log=noise)
+
+
+def test_a_part_of_the_queries_knows_which_of_its_views_are_logged(
+    world: dict, logged: uapfast.Reference
+) -> None:
+    """More of the log than of the owner's images convicts nobody, whatever p is."""
+    made_of = numbered(logged)
+
+    def part(views: slice) -> uapfast.Reference:
+        return answered_part(logged, made_of, np.unique(made_of.ids[views]))[0]
+
+    log_alone, most, own = part(slice(0, 5)), part(slice(0, 8)), part(slice(3, 10))
+    assert [p.statistic.pool.logged for p in (log_alone, most, own)] == [5, 5, 2]
+    assert [p.settings["log"]["asked"] for p in (log_alone, most, own)] == [100, 100, 40]
+    assert part(slice(5, 10)).statistic.pool.logged == 0 and logged.settings["log"]["views"] == 5
+    for reference, views in ((log_alone, 5), (most, 8)):
+        verdict = uapfast.verify(reference, world["victim"], alpha=0.01)
+        assert verdict.p_value <= 0.01 and verdict.decision == "inconclusive"
+        assert any(
+            f"5 of the {views} views that were asked are of the query log" in r for r in verdict.reasons
+        )
+    verdict = uapfast.verify(own, world["victim"], alpha=0.01)
+    assert verdict.decision == "piracy"
+    assert any("40 of the 140 query points come from the owner's log" in r for r in verdict.reasons)

@@ -95,7 +95,7 @@ def test_batches_do_not_show() -> None:
     whole = model.answers(images(20)).values
     assert shapes == [(7, 1, 8, 8)] * 3 and whole.shape == (20, 3)
     alone = torch.cat([model.answers(images(20)[i : i + 1]).values for i in range(20)])
-    assert torch.equal(alone, whole)
+    torch.testing.assert_close(alone, whole, rtol=1e-5, atol=1e-6)  # other shapes, other kernels
 
 
 def test_a_callable_is_asked_no_more_than_there_is() -> None:

@@ -147,6 +147,29 @@ def test_whoever_is_declared_a_copy_after_it_was_asked_counts_on(tmp_path):
     assert len(summary.lists) == 2
 
 
+def test_who_is_picked_out_of_declared_copies_is_corrected_for_all_of_them(tmp_path):
+    """Else honest models could be asked as copies, counted for nobody, and the nearest be named alone."""
+    declared = [replace(s, known_copy=True) for s in SUSPECTS]
+    _, summary = run(tmp_path / "s", declared, P)
+    assert summary.corrections["r"].counted == 0
+    rows, summary = run(tmp_path / "s", SUSPECTS[:1], P)  # the others leave the list
+    assert rows["0.pt"].p_holm == pytest.approx(12e-4) and summary.corrections["r"].counted == 12
+    rows, _ = run(tmp_path / "s", [SUSPECTS[0], *declared[1:]], P)  # or stay on it
+    assert rows["0.pt"].p_holm == pytest.approx(12e-4)
+
+
+def test_what_a_file_held_before_it_was_replaced_counts_on(tmp_path):
+    file, counted = Entry(str(tmp_path / "0.pt"), NET), []
+    for content, p in ((b"a", 0.5), (b"bb", 0.3), (b"bb", 0.3), (b"ccc", 1e-4)):
+        Path(file.path).write_bytes(content)
+        with Store(tmp_path / "s", {"r": "s"}) as store:
+            store.set_plan([file])
+            store.add([(file, file.stamp(), made(file, p, content.hex()))])
+            counted.append(summarise(store, {"r": ABOUT}, 1.0).corrections["r"].counted)
+            (row,) = finished_rows(store, "r", ABOUT, compare_with_pool(np.zeros(0), 30), 1.0)
+    assert counted == [1, 2, 2, 3] and row.p_holm == pytest.approx(3e-4)
+
+
 def test_declared_copies_and_the_victims_own_tensors_are_no_suspects(tmp_path):
     copies = [replace(s, known_copy=True) for s in SUSPECTS[4:8]]
     p = P | {s.name: 1e-4 for s in copies}

@@ -163,5 +163,7 @@ def audit(
             end = (
                 f"ALL THAT WAS CHECKED HOLDS: {found.decision}" if found.holds else f"DOES NOT HOLD: {names}"
             )
+            unchecked = ", ".join(check.what for check in found.checks if check.state == "not checked")
+            end += f"; NOT CHECKED: {one_line(unchecked, WIDE)}" if unchecked else ""
             print(*(one_line(check, WIDE) for check in found.checks), end, sep="\n", file=stdout, flush=True)
     return 0 if found.holds else 1

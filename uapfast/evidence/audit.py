@@ -24,7 +24,7 @@ from uapfast.evidence.compare import differences
 from uapfast.evidence.dossier import basis_of, check_looks, citation_of
 from uapfast.evidence.envelope import Signed
 from uapfast.evidence.keys import PublicKey
-from uapfast.evidence.statement import measured, predicate, read_statement, subjects
+from uapfast.evidence.statement import measured, predicate, read_statement, subjects, with_their_last
 from uapfast.reference import FORMAT, Reference, load
 from uapfast.suspects.record_reader import Recording
 from uapfast.suspects.subject import file_sha256
@@ -348,7 +348,8 @@ def _content(
     made = predicate(verdict, basis, stated.predicate["evaluatedAt"], stated.key)
     skipped = {"measured", "versions", "verdict.settings.versions"}
     if commitment is None and cited is not None:  # said to be not checked already
-        skipped |= {"commitment", "verdict.settings.commitment", "reasons", "verdict.reasons"}
+        skipped |= {"commitment", "verdict.settings.commitment"}
+        made = with_their_last(made, stated.predicate)
     theirs, ours = stated.predicate["versions"].get("uapfast"), __version__
     found, unknown = differences(stated.predicate, made, skipped)
     if theirs != ours:
@@ -371,12 +372,16 @@ def _content(
 
 
 def _versions(out: Audit, stated: Signed) -> None:
+    theirs = stated.predicate["versions"].get("uapfast")
     if stated.predicate["measured"] == measured(stated.predicate["verdict"]):
         out.add("ok", "measured error rates", "those that this version's documents state")
+    elif theirs == __version__:
+        rule = f"those that the documents of uapfast {__version__} state, which made the statement"
+        error = EvidenceError(stated.where, "measured", rule, "others")
+        out.checks.append(Check("FAILED", "measured error rates", str(error), error))
     else:
         said = f"as {_maker(stated)} stated them; this is uapfast {__version__}"
         out.add("not checked", "measured error rates", said)
-    theirs = stated.predicate["versions"].get("uapfast")
     if theirs != __version__:
         said = f"stated by uapfast {theirs}, audited by {__version__}, which reads the same formats"
         out.add("note", "version", said)

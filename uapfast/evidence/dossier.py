@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from uapfast.errors import EvidenceError, InputError, SignatureError
+from uapfast.errors import EvidenceError, InputError, SignatureError, StorageError, UapfastError
 from uapfast.evidence.commitment import Commitment, check_fits, read_commitment, read_salt, salt_path
 from uapfast.evidence.envelope import Signed
 from uapfast.evidence.keys import PrivateKey, load_private
@@ -84,6 +84,7 @@ class Dossier:
     def __post_init__(self) -> None:
         """Check all that can be checked."""
         wanted = self.wanted
+        _check_places(wanted, self.path)
         self.roots = None if wanted.tsa_root is None else load_certificates(wanted.tsa_root)
         for name in ("key", "salt", "tsa"):
             needs = "commitment" if name == "salt" else "statement"
@@ -156,14 +157,43 @@ class Dossier:
         return cited
 
 
+def _check_places(wanted: Wanted, reference: Path_) -> None:
+    """Raise ``StorageError`` where a result would take the place of another, or of what it is made from."""
+    results = {"statement": wanted.statement, "record": wanted.record}
+    sources = {"reference": reference, "commitment": wanted.commitment, "key": wanted.key}
+    if wanted.commitment is not None:
+        sources["salt"] = salt_path(wanted.commitment, wanted.salt)
+    taken = {os.path.realpath(path): what for what, path in sources.items() if path is not None}
+    for what, path in results.items():
+        if path is None:
+            continue
+        other = taken.setdefault(os.path.realpath(path), what)
+        if other != what:
+            raise StorageError(f"write: {path} must be of the {what} alone, got the place of the {other}")
+    if wanted.statement is not None and os.path.isfile(wanted.statement):
+        try:
+            read_commitment(wanted.statement)
+        except UapfastError:
+            return
+        # a commitment begins as a statement does, and nobody can make it again
+        raise StorageError(
+            f"write: {wanted.statement} must be new, or an earlier statement, got a commitment"
+        )
+
+
 def check_looks(commitment: Commitment, recording: Recording) -> None:
-    """Raise ``EvidenceError`` unless it was looked as committed; a part of the answers may have fewer views.
+    """Raise ``EvidenceError`` unless it was looked as committed.
+
+    A part of answers that others recorded may have fewer views, and nobody is told when they were given. Of a
+    suspect that was asked, all is judged: whoever picks its answers afterwards picks the verdict.
 
     Args:
         commitment: whose settings are known to be those of the reference (:func:`check_fits`).
         recording: of the examination.
     """
     looks, known = recording.first["looks"], commitment.settings["looks"]
+    if recording.first["answered"] is not None and not _by_others(recording):
+        raise EvidenceError(recording.where, "answers", "all of them, of a suspect that was asked", "a part")
     if recording.first["answered"] is None and looks not in (known["atOnce"], known["costly"]):
         rule = f"as committed, after {known['atOnce']} or {known['costly']} views"
         raise EvidenceError(recording.where, "looks", rule, looks)

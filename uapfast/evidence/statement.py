@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -37,6 +38,14 @@ BELOW = {
     "suspect": "below the floor: scores are normal and vary at most twice as much as innocents' do",
     "joint": "below the floor: chances fall at least as the fourth power beyond all pairs",
 }
+
+BEGAN = {
+    "before": "the examination began before the reference was committed to ({time}): the commitment says "
+    "nothing of whether the test was chosen after its outcome",
+    "unknown": "when its answers were given, before the commitment ({time}) or after, is not known",
+}  # the last reason of a verdict that cites a commitment made later, or perhaps later
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+CITED = re.compile("|".join(re.escape(b).replace(re.escape("{time}"), TIME) for b in BEGAN.values()))
 
 
 @dataclass(frozen=True)
@@ -81,12 +90,7 @@ class Citation:
         """The verdict, citing it; one that was begun before it, or nobody knows when, says so."""
         settings = verdict.settings | {"commitment": self.told()}
         time = timestamp.said(self.commitment.time)
-        said = {
-            "after": None,
-            "before": f"the examination began before the reference was committed to ({time}): the commitment "
-            "says nothing of whether the test was chosen after its outcome",
-            "unknown": f"when its answers were given, before the commitment ({time}) or after, is not known",
-        }[self.began]
+        said = None if self.began == "after" else BEGAN[self.began].format(time=time)
         reasons = verdict.reasons if said is None else (*verdict.reasons, said)
         return replace(verdict, settings=settings, reasons=reasons)
 
@@ -172,6 +176,19 @@ def predicate(verdict: Verdict, basis: Basis, at: str, key: PublicKey) -> dict[s
     }
 
 
+def with_their_last(made: dict[str, Any], stated: dict[str, Any]) -> dict[str, Any]:
+    """The same with the reason that a commitment adds, where it is stated: no other may be."""
+
+    def longer(ours: list[Any], theirs: Any) -> list[Any]:
+        last = theirs[-1] if isinstance(theirs, list) and len(theirs) == len(ours) + 1 else None
+        return [*ours, last] if isinstance(last, str) and CITED.fullmatch(last) else ours
+
+    verdict = made["verdict"] | {
+        "reasons": longer(made["verdict"]["reasons"], stated["verdict"].get("reasons"))
+    }
+    return made | {"reasons": longer(made["reasons"], stated["reasons"]), "verdict": verdict}
+
+
 def subjects(basis: Basis, verdict: Verdict) -> list[dict[str, Any]]:
     """The suspect; one that shows nothing but answers by a hash of these."""
     digest = basis.subject["digest"]
@@ -240,5 +257,6 @@ __all__ = [
     "predicate",
     "read_statement",
     "subjects",
+    "with_their_last",
     "write_statement",
 ]

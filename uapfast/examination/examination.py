@@ -19,6 +19,7 @@ from torch import Tensor
 from uapfast.errors import SuspectError, UnavailableError
 from uapfast.examination.classes import agreement_by_half, checked_order, reordered
 from uapfast.examination.design import Design
+from uapfast.examination.logged import mostly_logged
 from uapfast.examination.remarks import remarks, told
 from uapfast.method.consensus import Range, class_order, says_nothing
 from uapfast.method.decision import Assessment, decide, view_level_p
@@ -88,6 +89,7 @@ class Examination:
         self._stop: Stop | None = None
         self._p_view: float | None = None
         self._doubt: str | None = None  # why nothing can be concluded
+        self._answered = 1.0  # share of the queries
         self._range: Range = "usual"  # where its agreement lies
         self._odd: str | None = None  # what is odd about it, and what may be the cause
         self._hash = hashlib.sha256()
@@ -211,9 +213,9 @@ class Examination:
         self.agreement = consensus.agreement(labels)
         self._range = consensus.range_of(self.agreement, labels.size)
         self._ended = True
-        answered = float((labels >= 0).mean())
-        if answered < LEAST_ANSWERED:
-            self._odd = f"it answers {answered:.0%} of the queries only: too few to clear it"
+        self._answered = float((labels >= 0).mean())
+        if self._answered < LEAST_ANSWERED:
+            self._odd = f"it answers {self._answered:.0%} of the queries only: too few to clear it"
             return
         if self._range == "usual":
             if self._stop.outcome.decision == "independent":
@@ -312,7 +314,10 @@ class Examination:
         if limits and decision == "piracy":
             decision = "inconclusive"
             reasons = [f"this reference may not convict: {limits[0]}", *limits[1:], *reasons]
-        if decision == "piracy" and (few := too_few(self.views)) is not None:
+        few = too_few(round(self._answered * self.views)) or mostly_logged(
+            reference.statistic.pool.logged, self.views
+        )
+        if decision == "piracy" and few is not None:
             decision, reasons = "inconclusive", [few, *reasons]
         relation: Relation | None = None
         if decision == "piracy":

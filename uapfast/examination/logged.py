@@ -29,4 +29,18 @@ def log_remarks(settings: Mapping[str, Any], points: int) -> list[str]:
     ]
 
 
-__all__ = ["log_remarks", "logged_points"]
+def mostly_logged(logged: int, views: int) -> str | None:
+    """Why the first ``views`` views, ``logged`` of which a log fills, convict nobody; None if they may.
+
+    The account knows these images, and no innocent was trained on them: the owner's are to weigh as much.
+    """
+    own = views - logged
+    if own >= logged:
+        return None
+    return (
+        f"{min(logged, views)} of the {views} views that were asked are of the query log: more of the log "
+        "than of the owner's images convicts nobody"
+    )
+
+
+__all__ = ["log_remarks", "logged_points", "mostly_logged"]

@@ -2,7 +2,9 @@
 
 Numbers that are corrected for a list hold for one that was fixed beforehand. So a store remembers every list
 that it was given, and everybody who ever was a suspect: whoever was asked counts on, though a later list
-leaves it out or declares it a known copy.
+leaves it out or declares it a known copy, and so does what a file held before it was replaced. Where one
+known copy becomes a suspect, all who ever were declared count: else a list of copies could be asked first,
+and the nearest of them be named alone.
 """
 
 from __future__ import annotations
@@ -16,6 +18,10 @@ from typing import Any
 
 TABLES = (
     "CREATE TABLE IF NOT EXISTS suspected(suspect TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS declared(suspect TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS replaced(reference TEXT NOT NULL, suspect TEXT NOT NULL, "
+    "settings TEXT NOT NULL, sha256 TEXT NOT NULL, p_value REAL NOT NULL, "
+    "PRIMARY KEY(reference, suspect, settings, sha256)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS lists(position INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, "
     "fixed TEXT NOT NULL, suspects INTEGER NOT NULL, known INTEGER NOT NULL, added INTEGER NOT NULL, "
     "gone INTEGER NOT NULL, counted INTEGER)",
@@ -59,6 +65,10 @@ def fix(db: sqlite3.Connection) -> None:
     for suspect, known in db.execute("SELECT DISTINCT suspect, known FROM plan ORDER BY suspect, known"):
         told.update(f"{suspect} {known}\n".encode())
     db.execute("INSERT OR IGNORE INTO suspected SELECT suspect FROM plan WHERE NOT known")
+    db.execute("INSERT OR IGNORE INTO declared SELECT suspect FROM plan WHERE known")
+    withdrawn = "SELECT 1 FROM plan WHERE NOT known AND suspect IN (SELECT suspect FROM declared)"
+    if db.execute(f"{withdrawn} LIMIT 1").fetchone():
+        db.execute("INSERT OR IGNORE INTO suspected SELECT suspect FROM declared")
     last = db.execute("SELECT sha256 FROM lists ORDER BY position DESC LIMIT 1").fetchone()
     if last == (told.hexdigest(),):
         return

@@ -145,7 +145,7 @@ class Store:
             self._db.executemany("INSERT INTO plan VALUES (?, ?, ?, ?)", given)
             (count,) = self._db.execute("SELECT count(*) FROM plan").fetchone()
             if not self._keep:
-                for table in ("rows", "lent", "refuted", "lists", "suspected"):
+                for table in ("rows", "lent", "refuted", "lists", "suspected", "declared", "replaced"):
                     self._db.execute(f"DELETE FROM {table}")
             listed.fix(self._db)
             self._db.execute("DROP TABLE before")
@@ -199,6 +199,17 @@ class Store:
         """
         with self._typed():
             self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                # a file with other content is another suspect: the one before it counts on
+                "INSERT OR REPLACE INTO replaced "
+                "SELECT reference, suspect, settings, sha256, p_value FROM rows WHERE reference = ? "
+                "AND suspect = ? AND settings = ? AND sha256 <> ? AND p_value IS NOT NULL",
+                (
+                    (key := row.reference_sha256, suspect.identity, self.references[key], row.sha256 or "")
+                    for suspect, _, rows in done
+                    for row in rows
+                ),
+            )
             self._db.executemany(
                 "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -276,10 +287,12 @@ class Store:
             "SELECT rows.p_value, rows.sha256 FROM suspected CROSS JOIN rows "
             "ON rows.suspect = suspected.suspect AND rows.reference = ? AND rows.settings = ? "
             "WHERE rows.p_value IS NOT NULL "
-            "AND NOT EXISTS (SELECT 1 FROM plan WHERE plan.suspect = suspected.suspect AND NOT plan.known)"
+            "AND NOT EXISTS (SELECT 1 FROM plan WHERE plan.suspect = suspected.suspect AND NOT plan.known) "
+            "UNION ALL SELECT replaced.p_value, replaced.sha256 FROM suspected CROSS JOIN replaced "
+            "ON replaced.suspect = suspected.suspect AND replaced.reference = ? AND replaced.settings = ?"
         )
         with self._typed():
-            return self._db.execute(query, (reference, self.references[reference])).fetchall()
+            return self._db.execute(query, (reference, self.references[reference]) * 2).fetchall()
 
     def lists(self) -> tuple[listed.Listed, ...]:
         """All lists that this store was given, the one in force last."""

@@ -29,6 +29,7 @@ MARK = b'{"format":"uapfast record"'
 MOST_FIRST = 64 << 20  # bytes of the first line, which may name every query that was answered
 MOST_CLASSES = 25_000  # of a suspect; the largest of the usual lists of classes has 21,843
 MOST_REPEATS = 1000  # lines of a query: requests that failed, and questions that were asked again
+MOST_WHOLE = 1 << 53  # that every reader of JSON knows exactly
 REPLAYS = ("model", "suspect", "endpoint")
 DTYPE = re.compile(r"(?:bfloat|u?int|float|complex|bool)[0-9a-z_]*")  # as torch names them
 
@@ -196,7 +197,7 @@ def _texts(values: Any) -> bool:
 
 
 def _whole(values: Any) -> bool:
-    return isinstance(values, list) and all(type(v) is int for v in values)
+    return isinstance(values, list) and all(type(v) is int and abs(v) < MOST_WHOLE for v in values)
 
 
 def _checked_end(end: Any, number: int, where: str, lines: int) -> dict[str, Any]:
@@ -208,7 +209,11 @@ def _checked_end(end: Any, number: int, where: str, lines: int) -> dict[str, Any
     good = good and isinstance(end.get("notes"), list) and all(isinstance(n, str) for n in end["notes"])
     error = end.get("error") if good else None
     if good and error is not None:
-        known = isinstance(error, dict) and error.get("class") in ENDS and isinstance(error.get("args"), list)
+        known = (
+            isinstance(error, dict)
+            and error.get("class") in list(ENDS)
+            and isinstance(error.get("args"), list)
+        )
         count = 1 if known and error["class"] == "UnavailableError" else 4
         good = known and len(error["args"]) == count and all(isinstance(a, str) for a in error["args"])
     if not good:
@@ -334,12 +339,11 @@ class Replay(Suspect):
             raise RecordError(self.recording.where, "answers", "of one dtype", ", ".join(sorted(kinds))[:80])
         try:
             values = torch.from_numpy(np.stack([line.values for line in lines]))
-        except ValueError as exc:
-            raise self._failure() or RecordError(
-                self.recording.where, "answers", "of one shape", str(exc)
-            ) from exc
-        dtype: torch.dtype = getattr(torch, kinds.pop())
-        return (torch.view_as_complex(values) if dtype.is_complex else values).to(dtype)
+            dtype: torch.dtype = getattr(torch, kinds.pop())
+            return (torch.view_as_complex(values) if dtype.is_complex else values).to(dtype)
+        except (ValueError, TypeError, AttributeError, RuntimeError) as exc:  # also kinds of an endpoint
+            rule, got = "of one shape and a dtype of models", str(exc)[:120]
+            raise self._failure() or RecordError(self.recording.where, "answers", rule, got) from exc
 
 
 def _read_before(told: Any, where: str) -> Answers | None:

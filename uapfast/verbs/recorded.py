@@ -153,8 +153,14 @@ def _cut(reference: Reference, views: list[int], rows: Rows) -> Reference:
     smaller = replace(
         plan, points=cut(points, 0, 1).flatten(0, 1), assign=cut(assign, 1, 2).flatten(1, 2), views=len(views)
     )
+    settings = dict(reference.settings)
+    if log := settings.get("log"):  # views of the log stand first; which are left is another number
+        left = sum(v < log["views"] for v in views)
+        asked = sum(len(found) for v, found in zip(views, rows, strict=True) if v < log["views"])
+        settings["log"] = log | {"views": left, "asked": asked}
     return _replaced(
         reference,
+        settings=settings,
         plan=smaller,
         answers=cut(reference.answers, 1, 3),
         labels=cut(reference.labels, 1, 3),
