@@ -175,6 +175,11 @@ class Reference:
         return make_roster(self.records)
 
     @property
+    def most_asked(self) -> int:
+        """Images that a suspect may be asked: all queries, and the probes."""
+        return self.plan.queries + (0 if self.probes is None else len(self.probes))
+
+    @property
     def statistic(self) -> Statistic:
         """What its encoder makes of answers; built once."""
         log = self.settings.get("log") or {}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.detection.make import Place, train
 from benchmarks.detection.plan import ALL_ARCHS, Item, Size
-from uapfast.models.checkpoint import load_model, save_weights
+from uapfast.models.checkpoint import save_weights
 from uapfast.pool import attacks
 from uapfast.pool.plan import job_seed
 from uapfast.pool.recipe import default_recipe
@@ -71,13 +71,3 @@ def adaptive_log(place: Place, victim: nn.Module, arch: str, seed: int) -> tuple
         seed=seed,
     )
     return x, thief.labels[rows].repeat(-(-len(x) // few))[: len(x)]
-
-
-def candidate(place: Place, victim: str, number: int) -> nn.Module:
-    """The victim (0) or one of its twins (1, 2, ...)."""
-    path = place.victim_path(victim)
-    if number:
-        path = place.out / victim / "pool" / "models" / f"twin-{number - 1:02d}.safetensors"
-    module = load_model(place.size.spec(victim), path).module
-    assert module is not None
-    return module

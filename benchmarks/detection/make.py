@@ -210,6 +210,16 @@ HOW: dict[str, Callable[[Place, Any, Item], nn.Module]] = {
 }
 
 
+def candidate(place: Place, victim: str, number: int) -> nn.Module:
+    """The victim (0) or one of its twins (1, 2, ...)."""
+    path = place.victim_path(victim)
+    if number:
+        path = place.out / victim / "pool" / "models" / f"twin-{number - 1:02d}.safetensors"
+    module = load_model(place.size.spec(victim), path).module
+    assert module is not None
+    return module
+
+
 def answers(place: Place, weights: Path, model: nn.Module | None = None) -> Tensor:
     """Probabilities ``[N,K]`` for the held-out images, of a model or as kept beside its weights.
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from benchmarks.detection import accounts, tune
 from benchmarks.detection.judge import suspects, truth
 from benchmarks.detection.known import Index, Judge, Known, asked, p_of
-from benchmarks.detection.make import Place
+from benchmarks.detection.make import Place, candidate
 from benchmarks.detection.measures import auc
 from benchmarks.detection.plan import ALL_ARCHS, GROUPS
 from benchmarks.detection.table import head, line
@@ -120,7 +120,7 @@ def adaptive(place: Place, arch: str, count: int) -> Iterator[Row]:
     for number in range(count):
         seed = job_seed(6, f"{arch}/{number}")
         attacker = ALL_ARCHS[number % len(ALL_ARCHS)]
-        victim = accounts.candidate(place, arch, number)
+        victim = candidate(place, arch, number)
         x, y = accounts.adaptive_log(place, victim, attacker, seed)
         logs[str(number)] = x
         for turn, own in enumerate((attacker, ALL_ARCHS[(number + 1) % len(ALL_ARCHS)])):

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.detection.make import HOW, Place
+from benchmarks.detection.make import HOW, Place, candidate
 from benchmarks.detection.plan import Item, piracy
 from uapfast.files import make_folder
-from uapfast.models.checkpoint import load_model, save_weights
+from uapfast.models.checkpoint import save_weights
 from uapfast.pool.plan import job_seed
 
 TWINS = 4  # of each pool, spread evenly
@@ -38,10 +38,8 @@ def make(place: Place, task: tuple[str, int, Item]) -> None:
     path = path_of(place, item)
     if path.exists():
         return
-    weights = place.out / victim / "pool" / "models" / f"twin-{twin:02d}.safetensors"
-    source = load_model(place.size.spec(victim), weights).module
     make_folder(path.parent)
-    save_weights(HOW[item.how](place, source, item), path)
+    save_weights(HOW[item.how](place, candidate(place, victim, 1 + twin), item), path)
 
 
 __all__ = ["TWINS", "examples", "make", "path_of"]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.detection.judge import LEVELS, reference_of
-from benchmarks.detection.make import Place, extract
+from benchmarks.detection.make import Place, candidate, extract
 from benchmarks.detection.measures import auc
 from benchmarks.detection.plan import ALL_ARCHS, Item
 from benchmarks.detection.table import head, line
@@ -63,10 +63,7 @@ def train(place: Place, task: tuple[str, int, Item]) -> None:
     victim, twin, item = task
     path = place.out / "tune" / f"{item.name}.safetensors"
     if not path.exists():
-        weights = place.out / victim / "pool" / "models" / f"twin-{twin:02d}.safetensors"
-        source = load_model(place.size.spec(victim), weights).module
-        assert source is not None
-        save_weights(extract(place, source, item), path)
+        save_weights(extract(place, candidate(place, victim, 1 + twin), item), path)
 
 
 def answers(place: Place, victim: str, reference: Reference) -> list[tuple[int, str, Floats]]:

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import uapfast
+from tests.api.mlp import shipped
 from uapfast.models.checkpoint import save_weights
 from uapfast.models.registry import resolve_arch
 
@@ -20,16 +21,7 @@ CONFIG = uapfast.GenerateConfig(points=10, views=6, ray=(0.0, 0.2), uap_images=1
 
 
 def train(x: Tensor, y: Tensor, seed: int, steps: int = 60) -> nn.Module:
-    torch.manual_seed(seed)
-    model = resolve_arch(MLP)()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    for _ in range(steps):
-        batch = torch.randint(len(x), (128,))
-        loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval().requires_grad_(False)
+    return shipped(MLP, x, y, seed, steps).requires_grad_(False)
 
 
 @dataclass

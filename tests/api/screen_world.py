@@ -11,8 +11,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import uapfast
+from tests.api.mlp import shipped
 from uapfast.models.checkpoint import load_model, save_weights
-from uapfast.models.registry import resolve_arch
 from uapfast.screening.entry import Entry
 
 MLP, CNN, RESIDUAL = (f"uapfast:{n}-small?size=8" for n in ("mlp", "cnn", "resnet"))
@@ -37,19 +37,6 @@ class World:
         return uapfast.verify(self.references[reference], model, alpha=alpha)
 
 
-def train(arch: str, x: torch.Tensor, y: torch.Tensor, seed: int, steps: int = 60) -> nn.Module:
-    torch.manual_seed(seed)
-    model = resolve_arch(arch)()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    for _ in range(steps):
-        batch = torch.randint(len(x), (128,))
-        loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval()
-
-
 def make_world(folder: Path) -> World:
     """Two victims of one recipe (MLP) with common twins and innocents; suspects of three architectures."""
     torch.set_num_threads(1)
@@ -57,9 +44,9 @@ def make_world(folder: Path) -> World:
     x = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
     y = torch.tensor(digits.target)
     own, other = slice(0, 800), slice(800, 1600)
-    models = [train(MLP, x[own], y[own], s) for s in range(10)]
+    models = [shipped(MLP, x[own], y[own], s) for s in range(10)]
     homologous = [
-        train((MLP, CNN)[s % 2], x[(own, other)[s % 3 == 0]], y[(own, other)[s % 3 == 0]], 20 + s)
+        shipped((MLP, CNN)[s % 2], x[(own, other)[s % 3 == 0]], y[(own, other)[s % 3 == 0]], 20 + s)
         for s in range(14)
     ]
     references = {}
@@ -71,13 +58,13 @@ def make_world(folder: Path) -> World:
             references[name] = uapfast.generate(models[number], x[own], y[own], pool=pool, config=CONFIG)
         references[name].save(folder / f"{name}.uapref")
     suspects = [_save(folder, "victim-1", MLP, models[0]), _save(folder, "victim-2", MLP, models[1])]
-    pruned = train(MLP, x[own], y[own], 0)
+    pruned = shipped(MLP, x[own], y[own], 0)
     with torch.no_grad():
         for p in pruned.parameters():
             p[p.abs() < 0.3 * p.abs().median()] = 0
     suspects.append(_save(folder, "pruned-1", MLP, pruned))
     for s, arch in enumerate((MLP, CNN, RESIDUAL, MLP, CNN, RESIDUAL)):
-        suspects.append(_save(folder, f"honest-{s}", arch, train(arch, x[other], y[other], 60 + s)))
+        suspects.append(_save(folder, f"honest-{s}", arch, shipped(arch, x[other], y[other], 60 + s)))
     half = load_model(CNN, suspects[4].path).module
     assert half is not None
     suspects.append(_save(folder, "half", CNN, half.half()))

@@ -17,13 +17,13 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import uapfast
+from tests.api.mlp import shipped
 from uapfast.cli import main
 from uapfast.errors import InputError, StorageError
 from uapfast.examination import Design, Examination
 from uapfast.method.sequential import Looks
 from uapfast.models.checkpoint import save_weights
 from uapfast.models.model import Model
-from uapfast.models.registry import resolve_arch
 from uapfast.suspects.callable import open_callable
 from uapfast.verbs.queries import numbered, write_queries
 from uapfast.verbs.recorded import verify_recorded
@@ -34,16 +34,7 @@ NAMES = [f"digit {i}" for i in range(10)]
 
 
 def train(x, y, seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    model = resolve_arch(MLP)()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    for _ in range(60):
-        batch = torch.randint(len(x), (128,))
-        loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval().requires_grad_(False)
+    return shipped(MLP, x, y, seed).requires_grad_(False)
 
 
 @dataclass

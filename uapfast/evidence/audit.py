@@ -157,7 +157,7 @@ def audit(files: Files) -> Audit:
         out.step("suspect", lambda: _suspect(stated, replayed))
         out.step("times", lambda: _times(stated, replayed.recording, commitment, stamp))
         if commitment is None or out.step("looks", lambda: _looks(commitment, replayed)):
-            _content(out, stated, files, replayed, commitment)
+            _content(out, stated, replayed, commitment)
     _versions(out, stated)
     return out
 
@@ -284,11 +284,11 @@ def _fits(
 ) -> tuple[Commitment, str]:
     assert files.commitment is not None
     place = salt_path(files.commitment, files.salt)
-    salt = read_salt(place)
-    if salted(salt, files.reference) != commitment.value:  # the reference itself is the one that is stated
+    found = salted(read_salt(place), files.reference)
+    if found != commitment.value:  # the reference itself is the one that is stated
         rule = f"one that makes the committed hash of the reference, {commitment.value}"
-        raise EvidenceError(f"salt {place.name}", "salt", rule, salted(salt, files.reference))
-    check_fits(commitment, files.reference, reference, salt, float(stated.predicate["level"]))
+        raise EvidenceError(f"salt {place.name}", "salt", rule, found)
+    check_fits(commitment, found, reference, float(stated.predicate["level"]))
     return commitment, "with it the reference, the pool and the settings are those that were committed to"
 
 
@@ -337,13 +337,12 @@ def _times(
     return True, "in order: " + ", ".join(f"{name} {timestamp.said(at)}" for name, at in line)
 
 
-def _content(
-    out: Audit, stated: Signed, files: Files, replayed: Replayed, commitment: Commitment | None
-) -> None:
+def _content(out: Audit, stated: Signed, replayed: Replayed, commitment: Commitment | None) -> None:
     """Everything that is stated, against what comes of the record."""
     cited = stated.predicate["commitment"]
     citation = None if commitment is None else citation_of(commitment, replayed.recording)
-    basis = basis_of(replayed.recording, file_sha256(files.reference), citation)
+    reference_file = stated.predicate["reference"]["fileSha256"]  # which the file was found to have
+    basis = basis_of(replayed.recording, reference_file, citation)
     verdict = replayed.verdict if citation is None else citation.cite(replayed.verdict)
     made = predicate(verdict, basis, stated.predicate["evaluatedAt"], stated.key)
     skipped = {"measured", "versions", "verdict.settings.versions"}

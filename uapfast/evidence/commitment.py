@@ -229,23 +229,19 @@ def read_commitment(
     return Commitment(signed, value, time, stamp)
 
 
-def check_fits(
-    commitment: Commitment, path: str | os.PathLike[str], reference: Reference, salt: bytes, alpha: float
-) -> None:
+def check_fits(commitment: Commitment, found: str, reference: Reference, alpha: float) -> None:
     """Hold a reference and a level against what was committed to.
 
     Args:
         commitment: read.
-        path: the reference's file.
+        found: the reference's file with the commitment's salt (:func:`salted`).
         reference: itself.
-        salt: of the commitment.
         alpha: level of the verdict.
 
     Raises:
         EvidenceError: another reference (or another salt), pool, or other settings; they are named.
     """
     where = commitment.signed.where
-    found = salted(salt, path)
     if found != commitment.value:
         rule = f"that which was committed to, with this salt: {commitment.value}"
         raise EvidenceError(where, "reference", rule, found)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from uapfast.errors import EvidenceError, InputError, SignatureError, StorageError, UapfastError
-from uapfast.evidence.commitment import Commitment, check_fits, read_commitment, read_salt, salt_path
+from uapfast.evidence.commitment import Commitment, check_fits, read_commitment, read_salt, salt_path, salted
 from uapfast.evidence.envelope import Signed
 from uapfast.evidence.keys import PrivateKey, load_private
 from uapfast.evidence.statement import Basis, Citation, write_statement
@@ -100,7 +100,7 @@ class Dossier:
         if wanted.commitment is not None:
             self.commitment = read_commitment(wanted.commitment, self.roots)
             salt = read_salt(salt_path(wanted.commitment, wanted.salt))
-            check_fits(self.commitment, self.path, self.reference, salt, self.alpha)
+            check_fits(self.commitment, salted(salt, self.path), self.reference, self.alpha)
             if self.key is not None and self.key.public != self.commitment.signed.key:
                 rule = f"the one that signed the commitment, {self.commitment.signed.key.keyid}"
                 raise SignatureError("verify", "key", rule, self.key.public.keyid)
@@ -111,7 +111,7 @@ class Dossier:
         """What takes down the answers; None where nobody wants to know.
 
         Args:
-            subject: the suspect (:func:`uapfast.suspects.record_reader.subject_of`).
+            subject: the suspect (:func:`uapfast.suspects.subject.subject_of`).
         """
         wanted = self.wanted
         if wanted.nothing:
@@ -127,8 +127,7 @@ class Dossier:
                 self.recording = self._read(Path(folder, "record"))
 
     def _read(self, path: Path_) -> Recording:
-        probes = self.reference.probes
-        return read_record(path, self.reference.plan.queries + (0 if probes is None else len(probes)))
+        return read_record(path, self.reference.most_asked)
 
     def finish(self, verdict: Verdict, kept: bool | None = None) -> Verdict:
         """Cite the commitment, and write the statement.

@@ -11,6 +11,7 @@ from typing import Any
 
 from uapfast.errors import EvidenceError, MissingDependency, TimeStampError
 from uapfast.evidence.canonical import needed
+from uapfast.suspects.record_writer import said
 
 QUERY, REPLY = "application/timestamp-query", "application/timestamp-reply"
 MOST_BYTES = 1 << 20  # of a response
@@ -32,11 +33,6 @@ class Stamp:
     time: datetime
     authority: str
     trusted: bool
-
-
-def said(time: datetime) -> str:
-    """A time, UTC, as RFC 3339."""
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def told_time(text: Any, where: str, what: str) -> datetime:

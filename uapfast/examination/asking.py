@@ -12,6 +12,7 @@ from uapfast.errors import SuspectError, UnavailableError
 from uapfast.examination.design import Design
 from uapfast.examination.examination import Examination
 from uapfast.examination.preprocessing import asked_as_victim
+from uapfast.method.decision import Assessment
 from uapfast.method.fingerprint import Answering, answers_of
 from uapfast.method.sequential import Looks
 from uapfast.models.model import Model, as_model
@@ -57,6 +58,7 @@ def examine(
     order: Sequence[int] | None = None,
     progress: Progress | None = None,
     record: Recorder | None = None,
+    seen: Callable[[Assessment], None] | None = None,
 ) -> Examination:
     """Ask a suspect until the examination ends.
 
@@ -67,6 +69,7 @@ def examine(
         order: as ``class_order`` of :func:`verify`.
         progress: called as ``progress(done, total, what)`` as images are asked.
         record: takes down every answer.
+        seen: called with what the verdict rests on; not where nothing was scored.
     """
     examination = Examination(
         design,
@@ -82,6 +85,8 @@ def examine(
             _ask(examination, model, progress, record)
     if isinstance(model, Suspect):
         examination.notes = list(model.notes)  # with what was noticed while it was asked
+    if seen is not None and (assessed := examination.assessed) is not None:
+        seen(assessed)
     if record is not None:
         spent = model.spent if isinstance(model, Suspect) else None
         record.end(examination.notes, examination.failure, spent)

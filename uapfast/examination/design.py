@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.nn.functional import one_hot
 
 from uapfast.method.lineage import LineageScorer
 from uapfast.method.recent import Recent
@@ -47,6 +46,11 @@ class Design:
         """The budget."""
         return self.looks.views[-1]
 
+    @property
+    def _part(self) -> int | None:
+        """The budget where it is less than all views."""
+        return None if self.views == self.reference.plan.views else self.views
+
     def queries(self, views: int) -> int:
         """Answers of so many views."""
         return views * self.reference.plan.blocks * self.reference.plan.per_view
@@ -64,7 +68,7 @@ class Design:
 
         Views of logged images do not count: whoever trained on them keeps more of the victim there.
         """
-        shares = self._shares.get(form, lambda: shares_of(self.reference, form, self.views))
+        shares = self._shares.get(form, lambda: shares_of(self.reference, form, self._part))
         if shares is None:
             return Told("unclear", None, None, "without two twins nothing tells kinds of copies apart")
         if len(features) != self.views:
@@ -72,9 +76,7 @@ class Design:
         return shares.tell(features[self.reference.statistic.pool.logged :])
 
     def _make_mode(self, form: Form) -> Mode:
-        reference = self.reference
-        part = None if self.views == reference.plan.views else self.views
-        scorer = reference.statistic.scorer(form, part)
+        scorer = self.reference.statistic.scorer(form, self._part)
         if len(self.looks.views) > 1 and isinstance(scorer, LineageScorer):
             return Mode(scorer, Background.of(scorer))
         return Mode(scorer, None)
@@ -94,22 +96,14 @@ def shares_of(
     Returns:
         None where nothing does: the paper's encoder, fewer than two twins, or logged images alone.
     """
-    statistic = reference.statistic
-    logged, hidden = statistic.pool.logged, statistic.pool.hidden
+    statistic, logged = reference.statistic, reference.statistic.pool.logged
     if not statistic.by_twins or logged >= (views or reference.plan.views):
         return None
-    roster, width = reference.roster(), reference.answers.shape[-1]
-
-    def seen(row: int) -> NDArray[np.float32]:
-        answers = reference.answers[row, :views]
-        if form.labels:
-            answers = one_hot(reference.labels[row, :views], width).to(answers.dtype)
-        elif form != WHOLE:
-            answers = form.apply(answers, hidden)
-        return statistic.features(answers, form.labels)[logged:]
-
+    roster = reference.roster()
     groups = (roster.candidates, roster.innocents, *roster.surrogates)
-    candidates, innocents, *students = ([seen(int(i)) for i in rows] for rows in groups)
+    candidates, innocents, *students = (
+        [statistic.seen(int(i), form, views)[logged:] for i in rows] for rows in groups
+    )
     return Shares.of(candidates, innocents, students, place, form.labels)
 
 

@@ -102,8 +102,9 @@ class Examination:
     @property
     def assessed(self) -> Assessment | None:
         """What the answers so far are compared with, and how they stand; None before any was scored."""
-        scorer = self.design.mode(self._form).scorer
-        return scorer.assess(np.concatenate(self._features)) if self._features else None
+        if not self._features:
+            return None
+        return self.design.mode(self._form).scorer.assess(np.concatenate(self._features))
 
     @property
     def failure(self) -> SuspectError | UnavailableError | None:

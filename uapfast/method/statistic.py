@@ -151,12 +151,11 @@ class Statistic(ABC):
 
     def _pool(self, rows: Sequence[int], form: Form, views: int | None) -> Floats:
         """Features of the pool's models, those of ``rows`` in ``form``."""
-        seen = self._whole if views is None else np.stack([self._seen(m, WHOLE, views) for m in self._models])
-        if form == WHOLE:
-            return seen
-        seen = seen.copy()
-        for row in rows:
-            seen[row] = self._seen(row, form, views)
+        if form == WHOLE and views is None:
+            return self._whole
+        seen = np.stack([self.seen(m, WHOLE, views) for m in self._models])
+        for row in rows if form != WHOLE else ():
+            seen[row] = self.seen(row, form, views)
         return seen
 
     @property
@@ -167,12 +166,15 @@ class Statistic(ABC):
     def _whole(self) -> Floats:
         """Features of all models as they answer; made once."""
         found: Floats = self._once(
-            "whole", lambda: np.stack([self._seen(m, WHOLE, None) for m in self._models])
+            "whole", lambda: np.stack([self.features(one, False) for one in self.pool.answers])
         )
         return found
 
-    def _seen(self, row: int, form: Form, views: int | None) -> Floats:
-        """Features ``[V,B,F]`` of one model of the pool."""
+    def seen(self, row: int, form: Form, views: int | None = None) -> Floats:
+        """Features ``[V,B,F]`` of one model of the pool, seen in ``form``; not to be written to."""
+        if form == WHOLE and views is None:
+            found: Floats = self._whole[row]
+            return found
         answers = self.pool.answers[row, :views]
         if form.labels:
             labels = self.pool.labels[row, :views]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from uapfast.errors import InputError
+from uapfast.suspects.subject import file_sha256
 
 ROLES = ("reference", "record", "statement", "commitment", "trust")
 
@@ -120,19 +120,9 @@ def attach(
             continue
         told = os.path.relpath(os.path.abspath(path), folder)
         told = f"./{told}" if told.startswith("-") else told  # not an option
-        found.append(Attached(role, told, _sha256(role, path)))
+        found.append(Attached(role, told, file_sha256(path, "report", role)))
     signed = any(f.role == "statement" for f in found)
     return Evidence(tuple(found), commitment_told, signed, keyid, alpha)
-
-
-def _sha256(role: str, path: str | os.PathLike[str]) -> str:
-    try:
-        with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as exc:
-        raise InputError(
-            "report", role, "a file that can be read", f"{path} ({exc.strerror or exc})"
-        ) from exc
 
 
 __all__ = ["Attached", "Command", "Evidence", "attach"]

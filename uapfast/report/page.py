@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from uapfast.files import write_text
 from uapfast.report import figures
@@ -27,6 +28,22 @@ MADE = {
     "unclear": "how it was made: unclear",
 }
 ORDER = ("piracy", "inconclusive", "independent", "invalid", "unavailable")
+
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def template(name: str, **filters: Callable[..., Any]) -> Template:
+    """A page's template: every string escaped, a name that is missing an error, ``p`` for p-values."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"p": p_text, **filters}
+    return environment.get_template(name)
 
 
 def p_text(value: float | None) -> str:
@@ -120,16 +137,8 @@ def render(report: Report) -> str:
     Everything is inside: style, plots (inline SVG for a light and a dark theme) and pictures. No script,
     nothing is fetched. Strings from outside (names, reasons, settings) are escaped.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["p"] = p_text
     summary = summarise(report.rows)
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         report=report,
         rows=sorted(report.rows, key=_order),
         summary=summary,

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from scipy import stats
 
@@ -27,12 +26,11 @@ from uapfast.files import write_text
 from uapfast.method import spread
 from uapfast.report import figures
 from uapfast.report.figures import Lane
-from uapfast.report.page import DECISIONS, MADE, p_text
+from uapfast.report.page import DECISIONS, MADE, TEMPLATES, template
 from uapfast.report.screen_figures import lanes
 from uapfast.report.screened import ORDER, Row, Screened, ScreenReport, shown
 from uapfast.screening.correction import TERMS
 
-TEMPLATES = Path(__file__).parent / "templates"
 STATIC = 100  # rows that are there without JavaScript
 MOST = 20_000  # rows in the page; the table has all
 PLOTTED = 6  # references with plots
@@ -197,18 +195,10 @@ def render_screen(report: ScreenReport) -> str:
     One script sorts, filters and pages the table; without JavaScript the first ``STATIC`` rows are there
     with their details, and all of them in print.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"p": p_text, "shown": shown, "seconds": seconds, "against": against}
     script = (TEMPLATES / "screen.js").read_text(encoding="utf-8")
     rows = report.rows
     used, full = sum(r["queries_used"] for r in rows), sum(r["queries_full"] for r in rows)
-    return environment.get_template("screen.html").render(
+    return template("screen.html", shown=shown, seconds=seconds, against=against).render(
         report=report,
         rows=rows[:STATIC],
         total=len(rows),

@@ -15,7 +15,7 @@ from uapfast.errors import InputError
 from uapfast.files import make_folder
 from uapfast.reference import Reference
 from uapfast.report.bom import Accused
-from uapfast.report.evidence import attach
+from uapfast.report.evidence import Evidence, attach
 from uapfast.report.screened import Row, Screened, ScreenReport
 from uapfast.report.suspect import Among, collect_suspect
 from uapfast.report.suspect_page import write_suspect_page
@@ -74,10 +74,12 @@ def write_pages(
     ]
     place = make_folder(folder)
     base = quote(os.path.relpath(place.absolute(), Path(page).absolute().parent))
+    beside: dict[tuple[str, float], Evidence] = {}  # of all pages of a reference: they lie in one folder
     for number, row in enumerate(wanted[:most], 1):
-        name = f"suspect-{number:04d}-{_short(row)}.html"
-        path = None if files is None else files.get(row["reference_sha256"])
-        _write(row, parts[row["reference_sha256"]], report, place / name, path)
+        name, key = f"suspect-{number:04d}-{_short(row)}.html", (row["reference_sha256"], row["alpha"])
+        if key not in beside:
+            beside[key] = attach(place / name, alpha=key[1], reference=(files or {}).get(key[0]))
+        _write(row, parts[key[0]], report, place / name, beside[key])
         row["page"] = f"{base}/{name}"
     return min(most, len(wanted)), len(wanted)
 
@@ -87,9 +89,7 @@ def _short(row: Row) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
-def _write(
-    row: Row, part: Screened, report: ScreenReport, path: Path, file: str | os.PathLike[str] | None
-) -> None:
+def _write(row: Row, part: Screened, report: ScreenReport, path: Path, evidence: Evidence) -> None:
     assert part.reference is not None
     verdict = verdict_of(row)
     found = collect_suspect(
@@ -98,7 +98,7 @@ def _write(
         name=row["name"],
         victim=part.name,
         among=Among(len(part.rows), row.get("p_holm"), row["q_value"]),
-        evidence=attach(path, alpha=verdict.alpha, reference=file),
+        evidence=evidence,
         spent={"file": row["path"], "found in": report.table},
     )
     write_suspect_page(found, path)

@@ -11,18 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from uapfast.files import write_text
 from uapfast.report import figures
 from uapfast.report.alternatives import STATUS
-from uapfast.report.page import DECISIONS, p_text
+from uapfast.report.page import DECISIONS, p_text, template
 from uapfast.report.screened import shown
 from uapfast.report.suspect import SuspectReport
 from uapfast.report.suspect_figure import axis_of, lanes_of, standing_picture
 from uapfast.types import Verdict
 
-TEMPLATES = Path(__file__).parent / "templates"
 THEMES = {"light": figures.LIGHT, "dark": figures.DARK}
 NAME = 120  # characters of a suspect's name; the middle of a longer one gives way
 SAYS = {
@@ -123,20 +120,11 @@ def _sides(v: Verdict) -> list[tuple[str, str, str, str]]:
 
 def render_suspect(report: SuspectReport) -> str:
     """The page as text: everything inside, nothing fetched, no script."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"p": p_text, "shown": shown, "named": named}
-    relation = getattr(report.verdict, "relation", None)
-    return environment.get_template("suspect.html").render(
+    return template("suspect.html", shown=shown, named=named).render(
         report=report,
         v=report.verdict,
         sentence=sentence(report),
-        relation=SAYS.get(relation or ""),
+        relation=SAYS.get(report.verdict.relation or ""),
         decisions=DECISIONS,
         plots=_plots(report),
         sides=_sides(report.verdict),

@@ -9,7 +9,6 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +23,7 @@ from uapfast.errors import (
 from uapfast.suspects.http_conduct import Conduct, Ledger, Pace
 from uapfast.suspects.http_headers import HIDDEN, Headers, shown_url
 from uapfast.suspects.http_rows import short
+from uapfast.suspects.record_writer import now
 
 if TYPE_CHECKING:
     import httpx2
@@ -94,7 +94,7 @@ class Trip:
 
     def ended(self, error: Exception | None = None) -> Trip:
         """It ended now."""
-        self.at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self.at = now()
         self.error = None if error is None else type(error).__name__
         return self
 

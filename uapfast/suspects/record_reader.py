@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 
 from uapfast.errors import RecordError, UapfastError
+from uapfast.files import KINDS
 from uapfast.models.answers import OUTPUTS, Answers, detect
 from uapfast.models.kinds import Reading
 from uapfast.suspects.base import Suspect
 from uapfast.suspects.http_rows import row_of_plain, table
 from uapfast.suspects.record_writer import ENDS, FORMAT, VERSION, query_sha256
 
-MARK = b'{"format":"uapfast record"'
+MARK = KINDS["record"]
 MOST_FIRST = 64 << 20  # bytes of the first line, which may name every query that was answered
 MOST_CLASSES = 25_000  # of a suspect; the largest of the usual lists of classes has 21,843
 MOST_REPEATS = 1000  # lines of a query: requests that failed, and questions that were asked again

@@ -29,9 +29,14 @@ ENDS = {kind.__name__: kind for kind in (TimeLimitError, SuspectError, Unavailab
 UNSAID = {math.inf: "Infinity", -math.inf: "-Infinity"}  # numbers that JSON has no word for; NaN is "NaN"
 
 
+def said(time: datetime) -> str:
+    """A time, UTC, as RFC 3339 with milliseconds."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def now() -> str:
-    """The time, UTC, as RFC 3339 with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """The time, as :func:`said` writes it."""
+    return said(datetime.now(UTC))
 
 
 def query_sha256(image: Tensor) -> str:
@@ -189,4 +194,4 @@ def _plain_error(error: UapfastError) -> dict[str, Any]:
     return {"class": kind, "args": [str(error)]}
 
 
-__all__ = ["ENDS", "FORMAT", "VERSION", "Recorder", "now", "plain_numbers", "query_sha256"]
+__all__ = ["ENDS", "FORMAT", "VERSION", "Recorder", "now", "plain_numbers", "query_sha256", "said"]

@@ -41,14 +41,14 @@ def subject_of(model: Model | Suspect | None, given: str | os.PathLike[str] | No
     return {"name": name or "suspect", "digest": digest}
 
 
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes; raises ``InputError`` where it cannot be read."""
+def file_sha256(path: str | os.PathLike[str], where: str = "evidence", argument: str = "file") -> str:
+    """SHA-256 of a file's bytes; raises ``InputError`` of ``where`` and ``argument`` if it cannot be read."""
     try:
         with open(path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as exc:
         raise InputError(
-            "evidence", "file", "one that can be read", f"{exc.strerror or exc}: {path}"
+            where, argument, "a file that can be read", f"{exc.strerror or exc}: {path}"
         ) from exc
 
 

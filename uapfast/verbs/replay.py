@@ -53,7 +53,7 @@ def verify_record(
             which.
     """
     reference = as_reference(reference, "verify")
-    recording = read_record(path, _most(reference))
+    recording = read_record(path, reference.most_asked)
     first, where = recording.first, recording.where
     if first["reference_sha256"] != reference.sha256:
         got = f"{reference.sha256} of the one that is given"
@@ -67,22 +67,14 @@ def verify_record(
         raise RecordError(where, "looks", rule, first["looks"][-1])
     design = Design(part, Looks(tuple(first["looks"])))
     suspect = Replay(recording)
-    found = examine(design, suspect, alpha=level, order=first["class_order"])
+    found = examine(design, suspect, alpha=level, order=first["class_order"], seen=seen)
     verdict = found.verdict()
     if not suspect.whole and level == first["alpha"]:
         rule = "those that were asked for, no more"
         raise RecordError(
             where, "answers", rule, f"{len(recording.lines)}, {verdict.queries_used} of them asked"
         )
-    if seen is not None and found.assessed is not None:
-        seen(found.assessed)
     return Replayed(verdict, recording)
-
-
-def _most(reference: Reference) -> int:
-    """Images that may be asked: all queries and the probes."""
-    probes = reference.probes
-    return reference.plan.queries + (0 if probes is None else len(probes))
 
 
 def _part(reference: Reference, recording: Recording) -> Reference:

@@ -64,10 +64,10 @@ def verify(
     reference = as_reference(reference, "verify")
     model = as_suspect(reference, suspect, output, device, batch_size)
     design = design_for(reference, model)
-    found = examine(design, model, alpha=alpha, order=class_order, progress=progress, record=record)
+    found = examine(
+        design, model, alpha=alpha, order=class_order, progress=progress, record=record, seen=seen
+    )
     verdict = found.verdict()
-    if seen is not None and found.assessed is not None:
-        seen(found.assessed)
     p = verdict.p_value if verdict.p_value is not None else math.nan
     log.info("verify: %s, p %.3g, reference %.12s", verdict.decision, p, verdict.reference_sha256)
     return verdict
