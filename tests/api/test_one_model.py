@@ -18,7 +18,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import uapfast
-from tests.api.screen_world import MLP, World, train
+from tests.api.mlp import shipped
+from tests.api.screen_world import MLP, World
 from uapfast.errors import OutputError
 from uapfast.models.checkpoint import load_model, read_weights, save_weights
 from uapfast.models.registry import resolve_arch
@@ -103,17 +104,17 @@ def made(spec: str, folder: Path, hub: Callable[[nn.Module, Path], None]) -> Cas
     x = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
     y = torch.tensor(digits.target)
     own, other = slice(0, 800), slice(800, 1600)
-    victim = train(spec, x[own], y[own], 0)
-    homologous = [train((spec, MLP)[s % 2], x[other], y[other], 20 + s) for s in range(9)]
+    victim = shipped(spec, x[own], y[own], 0)
+    homologous = [shipped((spec, MLP)[s % 2], x[other], y[other], 20 + s) for s in range(9)]
     config = uapfast.GenerateConfig(points=30, views=20, ray=(0.0,), uap_images=100, min_fooling=0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        twins = [train(spec, x[own], y[own], s) for s in range(1, 8)]
+        twins = [shipped(spec, x[own], y[own], s) for s in range(1, 8)]
         pool = uapfast.Pool.from_models(twins=twins, homologous=homologous)
         reference = uapfast.generate(victim, x[own], y[own], pool=pool, config=config)
     files = {who: folder / f"{who}.safetensors" for who in WHO}
     save_weights(victim, files["copy"])
-    save_weights(train(spec, x[other], y[other], 60), files["innocent"])
+    save_weights(shipped(spec, x[other], y[other], 60), files["innocent"])
     return Case(spec, reference, files, folder, hub)
 
 
