@@ -37,7 +37,7 @@ from uapfast.files import write_text
 from uapfast.models.registry import resolve_arch
 from uapfast.screening.collection import from_folder
 from uapfast.screening.entry import Defaults, Entry
-from uapfast.screening.reader import Slot, read_checkpoint
+from uapfast.screening.reader import HostBuffer, read_checkpoint
 from uapfast.suspects.networks.skeletons import Skeletons
 
 ALPHA = 1e-3
@@ -58,11 +58,11 @@ def overhead(world: World, folder: Path, count: int) -> dict[str, Any]:
     arch = world.task.arch("resnet")
     files = sorted(folder.glob("*.safetensors"))[:count]
     pickles = [folder.with_name(folder.name + "-pt") / f"{p.stem}.pt" for p in files]
-    skeletons, slot = Skeletons(), Slot()
+    skeletons, buffer = Skeletons(), HostBuffer()
 
     def ours(path: Path) -> None:
         suspect = Entry(str(path), arch)
-        found = read_checkpoint(suspect, slot, skeletons.shapes)
+        found = read_checkpoint(suspect, buffer, skeletons.shapes)
         with skeletons.borrow(suspect) as skeleton:
             skeleton.load(found.tensors, path, found.fits, found.flat)
 

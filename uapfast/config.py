@@ -23,7 +23,6 @@ CHOICE = 1.25  # images for every point asked, so that the least disputed can be
 RAY = (0.0, 0.2)  # the t of the queries x + t*v where there are fewer images than that
 ALPHA = 1e-3  # level of a conviction on each side, unless told
 TIMEOUT = 300.0  # seconds that reading a suspect, or asking it, may take in a screen, unless told
-GIVEN_UP = "uapfast, given up"  # name of a thread that nobody waits for
 
 
 def check(ok: bool, where: str, argument: str, rule: str, got: object) -> None:

@@ -6,6 +6,7 @@ settings and a SHA-256 of the content. It is secret until used: who has it can p
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from dataclasses import dataclass, field
@@ -16,13 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast.errors import InputError
+from uapfast.files import write_bytes
 from uapfast.method.consensus import Consensus
 from uapfast.method.fingerprint import QueryPlan
 from uapfast.method.lineage import Roster
 from uapfast.method.pixels import floats, packed
 from uapfast.method.statistic import STATISTICS, PoolAnswers, Statistic
 from uapfast.pool.twins import selection_doubt
-from uapfast.reference_file import FORMAT, Record, bad, digest, make_roster, read, write
+from uapfast.reference_file import FORMAT, Record, bad, digest, make_roster, parse, read, to_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +232,11 @@ class Reference:
         Raises:
             StorageError: the folder is missing or unwritable, or the disk is full.
         """
-        write(path, self._tensors(), self._header(), self.sha256)
+        write_bytes(path, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The content of its file."""
+        return to_bytes(self._tensors(), self._header(), self.sha256)
 
     def _cached(self, key: str, make: Any) -> Any:
         with self._lock:
@@ -245,7 +251,15 @@ def load(path: str | os.PathLike[str]) -> Reference:
     Raises:
         ReferenceFileError: missing, damaged, truncated, or of another version.
     """
-    tensors, header, sha256 = read(path)
+    return _made(*read(path), path)
+
+
+def from_bytes(content: bytes, name: str = "bytes") -> Reference:
+    """The reference whose file has this content; raises as :func:`load`, with ``name`` for the path."""
+    return _made(*parse(io.BytesIO(content), len(content), name), name)
+
+
+def _made(tensors: dict[str, Tensor], header: dict[str, Any], sha256: str, path: object) -> Reference:
     try:
         views = int(header["views"])
         plan = QueryPlan(

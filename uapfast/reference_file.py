@@ -10,8 +10,7 @@ import json
 import os
 import struct
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors.torch
@@ -19,7 +18,6 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from uapfast.errors import ReferenceFileError
-from uapfast.files import write_bytes
 from uapfast.method.lineage import Roster
 
 FORMAT = 6
@@ -73,12 +71,10 @@ def digest(tensors: dict[str, Tensor], header: dict[str, Any]) -> str:
     return h.hexdigest()
 
 
-def write(
-    path: str | os.PathLike[str], tensors: dict[str, Tensor], header: dict[str, Any], sha256: str
-) -> None:
-    """Write the file with its :func:`digest`, whole or not at all (``StorageError``)."""
+def to_bytes(tensors: dict[str, Tensor], header: dict[str, Any], sha256: str) -> bytes:
+    """The content of a file with its :func:`digest`."""
     stamped = json.dumps(header | {"sha256": sha256}, sort_keys=True)
-    write_bytes(path, safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, {KEY: stamped}))
+    return safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, {KEY: stamped})
 
 
 def bad(path: object, rule: str, got: object) -> ReferenceFileError:
@@ -86,15 +82,12 @@ def bad(path: object, rule: str, got: object) -> ReferenceFileError:
     return ReferenceFileError("load", "reference", rule, f"{got} ({path})")
 
 
-def _header(path: Path) -> dict[str, Any]:
+def _header(stream: BinaryIO, size: int, path: object) -> dict[str, Any]:
     """The JSON object in the metadata, before any tensor is read."""
     try:
-        with open(path, "rb") as stream:
-            size = struct.unpack("<Q", stream.read(8))[0]
-            raw = stream.read(size) if size <= min(MAX_HEADER, path.stat().st_size) else b""
+        length = struct.unpack("<Q", stream.read(8))[0]
+        raw = stream.read(length) if length <= min(MAX_HEADER, size) else b""
         header = json.loads(json.loads(raw)["__metadata__"][KEY])
-    except OSError as exc:
-        raise bad(path, "a readable file", exc.strerror or exc) from exc
     except (ValueError, KeyError, TypeError, struct.error, RecursionError) as exc:
         rule = "a whole file written by uapfast generate"
         raise bad(path, rule, "a damaged, truncated or foreign one") from exc
@@ -104,21 +97,39 @@ def _header(path: Path) -> dict[str, Any]:
     return header
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """Tensors, header and :func:`digest` of a file that is whole.
+def parse(stream: BinaryIO, size: int, path: object) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """Tensors, header and :func:`digest` of a whole content.
+
+    Args:
+        stream: at its begin, and seekable.
+        size: bytes of it.
+        path: for messages.
 
     Raises:
-        ReferenceFileError: missing, damaged, truncated, or of another version.
+        OSError: it cannot be read.
+        ReferenceFileError: damaged, truncated, or of another version.
     """
-    path = Path(path)
-    header = _header(path)
+    header = _header(stream, size, path)
+    stream.seek(0)
+    raw = stream.read()
     try:
-        tensors = safetensors.torch.load(path.read_bytes())
-    except OSError as exc:
-        raise bad(path, "a readable file", exc.strerror or exc) from exc
+        tensors = safetensors.torch.load(raw)
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError, RuntimeError) as exc:
         raise bad(path, "whole", "a damaged or truncated one") from exc
     claimed, found = header.pop("sha256", None), digest(tensors, header)
     if found != claimed:
         raise bad(path, "unchanged since it was written", "content that does not match its SHA-256")
     return tensors, header, found
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """The same of a file.
+
+    Raises:
+        ReferenceFileError: missing, damaged, truncated, or of another version.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return parse(stream, os.fstat(stream.fileno()).st_size, path)
+    except OSError as exc:
+        raise bad(path, "a readable file", exc.strerror or exc) from exc

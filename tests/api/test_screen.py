@@ -30,10 +30,10 @@ from uapfast.errors import (
 from uapfast.models.batches import batch_size, batches
 from uapfast.models.model import tensors_sha256
 from uapfast.screening import judge as judge_module
-from uapfast.screening import pipeline
+from uapfast.screening import worker
 from uapfast.screening.engines import ENGINES
 from uapfast.screening.entry import Entry
-from uapfast.screening.reader import Slot, read_checkpoint
+from uapfast.screening.reader import HostBuffer, read_checkpoint
 from uapfast.screening.rows import SECONDS, VERDICT_FIELDS
 from uapfast.suspects.networks.skeletons import Skeleton, Skeletons
 
@@ -135,7 +135,7 @@ def test_labels_only_and_the_papers_encoder_go_as_verify_goes(world, tmp_path):
 
 
 def loaded(suspect: Entry, skeletons: Skeletons):
-    return read_checkpoint(suspect, Slot(), skeletons.shapes)
+    return read_checkpoint(suspect, HostBuffer(), skeletons.shapes)
 
 
 @pytest.mark.parametrize("arch", [MLP, CNN, RESIDUAL])
@@ -289,7 +289,7 @@ def test_identical_tensors_are_asked_once(world, tmp_path, monkeypatch):
         asked.append(found.entry.name)
         return real(panel, skeletons, found)
 
-    monkeypatch.setattr(pipeline, "judge", counted)
+    monkeypatch.setattr(worker, "judge", counted)
     source = world.suspect("honest-0")
     copies = []
     for i in range(20):
@@ -328,7 +328,7 @@ def test_a_rerun_asks_nothing_and_a_longer_list_only_what_is_new(world, tmp_path
     asked = []
     real = judge_module.judge
     monkeypatch.setattr(
-        pipeline,
+        worker,
         "judge",
         lambda p, s, found: asked.append(found.entry.name) or real(p, s, found),
     )
@@ -436,7 +436,7 @@ def test_a_file_that_claims_too_much_is_refused_before_it_is_read(world, tmp_pat
     with open(path, "wb") as stream:
         stream.write(len(header).to_bytes(8, "little") + header)
         stream.truncate(8 + len(header) + (1 << 30))
-    slot = Slot()
+    slot = HostBuffer()
     with pytest.raises(ModelError, match="those of the architecture"):
         read_checkpoint(Entry(str(path), MLP), slot, Skeletons().shapes)
     assert slot.size == 0
@@ -529,7 +529,7 @@ def test_state_hash_is_what_a_module_has(world):
 def test_all_weights_in_one_copy_are_those_of_one_by_one(tmp_path, kind):
     (tmp_path / "net.py").write_text(f"from {__name__} import {kind.__name__}\n")
     sys.modules.setdefault(__name__, sys.modules[kind.__module__])
-    arch, slot, skeletons = f"{tmp_path / 'net.py'}:{kind.__name__}", Slot(), Skeletons()
+    arch, slot, skeletons = f"{tmp_path / 'net.py'}:{kind.__name__}", HostBuffer(), Skeletons()
     for seed, dtype in enumerate((torch.float32, torch.float32, torch.float16, torch.float32)):
         torch.manual_seed(seed)
         state = {k: v.clone().contiguous() for k, v in kind().state_dict().items()}
@@ -549,7 +549,7 @@ def test_all_weights_in_one_copy_are_those_of_one_by_one(tmp_path, kind):
 
 
 def test_what_lay_between_weights_before_is_no_nan_of_the_next(world, tmp_path):
-    slot, skeletons = Slot(), Skeletons()
+    slot, skeletons = HostBuffer(), Skeletons()
     state = load_file(world.suspect("honest-2").path)
     nan = {k: v * torch.nan if v.is_floating_point() else v for k, v in state.items()}
     save_file(nan, tmp_path / "nan.safetensors")

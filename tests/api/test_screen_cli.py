@@ -109,7 +109,7 @@ KILLER = """
 import os, random, signal, sys, time
 import torch
 torch.set_num_threads(1)
-import uapfast.screening.pipeline, uapfast.screening.run
+import uapfast.screening.local, uapfast.screening.run
 from uapfast.cli import main
 
 chance, kills, wanted = random.Random(5), 0, {kills}

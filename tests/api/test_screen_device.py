@@ -1,4 +1,4 @@
-"""``uapfast.screen`` through the lanes of a GPU, on a device that runs things late; and in bf16."""
+"""``uapfast.screen`` through the loader of a GPU, on a device that runs things late; and in bf16."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.api.screen_world import MLP
 from tests.api.test_screen import bare, table
 from tests.lazy import LazyDevice
 from uapfast.errors import InputError
-from uapfast.screening import pipeline
+from uapfast.screening import local
+from uapfast.screening.device import DeviceLoader
 from uapfast.screening.entry import Entry
-from uapfast.screening.lanes import Lanes
 
 
 def population(world, folder: Path) -> list[Entry]:
@@ -35,21 +35,21 @@ def population(world, folder: Path) -> list[Entry]:
 @pytest.mark.parametrize("early", [True, False])
 def test_the_table_is_that_of_the_plain_way(world, tmp_path, monkeypatch, seed, early):
     suspects = population(world, tmp_path)
-    plain, lanes = tmp_path / "plain.parquet", tmp_path / "lanes.parquet"
+    plain, there = tmp_path / "plain.parquet", tmp_path / "there.parquet"
     uapfast.screen(world.references, suspects, out=plain, early=early, alpha=0.01, fdr=1.0).finish()
     device = LazyDevice(seed)
-    made: list[Lanes] = []
+    made: list[DeviceLoader] = []
 
     def of(settings):
-        made.append(Lanes(settings, device))
+        made.append(DeviceLoader(settings, device))
         return made[-1]
 
-    monkeypatch.setattr(pipeline, "lanes_of", of)
+    monkeypatch.setattr(local, "loader_for", of)
     uapfast.screen(
-        world.references, suspects, out=lanes, early=early, alpha=0.01, fdr=1.0, workers=2
+        world.references, suspects, out=there, early=early, alpha=0.01, fdr=1.0, workers=2
     ).finish()
     assert made[0].readers > 1 and device.captures and device.replays
-    want, got = bare(table(plain)), bare(table(lanes))
+    want, got = bare(table(plain)), bare(table(there))
     assert (
         got["first", "broken"]["decision"] == "invalid" and "NaN" in got["first", "broken"]["error_message"]
     )

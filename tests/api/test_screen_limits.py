@@ -16,18 +16,20 @@ from safetensors.torch import load_file, save_file
 
 import uapfast
 from tests.api.screen_world import MLP, World
-from uapfast.config import GIVEN_UP
 from uapfast.errors import InputError, TimeLimitError
 from uapfast.models.fitting import wanted
-from uapfast.screening import pipeline, run
+from uapfast.screening import local, run, worker
+from uapfast.screening.budget import MemoryBudget
+from uapfast.screening.device import loader_for
 from uapfast.screening.engines import holds, late
 from uapfast.screening.entry import Entry
+from uapfast.screening.messages import Job, Request
 from uapfast.screening.panel import Panel, Settings
-from uapfast.screening.reader import Slot, read_checkpoint
-from uapfast.screening.room import Room
+from uapfast.screening.reader import HostBuffer, read_checkpoint
 from uapfast.suspects.networks.shapes import Shapes
 from uapfast.suspects.networks.skeletons import Skeletons
 from uapfast.suspects.networks.watch import Watch
+from uapfast.threads import WorkerThread, abandoned_threads
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 0.6
@@ -71,9 +73,9 @@ def nets(tmp_path: Path):
     yield tmp_path
     (tmp_path / "release").touch()
     until = time.monotonic() + 30
-    while any(t.name == GIVEN_UP for t in threading.enumerate()) and time.monotonic() < until:
+    while abandoned_threads() and time.monotonic() < until:
         time.sleep(0.02)
-    assert not any(t.name == GIVEN_UP for t in threading.enumerate())
+    assert not abandoned_threads()
 
 
 def weights(world: World, path: Path, bias: float) -> str:
@@ -109,8 +111,8 @@ def test_one_that_never_answers_is_a_row_and_the_others_are_asked(world, nets, w
             assert row.sha256 is not None
         else:
             assert row.decision != "invalid", row
-    lost = [t for t in threading.enumerate() if t.name == GIVEN_UP]
-    assert len(lost) == 2 and not any(t.name == pipeline.NAME for t in threading.enumerate())
+    lost = abandoned_threads()
+    assert len(lost) == 2 and not any(t.name == worker.NAME and t not in lost for t in threading.enumerate())
 
 
 def test_a_loop_that_holds_the_interpreter_is_given_up_too(world, nets):
@@ -133,7 +135,7 @@ def test_a_network_that_is_never_built_costs_one_thread_and_holds_up_nobody(worl
         assert rows[suspect.name].error_class == "TimeLimitError"
         assert "must be built within" in str(rows[suspect.name].error_message)
     assert all(rows[s.name].decision != "invalid" for s in world.suspects[:8])
-    assert len([t for t in threading.enumerate() if t.name == GIVEN_UP]) == 1
+    assert len(abandoned_threads()) == 1
 
 
 def test_the_same_tensors_are_not_waited_for_twice(world, nets):
@@ -146,12 +148,12 @@ def test_the_same_tensors_are_not_waited_for_twice(world, nets):
     with uapfast.screen(world.references["first"], copies, workers=2, timeout=LIMIT) as screening:
         rows = list(screening)
     assert {row.error_class for row in rows} == {"TimeLimitError"} and len(rows) == 12
-    assert len([t for t in threading.enumerate() if t.name == GIVEN_UP]) == 1
+    assert len(abandoned_threads()) == 1
 
 
 def test_too_many_end_the_run_and_the_next_one_goes_on_behind_them(world, nets, monkeypatch):
-    monkeypatch.setattr(pipeline, "LOST", 2)
-    monkeypatch.setattr(pipeline, "GRACE", 0.3)
+    monkeypatch.setattr(local, "LOST", 2)
+    monkeypatch.setattr(local, "GRACE", 0.3)
     some, out = mixed(world, nets, 5, slow=3), nets / "t.parquet"
     with pytest.raises(TimeLimitError, match="suspects must be asked within 0.6 s.*got 2 that still run"):
         uapfast.screen(world.references, some, out=out, workers=1, timeout=LIMIT).finish()
@@ -180,7 +182,7 @@ def test_stamps_say_for_which_time_limit_they_hold():
 
 
 def test_breaking_off_does_not_wait_for_one_that_never_ends(world, nets, monkeypatch):
-    monkeypatch.setattr(pipeline, "GRACE", 0.3)
+    monkeypatch.setattr(local, "GRACE", 0.3)
     monkeypatch.setattr(run, "COMMIT_SECONDS", 0.0)  # rows come one by one
     some = [world.suspects[0], *mixed(world, nets, 1, slow=1)]
     screening = uapfast.screen(world.references, some, workers=1, timeout=math.inf)
@@ -233,31 +235,31 @@ def test_a_file_of_ones_own_is_measured_once_it_is_built(world, tmp_path, monkey
     assert row.error_class == "ModelError" and "at most 1000 bytes" in str(row.error_message)
 
 
-def test_large_weights_wait_for_room_and_give_it_back(tmp_path):
+def test_large_weights_wait_for_memory_and_give_it_back(tmp_path):
     watch = Watch()
-    room, order = Room(watch, slots=2, most=100), []
-    room.take(1, 90)
-    held = threading.Thread(target=lambda: (watch.begin(), room.take(2, 20), order.append("in")))
+    budget, order = MemoryBudget(watch, buffers=2, most=100), []
+    budget.reserve(1, 90)
+    held = threading.Thread(target=lambda: (watch.begin(), budget.reserve(2, 20), order.append("in")))
     held.start()
     until = time.monotonic() + 10
     while watch.since(held) != math.inf and time.monotonic() < until:
         time.sleep(0.01)
     assert not order and watch.since(held) == math.inf  # waiting does not count
-    room.give(1)
+    budget.release(1)
     held.join(10)
     assert order == ["in"] and watch.since(held) < math.inf
-    room.give(2)
-    room.take(3, 1000)  # whoever is alone in it gets what it needs
+    budget.release(2)
+    budget.reserve(3, 1000)  # whoever is alone in it gets what it needs
     save_file({"w": torch.zeros(1000)}, tmp_path / "w.safetensors")
-    slot = Slot(room=Room(watch, slots=4, most=8000))
+    buffer = HostBuffer(budget=MemoryBudget(watch, buffers=4, most=8000))
     net = torch.nn.Module()
     net.w = torch.nn.Parameter(torch.zeros(1000))
     shapes = Shapes(wanted(net))
     for _ in range(2):
-        read_checkpoint(Entry(str(tmp_path / "w.safetensors"), MLP), slot, lambda _: shapes)
-        assert slot.size >= 4000
-        slot.leave()
-        assert slot.size == 0  # more than its share, 2000 bytes
+        read_checkpoint(Entry(str(tmp_path / "w.safetensors"), MLP), buffer, lambda _: shapes)
+        assert buffer.size >= 4000
+        buffer.leave()
+        assert buffer.size == 0  # more than its share, 2000 bytes
 
 
 def test_skeletons_of_a_thread_that_was_given_up_are_not_lent_again(world):
@@ -268,9 +270,11 @@ def test_skeletons_of_a_thread_that_was_given_up_are_not_lent_again(world):
             inside.set()
             ended.wait(20)
 
-    thread = threading.Thread(target=borrow)
+    thread = WorkerThread(borrow, "borrower")
     thread.start()
-    assert inside.wait(20) and skeletons.forsake(thread) is None
+    assert inside.wait(20) and skeletons.building(thread) is None
+    thread.abandoned = True
+    skeletons.abandon(thread)
     ended.set()
     thread.join(20)
     assert not skeletons._idle
@@ -279,29 +283,41 @@ def test_skeletons_of_a_thread_that_was_given_up_are_not_lent_again(world):
     assert len(skeletons._idle) == 1
 
 
-def test_a_read_that_ends_after_its_suspect_was_given_up_changes_nothing(world, monkeypatch):
-    """The suspect's heir and others with the same tensors are asked as if it had never ended."""
+def test_a_read_that_ends_after_its_worker_was_abandoned_changes_nothing(world, monkeypatch):
     panel = Panel.of(world.references, Settings(1e-3, workers=1, timeout=LIMIT))
     inside, release = threading.Event(), threading.Event()
-    line = pipeline._Line(panel, 1)
-    real = line.lanes.read
+    loader = loader_for(panel.settings)
+    real = loader.read
 
     def slow(*given):
         inside.set()
         release.wait(20)
         return real(*given)
 
-    monkeypatch.setattr(line.lanes, "read", slow)
+    monkeypatch.setattr(loader, "read", slow)
     suspect = world.suspects[0]
-    item = pipeline.Item(suspect, suspect.stamp(), slot=line.slots.pop())
-    line.under_way.add(item)
-    line.to_read.put(item)
+    means = worker.Means.of(panel, loader)
+    one = worker.Worker(means)
+    one.take(Request((Job(1, suspect, suspect.stamp()), Job(2, suspect, suspect.stamp()))))
     assert inside.wait(20)
-    thread = item.thread
-    heir = line._give_up(item)
+    (thread,) = one.abandon()
     release.set()
-    thread.join(20)
-    assert heir is not None and item.loaded is None and heir.loaded is None and not line.endless
-    assert heir.rows is not None and "read within" in str(heir.rows[0].error_message)
-    assert line.events.empty()
-    line.stop()
+    for each in one.threads:
+        each.join(20)
+        assert not each.is_alive()
+    assert thread.abandoned and not one.has_news and not one.reply().updates
+
+
+def test_a_network_that_was_never_built_is_not_tried_by_others(world, nets):
+    skeletons, entry = Skeletons(), Entry(world.suspects[0].path, f"{nets / 'nets.py'}:built")
+    thread = WorkerThread(lambda: skeletons.shapes(entry), "builder")
+    thread.start()
+    until = time.monotonic() + 20
+    while not (nets / "built").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert skeletons.building(thread) == entry.network
+    thread.abandoned = True
+    skeletons.abandon(thread)
+    with pytest.raises(TimeLimitError, match="nets.py:built must be built in time, got no end"):
+        skeletons.shapes(entry)
+    assert skeletons.shapes(world.suspects[1])

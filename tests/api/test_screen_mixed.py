@@ -27,14 +27,14 @@ from uapfast.errors import ManifestError
 from uapfast.models.checkpoint import load_model, read_weights
 from uapfast.models.registry import resolve_arch
 from uapfast.screening.collection import Skipped, from_folder
-from uapfast.screening.dispatch import Board
 from uapfast.screening.entry import Defaults
 from uapfast.screening.judge import failed_rows
+from uapfast.screening.local import run as run_local
 from uapfast.screening.panel import Panel, Settings
-from uapfast.screening.pipeline import run as run_local
 from uapfast.screening.remote import pack
 from uapfast.screening.rows import Row
-from uapfast.screening.shift import Shift
+from uapfast.screening.scheduler import Scheduler
+from uapfast.screening.supervisor import Supervisor
 from uapfast.suspects.folder import open_folder
 from uapfast.suspects.http import open_http
 from uapfast.suspects.onnx import open_onnx
@@ -354,10 +354,10 @@ def test_workers_elsewhere_give_what_local_gives(
     panel = Panel.of({"first": world.references["first"]}, Settings(0.01, workers=1))
     entries = [(e, e.stamp()) for e in from_folder(top, Defaults(ARCHS))]
     local = [row for one in run_local(panel, iter(entries), lambda s, h: None) for row in one.rows]
-    board = Board(iter(entries), lambda s, h: None, lambda s, e, h: failed_rows(panel, s, e, h))
-    crew = Threads(make, pack(panel))
-    done = list(Shift(crew, board, 2, panel.versions).run())
-    crew.pool.shutdown()
+    scheduler = Scheduler(iter(entries), lambda s, h: None, lambda s, e, h: failed_rows(panel, s, e, h))
+    backend = Threads(make, pack(panel))
+    done = list(Supervisor(backend, scheduler, 2, panel.versions).run())
+    backend.pool.shutdown()
     rows = {row.name: row for one in done for row in one.rows}
     assert rows.keys() == same.keys() | refused.keys()
     for row in local:

@@ -20,8 +20,8 @@ from tests.api.test_screen import bad_suspects, bare, table
 from uapfast.errors import ClusterError, InputError, MissingDependency
 from uapfast.screening import engines, ray_engine
 from uapfast.screening.entry import Entry
-from uapfast.screening.errands import Hello
-from uapfast.screening.shift import Patience, Shift
+from uapfast.screening.messages import Hello
+from uapfast.screening.supervisor import Supervisor, Timeouts
 
 pytestmark = [pytest.mark.needs("ray"), pytest.mark.slow]
 # a network of its own file, as a user names it on the call
@@ -78,8 +78,8 @@ def variants(world: World, folder: Path, count: int) -> list[Path]:
 def hellos(monkeypatch) -> list[Hello]:
     """Of all workers that come up."""
     seen: list[Hello] = []
-    real = Shift._check
-    monkeypatch.setattr(Shift, "_check", lambda self, hello: seen.append(hello) or real(self, hello))
+    real = Supervisor._check
+    monkeypatch.setattr(Supervisor, "_check", lambda self, hello: seen.append(hello) or real(self, hello))
     return seen
 
 
@@ -143,7 +143,7 @@ def test_who_kills_or_never_ends_is_one_row_with_an_error(world, tmp_path, clust
         for number, path in enumerate(paths)
     ]
     seen = hellos(monkeypatch)
-    monkeypatch.setattr(ray_engine, "run", partial(ray_engine.run, patience=Patience(suspect=5.0)))
+    monkeypatch.setattr(ray_engine, "run", partial(ray_engine.run, timeouts=Timeouts(suspect=5.0)))
     out = tmp_path / "t.parquet"
     run = uapfast.screen(world.references["first"], suspects, out=out, workers=2, engine="ray")
     assert run.finish().decisions["invalid"] == 2

@@ -15,58 +15,60 @@ from safetensors.torch import load_file, save_file
 
 from tests.api.screen_world import CNN, MLP, World
 from uapfast.errors import ClusterError, InputError
-from uapfast.screening import ray_engine, remote
-from uapfast.screening.dispatch import Board
+from uapfast.screening import ray as ray_engine
+from uapfast.screening import worker as worker_module
 from uapfast.screening.entry import Entry
-from uapfast.screening.errands import BACKLOG, SLOTS, Errand, News, Orders
 from uapfast.screening.judge import failed_rows
+from uapfast.screening.local import run as run_local
+from uapfast.screening.messages import BACKLOG, BUFFERS, Job, Message, Request
 from uapfast.screening.panel import Panel, Settings
-from uapfast.screening.pipeline import run as run_local
-from uapfast.screening.ray_engine import Share
-from uapfast.screening.remote import Packed, Worker, pack, unpack
+from uapfast.screening.ray import Share
+from uapfast.screening.remote import Packed, RemoteWorker, pack, unpack
 from uapfast.screening.rows import SECONDS, Row
-from uapfast.screening.shift import Shift
+from uapfast.screening.scheduler import Scheduler
+from uapfast.screening.supervisor import Supervisor
 
 
 @pytest.fixture
 def make(request, monkeypatch):
     """Makes workers; the process gets its threads back afterwards."""
     before, folder = torch.get_num_threads(), os.getcwd()
-    made: list[Worker] = []
+    made: list[RemoteWorker] = []
 
-    def one(packed: Packed, home: str = socket.gethostname()) -> Worker:
-        made.append(Worker(packed, "cpu", 1, os.getcwd(), home))
+    def one(packed: Packed, home: str = socket.gethostname()) -> RemoteWorker:
+        made.append(RemoteWorker(packed, "cpu", 1, os.getcwd(), home))
         return made[-1]
 
     yield one
     for worker in reversed(made):
+        worker._worker.leave()
         worker._limits.restore_original_limits()
     torch.set_num_threads(before)
     os.chdir(folder)
 
 
 class Threads:
-    """A crew of workers in this process."""
+    """A backend of workers in this process."""
 
     def __init__(self, make, packed: Packed) -> None:
         self.make, self.packed, self.pool = make, packed, ThreadPoolExecutor(8)
-        self.workers: list[Worker] = []
+        self.workers: list[RemoteWorker] = []
         self.calls: dict[Future, int] = {}
 
-    def hire(self) -> int:
+    def start(self) -> int:
         self.workers.append(self.make(self.packed))
         number = len(self.workers) - 1
         self.calls[self.pool.submit(self.workers[number].hello)] = number
         return number
 
-    def send(self, worker: int, orders: Orders) -> None:
-        self.calls[self.pool.submit(self.workers[worker].exchange, orders)] = worker
+    def send(self, worker: int, request: Request) -> None:
+        self.calls[self.pool.submit(self.workers[worker].exchange, request)] = worker
 
-    def wait(self, seconds: float) -> list[tuple[int, News]]:
+    def wait(self, seconds: float) -> list[tuple[int, Message]]:
         done, _ = wait(self.calls, seconds, FIRST_COMPLETED)
         return [(self.calls.pop(call), call.result()) for call in done]
 
-    def fire(self, worker: int) -> None:
+    def kill(self, worker: int) -> None:
         raise AssertionError("nobody dies here")
 
 
@@ -93,7 +95,7 @@ def test_a_panel_arrives_as_it_was_sent(world):
         )
         assert fresh.sha256 == sent.reference.sha256  # computed anew from what arrived
         for view in range(sent.design.views):
-            assert view in mine._kept and torch.equal(mine.images(view), sent.images(view))
+            assert view in mine.kept and torch.equal(mine.images(view), sent.images(view))
 
 
 def test_the_papers_encoder_is_sent_too(world):
@@ -113,16 +115,16 @@ def test_workers_in_threads_give_what_local_gives(world, tmp_path, make):
     suspects = [(s, s.stamp()) for s in (*world.suspects, *variants(world, tmp_path, 120))]
     local = [row for one in run_local(panel, iter(suspects), lambda s, h: None) for row in one.rows]
     stored: dict[tuple[str, str], list[Row]] = {}
-    board = Board(
+    scheduler = Scheduler(
         iter(suspects),
         lambda s, sha256: stored.get((s.network, sha256)),
         lambda s, error, sha256: failed_rows(panel, s, error, sha256),
     )
-    crew, rows = Threads(make, pack(panel)), []
-    for one in Shift(crew, board, 2, panel.versions).run():
+    backend, rows = Threads(make, pack(panel)), []
+    for one in Supervisor(backend, scheduler, 2, panel.versions).run():
         rows += one.rows
         stored[one.suspect.network, str(one.rows[0].sha256)] = list(one.rows)
-    crew.pool.shutdown()
+    backend.pool.shutdown()
     assert bare(rows) == bare(local)
     # two files each; one of honest-1's own stands among the suspects besides
     assert sum(row.same_as is not None for row in rows if row.reference == "first") >= 60
@@ -131,29 +133,33 @@ def test_workers_in_threads_give_what_local_gives(world, tmp_path, make):
 def test_a_worker_holds_back_only_so_much(world, tmp_path, make):
     panel = Panel.of({"first": world.references["first"]}, Settings(0.01))
     worker = make(pack(panel))
-    bad = [Errand(i, Entry(str(tmp_path / "none"), MLP, f"{i}"), "-") for i in range(100)]
-    worker.exchange(Orders(tuple(bad)))
+    bad = [Job(i, Entry(str(tmp_path / "none"), MLP, f"{i}"), "-") for i in range(100)]
+    worker.exchange(Request(tuple(bad)))
     time.sleep(0.3)
-    assert len(worker._told) <= BACKLOG
+    assert len(worker._worker._updates) <= BACKLOG
     told = []
-    while worker._mine or worker._told:
-        told += worker.exchange(Orders()).told
+    while worker._worker._open or worker._worker._updates:
+        told += worker.exchange(Request()).updates
     assert {t.number for t in told} >= set(range(20, 100)) and all(t.rows for t in told)
-    assert worker.exchange(Orders()).told == ()  # nothing in hand: at once
+    assert worker.exchange(Request()).updates == ()  # nothing in hand: at once
 
 
 def test_a_worker_reads_no_further_than_its_memory(world, tmp_path, make):
     panel = Panel.of({"first": world.references["first"]}, Settings(0.01))
     worker, some = make(pack(panel)), variants(world, tmp_path, 10)
-    told = list(worker.exchange(Orders(tuple(Errand(i, s, "x") for i, s in enumerate(some)))).told)
+    told = list(worker.exchange(Request(tuple(Job(i, s, "x") for i, s in enumerate(some)))).updates)
     deadline = time.monotonic() + 10
-    while len(told) < SLOTS and time.monotonic() < deadline:
-        told += worker.exchange(Orders()).told
+    while len(told) < BUFFERS and time.monotonic() < deadline:
+        told += worker.exchange(Request()).updates
     time.sleep(0.2)
-    assert [t.number for t in told] == list(range(SLOTS)) and not worker._told and len(worker._held) == SLOTS
-    told = list(worker.exchange(Orders((), ask=(1,), drop=(0, 2))).told)
+    assert (
+        [t.number for t in told] == list(range(BUFFERS))
+        and not worker._worker._updates
+        and len(worker._worker._held) == BUFFERS
+    )
+    told = list(worker.exchange(Request((), ask=(1,), drop=(0, 2))).updates)
     while len(told) < 4 and time.monotonic() < deadline:
-        told += worker.exchange(Orders()).told
+        told += worker.exchange(Request()).updates
     assert sorted(t.number for t in told) == [1, 3, 4, 5]
     assert [t.number for t in told if t.rows is not None] == [1]
 
@@ -163,12 +169,12 @@ def test_a_node_without_the_files_is_the_clusters_fault(world, tmp_path, make):
     for home, stamp, error in (("elsewhere", "5:5:5", "ClusterError"), ("elsewhere", "-", "CorruptFileError"),
                                (socket.gethostname(), "5:5:5", "CorruptFileError")):  # fmt: skip
         worker = make(pack(panel), home)
-        errand = Errand(1, Entry(str(tmp_path / "none.safetensors"), MLP), stamp)
-        (told,) = worker.exchange(Orders((errand,))).told
+        job = Job(1, Entry(str(tmp_path / "none.safetensors"), MLP), stamp)
+        (told,) = worker.exchange(Request((job,))).updates
         assert told.rows is not None and told.rows[0].error_class == error
         assert told.again == (error == "ClusterError")
-    errand = Errand(2, Entry(world.suspect("honest-0").path, f"{tmp_path / 'none.py'}:net"), "5:5:5")
-    (told,) = make(pack(panel), "elsewhere").exchange(Orders((errand,))).told
+    job = Job(2, Entry(world.suspect("honest-0").path, f"{tmp_path / 'none.py'}:net"), "5:5:5")
+    (told,) = make(pack(panel), "elsewhere").exchange(Request((job,))).updates
     assert told.rows is not None and "none.py" in str(told.rows[0].error_message)
     assert told.rows[0].error_class == "ClusterError"
 
@@ -199,16 +205,16 @@ def test_one_gpu_of_several_cannot_be_named(world):
 
 
 def test_what_is_under_way_is_told_with_its_time(world, tmp_path, make, monkeypatch):
-    monkeypatch.setattr(remote, "POLL", 0.3)
+    monkeypatch.setattr(worker_module, "POLL", 0.3)
     (tmp_path / "net.py").write_text("import time\ndef net():\n    time.sleep(1.0)\n    raise RuntimeError\n")
     panel = Panel.of({"first": world.references["first"]}, Settings(0.01))
     worker = make(pack(panel))
     path = world.suspect("honest-0").path
-    reply = worker.exchange(Orders((Errand(7, Entry(path, f"{tmp_path / 'net.py'}:net"), "x"),)))
-    ((number, seconds, building),) = reply.at
-    assert number == 7 and 0.2 < seconds < 1.0 and building and not reply.told
-    told = reply.told
+    reply = worker.exchange(Request((Job(7, Entry(path, f"{tmp_path / 'net.py'}:net"), "x"),)))
+    ((number, seconds, building),) = reply.busy
+    assert number == 7 and 0.2 < seconds < 1.0 and building and not reply.updates
+    told = reply.updates
     while not told:
-        reply = worker.exchange(Orders())
-        told = reply.told
-    assert told[0].rows is not None and not reply.at
+        reply = worker.exchange(Request())
+        told = reply.updates
+    assert told[0].rows is not None and not reply.busy

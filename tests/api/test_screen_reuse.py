@@ -16,12 +16,12 @@ from uapfast.models.checkpoint import load_model, save_weights
 from uapfast.models.registry import resolve_arch
 from uapfast.screening import judge as judge_module
 from uapfast.screening import run
-from uapfast.screening.dispatch import Board
 from uapfast.screening.entry import Entry
 from uapfast.screening.judge import failed_rows
 from uapfast.screening.panel import Panel, Settings
 from uapfast.screening.remote import pack
-from uapfast.screening.shift import Shift
+from uapfast.screening.scheduler import Scheduler
+from uapfast.screening.supervisor import Supervisor
 from uapfast.suspects.networks import proof, skeletons
 from uapfast.suspects.networks.traces import Picture, holds_more
 
@@ -373,14 +373,14 @@ def test_workers_of_a_cluster_keep_to_the_same(world, nets, files, make, kind): 
     arch = f"{nets}:{kind}"
     panel = Panel.of({"first": world.references["first"]}, Settings(1e-3, early=False))
     some = [Entry(str(files[n]), arch) for n in MIX]
-    board = Board(
+    scheduler = Scheduler(
         iter((s, s.stamp()) for s in some),
         lambda *_: None,
         lambda s, error, sha256: failed_rows(panel, s, error, sha256),
     )
-    crew = Threads(make, pack(panel))
-    done = list(Shift(crew, board, 1, panel.versions).run())
-    crew.pool.shutdown()
+    backend = Threads(make, pack(panel))
+    done = list(Supervisor(backend, scheduler, 1, panel.versions).run())
+    backend.pool.shutdown()
     check(world, {row.path: row for one in done for row in one.rows}, arch)
     assert any(one.refuted for one in done) and not any(one.lent for one in done)
 

@@ -25,8 +25,8 @@ from tests.unit.test_screen_device import (
     through_the_ring,
 )
 from tests.unit.test_screen_device import population as weights
+from uapfast.screening.device import DeviceLoader
 from uapfast.screening.entry import Entry
-from uapfast.screening.lanes import Lanes
 from uapfast.screening.panel import Settings
 from uapfast.streams.cuda import Cuda, CudaStream
 from uapfast.suspects.networks.device import DeviceSkeleton
@@ -87,7 +87,7 @@ def test_networks_that_go_their_own_way(tmp_path, name) -> None:
 
 def test_loading_does_not_wait_for_the_device(tmp_path) -> None:
     """Nor does giving out a forward: the host is back while the stream still sleeps."""
-    made = Lanes(Settings(1e-3, device="cuda"))
+    made = DeviceLoader(Settings(1e-3, device="cuda"))
     slot, skeleton = made.slot(), made.skeleton(Entry("x", MLP))
     assert isinstance(skeleton, DeviceSkeleton) and isinstance(skeleton.stream, CudaStream)
     shapes = skeleton.shapes

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from tests.lazy import LazyDevice
 from uapfast.errors import ModelError, SuspectError
 from uapfast.models.registry import resolve_arch
+from uapfast.screening.device import DeviceLoader, HostLoader, MirroredBuffer, loader_for
 from uapfast.screening.entry import Entry
-from uapfast.screening.lanes import Lanes, Plain, lanes_of
 from uapfast.screening.panel import Settings
-from uapfast.screening.reader import Slot, read_checkpoint
-from uapfast.screening.ring import Arriving, MirroredSlot
+from uapfast.screening.reader import HostBuffer, read_checkpoint
 from uapfast.streams import Host
+from uapfast.suspects.networks.arriving import Arriving
 from uapfast.suspects.networks.device import FORWARDS, DeviceSkeleton
 from uapfast.suspects.networks.skeletons import Skeleton
 
@@ -46,8 +46,8 @@ def queries(count: int, seed: int = 0) -> list[Tensor]:
     return list(torch.split(torch.rand(count, 1, 8, 8), 37))
 
 
-def lanes(device: Any) -> Lanes:
-    return Lanes(Settings(1e-3), device)
+def loader(device: Any) -> DeviceLoader:
+    return DeviceLoader(Settings(1e-3), device)
 
 
 # -- the ring -----------------------------------------------------------------------------------------
@@ -55,8 +55,8 @@ def lanes(device: Any) -> Lanes:
 
 def through_the_ring(folder: Path, device: Any, count: int = 8, slots: int = 2) -> list[dict[str, Tensor]]:
     """Checkpoints of two layouts through few slots; each is used late, on a stream of its own."""
-    made = lanes(device)
-    ring, reader = [made.slot() for _ in range(slots)], device.stream()
+    made = loader(device)
+    ring, reader = [made.buffer() for _ in range(slots)], device.stream()
     shapes = {a: Skeleton(Entry("x", a)).shapes for a in (MLP, RESIDUAL)}
     found: list[dict[str, Tensor]] = []
     for i in range(count):
@@ -103,20 +103,20 @@ def test_a_pinned_buffer_is_not_overwritten_before_it_has_left(tmp_path):
     device = LazyDevice()
     device.eagerness = 0.0
     copies = device.stream()
-    slot = MirroredSlot(device, copies)
+    buffer = MirroredBuffer(device, copies)
     shapes = Skeleton(Entry("x", MLP)).shapes
-    loaded = slot.send(read_checkpoint(saved(tmp_path, 1), slot, lambda _: shapes))
+    loaded = buffer.send(read_checkpoint(saved(tmp_path, 1), buffer, lambda _: shapes))
     assert copies.done == 0
-    slot.free()
+    buffer.free()
     assert copies.done == 1
-    read_checkpoint(saved(tmp_path, 2), slot, lambda _: shapes)
+    read_checkpoint(saved(tmp_path, 2), buffer, lambda _: shapes)
     assert equal([dict(loaded.tensors)], [state(1)])
 
 
 def test_a_cpu_goes_the_plain_way():
-    assert isinstance(lanes_of(Settings(1e-3)), Plain)
-    made = lanes_of(Settings(1e-3, precision="bf16"))
-    assert type(made.slot()) is Slot and made.skeleton(Entry("x", MLP)).precision == "bf16"
+    assert isinstance(loader_for(Settings(1e-3)), HostLoader)
+    made = loader_for(Settings(1e-3, precision="bf16"))
+    assert type(made.buffer()) is HostBuffer and made.skeleton(Entry("x", MLP)).precision == "bf16"
     assert made.readers == 1
 
 
@@ -293,11 +293,11 @@ def test_a_forward_that_does_not_repeat_itself_gets_no_graph(tmp_path, caplog):
 def test_an_odd_module_state_does_not_leave_the_lane(tmp_path):
     """A half-loaded suspect (wrong shapes) leaves a mirror that may be used again."""
     device = LazyDevice(2)
-    made = lanes(device)
-    slot, skeleton = made.slot(), made.skeleton(Entry("x", MLP))
+    made = loader(device)
+    buffer, skeleton = made.buffer(), made.skeleton(Entry("x", MLP))
     shapes = Skeleton(Entry("x", MLP)).shapes
     for seed in range(4):
-        loaded = made.read(saved(tmp_path, seed), slot, lambda _: shapes)
+        loaded = made.read(saved(tmp_path, seed), buffer, lambda _: shapes)
         if seed == 2:
             with pytest.raises(ModelError):
                 skeleton.load({k: t for k, t in loaded.tensors.items() if k != "3.bias"}, "x")

@@ -10,14 +10,13 @@ import contextlib
 import logging
 import os
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from uapfast.config import GIVEN_UP
 from uapfast.errors import PoolNote, UapfastError, UapfastWarning
+from uapfast.threads import abandoned_threads
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -244,7 +243,7 @@ def _discard_stdout() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (the console script exits with it)."""
     code = _main(list(sys.argv[1:] if argv is None else argv))
-    if argv is None and any(thread.name == GIVEN_UP for thread in threading.enumerate()):
+    if argv is None and abandoned_threads():
         # the interpreter's own end is not safe beside a thread inside a suspect
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):

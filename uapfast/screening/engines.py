@@ -15,8 +15,8 @@ from uapfast.screening.rows import Row
 
 # name -> (module with ``run``, package that it needs, extra that brings it)
 ENGINES: dict[str, tuple[str, str, str]] = {
-    "local": ("uapfast.screening.pipeline", "torch", ""),
-    "ray": ("uapfast.screening.ray_engine", "ray", "ray"),
+    "local": ("uapfast.screening.local", "torch", ""),
+    "ray": ("uapfast.screening.ray", "ray", "ray"),
 }
 AGAIN = "again"  # stamp of a result that a resumed run tries once more
 LATE = " took more than "

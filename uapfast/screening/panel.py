@@ -62,13 +62,14 @@ class Asked:
         name: shown in the table.
         settings: of the screen.
         design: how suspects are asked: its budget, at most the reference's views, and its looks.
+        kept: queries that stay in memory, by view.
     """
 
     reference: Reference
     name: str
     settings: Settings
     design: Design = field(init=False)
-    _kept: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
+    kept: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Fix budget and looks; raises ``InputError`` where not even one view fits ``queries``."""
@@ -88,11 +89,11 @@ class Asked:
     def keep(self, device: str) -> None:
         """Make every query and leave it on ``device``."""
         for view in range(self.design.views):
-            self._kept[view] = self.reference.plan.images(view).to(device)
+            self.kept[view] = self.reference.plan.images(view).to(device)
 
     def images(self, view: int) -> Tensor:
         """Queries of one view, float32 ``[B*n,C,H,W]`` in 0..1; not to be written to."""
-        kept = self._kept.get(view)
+        kept = self.kept.get(view)
         return self.reference.plan.images(view) if kept is None else kept
 
     def told(self) -> str:

@@ -15,9 +15,9 @@ from uapfast.models.fitting import Fitted, check_whole, fit
 from uapfast.safeload import LastHeader, Limits, open_checkpoint
 from uapfast.safeload.dtypes import DTYPES
 from uapfast.safeload.header import Header
+from uapfast.screening.budget import MemoryBudget
 from uapfast.screening.choice import Known, choose
 from uapfast.screening.entry import Entry
-from uapfast.screening.room import Room
 from uapfast.suspects.networks.shapes import Shapes
 
 DEFAULT = Limits()
@@ -26,7 +26,7 @@ ALIGN = 64  # bytes; what torch's own allocator gives
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the tensors of one kind of file lie in a slot.
+    """Where the tensors of one kind of file lie in a buffer.
 
     Attributes:
         header: of the files that it is for.
@@ -47,20 +47,20 @@ class Layout:
     notes: tuple[str, ...]
 
 
-class Slot:
+class HostBuffer:
     """Memory for one checkpoint at a time; grows to the largest and is used again.
 
     Args:
         pinned: page-locked, so that a GPU copies from it without waiting.
-        room: memory beyond its own share, asked for when a file needs it.
+        budget: memory beyond its own share, asked for when a file needs it.
 
     Attributes:
         last: the header of the file before.
         known: architectures of the layouts before.
     """
 
-    def __init__(self, pinned: bool = False, room: Room | None = None) -> None:
-        self._pinned, self._room = pinned, room
+    def __init__(self, pinned: bool = False, budget: MemoryBudget | None = None) -> None:
+        self._pinned, self._budget = pinned, budget
         self._buffer = torch.empty(0, dtype=torch.uint8)
         self._layout: Layout | None = None
         self.last, self.known = LastHeader(), Known()
@@ -71,21 +71,21 @@ class Slot:
         return len(self._buffer)
 
     def leave(self) -> None:
-        """Nobody needs what is in it. A buffer beyond the slot's share of the room is given up."""
-        if self._room is not None and self.size > self._room.share:
+        """Nobody needs what is in it. A buffer beyond its share of the budget is given up."""
+        if self._budget is not None and self.size > self._budget.share:
             self._buffer, self._layout = torch.empty(0, dtype=torch.uint8), None
-            self._room.give(id(self))
+            self._budget.release(id(self))
 
-    def forsake(self) -> None:
+    def abandon(self) -> None:
         """Whoever has it does not come to an end: its memory is no longer counted."""
-        room, self._room = self._room, None
-        if room is not None:
-            room.give(id(self))
+        budget, self._budget = self._budget, None
+        if budget is not None:
+            budget.release(id(self))
 
     def lay_out(self, header: Header, shapes: Shapes, path: str) -> Layout:
         """Room for the tensors of a file that are to be those of an architecture.
 
-        What was in the slot before is overwritten. Most files of a population have one layout, which
+        What was in the buffer before is overwritten. Most files of a population have one layout, which
         is made and checked once.
 
         Raises:
@@ -119,8 +119,8 @@ class Slot:
         begin, end = end, end + ALIGN * len(counters)
         if len(self._buffer) < end:
             self._buffer, self._layout = torch.empty(0, dtype=torch.uint8), None
-            if self._room is not None and end > self._room.share:
-                self._room.take(id(self), end)
+            if self._budget is not None and end > self._budget.share:
+                self._budget.reserve(id(self), end)
             self._buffer = torch.empty(end, dtype=torch.uint8, pin_memory=self._pinned)
         raw, buffers, tensors = memoryview(self._buffer.numpy().data), {}, {}
         for info, place in zip(header.tensors.values(), places, strict=True):
@@ -159,7 +159,7 @@ class Loaded:
 
     Attributes:
         entry: whose, with the architecture that was taken.
-        tensors: by the architecture's names; views of a :class:`Slot`, not to be written to.
+        tensors: by the architecture's names; views of a :class:`HostBuffer`, not to be written to.
         sha256: of names, dtypes, shapes and bytes, as :func:`uapfast.models.model.tensors_sha256`.
         seconds: that reading and hashing took.
         fits: names and shapes of an architecture that it was found to have.
@@ -179,16 +179,16 @@ class Loaded:
 
 
 def read_checkpoint(
-    suspect: Entry, slot: Slot, shapes_of: Callable[[Entry], Shapes], limits: Limits | None = None
+    suspect: Entry, buffer: HostBuffer, shapes_of: Callable[[Entry], Shapes], limits: Limits | None = None
 ) -> Loaded:
-    """Read a suspect's tensors into ``slot``.
+    """Read a suspect's tensors into ``buffer``.
 
     Names and shapes are held against the architecture first, so that no file can ask for more memory
     than its architecture has.
 
     Args:
         suspect: whose file is read.
-        slot: where the bytes go.
+        buffer: where the bytes go.
         shapes_of: names and shapes that the suspect's architecture wants.
         limits: what reading may cost.
 
@@ -196,9 +196,9 @@ def read_checkpoint(
         ModelError: unreadable, or tensors that are not the architecture's, or of none of its choices.
     """
     start = time.perf_counter()
-    with open_checkpoint(suspect.path, limits or DEFAULT, slot.last, suspect.key) as found:
-        taken, also = choose(suspect, found.header, shapes_of, slot.known)
-        layout = slot.lay_out(found.header, shapes_of(taken), suspect.shown)
+    with open_checkpoint(suspect.path, limits or DEFAULT, buffer.last, suspect.key) as found:
+        taken, also = choose(suspect, found.header, shapes_of, buffer.known)
+        layout = buffer.lay_out(found.header, shapes_of(taken), suspect.shown)
         found.read_all_into(layout.buffers)
         notes = (*found.notes, *layout.notes)
     check_whole(layout.fits.wants, layout.tensors, suspect.shown)
@@ -210,4 +210,4 @@ def read_checkpoint(
     return Loaded(taken, layout.tensors, sha256, seconds, fits, layout.flat, notes, also)
 
 
-__all__ = ["Layout", "Loaded", "Slot", "read_checkpoint"]
+__all__ = ["Layout", "Loaded", "HostBuffer", "read_checkpoint"]

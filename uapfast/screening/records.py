@@ -7,14 +7,12 @@ import hashlib
 import json
 import os
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from uapfast.config import GIVEN_UP
 from uapfast.errors import TimeLimitError
 from uapfast.examination import Examination
 from uapfast.examination.asking import begin_record
@@ -22,6 +20,7 @@ from uapfast.screening.entry import Entry
 from uapfast.screening.panel import Asked
 from uapfast.suspects.record_writer import Recorder, now
 from uapfast.suspects.subject import file_sha256
+from uapfast.threads import is_abandoned
 
 UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 NAME = 80  # characters of a suspect's name in the name of its record
@@ -32,11 +31,6 @@ def record_path(folder: str, entry: Entry, sha256: str | None, asked: Asked) -> 
     who = [entry.network, sha256] if sha256 is not None else [entry.to_json()]
     name = hashlib.sha256(json.dumps([*who, asked.reference.sha256]).encode()).hexdigest()[:24]
     return Path(folder) / f"{UNSAFE.sub('-', entry.name)[:NAME].strip('.-') or 'suspect'}-{name}.jsonl"
-
-
-def given_up() -> bool:
-    """Whether nobody waits for this thread any longer: its result is dropped, and so is its record."""
-    return threading.current_thread().name == GIVEN_UP
 
 
 @contextlib.contextmanager
@@ -52,7 +46,7 @@ def recording(folder: str | None, entry: Entry, subject: Any, asked: Asked) -> I
         return
     with Recorder(record_path(folder, entry, None, asked), subject=subject) as record:
         yield record
-        if given_up():
+        if is_abandoned():
             raise TimeLimitError("screen", entry.name, "asked in time", "no end")
 
 
@@ -77,7 +71,7 @@ class Kept:
 
     def write(self, examination: Examination) -> None:
         """The record of an examination that has ended; raises ``StorageError``."""
-        if given_up():
+        if is_abandoned():
             return
         entry, asked = self.entry, self.asked
         settings: dict[str, Any] = {

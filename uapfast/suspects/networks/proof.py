@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from uapfast.threads import is_abandoned
 
 How = Literal["lent", "both", "own"]
 ONE_IN = 50  # later suspects that are asked on a new network as well
@@ -52,13 +54,10 @@ class Proof:
 
     Args:
         refuted: known from an earlier pass.
-        gone: whether a thread is not counted on any more.
     """
 
-    def __init__(
-        self, refuted: bool = False, gone: Callable[[threading.Thread], bool] = lambda _: False
-    ) -> None:
-        self.refuted, self._proven, self._gone = refuted, False, gone
+    def __init__(self, refuted: bool = False) -> None:
+        self.refuted, self._proven = refuted, False
         self._lock = threading.Lock()
         self._under_way: threading.Thread | None = None
 
@@ -79,7 +78,7 @@ class Proof:
             if self._proven:
                 return "both" if is_sampled(sha256) else "lent"
             other = self._under_way
-            if before == sha256 or (other is not None and other.is_alive() and not self._gone(other)):
+            if before == sha256 or (other is not None and other.is_alive() and not is_abandoned(other)):
                 return "own"
             self._under_way = threading.current_thread()
             return "both"

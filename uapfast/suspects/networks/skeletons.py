@@ -16,18 +16,18 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 
 import torch
 
-from uapfast.errors import UapfastError
+from uapfast.errors import TimeLimitError, UapfastError
 from uapfast.suspects.networks.described import Described
 from uapfast.suspects.networks.proof import Proof
 from uapfast.suspects.networks.shapes import Shapes
 from uapfast.suspects.networks.skeleton import Skeleton
 from uapfast.suspects.networks.watch import Watch
+from uapfast.threads import is_abandoned
 
 IDLE, IDLE_BYTES = 8, 4 << 30  # skeletons kept without work, and their weights together
 POLL = 0.2  # seconds after which who waits for a builder looks whether that one was given up
@@ -59,7 +59,7 @@ class Skeletons:
         self._anew, self._proofs = frozenset(anew), OrderedDict[str, Proof]()
         self._lock, self._building = threading.Lock(), threading.Lock()
         self._builder: tuple[threading.Thread, str] | None = None
-        self._forsaken: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        self._endless: set[str] = set()  # networks whose building was abandoned
         # glibc gives free memory back beyond twice the largest block that was ever freed: without this
         # the memory of every batch, to be faulted in again for the next
         torch.empty(LARGE, dtype=torch.uint8)
@@ -79,7 +79,7 @@ class Skeletons:
         with self._lock:
             found = self._proofs.get(network)
             if found is None:
-                found = Proof(network in self._anew, self._forsaken.__contains__)
+                found = Proof(network in self._anew)
                 self._proofs[network] = found
             return found
 
@@ -115,9 +115,11 @@ class Skeletons:
                 got = lock.acquire(timeout=POLL)
             if got and lock is self._building:
                 break
-            if got:  # of a builder that was given up meanwhile
+            if got:  # of a builder that was abandoned meanwhile
                 lock.release()
         try:
+            if suspect.network in self._endless:
+                raise TimeLimitError("screen", suspect.arch, "built in time", "no end")
             self._builder = threading.current_thread(), suspect.network
             yield
         finally:
@@ -126,21 +128,21 @@ class Skeletons:
                     self._builder = None
             lock.release()
 
-    def forsake(self, thread: threading.Thread) -> str | None:
-        """Count no longer on a thread that does not come to an end.
+    def building(self, thread: threading.Thread) -> str | None:
+        """The network (:attr:`Described.network`) that a thread is building, or None."""
+        builder = self._builder
+        return builder[1] if builder is not None and builder[0] is thread else None
 
-        What it has borrowed is never lent again; who waits for it to build a network waits no longer.
+    def abandon(self, thread: threading.Thread) -> None:
+        """What an abandoned thread was building is never built again, and nobody waits for it any longer.
 
-        Returns:
-            The network (:attr:`Described.network`) that it is building, or None.
+        What it has borrowed is not lent again (:func:`uapfast.threads.is_abandoned`).
         """
         with self._lock:
-            self._forsaken.add(thread)
-            builder = self._builder
-            if builder is None or builder[0] is not thread:
-                return None
-            self._building, self._builder = threading.Lock(), None
-            return builder[1]
+            building = self.building(thread)
+            if building is not None:
+                self._endless.add(building)
+                self._building, self._builder = threading.Lock(), None
 
     def _take(self, suspect: Described, own: bool) -> Skeleton | None:
         network = suspect.network
@@ -154,7 +156,7 @@ class Skeletons:
         """Let others have it; those longest without work are dropped beyond ``IDLE`` and ``IDLE_BYTES``."""
         network, refuted = suspect.network, self.proof(suspect).refuted
         with self._lock:
-            if threading.current_thread() in self._forsaken:
+            if is_abandoned():
                 return
             known = self._shapes.setdefault(network, skeleton.shapes)
             if skeleton.is_new or (skeleton.in_place and not refuted):

@@ -1,4 +1,4 @@
-"""What goes between the caller of a screen and workers in other processes."""
+"""What the scheduler and its workers tell each other. Plain values: they may cross processes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import NamedTuple
 from uapfast.screening.entry import Entry
 from uapfast.screening.rows import Row
 
-SLOTS = 3  # checkpoints in a worker's memory: one asked, one read ahead, one between
-BACKLOG = 16  # messages that a worker keeps before it waits to be heard
+BUFFERS = 3  # checkpoints in a worker's memory: one asked, one read ahead, one between
+BACKLOG = 16  # updates that a worker keeps before it waits to be heard
 
 
-class Errand(NamedTuple):
+class Job(NamedTuple):
     """One suspect as it is sent; ``stamp`` is that of its file where the run was started."""
 
     number: int
@@ -19,16 +19,16 @@ class Errand(NamedTuple):
     stamp: str
 
 
-class Orders(NamedTuple):
-    """What a worker is told: suspects to read, and which of those it has read to ask or to drop."""
+class Request(NamedTuple):
+    """To a worker: suspects to read, and which of those it has read to ask or to drop."""
 
-    errands: tuple[Errand, ...] = ()
+    jobs: tuple[Job, ...] = ()
     ask: tuple[int, ...] = ()
     drop: tuple[int, ...] = ()
 
 
-class Told(NamedTuple):
-    """What a worker says of one suspect: read (no rows yet, it waits for orders), or at its end.
+class Update(NamedTuple):
+    """From a worker, of one suspect: read (no rows yet, it waits for a request), or at its end.
 
     ``sha256`` is None for one that is asked as it is, and for one that cannot be read; ``arch`` is the
     architecture that was taken, ``notes`` what was done in reading. ``lent`` and ``refuted`` are those of
@@ -47,18 +47,18 @@ class Told(NamedTuple):
 
 
 class Busy(NamedTuple):
-    """A suspect that a worker is at, for how many seconds, and whether its network is being built."""
+    """A suspect that a worker is at, for how many seconds, and the network that it is building for it."""
 
     number: int
     seconds: float
-    building: bool = False
+    building: str | None = None
 
 
 class Reply(NamedTuple):
-    """A worker's answer to orders: news, and what is under way."""
+    """A worker's answer to a request: updates, and what is under way."""
 
-    told: tuple[Told, ...]
-    at: tuple[Busy, ...] = ()
+    updates: tuple[Update, ...]
+    busy: tuple[Busy, ...] = ()
 
 
 class Hello(NamedTuple):
@@ -75,6 +75,6 @@ class Lost(NamedTuple):
     why: str
 
 
-News = Hello | Reply | Lost
+Message = Hello | Reply | Lost
 
-__all__ = ["BACKLOG", "SLOTS", "Busy", "Errand", "Hello", "Lost", "News", "Orders", "Reply", "Told"]
+__all__ = ["BACKLOG", "BUFFERS", "Busy", "Hello", "Job", "Lost", "Message", "Reply", "Request", "Update"]

@@ -7,28 +7,28 @@ import threading
 
 from uapfast.suspects.networks.watch import Watch
 
-LEAST_ROOM = 4 << 30
+LEAST = 4 << 30  # bytes
 
 
-class Room:
-    """Memory for large weights on their way. Whoever finds it full waits, unless nobody else is in it.
+class MemoryBudget:
+    """Memory for large weights on their way. Whoever finds it spent waits, unless nobody else has any of it.
 
     Args:
         watch: to be told of the waiting.
-        slots: that share it.
+        buffers: that share it.
         most: bytes; a quarter of the machine's memory, and at least 4 GiB, by default.
 
     Attributes:
-        share: bytes that each slot may keep without asking.
+        share: bytes that each buffer may keep without asking.
     """
 
-    def __init__(self, watch: Watch, slots: int, most: int | None = None) -> None:
+    def __init__(self, watch: Watch, buffers: int, most: int | None = None) -> None:
         self._watch, self._changed = watch, threading.Condition()
         self._held: dict[int, int] = {}
-        self.most = most if most is not None else max(LEAST_ROOM, _memory() // 4)
-        self.share = self.most // slots
+        self.most = most if most is not None else max(LEAST, _memory() // 4)
+        self.share = self.most // buffers
 
-    def take(self, who: int, count: int) -> None:
+    def reserve(self, who: int, count: int) -> None:
         """Reserve ``count`` bytes for ``who``, in place of what it had; waits until they are there."""
         with self._changed:
             self._held.pop(who, None)
@@ -40,7 +40,7 @@ class Room:
     def _fits(self, count: int) -> bool:
         return not self._held or sum(self._held.values()) + count <= self.most
 
-    def give(self, who: int) -> None:
+    def release(self, who: int) -> None:
         """What ``who`` had is free again."""
         with self._changed:
             if self._held.pop(who, None) is not None:
@@ -54,4 +54,4 @@ def _memory() -> int:
         return 0
 
 
-__all__ = ["Room"]
+__all__ = ["MemoryBudget"]

@@ -1,4 +1,4 @@
-"""Sharing suspects out among workers in other processes, any of which may die. Knows nothing of Ray.
+"""Which worker reads and asks which suspect. Workers are threads or other processes; any of them may die.
 
 A worker reads a suspect, tells the hash of its tensors, and waits to hear whether to ask it: identical
 tensors are asked once, whichever workers read them. Results come with every reply. Of a dead worker's
@@ -18,11 +18,11 @@ from typing import NamedTuple
 from uapfast.errors import TimeLimitError, UapfastError, WorkerLostError
 from uapfast.screening.engines import AGAIN, Done, late
 from uapfast.screening.entry import Entry
-from uapfast.screening.errands import BACKLOG, SLOTS, Busy, Errand, Orders, Told
+from uapfast.screening.messages import BACKLOG, BUFFERS, Busy, Job, Request, Update
 from uapfast.screening.rows import Row
 
 MOST = 256  # suspects that a worker is given ahead, at most
-AHEAD = 2.0  # seconds of work that it is given ahead: what a dead worker costs, and the wait at the end
+AHEAD = 2.0  # seconds of work that a worker in another process is given ahead
 PARKED = 4096  # suspects that wait for the answers to the same tensors, at most
 DEATHS = 2  # of workers that had one suspect alone, until it is a row
 KILLERS = 2  # suspects of one network that killed before they were read, until it is the network
@@ -44,11 +44,11 @@ class Fault(NamedTuple):
 
 
 @dataclass(eq=False)
-class Ticket:
+class Task:
     """One suspect that has no rows yet.
 
     Attributes:
-        errand: who.
+        job: who.
         alone: sent to a worker that has nothing else, since it may have killed one.
         deaths: of workers that had nothing else.
         own: asked even if another has its tensors (the other failed, and errors name their file).
@@ -58,7 +58,7 @@ class Ticket:
         notes: what was done in reading.
     """
 
-    errand: Errand
+    job: Job
     alone: bool = False
     deaths: int = 0
     own: bool = False
@@ -67,25 +67,32 @@ class Ticket:
     sha256: str | None = None
     notes: tuple[str, ...] = ()
 
-    def read(self, news: Told) -> None:
-        """Take what a worker says of its file."""
-        self.sha256, self.seconds, self.notes = news.sha256, news.seconds, news.notes
-        if news.arch:
-            self.errand = self.errand._replace(suspect=self.errand.suspect.taking(news.arch))
+    def take(self, update: Update) -> None:
+        """What a worker says of its file."""
+        self.sha256, self.seconds, self.notes = update.sha256, update.seconds, update.notes
+        if update.arch:
+            self.job = self.job._replace(suspect=self.job.suspect.taking(update.arch))
 
 
 @dataclass
-class Hand:
-    """What the board knows of a worker: suspects out, in the order of sending, and orders to come."""
+class WorkerState:
+    """What the scheduler knows of a worker.
+
+    Attributes:
+        since: when it joined, in seconds.
+        done: suspects that it is through with.
+        out: suspects that it has, by number, in the order of sending.
+        ask, drop: for its next request.
+    """
 
     since: float
     done: int = 0
-    out: dict[int, Ticket] = field(default_factory=dict)
+    out: dict[int, Task] = field(default_factory=dict)
     ask: list[int] = field(default_factory=list)
     drop: list[int] = field(default_factory=list)
 
 
-class Board:
+class Scheduler:
     """Who is asked by whom. For one thread.
 
     Args:
@@ -93,6 +100,9 @@ class Board:
         known: see :class:`uapfast.screening.engines.Engine`.
         failed: rows of a suspect that cannot be asked.
         clock: seconds.
+        buffers: checkpoints that a worker has room for.
+        ahead: seconds of work that a worker is given beyond these: what a dead one costs, and the wait at the
+            end.
     """
 
     def __init__(
@@ -101,67 +111,70 @@ class Board:
         known: Known,
         failed: Failed,
         clock: Callable[[], float] = time.monotonic,
+        buffers: int = BUFFERS,
+        ahead: float = AHEAD,
     ) -> None:
         self._suspects, self._known, self._failed, self._clock = suspects, known, failed, clock
+        self._buffers, self._ahead = buffers, ahead
         self._more, self._count = True, 0
-        self._ready: deque[Ticket] = deque()
-        self._alone: deque[Ticket] = deque()
-        self._hands: dict[int, Hand] = {}
-        self._asked: dict[tuple[str, str], list[Ticket]] = {}  # who waits for the same tensors
+        self._ready: deque[Task] = deque()
+        self._alone: deque[Task] = deque()
+        self._workers: dict[int, WorkerState] = {}
+        self._asked: dict[tuple[str, str], list[Task]] = {}  # who waits for the same tensors
         self._tensors: dict[tuple[str, str], Fault] = {}  # that are not to be asked again
         self._networks: dict[str, Fault] = {}  # that are not to be built again
         self._killers: Counter[str] = Counter()
-        self._doomed: list[Ticket] = []
+        self._doomed: list[Task] = []
 
     @property
     def over(self) -> bool:
         """Whether every suspect has its rows, as far as the list was taken."""
         waiting = self._more or self._ready or self._alone or self._doomed
-        return not waiting and not any(hand.out for hand in self._hands.values())
+        return not waiting and not any(state.out for state in self._workers.values())
 
     def peek(self, count: int) -> int:
         """Take up to ``count`` suspects from the list; returns how many there are to begin with."""
-        while len(self._ready) < count and (ticket := self._new()) is not None:
-            self._ready.append(ticket)
+        while len(self._ready) < count and (task := self._new()) is not None:
+            self._ready.append(task)
         return len(self._ready)
 
-    def _new(self) -> Ticket | None:
+    def _new(self) -> Task | None:
         found = next(self._suspects, None) if self._more else None
         if found is None:
             self._more = False
             return None
         self._count += 1
-        return Ticket(Errand(self._count, *found))
+        return Task(Job(self._count, *found))
 
     # -- to a worker -------------------------------------------------------------------------------
     def join(self, worker: int) -> None:
         """A worker is there."""
-        self._hands[worker] = Hand(self._clock())
+        self._workers[worker] = WorkerState(self._clock())
 
-    def orders(self, worker: int) -> Orders | None:
+    def request(self, worker: int) -> Request | None:
         """What to tell it now; None if there is nothing to be told and nothing to be heard."""
-        hand = self._hands[worker]
-        fresh = self._share(hand)
-        hand.out.update((ticket.errand.number, ticket) for ticket in fresh)
-        found = Orders(tuple(t.errand for t in fresh), tuple(hand.ask), tuple(hand.drop))
-        hand.ask, hand.drop = [], []
-        return found if hand.out or found.drop else None
+        state = self._workers[worker]
+        fresh = self._share(state)
+        state.out.update((task.job.number, task) for task in fresh)
+        found = Request(tuple(t.job for t in fresh), tuple(state.ask), tuple(state.drop))
+        state.ask, state.drop = [], []
+        return found if state.out or found.drop else None
 
-    def _share(self, hand: Hand) -> list[Ticket]:
+    def _share(self, state: WorkerState) -> list[Task]:
         while self._alone:  # all workers run dry meanwhile; that is two seconds
-            if hand.out:
+            if state.out:
                 return []
-            ticket = self._alone.popleft()
-            if not self._is_doomed(ticket):
-                return [ticket]
-        if any(ticket.alone for ticket in hand.out.values()):
+            task = self._alone.popleft()
+            if not self._is_doomed(task):
+                return [task]
+        if any(task.alone for task in state.out.values()):
             return []
         if sum(map(len, self._asked.values())) >= PARKED:
             return []
-        rate = hand.done / max(self._clock() - hand.since, 1e-3)
-        fresh: list[Ticket] = []
-        room = min(max(SLOTS, int(rate * AHEAD)), MOST) - len(hand.out)
-        while len(fresh) < room and len(self._doomed) < PAGE:
+        rate = state.done / max(self._clock() - state.since, 1e-3)
+        fresh: list[Task] = []
+        places = min(max(self._buffers, int(rate * self._ahead)), MOST) - len(state.out)
+        while len(fresh) < places and len(self._doomed) < PAGE:
             found = self._ready.popleft() if self._ready else self._new()
             if found is None:
                 break
@@ -169,103 +182,107 @@ class Board:
                 fresh.append(found)
         return fresh
 
-    def _is_doomed(self, ticket: Ticket) -> bool:
-        doomed = self._fault_of(ticket) is not None
+    def _is_doomed(self, task: Task) -> bool:
+        doomed = self._fault_of(task) is not None
         if doomed:
-            self._doomed.append(ticket)
+            self._doomed.append(task)
         return doomed
 
-    def _fault_of(self, ticket: Ticket) -> Fault | None:
+    def _fault_of(self, task: Task) -> Fault | None:
         """Why none of its networks is built again."""
-        networks = ticket.errand.suspect.networks
+        networks = task.job.suspect.networks
         return next((self._networks[n] for n in networks if n in self._networks), None)
 
     def settle(self) -> Iterator[Done]:
         """Suspects that have their rows without being sent."""
         doomed, self._doomed = self._doomed, []
-        for ticket in doomed:
-            fault = self._fault_of(ticket)
+        for task in doomed:
+            fault = self._fault_of(task)
             assert fault is not None
-            yield from self._give_up(ticket, fault)
+            yield from self._give_up(task, fault)
 
     # -- from a worker -----------------------------------------------------------------------------
-    def hear(self, worker: int, told: Sequence[Told]) -> Iterator[Done]:
-        """Take a worker's news; yields suspects that have their rows."""
-        hand = self._hands[worker]
-        for news in told:
-            ticket = hand.out[news.number]
-            ticket.read(news)
-            if news.rows is None:
-                yield from self._was_read(hand, ticket)
+    def hear(self, worker: int, updates: Sequence[Update]) -> Iterator[Done]:
+        """Take a worker's updates; yields suspects that have their rows."""
+        state = self._workers[worker]
+        for update in updates:
+            task = state.out[update.number]
+            task.take(update)
+            if update.rows is None:
+                yield from self._was_read(state, task)
                 continue
-            del hand.out[news.number]
-            hand.done += 1
-            yield from self._end(ticket, news)
+            del state.out[update.number]
+            state.done += 1
+            failed = any(row.error_class for row in update.rows)
+            if failed and (fault := self._fault_of(task)) is not None:
+                yield from self._give_up(task, fault)  # it was sent before that was known
+            else:
+                yield from self._end(task, update, failed)
 
-    def _was_read(self, hand: Hand, ticket: Ticket) -> Iterator[Done]:
-        number, suspect = ticket.errand.number, ticket.errand.suspect
-        if ticket.sha256 is None:  # asked as it is
-            hand.ask.append(number)
+    def _was_read(self, state: WorkerState, task: Task) -> Iterator[Done]:
+        number, suspect = task.job.number, task.job.suspect
+        if task.sha256 is None:  # asked as it is
+            state.ask.append(number)
             return
-        key = (suspect.network, ticket.sha256)
+        key = (suspect.network, task.sha256)
         if (fault := self._tensors.get(key)) is not None:
-            del hand.out[number]
-            hand.drop.append(number)
-            yield from self._give_up(ticket, fault)
+            del state.out[number]
+            state.drop.append(number)
+            yield from self._give_up(task, fault)
             return
-        if not ticket.own:
+        if not task.own:
             waiting, rows = self._asked.get(key), None
             if waiting is not None:
-                waiting.append(ticket)
+                waiting.append(task)
             else:
-                rows = self._known(suspect, ticket.sha256)
+                rows = self._known(suspect, task.sha256)
             if waiting is not None or rows:
-                del hand.out[number]
-                hand.drop.append(number)
-                hand.done += 1
+                del state.out[number]
+                state.drop.append(number)
+                state.done += 1
                 if rows:
-                    yield self._adopt(ticket, rows)
+                    yield self._adopt(task, rows)
                 return
             self._asked[key] = []
-            ticket.key = key
-        hand.ask.append(number)
+            task.key = key
+        state.ask.append(number)
 
-    def _end(self, ticket: Ticket, news: Told) -> Iterator[Done]:
-        waiting, rows = self._release(ticket), news.rows or ()
-        stamp = AGAIN if news.again else ticket.errand.stamp
-        yield Done(ticket.errand.suspect, stamp, rows, news.lent, news.refuted)
+    def _end(self, task: Task, update: Update, failed: bool) -> Iterator[Done]:
+        waiting, rows = self._release(task), update.rows or ()
+        stamp = AGAIN if update.again else task.job.stamp
+        yield Done(task.job.suspect, stamp, rows, update.lent, update.refuted)
         for other in waiting:
-            if any(row.error_class for row in rows):
+            if failed:  # errors name their file
                 other.own = True
                 self._ready.append(other)
             else:
-                yield self._adopt(other, rows, news.lent)
+                yield self._adopt(other, rows, update.lent)
 
-    def _release(self, ticket: Ticket) -> list[Ticket]:
+    def _release(self, task: Task) -> list[Task]:
         """Those that wait for this one's answers."""
-        if ticket.key is None:
+        if task.key is None:
             return []
-        waiting, ticket.key = self._asked.pop(ticket.key), None
+        waiting, task.key = self._asked.pop(task.key), None
         return waiting
 
     @staticmethod
-    def _adopt(ticket: Ticket, rows: Sequence[Row], lent: bool = False) -> Done:
-        suspect = ticket.errand.suspect
-        own = (suspect.name, suspect.shown, ticket.notes)
-        moved = (row.moved_to(*own, seconds_read=ticket.seconds) for row in rows)
-        return Done(suspect, ticket.errand.stamp, tuple(moved), lent)
+    def _adopt(task: Task, rows: Sequence[Row], lent: bool = False) -> Done:
+        suspect = task.job.suspect
+        own = (suspect.name, suspect.shown, task.notes)
+        moved = (row.moved_to(*own, seconds_read=task.seconds) for row in rows)
+        return Done(suspect, task.job.stamp, tuple(moved), lent)
 
     # -- without a worker --------------------------------------------------------------------------
     def expire(self, worker: int, busy: Busy, limit: float) -> Iterator[Done]:
         """A suspect is given up while its worker is at it; the worker has to be replaced."""
-        ticket = self._hands[worker].out.pop(busy.number)
-        suspect = ticket.errand.suspect
-        asked = ticket.sha256 or suspect.is_direct
+        task = self._workers[worker].out.pop(busy.number)
+        suspect = task.job.suspect
+        asked = task.sha256 or suspect.is_direct
         what = "built" if busy.building else "asked" if asked else "read"
         fault = Fault(TimeLimitError("screen", suspect.name, f"{what} within {limit:g} s", "no end"), limit)
         if busy.building:
-            self._networks[suspect.network] = fault
-        yield from self._give_up(ticket, fault)
+            self._networks[busy.building] = fault
+        yield from self._give_up(task, fault)
 
     def lost(self, worker: int, why: str = "", blame: bool = True) -> Iterator[Done]:
         """A worker is gone; yields suspects that are given up.
@@ -275,46 +292,46 @@ class Board:
             why: for messages.
             blame: it may have died of a suspect.
         """
-        hand = self._hands.pop(worker, None)
-        left = list(hand.out.values()) if hand else []
-        for place, ticket in enumerate(left):
-            self._ready.extend(self._release(ticket))
+        state = self._workers.pop(worker, None)
+        left = list(state.out.values()) if state else []
+        for place, task in enumerate(left):
+            self._ready.extend(self._release(task))
             # a worker begins in the order of sending, and tells ends before it keeps too many of them
-            begun = blame and place < SLOTS + BACKLOG
+            begun = blame and place < self._buffers + BACKLOG
             if begun and len(left) == 1:
-                ticket.deaths += 1
-            if ticket.deaths >= DEATHS:
-                yield from self._killed(ticket, Fault(WorkerLostError(_lost(ticket, why))))
-            elif begun or ticket.alone:
-                ticket.alone = True
+                task.deaths += 1
+            if task.deaths >= DEATHS:
+                yield from self._killed(task, Fault(WorkerLostError(_lost(task, why))))
+            elif begun or task.alone:
+                task.alone = True
                 # who is under suspicion first: its copies wait for what comes of it
-                (self._alone.appendleft if ticket.deaths else self._alone.append)(ticket)
+                (self._alone.appendleft if task.deaths else self._alone.append)(task)
             else:
-                self._ready.append(ticket)
+                self._ready.append(task)
 
-    def _killed(self, ticket: Ticket, fault: Fault) -> Iterator[Done]:
-        network = ticket.errand.suspect.network
-        if ticket.sha256 is None:
+    def _killed(self, task: Task, fault: Fault) -> Iterator[Done]:
+        network = task.job.suspect.network
+        if task.sha256 is None:
             self._killers[network] += 1
             if self._killers[network] >= KILLERS:
                 self._networks[network] = fault
-        yield from self._give_up(ticket, fault)
+        yield from self._give_up(task, fault)
 
-    def _give_up(self, ticket: Ticket, fault: Fault) -> Iterator[Done]:
+    def _give_up(self, task: Task, fault: Fault) -> Iterator[Done]:
         """Rows with an error, for whoever waits for the same tensors as well."""
-        suspect, waiting = ticket.errand.suspect, self._release(ticket)
-        if ticket.sha256 is not None:
-            self._tensors[suspect.network, ticket.sha256] = fault
-        rows = self._failed(suspect, fault.error, ticket.sha256)
-        yield Done(suspect, fault.stamp(ticket.errand.stamp), tuple(rows))
+        suspect, waiting = task.job.suspect, self._release(task)
+        if task.sha256 is not None:
+            self._tensors[suspect.network, task.sha256] = fault
+        rows = self._failed(suspect, fault.error, task.sha256)
+        yield Done(suspect, fault.stamp(task.job.stamp), tuple(rows))
         for other in waiting:
             yield from self._give_up(other, fault)
 
 
-def _lost(ticket: Ticket, why: str) -> str:
-    suspect = ticket.errand.suspect
-    got = f"{ticket.deaths} workers that died of it alone"
+def _lost(task: Task, why: str) -> str:
+    suspect = task.job.suspect
+    got = f"{task.deaths} workers that died of it alone"
     return f"screen: {suspect.name} must be a suspect that leaves its worker alive, got {got} ({why})"
 
 
-__all__ = ["Board", "Fault"]
+__all__ = ["Fault", "Scheduler"]

@@ -1,7 +1,8 @@
-"""The engine of a Ray cluster (docs/cluster.md): one actor is one worker of :mod:`uapfast.screening.remote`.
+"""The engine of a Ray cluster (docs/cluster.md).
 
-Paths go to the actors and rows come back; references are put into the object store once. ``Shift`` and
-``Board`` decide everything; what is here starts actors, calls them, and hears them die.
+An actor is a :class:`uapfast.screening.remote.RemoteWorker`. Paths go to the actors and rows come back;
+references are put into the object store once. ``Supervisor`` and ``Scheduler`` decide everything; what is
+here starts actors, calls them, and hears them die.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from typing import Any
 import torch
 
 from uapfast.errors import ClusterError, InputError
-from uapfast.screening.dispatch import Board
 from uapfast.screening.engines import Done
 from uapfast.screening.entry import Entry
-from uapfast.screening.errands import Lost, News, Orders
 from uapfast.screening.judge import failed_rows
+from uapfast.screening.messages import Lost, Message, Request
 from uapfast.screening.panel import Panel
-from uapfast.screening.pipeline import workers_of
-from uapfast.screening.remote import Worker, pack
+from uapfast.screening.remote import RemoteWorker, pack
 from uapfast.screening.rows import Row, one_line
-from uapfast.screening.shift import Patience, Shift
+from uapfast.screening.scheduler import Scheduler
+from uapfast.screening.supervisor import Supervisor, Timeouts
+from uapfast.screening.worker import worker_count
 
 CONNECT = 10.0  # seconds for an address to answer
 HEAD_CHECK, HEAD_GONE = 5.0, 30.0  # seconds between looks at the head, and without it; Ray exits after 60
@@ -40,7 +41,7 @@ def run(
     suspects: Iterator[tuple[Entry, str]],
     known: Callable[[Entry, str], list[Row] | None],
     address: str | None = None,
-    patience: Patience | None = None,
+    timeouts: Timeouts | None = None,
 ) -> Generator[Done, None, None]:
     """Ask every suspect on a cluster; see :class:`uapfast.screening.engines.Engine`.
 
@@ -50,7 +51,7 @@ def run(
         known: rows of the same network and tensors.
         address: of a running cluster (``HOST:PORT``, ``auto``); None starts one on this machine. A Ray that
             this process is connected to already is used as it is.
-        patience: how long is waited; for a suspect as long as the settings say by default.
+        timeouts: how long is waited; for a suspect as long as the settings say by default.
 
     Yields:
         One ``Done`` a suspect.
@@ -61,16 +62,16 @@ def run(
     """
     if panel.settings.device not in ("cpu", "cuda"):
         raise InputError("screen", "device", "cpu or cuda with engine ray", repr(panel.settings.device))
-    board = Board(suspects, known, lambda s, error, sha256: failed_rows(panel, s, error, sha256))
-    if not board.peek(1):
+    scheduler = Scheduler(suspects, known, lambda s, error, sha256: failed_rows(panel, s, error, sha256))
+    if not scheduler.peek(1):
         return
-    patience = patience or Patience(suspect=panel.settings.timeout)
+    timeouts = timeouts or Timeouts(suspect=panel.settings.timeout)
     with connected(panel, address) as share:
-        crew = Actors(panel, share)
+        backend = Actors(panel, share)
         try:
-            yield from Shift(crew, board, share.workers, panel.versions, patience).run()
+            yield from Supervisor(backend, scheduler, share.workers, panel.versions, timeouts).run()
         finally:
-            crew.stop()
+            backend.stop()
 
 
 # -- the cluster -----------------------------------------------------------------------------------------
@@ -100,7 +101,7 @@ class Share:
         cuda, wanted = panel.settings.device == "cuda", panel.settings.workers
         here = torch.get_num_threads()
         if resources is None:
-            workers = workers_of(panel)
+            workers = worker_count(panel)
             return cls(workers, max(1, here // workers), 1 / workers if cuda else 0.0)
         cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
         workers = wanted or (A_GPU * gpus if cuda else cpus)
@@ -176,7 +177,7 @@ def _check_address(address: str) -> None:
 
 
 class Actors:
-    """The crew: :class:`uapfast.screening.shift.Crew` of Ray actors.
+    """The backend of Ray actors (:class:`uapfast.screening.supervisor.Backend`).
 
     Args:
         panel: is put into the object store.
@@ -190,7 +191,7 @@ class Actors:
         self._panel = ray.put(pack(panel))
         self._actor = ray.remote(
             num_cpus=share.threads, num_gpus=share.gpu, max_restarts=0, scheduling_strategy="SPREAD"
-        )(Worker)
+        )(RemoteWorker)
         # on a GPU that is "cuda" for all: Ray shows an actor its own alone
         self._given = (panel.settings.device, share.threads, os.getcwd(), socket.gethostname())
         self._actors: dict[int, Any] = {}
@@ -198,25 +199,25 @@ class Actors:
         self._count = 0
         self._head = _Head(str(ray.get_runtime_context().gcs_address))
 
-    def hire(self) -> int:
+    def start(self) -> int:
         """Ask for one more actor; it says hello once there is room and it is up."""
         self._count += 1
         actor = self._actors[self._count] = self._actor.remote(self._panel, *self._given)
         self._calls[actor.hello.remote()] = self._count
         return self._count
 
-    def send(self, worker: int, orders: Orders) -> None:
+    def send(self, worker: int, request: Request) -> None:
         """Call it."""
-        self._calls[self._actors[worker].exchange.remote(orders)] = worker
+        self._calls[self._actors[worker].exchange.remote(request)] = worker
 
-    def wait(self, seconds: float) -> list[tuple[int, News]]:
+    def wait(self, seconds: float) -> list[tuple[int, Message]]:
         """All calls that have ended; raises ``ClusterError`` if the head is gone."""
         self._head.look()
         calls = list(self._calls)
         ended, _ = self._ray.wait(calls, num_returns=1, timeout=seconds) if calls else ([], calls)
         if ended:  # what else has ended meanwhile
             ended, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
-        found: list[tuple[int, News]] = []
+        found: list[tuple[int, Message]] = []
         for call in ended:
             worker = self._calls.pop(call)
             try:
@@ -225,7 +226,7 @@ class Actors:
                 found.append((worker, Lost(_why(exc))))
         return found
 
-    def fire(self, worker: int) -> None:
+    def kill(self, worker: int) -> None:
         """Kill it; a call that it has not answered is forgotten."""
         self._calls = {call: who for call, who in self._calls.items() if who != worker}
         actor = self._actors.pop(worker, None)
@@ -236,7 +237,7 @@ class Actors:
     def stop(self) -> None:
         """Kill all of them."""
         for worker in list(self._actors) if not self._head.gone else ():
-            self.fire(worker)
+            self.kill(worker)
 
 
 class _Head:
