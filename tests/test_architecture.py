@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "uapfast"
 MAX_FILE, MAX_FUNCTION = 400, 60
 
-LEAVES = {"errors", "config", "types", "files", "_version"}
+LEAVES = {"errors", "config", "types", "files", "threads", "_version"}
 BELOW_OPS = LEAVES | {"_native", "kernels", "streams"}
 BELOW_METHOD = BELOW_OPS | {"ops"}
 BELOW_POOL = BELOW_METHOD | {"method", "models", "data", "safeload"}
@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "types": {"errors"},
     "files": {"errors"},
     "_version": set(),
+    "threads": set(),
     "safeload": {"errors", "types", "files"},
     "_native": LEAVES,
     "streams": LEAVES,
@@ -55,7 +56,9 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": BELOW_OPS | {"ops"},
     "testing": BELOW_METHOD,
 }
-NO_TORCH_AT_IMPORT = ("__init__", "_version", "errors", "config", "types", "files", "cli", "safeload")
+NO_TORCH_AT_IMPORT = (
+    "__init__", "_version", "errors", "config", "types", "files", "threads", "cli", "safeload",
+)  # fmt: skip
 # DESIGN: never at run time, where they would bring code execution or dormant peers.
 BANNED = {"pickle", "dill", "cloudpickle", "art", "foolbox", "torchattacks", "adv_lib", "httpx", "modelscan"}
 HEAVY = {"torch", "numpy", "pyarrow", "sklearn", "rich", "scipy", "matplotlib", "jinja2"}
