@@ -18,7 +18,8 @@ import uapfast
 from tests.api.screen_world import MLP, World
 from tests.api.test_screen import bad_suspects, bare, table
 from uapfast.errors import ClusterError, InputError, MissingDependency
-from uapfast.screening import engines, ray_engine
+from uapfast.screening import engines
+from uapfast.screening import ray as ray_engine
 from uapfast.screening.entry import Entry
 from uapfast.screening.messages import Hello
 from uapfast.screening.supervisor import Supervisor, Timeouts
