@@ -173,7 +173,8 @@ class Scheduler:
             return []
         rate = state.done / max(self._clock() - state.since, 1e-3)
         fresh: list[Task] = []
-        places = min(max(self._buffers, int(rate * self._ahead)), MOST) - len(state.out)
+        most = min(max(self._buffers, int(rate * self._ahead)), MOST)
+        places = min(most, self._fair()) - len(state.out)
         while len(fresh) < places and len(self._doomed) < PAGE:
             found = self._ready.popleft() if self._ready else self._new()
             if found is None:
@@ -181,6 +182,12 @@ class Scheduler:
             if not self._is_doomed(found):
                 fresh.append(found)
         return fresh
+
+    def _fair(self) -> int:
+        """What each worker may have, so that at the end of the list none has many and others nothing."""
+        ready = self.peek(self._buffers * len(self._workers))
+        out = sum(len(state.out) for state in self._workers.values())
+        return MOST if self._more else -(-(ready + out) // len(self._workers))
 
     def _is_doomed(self, task: Task) -> bool:
         doomed = self._fault_of(task) is not None
