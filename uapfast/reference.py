@@ -18,10 +18,10 @@ from torch import Tensor
 
 from uapfast.errors import InputError
 from uapfast.files import write_bytes
+from uapfast.images import floats, packed
 from uapfast.method.consensus import Consensus
 from uapfast.method.fingerprint import QueryPlan
 from uapfast.method.lineage import Roster
-from uapfast.method.pixels import floats, packed
 from uapfast.method.statistic import STATISTICS, PoolAnswers, Statistic
 from uapfast.pool.twins import selection_doubt
 from uapfast.reference_file import FORMAT, Record, bad, digest, make_roster, parse, read, to_bytes

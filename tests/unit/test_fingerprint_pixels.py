@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from uapfast.images import floats, packed
 from uapfast.method.fingerprint import QueryPlan
-from uapfast.method.pixels import floats, packed
 
 GRID = (torch.arange(256) / 255.0).reshape(1, 1, 16, 16)
 

@@ -180,7 +180,7 @@ def test_preprocessing_of_another_number_of_channels_does_not_broadcast() -> Non
         ((images() * 255).to(torch.uint8), r"float in 0\.\.1, got torch\.uint8, \d+\.\.25\d"),
         (images() * 2 - 1, r"in 0\.\.1, got -0\.99"),
         (images() + 1e-3, r"in 0\.\.1, got "),
-        (images().masked_fill(images() > 0.9, float("nan")), "nan"),
+        (images().masked_fill(images() > 0.9, float("nan")), "finite, got NaN"),
         (images()[0], r"\[N,C,H,W\], not empty, got \[1, 8, 8\]"),
         (images()[:0], r"got \[0, 1, 8, 8\]"),
         (np.array(["a"]), "an array of numbers, got ndarray"),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from uapfast.data.folder import ImageFiles
 from uapfast.data.pictures import bad
+from uapfast.images import check_images, floats
 
 ROWS = 64  # images that become floats at a time
 
@@ -78,13 +79,11 @@ class Images:
     def kept(self, index: Tensor | slice) -> Tensor:
         """Images as they are kept: uint8, or float32 in 0..1."""
         found = self.source[index if self.rows is None else self.rows[index]]
-        # 1e-6 beyond 0..1 is rounding
         return found if found.dtype == torch.uint8 else found.to(torch.float32).clamp(0.0, 1.0)
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
         """float32 ``[n,C,H,W]`` in 0..1."""
-        found = self.kept(index)
-        return found.to(torch.float32) / 255.0 if found.dtype == torch.uint8 else found
+        return floats(self.kept(index))
 
     def subset(self, index: Tensor | slice) -> Images:
         """Some of them; nothing is copied."""
@@ -108,21 +107,8 @@ def make_dataset(images: Any, labels: Any, name: str) -> Dataset:
     Raises:
         DataError: wrong shape, dtype, range or number; NaN; one class only.
     """
-    x = images.numpy(force=True) if isinstance(images, Tensor) else np.asarray(images)
-    if x.ndim == 3:
-        x = x[:, None]
-    if x.ndim != 4 or 0 in x.shape:
-        raise bad(f"x of {name}", "[N,C,H,W] or [N,H,W], not empty", list(x.shape))
-    if x.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            x = x.astype(np.float32)
-        if not np.isfinite(x).all():
-            raise bad(f"x of {name}", "finite", "NaN or infinity")
-        if float(x.min()) < 0.0 or float(x.max()) > 1.0:
-            raise bad(f"x of {name}", "in 0..1 where it is float (or uint8)", f"{x.min():g}..{x.max():g}")
-    elif x.dtype != np.uint8:
-        raise bad(f"x of {name}", "uint8, or float in 0..1", x.dtype)
-    return labelled(torch.from_numpy(np.ascontiguousarray(x)), labels, name)
+    x = check_images(images, "data", f"x of {name}", planes=True).cpu()
+    return labelled(x if x.dtype == torch.uint8 else x.to(torch.float32), labels, name)
 
 
 def labelled(images: Tensor | ImageFiles, labels: Any, name: str) -> Dataset:

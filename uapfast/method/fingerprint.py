@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from uapfast.method.pixels import floats, packed
+from uapfast.images import floats, packed
 from uapfast.method.scaling import LEAST_SPREAD, even_spread, without_floor
 from uapfast.models.answers import Answers, Kind
 from uapfast.models.model import Model

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from uapfast.errors import InputError, ModelError, SuspectError
+from uapfast.images import check_images
 from uapfast.models.answers import OUTPUTS, Answers, as_tensor, detect
 from uapfast.models.batches import batches, batches_of, most_at_once
 from uapfast.models.duplicate import Duplicate, Guard
@@ -31,7 +32,6 @@ from uapfast.models.state import (
 from uapfast.models.tape import Tape
 
 MOST_STD = 2.0  # images in 0..1 have at most 0.5; some networks want 1, none what pixels in 0..255 have
-SLACK = 1e-6  # rounding allowed beyond 0..1
 # as torch says it on a CPU
 NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
 # as torch says it, of a convolution
@@ -368,22 +368,10 @@ class Cast:
 
 
 def _checked(images: Any) -> Tensor:
-    try:
-        x = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images)
-    except (TypeError, ValueError, RuntimeError) as exc:
-        raise InputError(
-            "Model", "images", "an array of numbers", f"{type(images).__name__} ({exc})"
-        ) from exc
-    if x.ndim != 4 or 0 in x.shape:
-        raise InputError("Model", "images", "[N,C,H,W], not empty", list(x.shape))
-    if not x.dtype.is_floating_point:
+    x = check_images(images, "Model", error=InputError)
+    if x.dtype == torch.uint8:
         raise InputError("Model", "images", "float in 0..1", f"{x.dtype}, {x.min()}..{x.max()}")
-    x = x.detach().to(device="cpu", dtype=torch.float32)
-    low, high = float(x.min()), float(x.max())
-    if not (low >= -SLACK and high <= 1 + SLACK):
-        hint = " (divide by 255?)" if 1.5 < high <= 255 and low >= 0 else ""
-        raise InputError("Model", "images", "in 0..1", f"{low:g}..{high:g}{hint}")
-    return x
+    return x.to(device="cpu", dtype=torch.float32)
 
 
 __all__ = [

@@ -46,7 +46,7 @@ from uapfast.verbs.entries import (
     records_of,
 )
 from uapfast.verbs.findings import Findings
-from uapfast.verbs.images import check_images, check_labels
+from uapfast.verbs.images import check_labels, owners_images
 from uapfast.verbs.log import QueryLog, choose, read_log
 from uapfast.verbs.points import select_points
 from uapfast.verbs.pool_checks import (
@@ -114,7 +114,7 @@ def generate(
         FoolingRateError: with ``config.strict``, a UAP below ``config.min_fooling``.
     """
     report = progress or (lambda done, total, what: None)
-    x = check_images("generate", images)
+    x = owners_images("generate", images)
     config = (config or GenerateConfig()).settled(len(x))
     check_labels(labels, len(x))
     white = _white_box(victim, device)
@@ -191,7 +191,7 @@ def _logged(
     log: Any, blind: bool | None, own: Images, models: list[Entry], config: GenerateConfig, findings: Findings
 ) -> QueryLog:
     twins = len(candidates_of(models, config)) - 1
-    return read_log(None if log is None else check_images("log", log), blind, own, config, twins, findings)
+    return read_log(None if log is None else owners_images("log", log), blind, own, config, twins, findings)
 
 
 def _check_answers(

@@ -21,8 +21,8 @@ from torch import Tensor
 from uapfast.config import CHOICE, GenerateConfig, check
 from uapfast.data import Images
 from uapfast.errors import DataError
+from uapfast.images import floats
 from uapfast.method.fingerprint import to_grid
-from uapfast.method.pixels import floats
 from uapfast.method.statistic import STATISTICS
 from uapfast.suspects.recorded import content
 from uapfast.verbs.findings import Findings

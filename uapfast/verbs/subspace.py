@@ -13,7 +13,7 @@ from uapfast.models.model import as_model
 from uapfast.pool.pool import Pool
 from uapfast.verbs.entries import ordered
 from uapfast.verbs.generate import Progress
-from uapfast.verbs.images import check_images
+from uapfast.verbs.images import owners_images
 
 
 def subspace(
@@ -50,7 +50,7 @@ def subspace(
         ModelError: a model that is not white-box.
         InputError: fewer UAPs than twice the rank.
     """
-    given = check_images("subspace", images)
+    given = owners_images("subspace", images)
     generator = torch.Generator().manual_seed(seed)
     x = given[torch.randperm(len(given), generator=generator)[:most_images]]
     models = ordered(as_model(victim, name="victim"), pool)

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from uapfast.config import check
 from uapfast.errors import DataError, InputError, ModelError
+from uapfast.images import check_images, floats
 from uapfast.method.uap.common import WHERE, grid_eps
 from uapfast.models.model import Model
 
 LEAST_IMAGES = 8
-SLACK = 1e-6  # rounding allowed beyond 0..1
 
 
 @dataclass(frozen=True)
@@ -105,23 +104,10 @@ def check_arguments(a: Arguments) -> None:
 
 def to_images(images: Any) -> Tensor:
     """float32 (or float64, if given so) ``[N,C,H,W]`` in 0..1; raises ``DataError``."""
-    if not isinstance(images, (Tensor, np.ndarray)):
-        raise DataError(WHERE, "images", "a tensor or array [N,C,H,W]", type(images).__name__)
-    x = torch.as_tensor(images).detach()
-    if x.ndim != 4 or 0 in x.shape[1:]:
-        raise DataError(WHERE, "images", "[N,C,H,W], none of them 0", list(x.shape))
+    x = check_images(images, WHERE)
     if len(x) < LEAST_IMAGES:
         raise DataError(WHERE, "images", f"at least {LEAST_IMAGES} images", len(x))
-    if x.dtype == torch.uint8:
-        return x.float() / 255
-    if not x.is_floating_point():
-        raise DataError(WHERE, "images", "uint8, or float in 0..1", x.dtype)
-    x = x if x.dtype == torch.float64 else x.float()
-    low, high = float(x.min()), float(x.max())
-    if not (low >= -SLACK and high <= 1 + SLACK):  # NaN fails both
-        bad = int((~torch.isfinite(x)).sum())
-        raise DataError(WHERE, "images", "in 0..1", f"{bad} NaN or Inf" if bad else f"{low:g}..{high:g}")
-    return x
+    return x if x.dtype == torch.float64 else floats(x)
 
 
 def white_box(model: Any, name: str) -> nn.Module:
