@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "uapfast"
 MAX_FILE, MAX_FUNCTION = 400, 60
 
-LEAVES = {"errors", "config", "types", "files", "images", "threads", "_version"}
+LEAVES = {"errors", "config", "csv_lines", "types", "files", "images", "threads", "_version"}
 BELOW_OPS = LEAVES | {"_native", "kernels", "streams"}
 BELOW_METHOD = BELOW_OPS | {"ops"}
 BELOW_POOL = BELOW_METHOD | {"method", "models", "data", "safeload"}
@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "_version": set(),
     "threads": set(),
+    "csv_lines": {"errors"},
     "images": {"errors"},
     "safeload": {"errors", "types", "files"},
     "_native": LEAVES,

@@ -54,7 +54,7 @@ def test_hash_sees_shape_type_and_labels() -> None:
 
 F = (X / np.float32(255)).astype(np.float32)
 BAD_ARRAYS = {
-    "floats of 0..255": (X.astype(np.float32), Y, r"x of d must be in 0\.\.1, got 0\.\.95 \(divide by 255\?\)"),
+    "floats of 0..255": (X.astype(np.float32), Y, r"x of d must be in 0..1, got 0\.\.95 \(divide by 255\?\)"),
     "normalised": (F * 4 - 2, Y, r"in 0\.\.1, got -2\.\..*normalisation belongs into the model"),
     "just above one": (F + 0.7, Y, r"got 0\.7\.\.1\.07"),
     "nan": (np.where(F > 0.3, np.nan, F), Y, "finite, got NaN"),

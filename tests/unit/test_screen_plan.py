@@ -53,7 +53,7 @@ def test_a_pool_manifest_can_be_screened(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "none"),
+        ("", "an empty one"),
         ("path,arch\n", "none"),
         ("name,arch\nx,y\n", "'path'"),
         ("path\nx\n", "'arch'"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from uapfast.config import manifest_numbers
+from uapfast.csv_lines import read_lines
 from uapfast.errors import ManifestError, PoolError, PoolWarning, SuspectError
 from uapfast.files import write_text
 from uapfast.models.checkpoint import load_model
@@ -63,46 +64,12 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
             parent, duplicate name, impossible mean or std.
     """
     path = Path(path)
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            rows = [(reader.line_num, row) for row in reader if any(c.strip() for c in row)]
-    except OSError as exc:
-        raise _bad("a readable CSV file", f"{exc.strerror or exc} ({path})") from exc
-    except (ValueError, csv.Error) as exc:  # not UTF-8, a NUL in the file's name; quotes that do not close
-        raise _bad("a CSV file in UTF-8", f"{exc} ({str(path)!r})") from exc
-    if not rows:
-        raise _bad("a CSV file with a header path,arch", f"an empty one ({path})")
-    header = [c.strip() for c in rows[0][1]]
-    _check_header(header, path)
-    entries = [
-        _entry(dict(zip(header, row, strict=True)), number, path)
-        if len(row) == len(header)
-        else _wrong_width(number, header, row)
-        for number, row in rows[1:]
-    ]
+    entries = [_entry(row, where, path) for row, where in read_lines(path, "manifest", REQUIRED, OPTIONAL)]
     _check_entries(entries)
     return entries
 
 
-def _wrong_width(number: int, header: list[str], row: list[str]) -> Entry:
-    raise _bad(f"of {len(header)} fields on every line", f"{len(row)} on line {number}")
-
-
-def _check_header(header: list[str], path: Path) -> None:
-    for column in REQUIRED:
-        if column not in header:
-            raise _bad(f"with a column {column!r}", f"{','.join(header)} ({path})")
-    unknown = [c for c in header if c not in REQUIRED + OPTIONAL]
-    if unknown:
-        raise _bad("with columns " + ",".join(REQUIRED + OPTIONAL) + " only", f"{unknown[0]!r} ({path})")
-    if len(set(header)) != len(header):
-        raise _bad("with every column once", ",".join(header))
-
-
-def _entry(row: dict[str, str], number: int, path: Path) -> Entry:
-    row = {k: v.strip() for k, v in row.items()}
-    where = f"line {number} of {path}"
+def _entry(row: dict[str, str], where: str, path: Path) -> Entry:
     if not row["path"] or not row["arch"]:
         raise _bad("with path and arch on every line", f"an empty field ({where})")
     try:

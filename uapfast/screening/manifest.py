@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from uapfast.config import manifest_numbers
+from uapfast.csv_lines import read_lines
 from uapfast.errors import ManifestError
 from uapfast.models.answers import OUTPUTS
 from uapfast.models.registry import arch_file
 from uapfast.screening.entry import Defaults, Entry
 from uapfast.suspects.resolve import ENDPOINT, FOLDER, KINDS, ONNX, URLS, WEIGHTS, kind_of
 
-COLUMNS = ("path", "kind", "arch", "name", "mean", "std", "output", "key", "class_order", "known_copy")
-IGNORED = ("relation", "candidate", "parent")  # of pool manifests
+OWN = ("kind", "arch", "name", "mean", "std", "output", "key", "class_order", "known_copy")
+COLUMNS = (*OWN, "relation", "candidate", "parent")  # the last three are of pool manifests, and not looked at
 
 
 def _bad(rule: str, got: object, argument: str = "manifest") -> ManifestError:
@@ -43,40 +43,12 @@ def from_manifest(
     """
     path, defaults = Path(path), defaults or Defaults()
     line = _Line(path, defaults, endpoints)
-    count = 0
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            header: list[str] | None = None
-            for row in reader:
-                if not any(c.strip() for c in row):
-                    continue
-                if header is None:
-                    header = _header([c.strip() for c in row], path)
-                    continue
-                if len(row) != len(header):
-                    got = f"{len(row)} on line {reader.line_num}"
-                    raise _bad(f"of {len(header)} fields on every line", got)
-                fields = {k: v.strip() for k, v in zip(header, row, strict=True)}
-                count += 1
-                yield line.entry(fields, f"line {reader.line_num} of {path}")
-    except OSError as exc:
-        raise _bad("a readable CSV file", f"{exc.strerror or exc} ({path})") from exc
-    except (UnicodeError, csv.Error) as exc:
-        raise _bad("a CSV file in UTF-8", f"{exc} ({path})") from exc
-    if not count:
+    empty = True
+    for fields, where in read_lines(path, "screen", ("path",), COLUMNS):
+        empty = False
+        yield line.entry(fields, where)
+    if empty:
         raise _bad("a CSV file with at least one suspect", f"none ({path})")
-
-
-def _header(header: list[str], path: Path) -> list[str]:
-    if "path" not in header:
-        raise _bad("with a column 'path'", f"{','.join(header)[:200]} ({path})")
-    for column in header:
-        if column not in COLUMNS + IGNORED:
-            raise _bad("with columns " + ",".join(COLUMNS) + " only", f"{column[:80]!r} ({path})")
-    if len(set(header)) != len(header):
-        raise _bad("with every column once", ",".join(header)[:200])
-    return header
 
 
 class _Line:
