@@ -28,7 +28,8 @@ from uapfast.files import write_text
 from uapfast.method.fingerprint import QueryPlan, ask
 from uapfast.models.checkpoint import load_model
 from uapfast.models.model import Model
-from uapfast.pool.pool import Pool, load_pool
+from uapfast.pool.manifest import load_pool
+from uapfast.pool.pool import Pool
 from uapfast.reference import Reference
 
 BASE = uapfast.GenerateConfig()

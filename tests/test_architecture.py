@@ -138,6 +138,33 @@ def test_imports_run_downwards(path: Path) -> None:
     assert not found, "\n".join(found)
 
 
+def circles(graph: dict[str, set[str]]) -> list[str]:
+    """Modules from which imports lead back to them."""
+
+    def reached(start: str) -> set[str]:
+        found, todo = set[str](), [start]
+        while todo:
+            new = graph.get(todo.pop(), set()) - found
+            found |= new
+            todo += new
+        return found
+
+    return sorted(name for name in graph if name in reached(name))
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    names = {".".join(module_of(path)): path for path in sources()}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    graph: dict[str, set[str]] = {}
+    for name, path in names.items():
+        found = {target for _, target in imports(parse(path), path)}
+        # a module is told by its own name, what is in it by that and the module's
+        targets = {t if t in names else t.rpartition(".")[0] for t in found}
+        graph[name] = (targets & set(names)) - {name, "uapfast"}
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+    assert not circles(graph)
+
+
 def test_the_check_sees_an_upward_import() -> None:
     def found(path: str, code: str) -> list[str]:
         return upward_imports(PACKAGE / path, ast.parse(code))

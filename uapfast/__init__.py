@@ -19,7 +19,8 @@ from uapfast.types import UniversalPerturbation, Verdict
 if TYPE_CHECKING:
     from uapfast.method.uap import universal_perturbation
     from uapfast.models.model import Model
-    from uapfast.pool.pool import Pool, load_pool
+    from uapfast.pool.manifest import load_pool
+    from uapfast.pool.pool import Pool
     from uapfast.reference import Reference, load
     from uapfast.screening.entry import Entry
     from uapfast.screening.run import screen
@@ -33,7 +34,7 @@ _LAZY = {
     "universal_perturbation": "uapfast.method.uap",
     "Model": "uapfast.models.model",
     "Pool": "uapfast.pool.pool",
-    "load_pool": "uapfast.pool.pool",
+    "load_pool": "uapfast.pool.manifest",
     "Reference": "uapfast.reference",
     "load": "uapfast.reference",
     "screen": "uapfast.screening.run",

@@ -31,14 +31,14 @@ from benchmarks.detection.zoo import open_zoo
 from uapfast.files import write_text
 from uapfast.models.checkpoint import load_model
 from uapfast.models.model import Model
-from uapfast.pool.manifest import read_pool
+from uapfast.pool.manifest import load_pool
 
 console = Console(stderr=True)
 
 
 def setting_of(place: Place, arch: str) -> Setting:
     """One victim of the zoo with its pool."""
-    pool = read_pool(place.out / arch / "pool" / "manifest.csv")
+    pool = load_pool(place.out / arch / "pool" / "manifest.csv")
     return Setting(
         victim=load_model(place.size.spec(arch), place.victim_path(arch), name="victim"),
         owner=place.data("owner"),

@@ -24,7 +24,7 @@ from uapfast.method.lineage import LineageScorer
 from uapfast.method.standing import assessment
 from uapfast.models.checkpoint import load_model
 from uapfast.models.forms import Form
-from uapfast.pool.pool import load_pool
+from uapfast.pool.manifest import load_pool
 from uapfast.pool.train import predict
 from uapfast.reference import Reference
 from uapfast.verbs.entries import Entry, ordered

@@ -26,7 +26,7 @@ from uapfast.method.fingerprint import ask, reduce_classes
 from uapfast.method.lineage import LineageScorer
 from uapfast.method.standing import assessment
 from uapfast.models.checkpoint import load_model
-from uapfast.pool.manifest import read_pool
+from uapfast.pool.manifest import load_pool
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -37,7 +37,7 @@ def scores(place: Place, judge: str, arch: str) -> NDArray[np.float64]:
     scorer = reference.statistic.scorer()
     assert isinstance(scorer, LineageScorer)
     out = []
-    for twin in read_pool(place.out / arch / "pool" / "manifest.csv").twins:
+    for twin in load_pool(place.out / arch / "pool" / "manifest.csv").twins:
         model = load_model(
             place.size.spec(arch), place.out / arch / "pool/models" / f"{twin.name}.safetensors"
         )

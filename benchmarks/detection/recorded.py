@@ -17,7 +17,8 @@ from benchmarks.detection.subsets import degraded
 from uapfast.files import make_folder
 from uapfast.models.checkpoint import load_model
 from uapfast.models.model import Model
-from uapfast.pool.pool import PoolModel, load_pool
+from uapfast.pool.manifest import load_pool
+from uapfast.pool.pool import PoolModel
 
 
 class Images:

@@ -22,8 +22,9 @@ from uapfast.models.userfile import load_function
 from uapfast.pool.attacks import quantise
 from uapfast.pool.build import build_pool
 from uapfast.pool.degraded import FORMS, with_degraded
+from uapfast.pool.manifest import load_pool
 from uapfast.pool.origin import fresh_model
-from uapfast.pool.pool import Pool, load_pool
+from uapfast.pool.pool import Pool
 
 CONFIG = uapfast.GenerateConfig(points=40, views=10, ray=(0.0,), uap_images=100, eps=0.2, min_fooling=0.0)
 NET = """

@@ -21,7 +21,7 @@ from uapfast.models.checkpoint import load_model, save_weights
 from uapfast.pool import draw as drawing
 from uapfast.pool.build import build_pool
 from uapfast.pool.draw import designate, read_draw
-from uapfast.pool.pool import load_pool
+from uapfast.pool.manifest import load_pool
 
 CONFIG = uapfast.GenerateConfig(points=40, views=10, ray=(0.0,), uap_images=100, eps=0.2, min_fooling=0.0)
 NET = """

@@ -367,7 +367,7 @@ def test_help_says_what_a_suspect_may_be(capfd):
 def test_warnings_are_shown_once_and_what_nobody_can_act_on_is_counted(capfd):
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = shell._show_warning(False)
+        warnings.showwarning = shell.show_warning(False)
         before = warnings.showwarning
         with pytest.raises(InputError), shell.notes_counted("v.uapref"):
             for text in ("more twins", "more twins", "another recipe"):

@@ -29,7 +29,7 @@ from uapfast.models.checkpoint import load_model, save_weights
 from uapfast.models.registry import resolve_arch
 from uapfast.pool import build
 from uapfast.pool.build import build_pool
-from uapfast.pool.pool import load_pool
+from uapfast.pool.manifest import load_pool
 from uapfast.pool.recipe import default_recipe
 from uapfast.pool.train import predict
 

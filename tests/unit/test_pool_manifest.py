@@ -15,8 +15,8 @@ from torch import nn
 
 from uapfast.errors import ManifestError, ModelError, PoolError, StorageError
 from uapfast.models.checkpoint import save_weights
-from uapfast.pool.manifest import Entry, read_manifest, write_manifest
-from uapfast.pool.pool import Pool, PoolModel, load_pool
+from uapfast.pool.manifest import Entry, load_pool, read_manifest, write_manifest
+from uapfast.pool.pool import Pool, PoolModel
 
 FIXED = [HealthCheck.function_scoped_fixture]
 NETS = """from torch import nn

@@ -17,8 +17,9 @@ from uapfast.errors import InputError, ModelError, PoolError, PoolWarning
 from uapfast.models.checkpoint import read_weights, save_weights
 from uapfast.models.model import Model
 from uapfast.pool.build import build_pool
+from uapfast.pool.manifest import load_pool
 from uapfast.pool.origin import Origin, find_origin, fresh_model
-from uapfast.pool.pool import Pool, PoolModel, check_victim, load_pool
+from uapfast.pool.pool import Pool, PoolModel, check_victim
 from uapfast.pool.recipe import default_recipe
 
 ARCH = "uapfast:mlp-small?size=8"

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from uapfast.cli.shell import main
+from uapfast.cli.run import main
 
 __all__ = ["main"]

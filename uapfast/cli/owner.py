@@ -66,7 +66,7 @@ def generate(
     with only_result_on_stdout() as stdout, Reporter(rate=True) as progress, notes_counted(one_line(out)):
         from uapfast.data import load_data, stored_images
         from uapfast.examination.calibration import summary
-        from uapfast.pool.pool import load_pool
+        from uapfast.pool.manifest import load_pool
         from uapfast.verbs.generate import generate as run
 
         victim = base.load(arch, weights, device, mean, std, name="victim")
@@ -179,7 +179,7 @@ def subspace(
     make_folder(out)
     with only_result_on_stdout() as stdout, Reporter(rate=True) as progress:
         from uapfast.data import load_data
-        from uapfast.pool.pool import load_pool
+        from uapfast.pool.manifest import load_pool
         from uapfast.report.subspace_plot import subspace_png
         from uapfast.verbs.subspace import subspace as run
 

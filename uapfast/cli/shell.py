@@ -1,8 +1,4 @@
-"""Running a command: exit codes, one-line errors and warnings, progress.
-
-The only exit codes are 0, 1, 2, 3, 4 (``verify``'s four decisions, 2 for any error) and 130 (interrupted).
-Imports nothing heavy, so that ``uapfast --help`` answers at once.
-"""
+"""What a command says: one-line errors and warnings, progress, the result. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,11 +8,10 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
-from uapfast.errors import PoolNote, UapfastError, UapfastWarning
-from uapfast.threads import abandoned_threads
+from uapfast.errors import PoolNote, UapfastWarning
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -47,7 +42,9 @@ def say(text: object) -> None:
         print(one_line(text), file=sys.stderr, flush=True)
 
 
-def _show_warning(debug: bool) -> Callable[..., None]:
+def show_warning(debug: bool) -> Callable[..., None]:
+    """For ``warnings.showwarning``: ours are a line each, others are shown with ``--debug``."""
+
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
         if debug or issubclass(category, UapfastWarning):
             say(f"warning: {message}")
@@ -91,7 +88,7 @@ class _Log(logging.Handler):
 
 
 @contextlib.contextmanager
-def _logging(debug: bool) -> Iterator[None]:
+def logged(debug: bool) -> Iterator[None]:
     """Show our log while a command runs with ``--debug``."""
     ours, handler = logging.getLogger("uapfast"), _Log()
     before = ours.level
@@ -199,74 +196,3 @@ class Reporter:
         left = int((total - done) / rate)
         pace = f"{rate:.1f}/s, " if rate >= 0.1 else ""
         return f"{pace}{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
-
-
-def _run(argv: Sequence[str], debug: bool) -> int:
-    from uapfast.cli.app import app
-
-    with warnings.catch_warnings(), _logging(debug):
-        warnings.showwarning = _show_warning(debug)
-        code = app(args=list(argv), prog_name="uapfast", standalone_mode=False)
-    sys.stdout.flush()
-    if code == INTERRUPTED:  # typer's own handling of Ctrl-C
-        say("interrupted")
-    return code if isinstance(code, int) else 0
-
-
-def _message(exc: BaseException) -> str:
-    """What the user is told about ``exc``."""
-    usage: Any = getattr(exc, "format_message", None)  # typer's (click's) usage errors
-    if usage is not None:
-        context = getattr(exc, "ctx", None)
-        path = context.command_path if context is not None else "uapfast"
-        return f"error: {one_line(usage())} (see {path} --help)"
-    if isinstance(exc, UapfastError):
-        return f"error: {exc}"
-    if isinstance(exc, SystemExit):
-        return f"error: the program was asked to exit by code that it loaded (exit status {exc.code!r})"
-    if isinstance(exc, OSError) and exc.strerror:
-        name = f": {exc.filename}" if exc.filename else ""
-        return f"error: {exc.strerror}{name}"
-    detail = one_line(exc, MESSAGE_LIMIT - 120)
-    return f"internal error: {type(exc).__name__}: {detail} (--debug shows the traceback)"
-
-
-def _discard_stdout() -> None:
-    """Let the interpreter's last flush succeed (a closed pipe or a full disk would change the exit code)."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (the console script exits with it)."""
-    code = _main(list(sys.argv[1:] if argv is None else argv))
-    if argv is None and abandoned_threads():
-        # the interpreter's own end is not safe beside a thread inside a suspect
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                stream.flush()
-        os._exit(code)
-    return code
-
-
-def _main(arguments: list[str]) -> int:
-    debug = "--debug" in arguments
-    try:
-        return _run(arguments, debug)
-    except BaseException as exc:  # whatever it was, the exit code must not read as a decision
-        if debug:
-            import traceback
-
-            traceback.print_exc()
-        if isinstance(exc, KeyboardInterrupt) or type(exc).__name__ == "Abort":
-            say("interrupted")
-            return INTERRUPTED
-        if type(exc).__name__ == "NoArgsIsHelpError":  # plain ``uapfast``
-            print(exc.format_message(), file=sys.stderr)  # type: ignore[attr-defined]
-        else:
-            say(_message(exc))
-        _discard_stdout()
-        return ERROR

@@ -201,7 +201,7 @@ def _changed_code(entries: Sequence[Entry], made: Made, base: Path) -> str | Non
     )
 
 
-def read_pool(manifest: str | os.PathLike[str], device: str = "cpu") -> Pool:
+def load_pool(manifest: str | os.PathLike[str], device: str = "cpu") -> Pool:
     """Load every model of a manifest.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -289,10 +288,3 @@ def _said(statistics: dict[str, list[float]] | None) -> str:
         return "none"
     mean, std = (" ".join(f"{v:g}" for v in statistics[name]) for name in ("mean", "std"))
     return f"mean {mean} and std {std}"
-
-
-def load_pool(manifest: str | os.PathLike[str], device: str = "cpu") -> Pool:
-    """Load every model of a manifest (see :mod:`uapfast.pool.manifest`)."""
-    from uapfast.pool.manifest import read_pool
-
-    return read_pool(manifest, device)

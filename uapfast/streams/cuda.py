@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from uapfast.streams import Event, Stream, Work
+from uapfast.streams.base import Event, Stream, Work
 from uapfast.streams.reading import CannotCapture
 
 T = TypeVar("T")

@@ -32,7 +32,8 @@ from uapfast.method.sequential import too_few
 from uapfast.method.statistic import STATISTICS
 from uapfast.models.model import Model, as_model
 from uapfast.pool.degraded import with_degraded
-from uapfast.pool.pool import Pool, check_victim, load_pool
+from uapfast.pool.manifest import load_pool
+from uapfast.pool.pool import Pool, check_victim
 from uapfast.reference import Record, Reference
 from uapfast.verbs.candidates import make_uaps
 from uapfast.verbs.entries import (
