@@ -20,6 +20,7 @@ import uapfast
 from tests.api.screen_world import World
 from uapfast.errors import EndpointError, InputError, OutputError, SuspectError, UnavailableError
 from uapfast.models.checkpoint import load_model
+from uapfast.suspects import http_client
 from uapfast.suspects.http import HttpSuspect, open_http
 from uapfast.verbs.dry_run import dry_run
 
@@ -171,7 +172,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_server_that_always_fails(fault):
     served = Served(net, spoil=lambda s, n: fault)
-    seconds = 1.0 if fault in ("hang", "drip") else 30.0
+    seconds = 0.5 if fault in ("hang", "drip") else 30.0
     limits = {"attempts": 2, "timeout": seconds, "max_bytes": 10**6, "concurrency": 1, "batch_size": 4}
     with serve(servers.oip, served, **limits) as (_, suspect):
         start = time.monotonic()
@@ -182,6 +183,15 @@ def test_a_server_that_always_fails(fault):
         assert suspect.ledger.failed == len(served.posts) <= 2
         assert suspect.ledger.received < 3 * 10**6
         assert "token=abc" not in str(caught.value)
+
+
+def test_the_wait_before_another_attempt_grows(monkeypatch):
+    monkeypatch.setattr(http_client, "WAIT_FIRST", 0.1)
+    with serve(servers.oip, Served(net, spoil=lambda s, n: "500"), attempts=4) as (server, suspect):
+        with pytest.raises(UnavailableError):
+            suspect.answers_to([images(1)], 10)
+        gaps = np.diff(server.served.times)
+        assert len(gaps) == 3 and (gaps >= [0.1, 0.2, 0.4]).all()
 
 
 def test_nobody_there():
