@@ -5,8 +5,11 @@ VENV        ?= .venv
 OUT         ?= demo-out
 CONSTRAINTS ?= requirements/constraints.txt
 PYTEST_ARGS ?=
+# Processes that share the tests; each has its own worlds and some 2 GB of memory.
+JOBS        ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 8 ? n : 8)))
 
 BIN     := $(VENV)/bin
+PYTEST  := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(CONSTRAINTS) $(shell find csrc cmake -type f 2>/dev/null)
 
@@ -40,12 +43,9 @@ types: $(VENV)/.dev  ## mypy, strict
 	$(BIN)/mypy uapfast
 
 unit: $(VENV)/.dev  ## pytest, without lint and types
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
-test: $(VENV)/.dev  ## ruff, mypy and all CPU tests
-	$(BIN)/ruff check .
-	$(BIN)/mypy uapfast
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: lint types unit  ## ruff, mypy and all CPU tests
 
 servers: $(VENV)/.dev  ## HTTP suspects on real servers, each in a venv of its own
 	$(BIN)/python -m tests.servers.make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ MARKS = {"gpu": "cuda", "needs_fashion_mnist": "fashion-mnist"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: more threads would wait for one another
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         testing.required()
     except testing.InputError as exc:
