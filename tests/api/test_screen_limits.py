@@ -117,7 +117,7 @@ def test_one_that_never_answers_is_a_row_and_the_others_are_asked(world, nets, w
 
 def test_a_loop_that_holds_the_interpreter_is_given_up_too(world, nets):
     some = [Entry(weights(world, nets / "w.safetensors", 0.0), f"{nets / 'nets.py'}:spins")]
-    # What a process does once (imports, a reader, proofs of networks) would take most of the limit beside the loop.
+    # Beside the loop, what a process does once (imports, a reader, proofs) would take most of the limit.
     uapfast.screen(world.references["first"], world.suspects[:3]).finish()
     limit = 5 * LIMIT  # every call of the others waits for the loop's turn to end
     with uapfast.screen(world.references["first"], [*some, *world.suspects[:3]], timeout=limit) as screening:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.unit.small_pool import ARCH, OTHERS, SMALL, data
 from uapfast.data import Dataset, load_data
 from uapfast.errors import (
     DataError,
@@ -31,19 +32,9 @@ from uapfast.pool import build
 from uapfast.pool.build import build_pool
 from uapfast.pool.manifest import load_pool
 from uapfast.pool.recipe import default_recipe
-from uapfast.pool.train import predict
 
 ROOT = Path(__file__).resolve().parents[2]
-ARCH = "uapfast:mlp-small?size=8"
-OTHERS = ("uapfast:cnn-small?size=8",)
-SMALL: dict[str, Any] = {
-    "init": "random", "twins": 2, "surrogates": 2, "homologous": 3, "epochs": 2, "other_archs": OTHERS,
-}  # fmt: skip
 MODELS = 2 + 3 + 3 * 2
-
-
-def data() -> Dataset:
-    return load_data("digits:train").subset(slice(0, 400))
 
 
 @pytest.fixture(scope="module")
@@ -287,98 +278,6 @@ def test_another_victim_does_not_mix(whole: Path, victim: Path, tmp_path: Path) 
         build_pool(ARCH, tmp_path / "v.safetensors", data(), out, **SMALL)
 
 
-RECIPE = """
-import torch
-
-
-def train(model, images, labels, seed):
-    assert images.dtype == torch.float32 and labels.dtype == torch.int64 and labels.ndim == 1
-    torch.manual_seed(seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr={rate})
-    for _ in range(15):
-        loss = torch.nn.functional.cross_entropy(model(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model
-"""
-NET = """
-from torch import nn
-
-
-def make():
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, {width}), nn.ReLU(), nn.Linear({width}, 10))
-"""
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> tuple[str, str, Path]:
-    """The owner's architecture and recipe as files, and weights."""
-    (tmp_path / "net.py").write_text(NET.format(width=24))
-    (tmp_path / "train.py").write_text(RECIPE.format(rate=0.01))
-    arch = f"{tmp_path}/net.py:make"
-    torch.manual_seed(1)
-    module = default_recipe(resolve_arch(arch)(), data().x(), data().labels, 1)
-    save_weights(module, tmp_path / "victim.safetensors")
-    return arch, f"{tmp_path}/train.py:train", tmp_path
-
-
-def test_the_owners_recipe_and_architecture(own: tuple[str, str, Path]) -> None:
-    arch, recipe, folder = own
-    small = {**SMALL, "surrogates": 1}
-    manifest = build_pool(
-        arch, folder / "victim.safetensors", data(), folder / "pool", recipe=recipe, **small
-    )
-    pool = load_pool(manifest)
-    assert "../net.py:make" in manifest.read_text() and len(pool.models) == 1 + 2 + 3 + 3
-    record = json.loads((folder / "pool" / "pool.json").read_text())
-    by_owner = {r["name"] for r in record["models"] if r["owners_recipe"]}
-    assert {"twin-00", "twin-01"} <= by_owner and not [n for n in by_owner if n.startswith("piracy")]
-    twin = pool.twins[0].model
-    assert twin.module is not None
-    accuracy = (predict(twin.module, data().x()).argmax(-1) == data().labels).double().mean()
-    assert float(accuracy) > 0.5
-    assert record["base"]["recipe"] == "train" and len(record["base"]["code"]) == 64
-
-
-@pytest.mark.parametrize(
-    ("which", "said"), [("net.py", r"code of \S+net\.py:make"), ("train.py", "code of the recipe")]
-)
-def test_an_edited_file_does_not_mix(own: tuple[str, str, Path], which: str, said: str) -> None:
-    arch, recipe, folder = own
-    settings: dict[str, Any] = {
-        "init": "random",
-        "recipe": recipe,
-        "twins": 1,
-        "surrogates": 0,
-        "homologous": 0,
-    }
-    build_pool(arch, folder / "victim.safetensors", data(), folder / "pool", **settings)
-    (folder / which).write_text((folder / which).read_text() + "\n# edited\n")
-    with pytest.raises(PoolError, match=rf"twin-00 was made with other {said}$"):
-        build_pool(arch, folder / "victim.safetensors", data(), folder / "pool", **settings)
-
-
-def test_a_pool_whose_code_changed_is_loaded_with_a_warning(own: tuple[str, str, Path]) -> None:
-    """Its weights fit the changed code as well: only the hash tells."""
-    arch, recipe, folder = own
-    settings: dict[str, Any] = {"init": "random", "recipe": recipe, "twins": 1, "surrogates": 0}
-    weights = folder / "victim.safetensors"
-    manifest = build_pool(arch, weights, data(), folder / "pool", homologous=1, **settings)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        before = load_pool(manifest)
-    text = (folder / "net.py").read_text()
-    (folder / "net.py").write_text(text.replace("nn.ReLU()", "nn.Tanh()"))
-    said = r"the code of \.\./net\.py:make is not what the pool was trained with"
-    with pytest.warns(PoolWarning, match=said):
-        after = load_pool(manifest)
-    assert after.twins[0].model.sha256 == before.twins[0].model.sha256
-    assert len(after.warnings) == len(before.warnings) + 1 and "net.py:make" in after.warnings[-1]
-    (folder / "net.py").write_text(text)
-    assert load_pool(manifest).warnings == before.warnings
-
-
 def test_few_models_are_warned_of_before_any_is_trained(
     victim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,59 +297,6 @@ def test_few_models_are_warned_of_before_any_is_trained(
             build_pool(ARCH, victim, data(), tmp_path / "few", **settings)
         found = " ".join(str(w.message) for w in caught if issubclass(w.category, PoolWarning))
         assert all(part in found for part in said) and bool(found) == bool(said)
-
-
-NAN = "    model[1].weight.data.fill_(float('nan')); return model"
-
-
-@pytest.mark.parametrize(
-    ("body", "jobs", "error", "said"),
-    [
-        ("    raise MemoryError('boom')", 1, PoolError, "twin-00 must be possible, got MemoryError: boom"),
-        ("    return 3", 1, ModelError, "a function that returns the trained nn.Module, got int"),
-        (NAN, 1, PoolError, "training of twin-00 must be one that converges, got NaN"),
-        (NAN, 2, PoolError, "training of twin-0[01] must be one that converges, got NaN"),
-    ],
-)
-def test_recipes_that_fail(
-    own: tuple[str, str, Path], body: str, jobs: int, error: type[Exception], said: str
-) -> None:
-    arch, _, folder = own
-    (folder / "bad.py").write_text(f"def train(model, images, labels, seed):\n{body}\n")
-    with pytest.raises(error, match=said):
-        build_pool(
-            arch,
-            folder / "victim.safetensors",
-            data(),
-            folder / "pool",
-            init="random",
-            recipe=f"{folder}/bad.py:train",
-            jobs=jobs,
-            twins=jobs,
-            surrogates=0,
-            homologous=0,
-        )
-    assert not list((folder / "pool" / "models").glob("*")), "nothing half-made is left"
-
-
-def test_a_killed_worker_is_one_typed_error(own: tuple[str, str, Path]) -> None:
-    arch, _, folder = own
-    (folder / "bad.py").write_text(
-        "import os\n\n\ndef train(model, images, labels, seed):\n    os.kill(os.getpid(), 9)\n"
-    )
-    with pytest.raises(PoolError, match="worker process must be able to finish .* got one that was killed"):
-        build_pool(
-            arch,
-            folder / "victim.safetensors",
-            data(),
-            folder / "pool",
-            init="random",
-            recipe=f"{folder}/bad.py:train",
-            jobs=2,
-            twins=2,
-            surrogates=0,
-            homologous=0,
-        )
 
 
 @pytest.mark.parametrize(
