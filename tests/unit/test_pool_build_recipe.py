@@ -19,7 +19,7 @@ from uapfast.errors import (
 from uapfast.models.checkpoint import save_weights
 from uapfast.models.registry import resolve_arch
 from uapfast.pool.build import build_pool
-from uapfast.pool.pool import load_pool
+from uapfast.pool.manifest import load_pool
 from uapfast.pool.recipe import default_recipe
 from uapfast.pool.train import predict
 
