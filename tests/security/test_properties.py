@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.security.forge import archive, legacy
-from tests.security.test_pickle import same
+from tests.security.reading import same
 from uapfast.errors import WeightsFileError
 from uapfast.models.checkpoint import read_weights
 from uapfast.safeload import Limits, open_checkpoint

@@ -27,7 +27,7 @@ from uapfast.models.registry import resolve_arch
 from uapfast.models.state import digest
 from uapfast.safeload import Limits, open_checkpoint
 from uapfast.screening.entry import Entry
-from uapfast.screening.reader import Slot, read_checkpoint
+from uapfast.screening.reader import HostBuffer, read_checkpoint
 from uapfast.suspects.networks.skeletons import Skeletons
 
 SPEC = "uapfast:resnet-small?size=8&classes=3"
@@ -66,7 +66,7 @@ def test_shards_are_one_model(tmp_path: Path, suffix: str) -> None:
     with open_checkpoint(path) as found:
         assert found.kind == "sharded" and found.sha256() == tensors_sha256(MODULE)
         assert set(found.tensors) == set(STATE)
-    skeletons, slot, suspect = Skeletons(), Slot(), Entry(str(path), SPEC)
+    skeletons, slot, suspect = Skeletons(), HostBuffer(), Entry(str(path), SPEC)
     loaded = read_checkpoint(suspect, slot, skeletons.shapes)
     assert loaded.sha256 == tensors_sha256(MODULE)
     assert all(torch.equal(loaded.tensors[k], v) for k, v in STATE.items())
@@ -193,7 +193,7 @@ def test_hostile_indexes(tmp_path: Path, case: str) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
     assert Entry(str(path), SPEC).stamp() != ""
     with pytest.raises(error, match=said):
-        read_checkpoint(Entry(str(path), SPEC), Slot(), Skeletons().shapes)
+        read_checkpoint(Entry(str(path), SPEC), HostBuffer(), Skeletons().shapes)
 
 
 def test_limits_are_for_all_shards_together(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from uapfast.models.model import tensors_sha256
 from uapfast.models.registry import resolve_arch
 from uapfast.safeload import Limits
 from uapfast.screening.entry import Entry
-from uapfast.screening.reader import Slot, read_checkpoint
+from uapfast.screening.reader import HostBuffer, read_checkpoint
 from uapfast.suspects.networks.skeletons import Skeletons
 
 SPEC = "uapfast:resnet-small?size=8&classes=3"
@@ -367,7 +367,7 @@ def test_arrays_of_numpy_by_name(tmp_path: Path, save: Any) -> None:
 
 def test_several_sets_in_one_file_say_so_in_screen(tmp_path: Path) -> None:
     torch.save({"model": network(1).state_dict(), "ema": network(2).state_dict()}, tmp_path / "w.pth")
-    loaded = read_checkpoint(Entry(str(tmp_path / "w.pth"), SPEC), Slot(), Skeletons().shapes)
+    loaded = read_checkpoint(Entry(str(tmp_path / "w.pth"), SPEC), HostBuffer(), Skeletons().shapes)
     assert (
         loaded.notes == load_model(SPEC, tmp_path / "w.pth").notes and "'model' was taken" in loaded.notes[0]
     )

@@ -17,7 +17,7 @@ from uapfast.models.checkpoint import fill, load_model, read_weights, save_weigh
 from uapfast.models.model import tensors_sha256
 from uapfast.models.registry import resolve_arch
 from uapfast.screening.entry import Entry
-from uapfast.screening.reader import Slot, read_checkpoint
+from uapfast.screening.reader import HostBuffer, read_checkpoint
 from uapfast.suspects.networks.skeletons import Skeletons
 
 SPEC = "uapfast:resnet-small?size=8&classes=3"
@@ -133,7 +133,7 @@ def test_forms_of_one_network_answer_alike(tmp_path: Path, form: str) -> None:
     assert torch.equal(model.answers(X).values, right)
     assert re.search(said, " ".join(model.notes)) and bool(said) == bool(model.notes)
     save_weights(network(7), tmp_path / "other.safetensors")
-    skeletons, slot = Skeletons(), Slot()
+    skeletons, slot = Skeletons(), HostBuffer()
     answers = []
     for file in ("other.safetensors", "w.safetensors", "other.safetensors", "w.safetensors"):
         suspect = Entry(str(tmp_path / file), SPEC)
@@ -219,7 +219,7 @@ def test_integers_are_no_weights(tmp_path: Path, dtype: torch.dtype) -> None:
     safetensors.torch.save_file(state, tmp_path / "w.safetensors")
     suspect = Entry(str(tmp_path / "w.safetensors"), SPEC)
     with pytest.raises(ModelError, match="must be real numbers"):
-        read_checkpoint(suspect, Slot(), Skeletons().shapes)
+        read_checkpoint(suspect, HostBuffer(), Skeletons().shapes)
 
 
 def test_whole_numbers_stay_whole() -> None:
@@ -339,7 +339,7 @@ def test_quantised_weights_are_refused_by_name(
     with pytest.raises(ModelError, match=said):
         load_model(SPEC, path)
     with pytest.raises(ModelError, match=said):
-        read_checkpoint(Entry(str(path), SPEC), Slot(), Skeletons().shapes)
+        read_checkpoint(Entry(str(path), SPEC), HostBuffer(), Skeletons().shapes)
 
 
 def test_the_most_telling_name_says_who_quantised(tmp_path: Path) -> None:
@@ -392,7 +392,7 @@ def test_narrow_weights_are_widened(tmp_path: Path, dtype: torch.dtype) -> None:
         model = load_model(SPEC, tmp_path / file)
         assert model.sha256 == tensors_sha256(right)
         suspect = Entry(str(tmp_path / file), SPEC)
-        loaded = read_checkpoint(suspect, Slot(), skeletons.shapes)
+        loaded = read_checkpoint(suspect, HostBuffer(), skeletons.shapes)
         with skeletons.borrow(suspect) as skeleton:
             skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)
             assert torch.allclose(skeleton.answer([X], len(X), file), answers, atol=1e-6)
