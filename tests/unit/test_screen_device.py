@@ -162,7 +162,9 @@ def population() -> list[dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-@pytest.mark.parametrize("device", [Host(), *map(LazyDevice, SEEDS)], ids=["host", *(f"late-{seed}" for seed in SEEDS)])
+@pytest.mark.parametrize(
+    "device", [Host(), *map(LazyDevice, SEEDS)], ids=["host", *(f"late-{seed}" for seed in SEEDS)]
+)
 def test_answers_and_errors_are_those_of_a_plain_skeleton(device, precision):
     suspect = Entry("x", MLP)
     want = ask_all(Skeleton(suspect, precision=precision), population(), (100, 300, 700))
