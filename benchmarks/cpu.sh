@@ -30,7 +30,7 @@ step() {  # step NAME COMMAND...
 }
 
 run=("$python" -m pytest -q -p no:cacheprovider --benchmark-only)
-ops=(ceilings project_lp deepfool_step build_queries fingerprint_rows rescale similarity_moments)
+ops=(ceilings project_lp deepfool_step build_queries features inner_products leave_one_out)
 uaps=()
 if [ $rehearse -eq 1 ]; then
   ops=(ceilings deepfool_step)

@@ -53,7 +53,7 @@ step build 200 env UAPFAST_CUDA=$cuda "$python" -m pip install --quiet --no-buil
 step diagnostics 60 "$python" -m uapfast
 step ceilings 60 "${run[@]}" "--device=$device" "${timing[@]}" $(json ceilings) benchmarks/bench_ceilings.py
 step tests 200 env UAPFAST_REQUIRE=$required "${run[@]}" tests/gpu tests/ops tests/build/test_native.py
-ops=(ceilings project_lp deepfool_step build_queries fingerprint_rows similarity_moments)
+ops=(ceilings project_lp deepfool_step build_queries features inner_products leave_one_out)
 step benchmarks 240 "${run[@]}" "--device=$device" "${timing[@]}" $(json gpu) \
   $(printf "benchmarks/bench_%s.py " "${ops[@]}")
 step parity 90 "$python" -m benchmarks.parity --device $device --out "$out/parity.json"

@@ -28,7 +28,7 @@ def ways(reference: Reference) -> dict[str, Way]:
     plain = np.mean([_roots(one) for one in candidates], axis=0)
 
     def scaled(answers: Floats) -> Floats:
-        return _rows(scaling.roots(answers.astype(np.float64), 0))
+        return _rows(scaling.roots(answers).numpy())
 
     def clipped(answers: Floats) -> Floats:
         return _clipped(_roots(answers) - plain)
@@ -41,7 +41,7 @@ def ways(reference: Reference) -> dict[str, Way]:
         "cube roots": lambda answers: _rows(_roots(answers)),
         "clipped": clipped,
         "scaled": scaled,
-        "scaled and clipped": scaling.features,
+        "scaled and clipped": lambda answers: scaling.features(answers).numpy(),
         "the same of square roots": square_roots,
     }
 
@@ -53,7 +53,7 @@ def _roots(answers: Floats) -> NDArray[np.float64]:
 
 def _squares(scaling: Scaling, answers: Floats) -> NDArray[np.float64]:
     """Square roots of scaled probabilities."""
-    out: NDArray[np.float64] = scaling.roots(answers.astype(np.float64), 0) ** (ROOT / 2)
+    out: NDArray[np.float64] = scaling.roots(answers).double().numpy() ** (ROOT / 2)
     return out
 
 

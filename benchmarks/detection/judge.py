@@ -122,7 +122,7 @@ def judge(place: Place, arch: str, name: str) -> list[Row]:
 
 
 def _trained_row(reference: Reference, trained: TrainedScorer, answers: Tensor) -> Row:
-    features = reference.statistic.features(reduce_classes(answers, reference.keep), False)
+    features = reference.statistic.features(reduce_classes(answers, reference.keep), False).numpy()
     outcome = decide(trained.scorer.assess(trained.weigh(features)), LEVELS[2])
     return {"z": outcome.z, "p": outcome.p, "decision": outcome.decision, "rank": outcome.rank}
 
@@ -142,7 +142,7 @@ def _row(reference: Reference, shown: Tensor, access: str) -> Row:
     """One verdict; for the lineage encoder also the p-values with each twin as the victim."""
     form = LABELS if access == "labels" else form_of(shown.flatten(0, -2))
     scorer = reference.statistic.scorer(form)
-    features = reference.statistic.features(reduce_classes(shown, reference.keep), form.labels)
+    features = reference.statistic.features(reduce_classes(shown, reference.keep), form.labels).numpy()
     if not isinstance(scorer, LineageScorer):
         found = scorer.assess(features)
         outcome = decide(found, LEVELS[2])

@@ -84,7 +84,7 @@ def _row(
     reference: Reference, shares: Shares | None, shown: torch.Tensor, labels: bool, candidate: int
 ) -> Row:
     assert shares is not None
-    features = reference.statistic.features(shown, labels)
+    features = reference.statistic.features(shown, labels).numpy()
     scores = reference.statistic.scorer(LABELS if labels else WHOLE).scores(features)
     outcome = decide(assessment(*scores, place=candidate), LEVELS[2])
     told = shares.tell(features)

@@ -1,11 +1,11 @@
 #include "common.h"
 #include "uapfast/build_queries.h"
 #include "uapfast/deepfool_step.h"
-#include "uapfast/fingerprint_rows.h"
+#include "uapfast/features.h"
+#include "uapfast/inner_products.h"
+#include "uapfast/leave_one_out.h"
 #include "uapfast/project_lp.h"
-#include "uapfast/rescale.h"
 #include "uapfast/simd.h"
-#include "uapfast/similarity_moments.h"
 
 namespace uapfast::bind {
 namespace {
@@ -79,47 +79,61 @@ void BuildQueries(std::uintptr_t images, std::uintptr_t uaps, std::uintptr_t ass
   Call([&] { return cpu::BuildQueries(args, threads, level); });
 }
 
-void FingerprintRows(std::uintptr_t logits, std::uintptr_t log_probs, std::uintptr_t labels,
-                     std::uintptr_t margins, std::uintptr_t top_log_probs, std::uintptr_t top_classes,
-                     int64_t rows, int64_t classes, int64_t top_k, int threads, int level) {
-  const FingerprintRowsArgs args{Pointer<const float>(logits),
-                                 Pointer<float>(log_probs),
-                                 Pointer<int64_t>(labels),
-                                 Pointer<float>(margins),
-                                 Pointer<float>(top_log_probs),
-                                 Pointer<int64_t>(top_classes),
-                                 rows,
-                                 classes,
-                                 top_k};
-  Call([&] { return cpu::FingerprintRows(args, threads, level); });
+void Features(std::uintptr_t answers, std::uintptr_t target, std::uintptr_t prior, std::uintptr_t origin,
+              std::uintptr_t groups, std::uintptr_t out, int64_t models, int64_t views, int64_t blocks, int64_t points,
+              int64_t classes, int64_t count, int64_t steps, double least, double low, double high, double bias,
+              double floor, double root, double clip, int threads, int level) {
+  const FeaturesArgs args{Pointer<const float>(answers),
+                          Pointer<const double>(target),
+                          Pointer<const double>(prior),
+                          Pointer<const float>(origin),
+                          Pointer<const int64_t>(groups),
+                          Pointer<float>(out),
+                          models,
+                          views,
+                          blocks,
+                          points,
+                          classes,
+                          count,
+                          steps,
+                          least,
+                          low,
+                          high,
+                          bias,
+                          floor,
+                          root,
+                          clip};
+  Call([&] { return cpu::Features(args, threads, level); });
 }
 
-void Rescale(std::uintptr_t probabilities, std::uintptr_t target, std::uintptr_t prior, std::uintptr_t out,
-             int64_t items, int64_t rows, int64_t classes, int64_t steps, double least, double low, double high,
-             double bias, int threads, int level) {
-  const RescaleArgs args{Pointer<const float>(probabilities),
-                         Pointer<const double>(target),
-                         Pointer<const double>(prior),
-                         Pointer<float>(out),
-                         items,
-                         rows,
-                         classes,
-                         steps,
-                         least,
-                         low,
-                         high,
-                         bias};
-  Call([&] { return cpu::Rescale(args, threads, level); });
+void InnerProducts(std::uintptr_t rows, std::uintptr_t pool, std::uintptr_t out, int64_t models, int64_t views,
+                   int64_t pooled, int64_t size, int threads, int level) {
+  const InnerProductsArgs args{Pointer<const float>(rows), Pointer<const float>(pool), Pointer<double>(out), models,
+                               views,                      pooled,                     size};
+  Call([&] { return cpu::InnerProducts(args, threads, level); });
 }
 
-void SimilarityMoments(std::uintptr_t a, std::uintptr_t b, std::uintptr_t mean, std::uintptr_t variance,
-                       int dtype, int64_t suspects, int64_t candidates, int64_t a_views, int64_t b_views,
-                       int64_t size, bool same_views, int threads, int level) {
-  const SimilarityMomentsArgs args{
-      Pointer(a), Pointer(b), Pointer(mean), Pointer(variance), static_cast<DType>(dtype),
-      suspects,   candidates, a_views,       b_views,           size,
-      same_views};
-  Call([&] { return cpu::SimilarityMoments(args, threads, level); });
+void LeaveOneOut(const std::vector<std::uintptr_t>& tables, std::uintptr_t out, int64_t suspects, int64_t views,
+                 int64_t models, int64_t innocents, int64_t pieces, int64_t candidates, bool freed, bool alone,
+                 double shrink, double rounding, double noise, int threads, int level) {
+  if (tables.size() != 16) throw std::invalid_argument("leave_one_out: tables must be 16");
+  const auto at = [&](size_t i) { return Pointer<const double>(tables[i]); };
+  const LeaveOneOutArgs args{at(0),    Pointer<const int64_t>(tables[1]),
+                             at(2),    at(3),
+                             at(4),    at(5),
+                             at(6),    at(7),
+                             at(8),    at(9),
+                             at(10),   at(11),
+                             at(12),   at(13),
+                             at(14),   at(15),
+                             Pointer<double>(out),
+                             suspects, views,
+                             models,   innocents,
+                             pieces,   candidates,
+                             freed,    alone,
+                             shrink,   rounding,
+                             noise};
+  Call([&] { return cpu::LeaveOneOut(args, threads, level); });
 }
 
 }  // namespace
@@ -143,15 +157,16 @@ PYBIND11_MODULE(_cpu, module) {
              py::arg("out"), py::arg("mean"), py::arg("std"), py::arg("dtype"), py::arg("count"),
              py::arg("perturbations"), py::arg("channels"), py::arg("pixels"), py::arg("t"),
              py::arg("channels_last"), py::arg("clean"), py::arg("threads"), py::arg("level"));
-  module.def("fingerprint_rows", &bind::FingerprintRows, py::arg("logits"), py::arg("log_probs"),
-             py::arg("labels"), py::arg("margins"), py::arg("top_log_probs"), py::arg("top_classes"),
-             py::arg("rows"), py::arg("classes"), py::arg("top_k"), py::arg("threads"), py::arg("level"));
-  module.def("rescale", &bind::Rescale, py::arg("probabilities"), py::arg("target"), py::arg("prior"),
-             py::arg("out"), py::arg("items"), py::arg("rows"), py::arg("classes"), py::arg("steps"),
-             py::arg("least"), py::arg("low"), py::arg("high"), py::arg("bias"), py::arg("threads"),
+  module.def("features", &bind::Features, py::arg("answers"), py::arg("target"), py::arg("prior"),
+             py::arg("origin"), py::arg("groups"), py::arg("out"), py::arg("models"), py::arg("views"),
+             py::arg("blocks"), py::arg("points"), py::arg("classes"), py::arg("count"), py::arg("steps"),
+             py::arg("least"), py::arg("low"), py::arg("high"), py::arg("bias"), py::arg("floor"), py::arg("root"),
+             py::arg("clip"), py::arg("threads"), py::arg("level"));
+  module.def("inner_products", &bind::InnerProducts, py::arg("rows"), py::arg("pool"), py::arg("out"),
+             py::arg("models"), py::arg("views"), py::arg("pooled"), py::arg("size"), py::arg("threads"),
              py::arg("level"));
-  module.def("similarity_moments", &bind::SimilarityMoments, py::arg("a"), py::arg("b"), py::arg("mean"),
-             py::arg("variance"), py::arg("dtype"), py::arg("suspects"), py::arg("candidates"),
-             py::arg("a_views"), py::arg("b_views"), py::arg("size"), py::arg("same_views"),
+  module.def("leave_one_out", &bind::LeaveOneOut, py::arg("tables"), py::arg("out"), py::arg("suspects"),
+             py::arg("views"), py::arg("models"), py::arg("innocents"), py::arg("pieces"), py::arg("candidates"),
+             py::arg("freed"), py::arg("alone"), py::arg("shrink"), py::arg("rounding"), py::arg("noise"),
              py::arg("threads"), py::arg("level"));
 }

@@ -8,8 +8,7 @@
 
 namespace uapfast::lanes {
 
-constexpr int kRows = 16;   // rows of logits worked on side by side
-constexpr int kChunk = 32;  // classes summed in float32 before the sum goes to double
+constexpr int kRows = 16;  // rows of answers worked on side by side
 
 struct Kernels {
   // out_i = (clamp(x_i [+ t v_i]) - mean) * scale; v may be null; bytes are divided by 255 first
@@ -17,12 +16,19 @@ struct Kernels {
                       float* out);
   void (*query_floats)(const float* x, const float* v, int64_t n, float t, float mean, float scale,
                        float* out);
-  // x: [classes][kRows]. best, second: the largest and the second largest; label: the first of the best;
-  // sum: of exp(x - best), NaN if the row has no softmax
-  void (*row_stats)(const float* x, int64_t classes, float* best, float* second, int32_t* label, double* sum);
-  // x: [classes][kRows] logarithms. e: exp(y - max y) of y = t x + b, [classes][kRows]; high: the largest softmax
-  // of y; away: x where y is largest, minus the mean of x by that softmax
-  void (*bend)(const float* x, int64_t classes, float t, const float* b, float* e, float* high, float* away);
+  // All below: kRows rows side by side, x [classes][kRows].
+  // x = log(max(x, least)); NaN and infinities stay
+  void (*logs)(float* x, int64_t classes, float least);
+  // Of the softmax of y = t x + b: high += the largest, gain += that times (x where y is largest, minus the mean of
+  // x), each row in its lane and times `live` (0 or 1)
+  void (*heat)(const float* x, int64_t classes, float t, const float* b, const float* live, double* high,
+               double* gain);
+  // mass [classes][kRows] += that softmax; e: [classes][kRows] of scratch
+  void (*shift)(const float* x, int64_t classes, float t, const float* b, const float* live, float* e, double* mass);
+  // out = r / sqrt(|r|^2 + clip^2), r = max(that softmax to the power, least) - origin, origin [classes][kRows]; an
+  // infinite clip: r itself
+  void (*roots)(const float* x, int64_t classes, float t, const float* b, float power, float least, float clip,
+                const float* origin, float* out);
 };
 
 const Kernels& Scalar();

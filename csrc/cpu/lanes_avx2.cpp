@@ -1,3 +1,6 @@
+namespace {
+constexpr int kWide = 8;
+}
 #include "lanes.inc"
 
 namespace uapfast::lanes {

@@ -1,3 +1,6 @@
+namespace {
+constexpr int kWide = 16;
+}
 #include "lanes.inc"
 
 namespace uapfast::lanes {

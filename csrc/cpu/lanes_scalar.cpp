@@ -1,3 +1,6 @@
+namespace {
+constexpr int kWide = 4;
+}
 #include "lanes.inc"
 
 namespace uapfast::lanes {

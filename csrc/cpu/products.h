@@ -1,6 +1,5 @@
-// Small matrix products in double on packed panels, per SIMD level: products.inc, compiled once per level.
-// Every element of a result is one sum in the order of p, so tiles and vector widths change no bit; the
-// scalar level has no fused multiply-add and rounds twice where the others round once.
+// Small matrix products in double, per SIMD level: products.inc, compiled once per level. Every element of a result
+// is one sum in one order, so tiles and vector widths change no bit.
 #pragma once
 
 #include <cstdint>
@@ -9,15 +8,19 @@
 
 namespace uapfast::products {
 
-constexpr int64_t kWidth = 8;  // columns come in multiples of this
+constexpr int kWidth = 8;   // columns of `multiply` come in multiples of this
+constexpr int kLanes = 16;  // of a dot product: element i goes to lane i % kLanes, and lanes are added in order
+constexpr int kRows = 8;    // rows that `dots` takes at once
 
 struct Kernels {
-  // c[i][j] (+)= sum over p < k of a[i * row_stride + p * step] * b[p * ldb + j], i < m, j < n;
-  // n a multiple of kWidth
+  // c[i][j] (+)= sum over p < k of a[i * row_stride + p * step] * b[p * ldb + j], i < m, j < n; n a multiple of kWidth.
+  // The scalar level has no fused multiply-add and rounds twice where the others round once.
   void (*multiply)(const double* a, int64_t row_stride, int64_t step, int64_t m, const double* b, int64_t ldb,
                    int64_t n, int64_t k, double* c, int64_t ldc, bool add);
-  // For m rows x [m][n]: first += x - base, second += (x - base)^2, column by column
-  void (*fold)(const double* x, int64_t m, int64_t n, const double* base, double* first, double* second);
+  // out[i * stride + j] = a[i] . b[j] for i < m <= kRows, j < n; rows of `size`, `a_step` and `b_step` apart.
+  // Products of float32 are exact in double: all levels give the same bits.
+  void (*dots)(const float* a, int64_t a_step, int64_t m, const float* b, int64_t b_step, int64_t n, int64_t size,
+               double* out, int64_t stride);
 };
 
 const Kernels& Scalar();

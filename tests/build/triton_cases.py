@@ -39,34 +39,22 @@ def queries(
     return work
 
 
-def rows(
-    classes: int, top_k: int, dtype: torch.dtype = torch.float32, strided: bool = False
-) -> Callable[[], None]:
+def features(classes: int, points: int = 200, clip: float = 0.4) -> Callable[[], None]:
     def work() -> None:
-        from uapfast.ops.fingerprint_rows import empty_result
-
-        logits = meta(64, 4000, classes * (1 + strided), dtype=dtype)[:, :, :: 1 + strided]
-        _triton.kernels("fingerprint_rows").fingerprint_rows(logits, top_k, empty_result(logits, top_k))
+        shape = (10, 1, points, classes)
+        given = meta(60, *shape), meta(1, 1, dtype=torch.float64), meta(1, 1, classes, dtype=torch.float64)
+        _triton.kernels("features").features(
+            *given, meta(*shape), [10], (1e-4, 3.0, clip), (6, 1e-30, 0.05, 20.0, 5.0), meta(60, *shape)
+        )
 
     return work
 
 
-def moments(
-    s: int,
-    r: int,
-    v: int,
-    w: int,
-    d: int,
-    dtype: torch.dtype = torch.bfloat16,
-    pairs: str = "all",
-    strided: bool = False,
-) -> Callable[[], None]:
+def products(suspects: int, models: int, size: int, strided: bool = False) -> Callable[[], None]:
     def work() -> None:
-        a, b = meta(s, v, d * (1 + strided), dtype=dtype), meta(r, w, d * (1 + strided), dtype=dtype)
-        out = meta(s, r), meta(s, r)
-        _triton.kernels("similarity_moments").similarity_moments(
-            a[:, :, :: 1 + strided], b[:, :, :: 1 + strided], pairs, *out
-        )
+        a, b = meta(suspects, 20, size * (1 + strided)), meta(20, models, size)
+        out = meta(suspects, 20, models + 1, dtype=torch.float64)
+        _triton.kernels("inner_products").inner_products(a[..., :: 1 + strided], b, out)
 
     return work
 
@@ -83,27 +71,10 @@ CASES = {
     "build_queries strides": queries(torch.bfloat16, swapped=True),
     "build_queries strides, channels last": queries(torch.bfloat16, last=True, swapped=True),
     "build_queries nine channels": queries(torch.float32, last=True, shape=(7, 9, 5, 3), assigned=False),
-    **{f"fingerprint_rows {k} top {top}": rows(k, top) for k in (1, 10, 100, 1000) for top in (0, 3)},
-    "fingerprint_rows 32": rows(32, 0),
-    "fingerprint_rows half": rows(10, 3, torch.float16),
-    "fingerprint_rows bfloat16": rows(1000, 3, torch.bfloat16),
-    "fingerprint_rows 4,000, top 64": rows(4000, 64),
-    "fingerprint_rows in parts": rows(100_003, 3),
-    "fingerprint_rows strides": rows(10, 1, strided=True),
-    "fingerprint_rows strides, wide": rows(100, 1, strided=True),
-    "moments": moments(10_000, 200, 20, 20, 128),
-    "moments float32": moments(10_000, 200, 20, 20, 128, torch.float32),
-    "moments half, same": moments(10_000, 200, 20, 20, 128, torch.float16, "same"),
-    "moments float32, same": moments(2000, 50, 20, 20, 64, torch.float32, "same"),
-    "moments small": moments(2000, 50, 20, 20, 64),
-    "moments float32, small": moments(2000, 50, 20, 20, 64, torch.float32),
-    "moments of 20": moments(2000, 50, 20, 20, 20),
-    "moments ragged": moments(100, 7, 3, 5, 77),
-    "moments float32, ragged": moments(100, 7, 3, 5, 77, torch.float32),
-    "moments deep": moments(100, 7, 20, 20, 384),
-    "moments float32, deep": moments(100, 7, 20, 20, 384, torch.float32),
-    "moments strides": moments(100, 7, 3, 8, 31, strided=True),
-    "moments one": moments(1, 1, 1, 1, 1, torch.float32),
+    **{f"features {k}": features(k) for k in (10, 33, 100)},
+    "features one point, not clipped": features(2, 1, float("inf")),
+    "products": products(64, 60, 2000),
+    "products ragged, strides": products(3, 91, 6599, strided=True),
 }  # fmt: skip
 
 

@@ -34,20 +34,20 @@ def case(op: str, device: str = "cuda") -> tuple[Any, ...]:
         images = torch.rand(33, 3, 17, 19, device=device)
         uaps = torch.randn(4, 3, 17, 19, device=device) * 0.1
         return (images, uaps, None, 0.5, MEAN, STD, torch.float32, True, True)
-    if op == "fingerprint_rows":
-        return (torch.randn(3, 501, 37, device=device) * 9, 3)
-    dtype = torch.bfloat16 if op.endswith("half") else torch.float32
-    a, b = (torch.randn(n, 20, 33, device=device).to(dtype) for n in (150, 90))
-    return (a, b, "all")
+    if op == "features":
+        p = torch.randn(3, 3, 1, 501, 33, device=device).softmax(-1)
+        fit = torch.full((2, 1), 0.7), torch.full((2, 1, 33), 1 / 33)
+        origin = torch.rand(3, 1, 501, 33, device=device)
+        return (p, *(t.double().to(device) for t in fit), origin, [1, 2], 1e-4, 3.0, 0.4)
+    return (torch.randn(150, 20, 333, device=device), torch.randn(20, 90, 333, device=device))
 
 
 def gpu_backends() -> list[Any]:
     """Every op with the backends meant for a GPU."""
-    ops = ("project_lp", "deepfool_step", "build_queries", "fingerprint_rows", "similarity_moments")
     return [
         pytest.param(name, b.name, id=f"{name}-{b.name}")
-        for name in (*ops, "similarity_moments half")
-        for b in OPS[name.split()[0]].backends
+        for name in ("project_lp", "deepfool_step", "build_queries", "features", "inner_products")
+        for b in OPS[name].backends
         if b.name in ("cuda", "triton")
     ]
 
@@ -56,7 +56,7 @@ every_gpu_backend = pytest.mark.parametrize(("name", "backend"), gpu_backends())
 
 
 def run(name: str, backend: str, args: tuple[Any, ...]) -> tuple[torch.Tensor, ...]:
-    op = OPS[name.split()[0]]
+    op = OPS[name]
     found = next(b for b in op.backends if b.name == backend)
     off = found.why_off()
     if off:

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.library import opcheck
 
 from uapfast import _native, ops
 from uapfast.errors import InputError, NativeUnavailable
+from uapfast.method.rounds import Rounds
 from uapfast.ops._registry import OPS
 
 
@@ -30,10 +32,22 @@ def cases() -> dict[str, tuple[Any, ...]]:
             *options,
             torch.empty(3, 3, 4, 5, 2).permute(0, 1, 4, 2, 3),
         ),
-        "fingerprint_rows": (torch.randn(2, 5, 7), 3),
-        "rescale": (torch.rand(2, 5, 3), torch.full((2,), 0.6).double(), torch.full((2, 3), 1 / 3).double()),
-        "similarity_moments": (torch.randn(3, 6, 4), torch.randn(2, 6, 4), "all"),
+        "features": (torch.rand(2, 3, 1, 5, 4), *FIT, torch.rand(3, 1, 5, 4), [1, 2], 1e-3, 3.0, 0.4),
+        "inner_products": (torch.randn(3, 2, 9), torch.randn(2, 5, 9)),
+        "leave_one_out": (torch.rand(2, 3, 7).double(), list(pool_tables()), True, False, 0.01, 1e-10),
     }
+
+
+FIT = torch.full((2, 1), 0.6).double(), torch.full((2, 1, 4), 0.25).double()
+
+
+def pool_tables() -> ops.Tables:
+    """Of 6 models, 4 of them innocents, in 3 views."""
+    views = torch.randn(3, 6, 20).double()
+    gram = views @ views.mT
+    origin = np.array([0.5, 0.5, 0, 0, 0, 0, 0])
+    parts = [(1.0, np.eye(7)[:2] - origin)]
+    return Rounds(gram, np.arange(2, 6), origin, parts, freed=True)._tables
 
 
 def test_every_op_has_a_case_and_ends_with_its_reference() -> None:
@@ -55,12 +69,20 @@ PUBLIC: dict[str, Callable[[], Any]] = {
         X.view(3, 2, 2, 5) + 0, X.view(3, 2, 2, 5), mean=[0.1, 0.2], std=[1, 2]
     ),
     "build_queries_out": lambda: ops.build_queries(X.view(3, 2, 2, 5) + 0, out=torch.zeros(1, 3, 2, 2, 5)),
-    "fingerprint_rows": lambda: ops.fingerprint_rows(X.view(3, 4, 5) * 3, top_k=2),
-    "rescale": lambda: ops.rescale(
-        X.view(3, 4, 5).softmax(-1), torch.full((3,), 0.6).double(), torch.full((3, 5), 0.2).double()
+    "features": lambda: ops.features(
+        X.view(1, 3, 1, 5, 4).softmax(-1), *FIT, X.view(3, 1, 5, 4), [1, 2], floor=1e-3, root=3, clip=0.4
     ),
-    "similarity_moments": lambda: ops.similarity_moments(X.view(3, 4, 5), X.view(3, 4, 5) * 2),
+    "inner_products": lambda: ops.inner_products(X.view(3, 4, 5), X.view(4, 3, 5) * 2),
+    "leave_one_out": lambda: ops.leave_one_out(
+        X.reshape(-1)[:42].reshape(2, 3, 7).double(),
+        POOL,
+        freed=True,
+        alone=False,
+        shrink=0.01,
+        rounding=1e-10,
+    ),
 }
+POOL = pool_tables()
 X = torch.linspace(-1, 1, 60).view(3, 20)
 
 
@@ -81,7 +103,7 @@ def test_compiles_with_inductor() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(OPS) - {"build_queries_out"}))
 def test_backward_raises_rather_than_returning_none(name: str) -> None:
-    arguments = [a.requires_grad_() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
+    arguments = [a.clone().requires_grad_() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
                  for a in cases()[name]]  # fmt: skip
     out = OPS[name].call(*arguments, "")
     first = out if isinstance(out, torch.Tensor) else out[0]
@@ -136,21 +158,26 @@ def test_the_environment_forces_the_level(monkeypatch: pytest.MonkeyPatch) -> No
 def long_calls() -> dict[str, Callable[[], Any]]:
     """Some tens of milliseconds of every op, on the compiled kernels at their slowest."""
     images, uaps = torch.zeros(256, 3, 64, 64, dtype=torch.uint8), torch.zeros(1, 3, 64, 64)
-    a, b = torch.randn(500, 20, 32), torch.randn(50, 20, 32)
+    rows, pool = torch.randn(60, 20, 500), torch.randn(20, 60, 500)
+    balance, origin = torch.full((1, 1, 10), 0.1).double(), torch.zeros(1, 1, 20_000, 10)
+    products = torch.rand(2000, 3, 7).double()
     logits, grads, labels = torch.randn(400, 10), torch.randn(400, 10, 4000), torch.zeros(400).long()
     return {
         "project_lp": lambda: ops.project_lp(X0, 50.0, 1, backend="scalar"),
         "deepfool_step": lambda: ops.deepfool_step(logits, grads, labels, backend="scalar"),
         "build_queries": lambda: ops.build_queries(images, uaps, channels_last=True, backend="scalar"),
-        "fingerprint_rows": lambda: ops.fingerprint_rows(Q0, top_k=3, backend="scalar"),
-        "rescale": lambda: ops.rescale(P0, torch.tensor([0.6]).double(), TENTH, backend="scalar"),
-        "similarity_moments": lambda: ops.similarity_moments(a, b, backend="scalar"),
+        "features": lambda: ops.features(
+            P0, FIT[0][:1], balance, origin, [1], floor=1e-3, root=3, clip=0.4, backend="scalar"
+        ),
+        "inner_products": lambda: ops.inner_products(rows, pool, backend="scalar"),
+        "leave_one_out": lambda: ops.leave_one_out(
+            products, POOL, freed=True, alone=False, shrink=0.01, rounding=1e-10, backend="scalar"
+        ),
     }
 
 
 X0 = torch.linspace(-3, 3, 4_000_000).view(4, -1)
-Q0 = torch.linspace(-3, 3, 2_000_000).sin().view(1, -1, 10)
-P0, TENTH = Q0[:, :20_000].softmax(-1), torch.full((1, 10), 0.1).double()
+P0 = torch.linspace(-3, 3, 200_000).sin().view(1, 1, 1, -1, 10).softmax(-1)
 
 
 @pytest.mark.needs("cpu-extension")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,25 +35,20 @@ def queries(last: bool, assigned: bool) -> tuple[Any, ...]:
     )
 
 
-def views(dtype: torch.dtype, pairs: str) -> tuple[Any, ...]:
-    """More suspects and candidates than a block of some configuration, fewer than one of another."""
-    a, b = (torch.nn.functional.normalize(torch.randn(n, 4, 20), dim=2).to(dtype) for n in (70, 35))
-    return a, b, pairs
+def answers(classes: int, clip: float) -> tuple[Any, ...]:
+    p = (3 * torch.randn(2, 3, 1, 21, classes)).softmax(-1)
+    fit = torch.full((2, 1), 0.7).double(), torch.full((2, 1, classes), 1 / classes).double()
+    return p, *fit, torch.rand(3, 1, 21, classes), [1, 2], 1e-4, 3.0, clip
 
 
 CASES: dict[str, tuple[str, Callable[[], tuple[Any, ...]]]] = {
     "queries, pairs": ("build_queries", lambda: queries(False, True)),
     "queries, all, channels last": ("build_queries", lambda: queries(True, False)),
-    "rows of 10": ("fingerprint_rows", lambda: (torch.randn(3, 211, 10) * 5, 3)),
-    "rows of 33": ("fingerprint_rows", lambda: (torch.randn(3, 67, 33) * 5, 1)),
-    "rows of 1,000": ("fingerprint_rows", lambda: (torch.randn(2, 5, 1000) * 5, 3)),
-    "rows of 5,000": ("fingerprint_rows", lambda: (torch.randn(1, 2, 5000) * 5, 2)),
-    "rows of 9,001, in parts": ("fingerprint_rows", lambda: (torch.randn(1, 2, 9001) * 5, 2)),
-    "rows of half precision": ("fingerprint_rows", lambda: (torch.randn(2, 70, 12).half(), 2)),
-    "moments": ("similarity_moments", lambda: views(torch.float32, "all")),
-    "moments, same view": ("similarity_moments", lambda: views(torch.float32, "same")),
-    "moments of half precision": ("similarity_moments", lambda: views(torch.bfloat16, "all")),
-    "moments of half precision, same view": ("similarity_moments", lambda: views(torch.float16, "same")),
+    "features of 10": ("features", lambda: answers(10, 0.4)),
+    "features of 33, not clipped": ("features", lambda: answers(33, math.inf)),
+    "features of 100": ("features", lambda: answers(100, 0.4)),
+    "products": ("inner_products", lambda: (torch.randn(70, 2, 50), torch.randn(2, 35, 50))),
+    "products, strides": ("inner_products", lambda: (torch.randn(5, 2, 50)[..., ::2], torch.randn(2, 9, 25))),
 }
 
 

@@ -101,7 +101,8 @@ def test_what_every_other_model_shares_says_little(monkeypatch):
     honest = [world.innocent() + side for _ in range(20)]
     z = [decide(moved.assess(h), 0.01).z for h in honest]
     monkeypatch.setattr(LineageScorer, "_base", lambda self, origin: None)
-    drawn = [decide(moved.assess(h), 0.01).z for h in honest]
+    drawn_to = LineageScorer(pool, scorer.roster)
+    drawn = [decide(drawn_to.assess(h), 0.01).z for h in honest]
     assert np.mean(drawn) > 2.0
     assert np.mean(z) < 0.5 * np.mean(drawn)
 
@@ -117,7 +118,7 @@ def test_every_block_has_the_same_say_among_the_candidates():
         LineageScorer(pool, scorer.roster).scores(moved), scorer.scores(suspect), strict=True
     ):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
-    rows = scorer._rows(scorer.pool[scorer.roster.candidates]).reshape(8, V, B, F)
+    rows = scorer.pool[scorer.roster.candidates].astype(np.float64) * scorer._scale[..., None]
     np.testing.assert_allclose(rows.var(0).sum((0, 2)), 1.0)
 
 

@@ -175,8 +175,8 @@ def scorers(logged: int, blocks: int = 1) -> tuple[LineageScorer, np.ndarray]:
 @pytest.mark.parametrize("logged", [1, 3, 5])
 def test_views_of_a_log_have_a_say_of_their_own_however_few(logged: int, blocks: int) -> None:
     scorer, suspect = scorers(logged, blocks)
-    rows = scorer._rows(scorer.pool[:4])
-    say = rows.var(0).sum(-1)  # of each view
+    rows = scorer.pool[:4].astype(np.float64) * scorer._scale[..., None]
+    say = rows.var(0).sum((-2, -1))  # of each view
     assert say[:logged].sum() == pytest.approx(say[logged:].sum())
     within = scorer.pool[:4].astype(np.float64).var(0).sum((-2, -1))
     if blocks == 1:  # within each part views count as they did
@@ -197,7 +197,7 @@ def test_a_block_of_nothing_has_no_say() -> None:
 def test_a_log_alone_or_none_counts_as_it_is() -> None:
     for logged in (0, 6):
         scorer, suspect = scorers(logged)
-        assert np.array_equal(scorer._scale, np.ones((6, 1, 1)))
+        assert np.array_equal(scorer._scale, np.ones((6, 1)))
     whole, suspect = scorers(2)
     assert np.isfinite(whole.scores(suspect[:1])[0]).all()  # one look, of the log alone
     part = LineageScorer(whole.pool[:, :1], whole.roster, 2)

@@ -31,11 +31,12 @@ class Design:
     Attributes:
         reference: its queries and its pool.
         looks: numbers of views after which is looked; the last is the budget.
-        early: leave suspects that the views to come could hardly convict (needs more than one look).
+        place: device on which suspects are scored.
     """
 
     reference: Reference
     looks: Looks
+    place: str = "cpu"
     _modes: Recent[Form, Mode] = field(default_factory=lambda: Recent(FORMS_KEPT), init=False, repr=False)
     _shares: Recent[Form, Shares | None] = field(
         default_factory=lambda: Recent(FORMS_KEPT), init=False, repr=False
@@ -76,7 +77,7 @@ class Design:
         return shares.tell(features[self.reference.statistic.pool.logged :])
 
     def _make_mode(self, form: Form) -> Mode:
-        scorer = self.reference.statistic.scorer(form, self._part)
+        scorer = self.reference.statistic.scorer(form, self._part, self.place)
         if len(self.looks.views) > 1 and isinstance(scorer, LineageScorer):
             return Mode(scorer, Background.of(scorer))
         return Mode(scorer, None)

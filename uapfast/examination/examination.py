@@ -7,7 +7,7 @@ is decided, and what is said about it, stands here alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from uapfast.examination.classes import agreement_by_half, checked_order, reorde
 from uapfast.examination.design import Design
 from uapfast.examination.logged import mostly_logged
 from uapfast.examination.remarks import remarks, told
+from uapfast.examination.together import Found, Steps, Wanted, take_together
 from uapfast.method.consensus import Range, class_order, says_nothing
 from uapfast.method.decision import Assessment, decide, view_level_p
 from uapfast.method.fingerprint import only_labels, reduce_classes, shown
@@ -83,7 +84,7 @@ class Examination:
         self._form = WHOLE
         self._order = None if order is None else checked_order(order, design.reference.classes)
         self._stage, self._probing, self._ended = 0, False, False
-        self._features: list[NDArray[np.float32]] = []
+        self._features: list[Tensor] = []
         self._hard: list[tuple[int, Tensor]] = []  # first view, one-hot rows
         self._stopper: Stopper | None = None
         self._stop: Stop | None = None
@@ -104,7 +105,7 @@ class Examination:
         """What the answers so far are compared with, and how they stand; None before any was scored."""
         if not self._features:
             return None
-        return self.design.mode(self._form).scorer.assess(np.concatenate(self._features))
+        return self.design.mode(self._form).scorer.assess(torch.cat(self._features))
 
     @property
     def failure(self) -> SuspectError | UnavailableError | None:
@@ -140,6 +141,10 @@ class Examination:
 
         Unusable answers end the examination with :attr:`error`.
         """
+        take_together([self.taking(values)])
+
+    def taking(self, values: Tensor | Answers) -> Steps:
+        """As :meth:`take`, for :func:`take_together`: asks for the scores that it needs."""
         try:
             part, count = self.due()
             answers = self._read(values, count)
@@ -147,7 +152,7 @@ class Examination:
             if part is None:
                 self._probed(answers)
             else:
-                self._look(answers, part)
+                yield from self._look(answers, part)
         except SuspectError as exc:
             self.fail(exc)
 
@@ -171,7 +176,7 @@ class Examination:
         return values if self._order is None else reordered(values, self._order)
 
     # -- looking -----------------------------------------------------------------------------------
-    def _look(self, answers: Answers, part: range) -> None:
+    def _look(self, answers: Answers, part: range) -> Steps:
         reference, plan = self.design.reference, self.design.reference.plan
         full = shown(answers).reshape(len(part), plan.blocks, plan.per_view, -1)
         if self.sha256 is None:
@@ -185,17 +190,20 @@ class Examination:
             self._doubt = "the same answer to every query: it says nothing of whom it descends from"
             self._ended = True
             return
-        self._score(reference.statistic.features(reduced, answers.kind == "labels", part.start))
+        self._features.append(self._features_of(reduced, answers.kind == "labels", part.start))
+        self._form = joint_form(self._given)  # by all so far: the last look says what verify says
+        own, rest = yield self.design.mode(self._form).scorer, torch.cat(self._features)
+        self._stand(own, rest)
         if self._stop is not None:
-            self._conclude()
+            yield from self._conclude()
         self._stage += 1
 
-    def _score(self, features: NDArray[np.float32]) -> None:
-        self._form = joint_form(self._given)  # by all so far: the last look says what verify says
+    def _features_of(self, shown: Tensor, labels: bool, first: int) -> Tensor:
+        """Features of reduced answers to some views, where suspects are scored."""
+        return self.design.reference.statistic.features(shown.to(self.design.place), labels, first)
+
+    def _stand(self, own: NDArray[np.float64], rest: NDArray[np.float64]) -> None:
         mode = self.design.mode(self._form)
-        self._features.append(features)
-        so_far = np.concatenate(self._features)
-        own, rest = mode.scorer.scores(so_far)
         if mode.background is None:
             found = assessment(own, rest, twins=mode.scorer.has_twins)
             self._stop = Stop(decide(found, self.alpha), self.views, found.similarity)
@@ -206,7 +214,7 @@ class Examination:
         if self._stop is not None:
             self._p_view = view_level_p(own[:, 0], rest[:, :, 0])
 
-    def _conclude(self) -> None:
+    def _conclude(self) -> Steps:
         """After the last look: whether the answers are such as a model that was asked rightly gives."""
         assert self._stop is not None
         reference, labels = self.design.reference, self._labels()
@@ -220,7 +228,7 @@ class Examination:
             return
         if self._range == "usual":
             if self._stop.outcome.decision == "independent":
-                self._odd = self._by_labels()
+                self._odd = yield from self._by_labels()
             return
         others = f"the least of them with {consensus.least:.0%}"
         if self._range == "weak":
@@ -241,7 +249,7 @@ class Examination:
         clean = torch.cat([hard[:, self.design.reference.clean] for _, hard in self._hard])
         return torch.where(clean.any(-1), clean.argmax(-1), -1).numpy()
 
-    def _by_labels(self) -> str | None:
+    def _by_labels(self) -> Generator[Wanted, Found, str | None]:
         """What its labels alone say against it, if its scores acquit it; asked once all views are there.
 
         Labels in the dress of scores (smoothed, saturated, with random rest) say less than the labels do. To
@@ -252,8 +260,8 @@ class Examination:
         if self._first.kind == "labels" or self.views < design.views or not reference.statistic.partial:
             return None
         scorer = design.mode(LABELS).scorer
-        features = [reference.statistic.features(hard, True, first) for first, hard in self._hard]
-        outcome = decide(scorer.assess(np.concatenate(features)), self.alpha)
+        own, rest = yield scorer, torch.cat([self._features_of(h, True, first) for first, h in self._hard])
+        outcome = decide(assessment(own, rest, twins=scorer.has_twins), self.alpha)
         if outcome.p > HELD_BACK or outcome.rank not in (None, 1):
             return None
         return (
@@ -322,7 +330,7 @@ class Examination:
             decision, reasons = "inconclusive", [few, *reasons]
         relation: Relation | None = None
         if decision == "piracy":
-            told = self.design.tell(np.concatenate(self._features), self._form)
+            told = self.design.tell(torch.cat(self._features).cpu().numpy(), self._form)
             relation = told.relation
             reasons += [f"{HOW_MADE}{told.relation}: {told.why}", ELSE]
         if self._odd is not None:

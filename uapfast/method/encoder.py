@@ -85,26 +85,27 @@ class PaperScorer:
     victim: Floats
     innocents: Floats
 
-    def embed(self, fingerprints: Floats) -> Floats:
+    def embed(self, fingerprints: Tensor | Floats) -> Floats:
         """Unit embeddings ``[...,V,20]`` of fingerprints ``[...,V,F]``."""
         with torch.no_grad():
-            out = self.network(torch.from_numpy(np.ascontiguousarray(fingerprints)))
+            out = self.network(torch.as_tensor(fingerprints))
             unit: Floats = nn.functional.normalize(out, dim=-1).numpy()
         return unit
 
     has_twins = False
 
-    def scores(self, suspect: Floats, views: int | None = None) -> tuple[Array, Array]:
+    def scores(self, suspect: Tensor | Floats, views: int | None = None) -> tuple[Array, Array]:
         """Cosines with the victim, view by view: of a suspect ``[V,1]``, and of the innocents ``[n,V,1]``.
 
-        A suspect that was asked fewer views than the pool is compared on those.
+        A suspect ``[V,F]`` that was asked fewer views than the pool is compared on those. Of several
+        ``[A,V,F]`` they are ``[A,V,1]`` and ``[A,n,V,1]``.
         """
-        part = slice(0, len(suspect) if views is None else views)
+        part = slice(0, suspect.shape[-2] if views is None else views)
         victim = self.embed(self.victim[part])
-        own = (victim * self.embed(suspect[part])).sum(-1).astype(np.float64)
+        own = (victim * self.embed(suspect[..., part, :])).sum(-1).astype(np.float64)
         rest = (victim[None] * self.embed(self.innocents[:, part])).sum(-1).astype(np.float64)
-        return own[:, None], rest[:, :, None]
+        return own[..., None], np.broadcast_to(rest[..., None], (*own.shape[:-1], *rest.shape, 1))
 
-    def assess(self, suspect: Floats, views: int | None = None) -> Assessment:
+    def assess(self, suspect: Tensor | Floats, views: int | None = None) -> Assessment:
         """What :meth:`scores` say of one suspect; the suspect side decides alone (module docstring)."""
         return assessment(*self.scores(suspect, views), twins=False)

@@ -11,17 +11,23 @@ exact (:mod:`uapfast.method.decision`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from uapfast import ops
 from uapfast.method.decision import Assessment, among_twins
-from uapfast.method.rounds import score_rounds
+from uapfast.method.recent import Recent
+from uapfast.method.rounds import Rounds
 from uapfast.method.standing import assessment, statistics, typical_spread
 from uapfast.method.whitening import Array, Index, Whitening, safe_length, whiten
 
+ROUNDS_KEPT = 8  # numbers of views for which a pool is kept ready
+AT_ONCE = 32  # suspects scored together: what they take fits into a core's cache or two
 SURROGATE_WEIGHT = 0.5  # of the surrogates' residuals beside the candidate's own; docs/method.md
 
 
@@ -113,6 +119,9 @@ def cosines(white: Whitening, template: Array, origin: Array, row: int) -> Array
     return out
 
 
+Features = Tensor | NDArray[np.float32]
+
+
 @dataclass(frozen=True, eq=False)
 class LineageScorer:
     """Scores suspects against one pool.
@@ -121,11 +130,16 @@ class LineageScorer:
         pool: ``[M,V,B,F]`` features of the pool's models.
         roster: which row is what.
         logged: how many of the first views are those of a query log.
+        place: device on which suspects are scored.
     """
 
     pool: NDArray[np.float32]
     roster: Roster
     logged: int = 0
+    place: str = "cpu"
+    _rounds: Recent[tuple[int, bool], Rounds] = field(
+        default_factory=lambda: Recent(ROUNDS_KEPT), init=False, repr=False
+    )
 
     @property
     def has_twins(self) -> bool:
@@ -134,38 +148,43 @@ class LineageScorer:
 
     @cached_property
     def _scale(self) -> Array:
-        """What features are multiplied by, ``[V,B,1]``: each block has the same say among the candidates.
+        """What features are multiplied by, ``[V,B]``: each block has the same say among the candidates.
 
         Else the block whose answers vary most (a large v) would drown the others. Views of a query log
         together have the say of all the others, however few they are. Candidates alone set it, so that a
         suspect stays exchangeable with the innocents; without twins everything counts as it is.
         """
         _, views, blocks, _ = self.pool.shape
-        out = np.ones((views, blocks, 1))
+        out = np.ones((views, blocks))
         if not self.roster.has_twins or (blocks == 1 and not 0 < self.logged < views):
             return out
         spread = self.pool[self.roster.candidates].astype(np.float64).var(axis=0).sum(-1)  # [V,B]
         if blocks > 1:
-            out *= _inverse_root(spread.sum(0))[:, None]
+            out *= _inverse_root(spread.sum(0))
         if 0 < self.logged < views:
-            say = (spread * np.square(out[..., 0])).sum(1)
+            say = (spread * np.square(out)).sum(1)
             log, own = say[: self.logged].sum(), say[self.logged :].sum()
             out[: self.logged] *= float(np.sqrt(own)) * _inverse_root(log) if own > 0 else 1.0
         return out
 
-    def _rows(self, features: NDArray[np.float32]) -> Array:
-        """Features ``[...,V,B,F]`` in float64, scaled, blocks joined: ``[...,V,B*F]``."""
-        scaled = features.astype(np.float64) * self._scale[: features.shape[-3]]
-        return scaled.reshape(*scaled.shape[:-2], -1)
-
     @cached_property
-    def _wide(self) -> Array:
-        """The pool's features ``[V,M,B*F]``."""
-        return np.ascontiguousarray(self._rows(self.pool).swapaxes(0, 1))
+    def _wide(self) -> Tensor:
+        """The pool's features ``[V*B,M,F]``, where suspects are scored."""
+        return torch.from_numpy(self.pool).to(self.place).flatten(1, 2).transpose(0, 1).contiguous()
+
+    def _products(self, rows: Features, views: int | None = None) -> Tensor:
+        """Products ``[A,k,M+1]`` of models ``[A,V,B,F]`` with the pool's and with themselves, by views."""
+        given = torch.as_tensor(rows)[:, :views].to(self.place, torch.float32)
+        blocks = given.shape[2]
+        found = ops.inner_products(given.flatten(1, 2), self._wide[: given.shape[1] * blocks])
+        weight = torch.from_numpy(np.square(self._scale[: given.shape[1]])).to(self.place)
+        out: Tensor = (found.view(len(given), -1, blocks, found.shape[-1]) * weight[..., None]).sum(2)
+        return out
 
     @cached_property
     def _gram(self) -> Array:
-        return self._wide @ self._wide.swapaxes(-1, -2)
+        """Inner products of the pool's models ``[V,M,M]``."""
+        return np.ascontiguousarray(self._products(self.pool)[..., :-1].transpose(0, 1).cpu().numpy())
 
     @property
     def gram(self) -> Array:
@@ -175,19 +194,19 @@ class LineageScorer:
 
     def with_innocents(self, innocents: Index) -> LineageScorer:
         """The same pool with other rows for innocents, at no cost; the candidates stay."""
-        out = LineageScorer(self.pool, replace(self.roster, innocents=innocents), self.logged)
+        roster = replace(self.roster, innocents=innocents)
+        out = LineageScorer(self.pool, roster, self.logged, self.place)
         for name in ("_scale", "_wide", "_gram"):  # they depend on the candidates alone
             out.__dict__[name] = getattr(self, name)
         return out
 
-    def _extend(self, suspect: NDArray[np.float32], views: int | None = None) -> Array:
+    def _extend(self, suspect: Features, views: int | None = None) -> Array:
         """Gram matrices of the pool with the suspect as the last row: ``[V,M+1,M+1]``."""
-        own = self._rows(suspect[:views])
+        own = self._products(torch.as_tensor(suspect)[None], views)[0].cpu().numpy()
         count = len(self.pool)
         full = np.empty((len(own), count + 1, count + 1))
         full[:, :count, :count] = self._gram[: len(own)]
-        full[:, :count, count] = full[:, count, :count] = (self._wide[: len(own)] @ own[..., None])[..., 0]
-        full[:, count, count] = np.square(own).sum(-1)
+        full[:, count] = full[:, :, count] = own
         return full
 
     def _fit(self, full: Array, fit: Index) -> tuple[Whitening, Array]:
@@ -201,13 +220,20 @@ class LineageScorer:
         """What whitening is told of the origin: without twins that is the innocents' mean itself."""
         return origin if self.roster.has_twins else None
 
-    def _scores(self, full: Array, everybody: Index) -> Array:
-        """Cosines ``[S,V,C]`` of models with all candidates, each with a whitening by all the others."""
-        origin = _origin(self.roster, full.shape[-1], everybody)
-        parts = template_parts(full.shape[-1], self.roster, origin)
-        return score_rounds(full, everybody, origin, parts, self._base(origin))
+    def rounds(self, views: int, alone: bool = False) -> Rounds:
+        """What scores by the first ``views`` views; ``alone``: innocents among themselves. Made once."""
 
-    def scores(self, suspect: NDArray[np.float32], views: int | None = None) -> tuple[Array, Array]:
+        def make() -> Rounds:
+            size, innocents = len(self.pool) + 1, self.roster.innocents
+            everybody = innocents if alone else np.append(innocents, size - 1)
+            origin = _origin(self.roster, size, everybody)
+            gram = torch.from_numpy(self._gram[:views])
+            parts, freed = template_parts(size, self.roster, origin), self._base(origin) is not None
+            return Rounds(gram, innocents, origin, parts, freed=freed, alone=alone).to(self.place)
+
+        return self._rounds.get((views, alone), make)
+
+    def scores(self, suspect: Features, views: int | None = None) -> tuple[Array, Array]:
         """Cosines with every candidate, of a suspect ``[V,B,F]`` and of the pool's innocents, by views.
 
         A suspect that was asked fewer views than the pool is compared on those.
@@ -216,19 +242,31 @@ class LineageScorer:
         the others, the suspect among them, so that an innocent suspect is exchangeable with them
         (leave-one-out of the augmented set).
 
-        Returns:
-            ``[V,C]`` of the suspect and ``[n,V,C]`` of the innocents, from the first ``views`` views. Means
-            over views are the cosines; what one view adds need not lie in -1..1.
-        """
-        full = self._extend(suspect, views)
-        found = self._scores(full, np.append(self.roster.innocents, full.shape[-1] - 1))
-        return found[-1], found[:-1]
+        Args:
+            suspect: or several at a time, ``[A,V,B,F]``.
+            views: the first of them; None takes all.
 
-    def assess(self, suspect: NDArray[np.float32], views: int | None = None) -> Assessment:
+        Returns:
+            ``[V,C]`` of the suspect and ``[n,V,C]`` of the innocents, from the first ``views`` views; of
+            several ``[A,V,C]`` and ``[A,n,V,C]``. Means over views are the cosines; what one view adds need
+            not lie in -1..1.
+        """
+        given = torch.as_tensor(suspect)
+        if given.ndim == 3:
+            own, rest = self.scores(given[None], views)
+            return own[0], rest[0]
+        found: list[Array] = []
+        for some in torch.split(given, AT_ONCE):
+            products = self._products(some, views)
+            found.append(self.rounds(products.shape[1]).scores(products).cpu().numpy())
+        every = np.concatenate(found)
+        return every[:, -1], every[:, :-1]
+
+    def assess(self, suspect: Features, views: int | None = None) -> Assessment:
         """What :meth:`scores` say of one suspect ``[V,B,F]``, from its first ``views`` views."""
         return assessment(*self.scores(suspect, views), twins=self.roster.has_twins)
 
-    def embed(self, suspect: NDArray[np.float32]) -> NDArray[np.float32]:
+    def embed(self, suspect: Features) -> NDArray[np.float32]:
         """Embeddings ``[V,d]``, d = candidates + 1; their mean is a unit vector.
 
         The first coordinates span the candidates' templates, the last is the length of the residual
@@ -295,7 +333,9 @@ class LineageScorer:
 
         From the first ``views`` views, or from all.
         """
-        scores = self._scores(self._gram[:views], self.roster.innocents).mean(1)
+        count = self.pool.shape[1] if views is None else views
+        none = torch.zeros((1, count, len(self.pool) + 1), dtype=torch.float64, device=self.place)
+        scores: Array = self.rounds(count, alone=True).scores(none)[0].mean(1).cpu().numpy()
         if not self.roster.has_twins:
             return scores, scores[:, 0]
         return scores, statistics(scores)

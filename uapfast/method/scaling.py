@@ -4,9 +4,9 @@ How sure a model is on the whole, and which classes it prefers, says how it was 
 normalisation) and little of whom it descends from; yet both bend every answer, in a way that no projection
 of residuals undoes. So the answers of every model, suspect or pool, are first brought to the same mean
 confidence and the same class frequencies, in each block of each group of views, by one temperature and one
-bias a class (:mod:`uapfast.ops.rescale`). A feature is the difference of cube roots of probabilities from the
-candidates' mean, softly clipped point by point: a suspect that is plainly wrong somewhere says nothing more
-about its descent there.
+bias a class (:mod:`uapfast.ops.features`). A feature is the difference of cube roots of probabilities from
+the candidates' mean, softly clipped point by point: a suspect that is plainly wrong somewhere says nothing
+more about its descent there.
 
 The two targets and the mean are those of the candidates, each counted alike, and a model's features depend on
 its own answers and on them alone: what makes both sides of the decision exact stays (docs/verdicts.md).
@@ -14,6 +14,7 @@ its own answers and on them alone: what makes both sides of the decision exact s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -22,10 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uapfast.ops import rescale
+from uapfast import ops
 
-Floats = NDArray[np.float32]
-Array = NDArray[np.float64]
+Answers = Tensor | NDArray[np.float32]
 
 # Views between these are fitted together: one view has few points to know a bias for every class by, and what
 # is asked between two looks (method/sequential.py) must not depend on whether more will be asked.
@@ -38,12 +38,6 @@ LEAST_FLOOR = 0.02  # share of even answers that is worth removing
 FLOOR_SHARE, FLOOR_WIDTH = 0.25, 1.1  # of all entries, this share lies within this factor of the smallest
 FLOOR_ROWS = 2000  # looked at
 FLOOR = 1e-3  # share of an even answer, after scaling: less than that, an answer of few digits does not show
-
-
-def confidence(p: Array) -> Array:
-    """Mean largest probability of the points ``[...,n,R]``: ``[...]``."""
-    out: Array = p.max(-1).mean(-1)
-    return out
 
 
 def even_spread(logits: Tensor) -> Tensor:
@@ -81,24 +75,6 @@ def without_floor(p: Tensor) -> Tensor:
     return left / left.sum(-1, keepdim=True).clamp(min=LEAST_FLOOR)
 
 
-def _rescaled(p: Floats | Array, target: Array, prior: Array) -> Floats:
-    """``[B,n,R]`` in float32, brought to a confidence ``[B]`` and to class frequencies ``[B,R]``.
-
-    Rows of zeros (queries not answered) stay, and do not count.
-    """
-    p = p.astype(np.float32, copy=False)
-    answered = np.asarray(p.any(-1))
-    if answered.all():
-        found: Floats = rescale(*map(torch.from_numpy, (p, target, prior))).numpy()
-        return found
-    out = np.zeros(p.shape, np.float32)
-    for block, rows in enumerate(answered):
-        if rows.any():
-            one = slice(block, block + 1)
-            out[block, rows] = _rescaled(p[one, rows], target[one], prior[one])[0]
-    return out
-
-
 def groups(first: int, count: int) -> list[slice]:
     """Views ``first .. first + count - 1`` cut at ``EDGES``, counted from ``first``."""
     cuts = [e - first for e in EDGES if first < e < first + count]
@@ -110,55 +86,63 @@ class Scaling:
     """What every model's answers are brought to, and what residuals are taken from.
 
     Attributes:
-        target: ``[V,B]`` mean confidence.
-        prior: ``[V,B,R]`` class frequencies.
-        origin: ``[V,B,n,R]`` the candidates' mean cube root, rescaled.
-        mean: ``[V,B,n,R]`` the candidates' mean probability, as they answer.
+        target: float64 ``[V,B]`` mean confidence.
+        prior: float64 ``[V,B,R]`` class frequencies.
+        origin: float32 ``[V,B,n,R]`` the candidates' mean cube root, rescaled.
+        mean: float32 ``[V,B,n,R]`` the candidates' mean probability, as they answer.
     """
 
-    target: Array
-    prior: Array
-    origin: Array
-    mean: Array
+    target: Tensor
+    prior: Tensor
+    origin: Tensor
+    mean: Tensor
 
     @classmethod
-    def of(cls, candidates: Floats) -> Scaling:
+    def of(cls, candidates: Answers) -> Scaling:
         """From the answers of the candidates ``[C,V,B,n,R]``."""
-        p = candidates.astype(np.float64)
-        target = confidence(p).mean(0)
-        prior = np.maximum(p.mean((0, -2)), 1e-4)
-        prior /= prior.sum(-1, keepdims=True)
-        mean = p.mean(0)
-        bare = cls(target, prior, np.zeros_like(mean), mean)
-        return cls(target, prior, np.mean([bare.roots(one, 0) for one in p], axis=0), mean)
+        p = torch.as_tensor(candidates)
+        wide = p.double()
+        target = wide.amax(-1).mean((0, -1))
+        prior = wide.mean((0, -2)).clamp(min=1e-4)
+        prior /= prior.sum(-1, keepdim=True)
+        mean = wide.mean(0).float()
+        bare = cls(target, prior, torch.zeros_like(mean), mean)
+        return cls(target, prior, bare.roots(p).double().mean(0).float(), mean)
 
-    def roots(self, answers: Floats | Array, first: int) -> Array:
-        """Cube roots of rescaled probabilities, as :meth:`features` takes them and of the same shape."""
-        out: Array = np.empty(answers.shape, np.float64)
-        for part in groups(first, len(answers)):
-            views, blocks, count, classes = answers[part].shape
-            where = slice(first + part.start, first + part.stop)
-            joined = answers[part].swapaxes(0, 1).reshape(blocks, views * count, classes)
-            found = _rescaled(joined, self.target[where].mean(0), self.prior[where].mean(0))
-            out[part] = found.reshape(blocks, views, count, classes).swapaxes(0, 1)
-        return np.asarray(np.maximum(out, FLOOR / out.shape[-1]) ** (1.0 / ROOT))
+    def to(self, place: str | torch.device) -> Scaling:
+        """The same on a device."""
+        return Scaling(*(t.to(place) for t in (self.target, self.prior, self.origin, self.mean)))
 
-    def features(self, answers: Floats, first: int = 0) -> Floats:
-        """Feature rows float32 ``[k,B,n*R]`` of one model's probabilities ``[k,B,n,R]``.
+    def _residuals(self, answers: Answers, first: int, origin: Tensor, clip: float) -> Tensor:
+        """Residuals of answers ``[...,k,B,n,R]`` from the origin of these views."""
+        p = torch.as_tensor(answers)
+        parts = groups(first, p.shape[-4])
+        where = [slice(first + part.start, first + part.stop) for part in parts]
+        target, prior = (torch.stack([t[one].mean(0) for one in where]) for t in (self.target, self.prior))
+        sizes, floor = [part.stop - part.start for part in parts], FLOOR / p.shape[-1]
+        models = p.reshape(-1, *p.shape[-4:]).float()
+        found = ops.features(models, target, prior, origin, sizes, floor=floor, root=ROOT, clip=clip)
+        return found.view(p.shape)
+
+    def roots(self, answers: Answers, first: int = 0) -> Tensor:
+        """Roots of rescaled probabilities, as :meth:`features` takes them and of the same shape."""
+        return self._residuals(
+            answers, first, torch.zeros_like(self.origin[first:][: answers.shape[-4]]), math.inf
+        )
+
+    def features(self, answers: Answers, first: int = 0) -> Tensor:
+        """Feature rows float32 ``[...,k,B,n*R]`` of models' probabilities ``[...,k,B,n,R]``.
 
         Args:
             answers: to the queries of k views. Between two edges the views are fitted together, so that
-                models can be compared only if asked the same ones.
+                models can be compared only if asked the same ones. A query not answered (zeros) says nothing.
             first: number of the first of them; 0 or one of ``EDGES``.
         """
-        residual = self.roots(answers, first) - self.origin[first : first + len(answers)]
-        residual[~answers.any(-1)] = 0.0  # not answered: says nothing
-        length = np.sqrt(np.square(residual).sum(-1, keepdims=True) + CLIP**2)
-        out: Floats = (residual / length).reshape(*answers.shape[:2], -1).astype(np.float32)
-        return out
+        origin = self.origin[first : first + answers.shape[-4]]
+        return self._residuals(answers, first, origin, CLIP).flatten(-2)
 
-    def label_features(self, answers: Floats, first: int = 0) -> Floats:
-        """Feature rows float32 ``[k,B,n*R]`` of one-hot answers ``[k,B,n,R]``: what they add to the mean.
+    def label_features(self, answers: Answers, first: int = 0) -> Tensor:
+        """Feature rows float32 ``[...,k,B,n*R]`` of one-hot ``[...,k,B,n,R]``: what they add to the mean.
 
         There is no confidence to scale. They are compared with templates of :meth:`features`: a label agrees
         with a candidate as far as that candidate finds it likelier than the candidates do on the whole.
@@ -167,10 +151,9 @@ class Scaling:
             answers: to the queries of k views.
             first: number of the first of them.
         """
-        residual = answers - self.mean[first : first + len(answers)]
-        residual[~answers.any(-1)] = 0.0
-        out: Floats = residual.reshape(*answers.shape[:2], -1).astype(np.float32)
-        return out
+        p = torch.as_tensor(answers)
+        residual = p - self.mean[first : first + p.shape[-4]]
+        return (residual * (p != 0).any(-1, keepdim=True)).flatten(-2).float()
 
 
 __all__ = ["EDGES", "Scaling", "even_spread", "without_floor"]

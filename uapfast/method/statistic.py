@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from uapfast.method import decision, spread
 from uapfast.method.decision import Assessment
 from uapfast.method.encoder import PaperScorer, make_network
 from uapfast.method.fingerprint import paper_features
-from uapfast.method.lineage import LineageScorer, Roster
+from uapfast.method.lineage import Features, LineageScorer, Roster
 from uapfast.method.recent import Recent
 from uapfast.method.scaling import Scaling
 from uapfast.models.forms import WHOLE, Form
@@ -38,13 +38,13 @@ class Scorer(Protocol):
     def has_twins(self) -> bool:
         """Whether there are twins to tell the victim from."""
 
-    def scores(self, suspect: Floats) -> tuple[Array, Array]:
+    def scores(self, suspect: Features) -> tuple[Array, Array]:
         """Of the suspect with every candidate ``[k,C]``, and of the innocents scored alike ``[n,k,C]``."""
 
-    def assess(self, suspect: Floats) -> Assessment:
+    def assess(self, suspect: Features) -> Assessment:
         """The same as a decision takes it."""
 
-    def embed(self, suspect: Floats) -> Floats:
+    def embed(self, suspect: Features) -> Floats:
         """One row a view."""
 
 
@@ -114,16 +114,16 @@ class Statistic(ABC):
     def __init__(self, pool: PoolAnswers) -> None:
         self.pool = pool
         self._made: dict[Any, Any] = {}
-        self._scorers: Recent[Form, Any] = Recent(FORMS_KEPT)
+        self._scorers: Recent[tuple[Form, str], Any] = Recent(FORMS_KEPT)
         self._lock = threading.RLock()
 
     @abstractmethod
-    def features(self, reduced: Tensor, labels_only: bool, first: int = 0) -> Floats:
-        """Features ``[k,B,F]`` of one model from its reduced probabilities ``[k,B,n,R]``.
+    def features(self, reduced: Tensor, labels_only: bool, first: int = 0) -> Tensor:
+        """Features ``[...,k,B,F]`` of models from reduced probabilities ``[...,k,B,n,R]``, where they are.
 
         Args:
             reduced: answers to k views, one-hot with ``labels_only``.
-            labels_only: the model answers with labels; there is no confidence to scale.
+            labels_only: the models answer with labels; there is no confidence to scale.
             first: number of the first of these views.
         """
 
@@ -132,8 +132,14 @@ class Statistic(ABC):
         """Features ``[M,V,B,F]`` of the pool's models; at least innocents are seen in ``form``."""
 
     @abstractmethod
-    def scorer(self, form: Form = WHOLE, views: int | None = None) -> Scorer:
-        """The pool beside suspects of one form, on the first ``views`` views, or on all: then kept."""
+    def scorer(self, form: Form = WHOLE, views: int | None = None, place: str = "cpu") -> Scorer:
+        """The pool beside suspects of one form, on the first ``views`` views, or on all: then kept.
+
+        Args:
+            form: of the suspects' answers.
+            views: the first of them; None takes all.
+            place: device on which they are scored.
+        """
 
     def pool_scores(self) -> PoolScores:
         """See :class:`PoolScores`. Made once."""
@@ -153,9 +159,9 @@ class Statistic(ABC):
         """Features of the pool's models, those of ``rows`` in ``form``."""
         if form == WHOLE and views is None:
             return self._whole
-        seen = np.stack([self.seen(m, WHOLE, views) for m in self._models])
-        for row in rows if form != WHOLE else ():
-            seen[row] = self.seen(row, form, views)
+        seen = self.seen(self._models, WHOLE, views).copy()
+        if form != WHOLE:
+            seen[list(rows)] = self.seen(rows, form, views)
         return seen
 
     @property
@@ -165,21 +171,23 @@ class Statistic(ABC):
     @property
     def _whole(self) -> Floats:
         """Features of all models as they answer; made once."""
-        found: Floats = self._once(
-            "whole", lambda: np.stack([self.features(one, False) for one in self.pool.answers])
-        )
+        found: Floats = self._once("whole", lambda: self.features(self.pool.answers, False).numpy())
         return found
 
-    def seen(self, row: int, form: Form, views: int | None = None) -> Floats:
-        """Features ``[V,B,F]`` of one model of the pool, seen in ``form``; not to be written to."""
+    def seen(self, rows: int | Sequence[int], form: Form, views: int | None = None) -> Floats:
+        """Features ``[V,B,F]`` of a model of the pool, or several, seen in ``form``; not to be written to."""
+        some = rows if isinstance(rows, int) else list(rows)
         if form == WHOLE and views is None:
-            found: Floats = self._whole[row]
+            found: Floats = self._whole[some]
             return found
-        answers = self.pool.answers[row, :views]
+        answers, labels = self.pool.answers[some], self.pool.labels[some]
+        first = (..., slice(views), slice(None), slice(None))  # of the views
         if form.labels:
-            labels = self.pool.labels[row, :views]
-            return self.features(torch.nn.functional.one_hot(labels, answers.shape[-1]), True)
-        return self.features(answers if form == WHOLE else form.apply(answers, self.pool.hidden), False)
+            return self.features(one_hot(labels[first], answers.shape[-1]).float(), True).numpy()
+        answers = answers[(*first, slice(None))]
+        return self.features(
+            answers if form == WHOLE else form.apply(answers, self.pool.hidden), False
+        ).numpy()
 
 
 class LineageStatistic(Statistic):
@@ -187,30 +195,32 @@ class LineageStatistic(Statistic):
 
     partial, by_twins, least_piracy, shares, selection = True, True, 0, 1, "disagree"
 
-    def features(self, reduced: Tensor, labels_only: bool, first: int = 0) -> Floats:
+    def features(self, reduced: Tensor, labels_only: bool, first: int = 0) -> Tensor:
         """See :meth:`Statistic.features`."""
-        if labels_only:
-            return self._scaling.label_features(reduced.numpy(), first)
-        return self._scaling.features(reduced.numpy(), first)
+        scaling = self._scaling(str(reduced.device))
+        return scaling.label_features(reduced, first) if labels_only else scaling.features(reduced, first)
 
-    @property
-    def _scaling(self) -> Scaling:
-        rows = self.pool.roster.candidates
-        found: Scaling = self._once("scaling", lambda: Scaling.of(self.pool.answers[rows].numpy()))
+    def _scaling(self, place: str) -> Scaling:
+        def make() -> Scaling:
+            if place != "cpu":
+                return self._scaling("cpu").to(place)
+            return Scaling.of(self.pool.answers[self.pool.roster.candidates])
+
+        found: Scaling = self._once(("scaling", place), make)
         return found
 
     def pool_features(self, form: Form = WHOLE, views: int | None = None) -> Floats:
         """See :meth:`Statistic.pool_features`; candidates and surrogates are seen whole."""
         return self._pool(self.pool.innocents, form, views)
 
-    def scorer(self, form: Form = WHOLE, views: int | None = None) -> LineageScorer:
+    def scorer(self, form: Form = WHOLE, views: int | None = None, place: str = "cpu") -> LineageScorer:
         """See :meth:`Statistic.scorer`."""
 
         def make() -> LineageScorer:
             features = self.pool_features(form, views)
-            return LineageScorer(features, self.pool.roster, self.pool.logged)
+            return LineageScorer(features, self.pool.roster, self.pool.logged, place)
 
-        found: LineageScorer = self._scorers.get(form, make) if views is None else make()
+        found: LineageScorer = self._scorers.get((form, place), make) if views is None else make()
         return found
 
     def _pool_scores(self) -> PoolScores:
@@ -229,17 +239,17 @@ class PaperStatistic(Statistic):
 
     partial, by_twins, least_piracy, shares, selection = False, False, 1, 2, "kmeans"
 
-    def features(self, reduced: Tensor, labels_only: bool, first: int = 0) -> Floats:
+    def features(self, reduced: Tensor, labels_only: bool, first: int = 0) -> Tensor:
         """See :meth:`Statistic.features`."""
-        return np.asarray(paper_features(reduced))
+        return paper_features(reduced)
 
     def pool_features(self, form: Form = WHOLE, views: int | None = None) -> Floats:
         """See :meth:`Statistic.pool_features`; all models are seen in the form."""
         return self._pool(self._models, form, views)
 
-    def scorer(self, form: Form = WHOLE, views: int | None = None) -> PaperScorer:
-        """See :meth:`Statistic.scorer`; one for all views compares the first as well."""
-        found: PaperScorer = self._scorers.get(form, lambda: self._make(form))
+    def scorer(self, form: Form = WHOLE, views: int | None = None, place: str = "cpu") -> PaperScorer:
+        """See :meth:`Statistic.scorer`; one for all views compares the first as well. Always on the CPU."""
+        found: PaperScorer = self._scorers.get((form, "cpu"), lambda: self._make(form))
         return found
 
     def _make(self, form: Form) -> PaperScorer:

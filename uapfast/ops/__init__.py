@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from uapfast.ops.build_queries import build_queries
 from uapfast.ops.deepfool_step import deepfool_step
-from uapfast.ops.fingerprint_rows import FingerprintRows, fingerprint_rows
+from uapfast.ops.features import features
+from uapfast.ops.inner_products import inner_products
+from uapfast.ops.leave_one_out import Tables, leave_one_out
 from uapfast.ops.project_lp import project_lp
-from uapfast.ops.rescale import rescale
-from uapfast.ops.similarity_moments import similarity_moments
 
 __all__ = [
-    "FingerprintRows",
+    "Tables",
     "build_queries",
     "deepfool_step",
-    "fingerprint_rows",
+    "features",
+    "inner_products",
+    "leave_one_out",
     "project_lp",
-    "rescale",
-    "similarity_moments",
 ]

@@ -54,4 +54,4 @@ def features_of(reference: Reference, suspect: Answering) -> tuple[NDArray[np.fl
     answers = shown(given).reshape(plan.views, plan.blocks, plan.per_view, -1)
     form = given.form
     reduced = reduce_classes(only_labels(answers) if form.labels else answers, reference.keep)
-    return reference.statistic.features(reduced, form.labels), form
+    return reference.statistic.features(reduced, form.labels).numpy(), form

@@ -1,0 +1,37 @@
+"""Inner products of suspects' features with a pool's 60 models, 20 views: one suspect, and a batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.common import callable_for, implementations, measure, size_of
+from uapfast.ops.inner_products import reference
+
+
+def eager(rows: Tensor, pool: Tensor) -> Tensor:
+    """What users write."""
+    wide = rows.double()
+    own = wide.square().sum(-1, keepdim=True)
+    return torch.cat([torch.einsum("svf,vmf->svm", wide, pool.double()), own], -1)
+
+
+@pytest.mark.benchmark(group="inner_products")
+@pytest.mark.parametrize("implementation", implementations("inner_products"))
+@pytest.mark.parametrize(("suspects", "models", "size"), [(1, 60, 2000), (64, 60, 2000), (64, 60, 6600)])
+def bench_inner_products(
+    benchmark: Any, device: str, suspects: int, models: int, size: int, implementation: str
+) -> None:
+    rows, pool = torch.randn(suspects, 20, size, device=device), torch.randn(20, models, size, device=device)
+    benchmark.group = f"inner_products {suspects} x {models}, 20 views of {size:,}"
+    want = reference(rows, pool)
+
+    def check(got: Tensor) -> None:
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-8)
+
+    work = callable_for("inner_products", implementation, (rows, pool), eager)
+    flops = 2 * suspects * 20 * (models + 1) * size
+    measure(benchmark, work, check, nbytes=size_of(rows, pool, want), flops=flops)
