@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,14 +49,19 @@ def test_a_manifest_and_two_references(world, tmp_path, capfd):
     out = tmp_path / "t.parquet"
     some = manifest(world, tmp_path, "victim-1", "honest-0", "honest-1")
     code, said, progress = run(
-        capfd, reference(world), reference(world, "second"), "--manifest", some, "--out", str(out), *SETTINGS
-    )
+        capfd, reference(world), reference(world, "second"), "--manifest", some, "--out", str(out), *SETTINGS,
+        "--profile",
+    )  # fmt: skip
     assert code == 1 and "3 suspects, 6 rows" in said and f"wrote {out}" in said and "queries: " in said
     assert "[3/3]" in progress and "/s, 0:00:00 left" in progress
     rows = pq.read_table(out).to_pylist()
     assert [r["reference"] for r in rows] == ["first"] * 3 + ["second"] * 3
     assert [r["decision"] for r in rows if r["name"] == "victim-1"][0] == "piracy"
     assert (tmp_path / "t.parquet.store").exists()
+    stages = {"read": 3, "load": 3, "forward": 3, "score": 6}  # what references share counts once
+    for stage, some_rows in stages.items():
+        spent = sum(r[f"seconds_{stage}"] for r in rows[:some_rows])
+        assert re.search(rf"\n  {stage} +{spent:.1f} s +\d+%\n", said), said
 
 
 def test_exit_codes_follow_the_worst_row(world, tmp_path, capfd):

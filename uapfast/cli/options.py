@@ -308,6 +308,7 @@ ArchDir = Annotated[
 Resume = Annotated[
     bool, typer.Option("--resume/--no-resume", help="Go on where a stopped run left its store.")
 ]
+Profile = Annotated[bool, typer.Option("--profile", help="Say where the time went, by stage.")]
 Fdr = Annotated[float, typer.Option("--fdr", help="Convict only if q_value is at or below it.")]
 MostQueries = Annotated[
     int | None,

@@ -39,6 +39,7 @@ def screen(
     device: o.Device = "auto",
     precision: o.Precision = "float32",
     batch_size: o.BatchSize = None,
+    profile: o.Profile = False,
     debug: o.Debug = False,
 ) -> int:
     """Screen suspects that nobody vouches for; a stopped run goes on where it was.
@@ -66,5 +67,6 @@ def screen(
         )  # fmt: skip
         summary = screening.finish()
         said = screen_lines(summary.to_dict(), summary.of_the_list())
+        said += summary.profile() if profile else []
         print(*said, f"wrote {one_line(out)}", sep="\n", file=stdout, flush=True)
     return summary.exit_code

@@ -212,7 +212,7 @@ def copies_among_innocents(scorer: LineageScorer, alpha: float) -> dict[int, Cop
         )
         out.append(left.pop(first))
         base = scorer.with_innocents(np.array(left))
-        own, rest = np.stack([_judged(base, row) for row in out]), _judged(base, None)
+        own, rest = _judged(base, out), _judged(base, None)
         now = _stand_out(own, rest)
         if all(copy.p <= alpha for copy in now):
             sure = [p <= alpha for p in _in_own_scale(own, rest, now)]
@@ -220,15 +220,15 @@ def copies_among_innocents(scorer: LineageScorer, alpha: float) -> dict[int, Cop
     return found
 
 
-def _judged(scorer: LineageScorer, row: int | None) -> Array:
-    """Scores ``[n,C]`` of the innocents with all candidates, or ``[C]`` of one more model of the pool.
+def _judged(scorer: LineageScorer, rows: list[int] | None) -> Array:
+    """Scores ``[n,C]`` of the innocents with all candidates, or of other models of the pool.
 
     Without twins with the victim alone, as a verdict is.
     """
-    if row is None:
+    if rows is None:
         scores, _ = scorer.innocent_scores()
     else:
-        scores = scorer.scores(scorer.pool[row])[0].mean(0)
+        scores = scorer.scores(scorer.pool[rows])[0].mean(1)
     return scores if scorer.roster.has_twins else scores[..., :1]
 
 

@@ -20,6 +20,7 @@ from uapfast.screening.listed import Listed, says
 from uapfast.screening.population import Population, compare_with_pool, finished
 from uapfast.screening.rows import COLUMNS, SCHEMA_VERSION, VICTIM, About, Row
 from uapfast.screening.store import Store
+from uapfast.suspects.resolve import WEIGHTS
 
 BATCH = 512  # rows in memory; more would show beside the rest of a screen
 TYPES = {"string": pa.string(), "float64": pa.float64(), "int64": pa.int64(), "bool": pa.bool_()} | {
@@ -43,6 +44,7 @@ class Summary:
         populations: by the reference's SHA-256.
         corrections: what p-values are corrected for, by the reference's SHA-256.
         lists: of suspects that the store was given, the one in force last.
+        seconds: by stage, of all workers together: ``read``, ``load``, ``forward``, ``score``.
         skipped: files of a folder that are no suspects.
         skipped_names: the first few of them.
         code_changed: rows of an earlier run that were asked again because the code of their architecture
@@ -62,6 +64,7 @@ class Summary:
     messages: dict[str, str] = field(default_factory=dict)
     corrections: dict[str, Correction] = field(default_factory=dict)
     lists: tuple[Listed, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -82,6 +85,12 @@ class Summary:
     def of_the_list(self) -> list[str]:
         """What a reader has to know of the list and what it does to p-values, as sentences."""
         return [*says(self.lists), *dict.fromkeys(c.says() for c in self.corrections.values())]
+
+    def profile(self) -> list[str]:
+        """Where the time went, a line a stage; rows of an earlier run count as they took then."""
+        whole = sum(self.seconds.values()) or 1.0
+        spent = [f"  {stage:<8} {s:10.1f} s  {s / whole:4.0%}" for stage, s in self.seconds.items()]
+        return ["time of all workers, by stage (docs/screening.md):", *spent]
 
 
 def schema() -> pa.Schema:
@@ -190,13 +199,16 @@ class _Count:
         self.decisions: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.messages: dict[str, str] = {}
+        self.seconds = dict.fromkeys(("read", "load", "forward", "score"), 0.0)
+        self.first: str | None = None  # the reference whose rows count what all references share
 
     def summary(
         self, store: Store, found: dict[str, Population], corrected: dict[str, Correction]
     ) -> Summary:
         decisions, errors, suspects = dict(self.decisions), dict(self.errors), store.counts()[0]
         counts = (suspects, self.rows, decisions, errors, self.used, self.full, found)
-        return Summary(*counts, messages=self.messages, corrections=corrected, lists=store.lists())
+        more: dict[str, Any] = {"corrections": corrected, "lists": store.lists(), "seconds": self.seconds}
+        return Summary(*counts, messages=self.messages, **more)
 
     def add(self, rows: list[Row]) -> None:
         self.rows += len(rows)
@@ -204,9 +216,20 @@ class _Count:
         self.full += sum(r.queries_full for r in rows)
         self.decisions.update(r.decision for r in rows)
         for row in rows:
+            self._spent(row)
             if row.error_class:
                 self.errors[row.error_class] += 1
                 self.messages.setdefault(row.error_class, str(row.error_message))
+
+    def _spent(self, row: Row) -> None:
+        self.first = self.first or row.reference_sha256
+        once = row.reference_sha256 == self.first
+        self.seconds["score"] += row.seconds_score
+        if once:
+            self.seconds["read"] += row.seconds_read
+            self.seconds["load"] += row.seconds_load
+        if once or row.kind != WEIGHTS:  # others are asked for each reference apart
+            self.seconds["forward"] += row.seconds_forward
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:

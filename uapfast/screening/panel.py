@@ -79,7 +79,8 @@ class Asked:
             raise InputError("screen", "queries", f"at least {each}, one view of {self.name}", most)
         views = plan.views if most is None else min(plan.views, most // each)
         early = self.settings.early and self.reference.statistic.partial
-        self.design = Design(self.reference, Looks.default(views) if early else Looks.single(views))
+        place = self.settings.device if self.reference.statistic.by_twins else "cpu"
+        self.design = Design(self.reference, Looks.default(views) if early else Looks.single(views), place)
 
     @property
     def queries(self) -> int:
