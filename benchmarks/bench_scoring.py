@@ -1,14 +1,13 @@
-"""Scoring as users call it, against the same of another checkout: 2,000 suspects before a reference, and a look.
+"""Scoring as users call it, against another checkout: 2,000 suspects before a reference, and a look.
 
-    git worktree add ../before REVISION && (cd ../before && pip install --no-deps -e . into a venv of its own, or
-    copy its built modules beside its sources)
-    python -m benchmarks.bench_scoring --before ../before [--classes 1000] [--suspects 2000] [--save FILE.json]
+    python -m benchmarks.bench_scoring --before CHECKOUT [--classes 33] [--suspects 2000] [--save FILE]
 
-Both sides are processes that take turns on the same two threads, on the same answers: a batch of 16 suspects at a
-time each, the other checkout in two Python threads with one BLAS thread each, as its ``screen`` ran. Times are CPU
-time of both threads, answers to scores (features and leave-one-out), medians over rounds, so that a machine that
-others use gives the same ratios; a look is all that ``verify`` does with the answers of one suspect. Decisions and
-scores of both sides are compared.
+CHECKOUT is another revision with its modules built (``git worktree add``, ``setup.py build_ext --inplace``).
+Both sides are processes that take turns on the same two threads, on the same answers: a batch of 16 suspects
+at a time each, the other checkout in two Python threads with one BLAS thread each, as its ``screen`` ran.
+Times are CPU time of both threads, answers to scores (features and leave-one-out), medians over rounds, so
+that a machine that others use gives the same ratios; a look is all that ``verify`` does with the answers of
+one suspect. Decisions and scores of both sides are compared.
 """
 
 from __future__ import annotations
@@ -152,7 +151,9 @@ def compare(before: Path, classes: int, threads: int, suspects: int) -> dict[str
     return {
         "classes": classes, "threads": threads, "suspects": rounds * 10 * BATCH, **found,
         "equal decisions": a[2] == b[2],
-        "largest difference of a score": max(float(abs(x - y).max()) for x, y in zip(a[:2], b[:2], strict=True)),
+        "largest difference of a score": max(
+            float(abs(x - y).max()) for x, y in zip(a[:2], b[:2], strict=True)
+        ),
         "largest difference of z": max(abs(x - y) for x, y in zip(a[3], b[3], strict=True)),
     }  # fmt: skip
 
