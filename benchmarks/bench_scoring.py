@@ -7,7 +7,7 @@ Both sides are processes that take turns on the same two threads, on the same an
 at a time each, the other checkout in two Python threads with one BLAS thread each, as its ``screen`` ran.
 Times are CPU time of both threads, answers to scores (features and leave-one-out), medians over rounds, so
 that a machine that others use gives the same ratios; a look is all that ``verify`` does with the answers of
-one suspect. Decisions and scores of both sides are compared.
+one suspect, on one thread. Decisions and scores of both sides are compared.
 """
 
 from __future__ import annotations
@@ -78,16 +78,22 @@ class Side:
         return time.process_time() - start
 
     def look(self, _: int = 0) -> float:
+        import torch
+
         from uapfast.examination import Design, Examination
         from uapfast.method.sequential import Looks
 
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
         design = self.__dict__.setdefault("design", Design(self.reference, Looks.single(20)))
         times = []
-        for values in self.logits:
-            examination = Examination(design, alpha=ALPHA)
-            start = time.process_time()
-            examination.take(values)
-            times.append(time.process_time() - start)
+        with self._limits(1, user_api="blas"):
+            for values in self.logits:
+                examination = Examination(design, alpha=ALPHA)
+                start = time.process_time()
+                examination.take(values)
+                times.append(time.process_time() - start)
+        torch.set_num_threads(before)
         return statistics.median(times)
 
     def said(self, _: int = 0) -> bytes:
