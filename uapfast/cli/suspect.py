@@ -14,7 +14,7 @@ from uapfast.cli import evidence_options as e
 from uapfast.cli import options as o
 from uapfast.cli.base import app
 from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
-from uapfast.cli.show import lines, verdict_lines
+from uapfast.cli.show import lines, nobody_lines, verdict_lines
 from uapfast.cli.shown import Shown
 
 if TYPE_CHECKING:
@@ -240,4 +240,4 @@ def info(reference: o.Reference, as_json: o.Json = False, debug: o.Debug = False
         if as_json:
             print(json.dumps(found, allow_nan=False), file=stdout, flush=True)
         else:
-            print(*lines(found), sep="\n", file=stdout, flush=True)
+            print(*nobody_lines(found), *lines(found), sep="\n", file=stdout, flush=True)

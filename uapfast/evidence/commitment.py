@@ -20,6 +20,7 @@ from uapfast.config import ALPHA, check
 from uapfast.errors import EvidenceError, StorageError
 from uapfast.evidence import timestamp
 from uapfast.evidence.canonical import decimals, dumps
+from uapfast.evidence.compare import DECIMAL
 from uapfast.evidence.envelope import Signed, bundled, read_signed, sign, statement
 from uapfast.evidence.keys import PrivateKey
 from uapfast.files import write_bytes
@@ -52,6 +53,11 @@ class Commitment:
     def time(self) -> datetime:
         """The authority's, or without a stamp the signer's."""
         return self.committed if self.stamp is None else self.stamp.time
+
+    @property
+    def alpha(self) -> float:
+        """The level."""
+        return float(self.settings["alpha"])
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -212,6 +218,8 @@ def read_commitment(
     committed = predicate.get("reference")
     good = set(predicate) == FIELDS and isinstance(committed, dict)
     good = good and isinstance(predicate["settings"], dict) and isinstance(predicate["pool"], dict)
+    level = predicate["settings"].get("alpha") if good else None
+    good = good and isinstance(level, str) and DECIMAL.fullmatch(level) is not None
     value = committed.get("value") if isinstance(committed, dict) else None
     wanted = [{"name": "reference", "digest": {"saltedSha256": value}}]
     if not good or not isinstance(value, str) or signed.statement["subject"] != wanted:
@@ -248,7 +256,7 @@ def check_fits(commitment: Commitment, found: str, reference: Reference, alpha: 
     stated = commitment.settings | {"pool": commitment.signed.predicate["pool"]}
     actual = settings_of(reference, alpha) | {"pool": pool_of(reference)}
     for name in sorted({*stated, *actual}):
-        if stated.get(name) != actual.get(name):
+        if dumps(stated.get(name)) != dumps(actual.get(name)):  # true is not 1
             raise EvidenceError(where, name, f"as committed, {stated.get(name)}", actual.get(name))
 
 

@@ -12,6 +12,11 @@ from typing import Any
 from uapfast.errors import InputError
 from uapfast.suspects.subject import file_sha256
 
+AUDIT = (
+    "The statement holds: everything is computed again. Add --trust PUBKEY, the accuser's public key, and "
+    "where it is time-stamped --tsa-root CERTIFICATE.pem, the authority's, both come by otherwise: without "
+    "them it ends with 3, since nobody knows who signed, or stamped"
+)
 ROLES = ("reference", "record", "statement", "commitment", "trust")
 
 
@@ -62,7 +67,7 @@ class Evidence:
         )
         reference, record = self.path("reference"), self.path("record")
         if self.signed and reference and record:
-            found.append(Command("The statement holds: everything is computed again", self._audit()))
+            found.append(Command(AUDIT, self._audit()))
         if reference and record:
             level = [] if self.alpha is None else ["--alpha", f"{self.alpha:g}"]
             line = _line(["uapfast", "verify", reference, "--answers", record, *level])
