@@ -14,7 +14,7 @@ from uapfast.errors import EvidenceError, InputError, RecordError, SignatureErro
 from uapfast.evidence import timestamp
 from uapfast.evidence.audited import Audit, Check
 from uapfast.evidence.commitment import Commitment, check_fits, read_commitment, read_salt, salt_path, salted
-from uapfast.evidence.content import check_content, check_level, check_rates, check_times, maker
+from uapfast.evidence.content import check_content, check_level, check_rates, check_raw, check_times, maker
 from uapfast.evidence.dossier import basis_of, check_looks
 from uapfast.evidence.envelope import Signed
 from uapfast.evidence.keys import PublicKey
@@ -86,6 +86,7 @@ def audit(files: Files) -> Audit:
     commitment = None if read is None else out.step("salt", lambda: _fits(files, stated, read, reference))
     replayed = out.step("verdict", lambda: _replayed(files, reference, float(stated.predicate["level"])))
     if replayed is not None:
+        check_raw(out, replayed.recording)
         out.step("suspect", lambda: _suspect(stated, replayed))
         out.step("times", lambda: check_times(stated, replayed.recording, commitment, stamp))
         if commitment is None or out.step("looks", lambda: _looks(commitment, replayed)):

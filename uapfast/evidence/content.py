@@ -45,6 +45,21 @@ def check_level(out: Audit, stated: Signed, commitment: Commitment | None) -> No
     out.add("ok" if used == ALPHA and committed in (None, ALPHA) else "note", "level", said)
 
 
+def check_raw(out: Audit, recording: Recording) -> None:
+    """Whether an endpoint's answers were read again from what it sent."""
+    bodies, cached, what = recording.bodies, recording.cached, "responses"
+    if recording.suspect["replay"] != "endpoint":
+        return
+    if bodies.read:
+        out.add("ok", what, f"{bodies.read} answers were read again from them, and are the same")
+    if bodies.withheld:
+        said = "answers stand in responses that are not kept: they repeat a secret, or are too large"
+        out.add("not checked", what, f"{bodies.withheld} {said}")
+    if cached:
+        said = "answers were known before the examination: how they came is not in its record"
+        out.add("note", what, f"{cached} {said}")
+
+
 def check_times(
     stated: Signed, recording: Recording, commitment: Commitment | None, stamp: timestamp.Stamp | None
 ) -> tuple[bool, str]:
@@ -119,4 +134,4 @@ def check_rates(out: Audit, stated: Signed) -> None:
             out.add("note", what, f"uapfast {__version__} states others: they were measured anew since")
 
 
-__all__ = ["check_content", "check_level", "check_rates", "check_times", "maker"]
+__all__ = ["check_content", "check_level", "check_rates", "check_raw", "check_times", "maker"]

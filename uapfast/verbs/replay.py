@@ -16,7 +16,8 @@ from uapfast.examination.levels import moved_remark
 from uapfast.method.decision import Assessment
 from uapfast.method.sequential import Looks
 from uapfast.reference import Reference, as_reference
-from uapfast.suspects.record_reader import Recording, Replay, read_record
+from uapfast.suspects.record_reader import Recording, read_record
+from uapfast.suspects.record_replay import Replay
 from uapfast.types import Verdict
 from uapfast.verbs.queries import numbered
 from uapfast.verbs.recorded import answered_part
