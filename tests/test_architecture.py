@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "_version": set(),
     "threads": set(),
-    "csv_lines": {"errors"},
+    "csv_lines": {"errors", "files"},
     "images": {"errors"},
     "safeload": {"errors", "types", "files"},
     "_native": LEAVES,

@@ -345,7 +345,7 @@ def test_what_would_fail_afterwards_fails_before_anybody_is_asked(case, tmp_path
         (EvidenceError, "reference must be that", wanted(case, tmp_path), 0.001, tmp_path / "other.uapref"),
         (EvidenceError, "salt must|of 32 bytes", wanted(case, tmp_path, salt=case.key), 0.001, w.ref),
         (EvidenceError, "commitment", wanted(case, tmp_path, commitment=case.files.statement), 0.001, w.ref),
-        (StorageError, "another kind", wanted(case, tmp_path, statement=w.ref), 0.001, w.ref),
+        (StorageError, "place of the reference", wanted(case, tmp_path, statement=w.ref), 0.001, w.ref),
         (
             StorageError,
             "the place of the statement",

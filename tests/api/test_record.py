@@ -350,12 +350,13 @@ def test_on_the_command_line(world, tmp_path, capsys):
     assert main(["verify", str(world.ref), "--answers", str(record), "--class-order", "1,0"]) == 2
     assert "--class-order must be left out with a record" in capsys.readouterr().err
     assert main([*arguments, "--record", str(world.ref)]) == 2  # never over another file
-    assert "a file of another kind" in capsys.readouterr().err
+    assert "of the record alone, got the place of the reference" in capsys.readouterr().err
     bad = tmp_path / "nan.safetensors"
     from safetensors.torch import save_file
 
     save_file({k: torch.full_like(v, torch.nan) for k, v in world.copy.state_dict().items()}, bad)
-    assert main(["verify", str(world.ref), str(bad), "--arch", MLP, "--json", "--record", str(record)]) == 4
+    asked = ["verify", str(world.ref), str(bad), "--arch", MLP, "--json", "--record", str(record)]
+    assert main([*asked, "--overwrite"]) == 4
     first = json.loads(capsys.readouterr().out)
     assert main(["verify", str(world.ref), "--answers", str(record), "--json"]) == 4
     assert json.loads(capsys.readouterr().out) == first

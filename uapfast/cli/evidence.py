@@ -39,6 +39,7 @@ class Given(NamedTuple):
     salt: Path | None
     tsa: str | None
     tsa_root: Path | None
+    overwrite: bool
     shown: Shown
 
     def dossier(self, path: Path, reference: Reference, alpha: float) -> Dossier:
@@ -58,8 +59,10 @@ def signing(
     """The private key, and the name of weights: beside a statement ``--key`` may be either."""
     if statement is None or signing_key is not None or key is None:
         return signing_key, key
+    from uapfast.files import open_plain
+
     try:
-        with open(key, "rb") as stream:
+        with open_plain(key) as stream:
             private = PRIVATE in stream.read(1 << 12)
     except (OSError, ValueError):
         private = key.endswith(".pem")  # a file that is missing is named as such

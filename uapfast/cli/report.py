@@ -79,8 +79,10 @@ def report(
 
 def _is_json(path: Path) -> bool:
     """Whether a file is JSON, as statements are, and no table; False for none."""
+    from uapfast.files import open_plain
+
     try:
-        with open(path, "rb") as stream:
+        with open_plain(path) as stream:
             return stream.read(1) == b"{"
     except OSError:
         return False

@@ -50,6 +50,7 @@ def verify(
     salt: e.Salt = None,
     tsa: e.Tsa = None,
     tsa_root: e.TsaRoot = None,
+    overwrite: e.Overwrite = False,
     device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> int:
@@ -78,7 +79,7 @@ def verify(
     given = _the_one({"SUSPECT": suspect, "--weights": weights, "--answers": answers}, alpha)
     signing_key, key = evidence.signing(statement, signing_key, key)
     page = Shown(report, given, answers)
-    wanted = evidence.Given(record, statement, signing_key, commitment, salt, tsa, tsa_root, page)
+    wanted = evidence.Given(record, statement, signing_key, commitment, salt, tsa, tsa_root, overwrite, page)
     options: dict[str, Any] = {
         "arch": arch, "key": key, "mean": o.numbers(mean, "--mean"), "std": o.numbers(std, "--std"),
         "budget": budget, "rate": rate, "cache": cache,

@@ -23,7 +23,7 @@ from uapfast.evidence.canonical import decimals, dumps
 from uapfast.evidence.compare import DECIMAL
 from uapfast.evidence.envelope import Signed, bundled, read_signed, sign, statement
 from uapfast.evidence.keys import PrivateKey
-from uapfast.files import write_bytes
+from uapfast.files import open_plain, write_bytes
 from uapfast.method.sequential import Looks
 from uapfast.reference import FORMAT, Reference, load
 
@@ -95,7 +95,7 @@ def salted(salt: bytes, path: str | os.PathLike[str]) -> str:
     """Hex SHA-256 of the salt and after it the bytes of a file; raises ``EvidenceError``."""
     found = hashlib.sha256(salt)
     try:
-        with open(path, "rb") as stream:
+        with open_plain(path) as stream:
             while part := stream.read(CHUNK):
                 found.update(part)
     except OSError as exc:
@@ -188,7 +188,7 @@ def read_salt(path: str | os.PathLike[str]) -> bytes:
     """The salt of a commitment; raises ``EvidenceError`` for a file that holds none."""
     where = f"salt {Path(path).name}"
     try:
-        with open(path, "rb") as stream:
+        with open_plain(path) as stream:
             found = stream.read(SALT_BYTES + 1)
     except OSError as exc:
         rule = "one that can be read (--salt FILE; it lies beside the commitment unless told)"

@@ -38,6 +38,7 @@ class Wanted:
         salt: of the commitment; beside it if None.
         tsa: URL of a time-stamping authority, or None.
         tsa_root: certificates (PEM) of authorities that are trusted, or None.
+        overwrite: a record and a statement that are there already are replaced.
     """
 
     record: Path_ | None = None
@@ -47,6 +48,7 @@ class Wanted:
     salt: Path_ | None = None
     tsa: str | None = None
     tsa_root: Path_ | None = None
+    overwrite: bool = False
 
     @property
     def nothing(self) -> bool:
@@ -89,14 +91,15 @@ class Dossier:
             needs = "commitment" if name == "salt" else "statement"
             if getattr(wanted, name) is not None and getattr(wanted, needs) is None:
                 raise InputError("verify", f"--{name}", f"given with --{needs} only", getattr(wanted, name))
+        _check_places(wanted, self.path)
         if wanted.statement is not None:
             if wanted.key is None:
                 rule = "given with --statement: an Ed25519 private key (openssl genpkey -algorithm ed25519)"
                 raise InputError("verify", "--key", rule, "none")
             self.key = load_private(wanted.key)
-            require_writable(wanted.statement, "statement")
+            require_writable(wanted.statement, "statement", new=not wanted.overwrite)
         if wanted.record is not None:
-            require_writable(wanted.record, "record")
+            require_writable(wanted.record, "record", new=not wanted.overwrite)
         if wanted.commitment is not None:
             self.commitment = read_commitment(wanted.commitment, self.roots)
             salt = read_salt(salt_path(wanted.commitment, wanted.salt))
@@ -104,7 +107,6 @@ class Dossier:
             if self.key is not None and self.key.public != self.commitment.signed.key:
                 rule = f"the one that signed the commitment, {self.commitment.signed.key.keyid}"
                 raise SignatureError("verify", "key", rule, self.key.public.keyid)
-        _check_places(wanted, self.path)
 
     @contextlib.contextmanager
     def recorder(self, subject: dict[str, Any]) -> Iterator[Recorder | None]:

@@ -13,11 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
-from uapfast.errors import TimeLimitError
+from uapfast.errors import StorageError, TimeLimitError
 from uapfast.examination import Examination
 from uapfast.examination.asking import begin_record
 from uapfast.screening.entry import Entry
 from uapfast.screening.panel import Asked
+from uapfast.suspects.record_reader import is_record
 from uapfast.suspects.record_writer import Recorder, now
 from uapfast.suspects.subject import file_sha256
 from uapfast.threads import is_abandoned
@@ -29,8 +30,23 @@ NAME = 80  # characters of a suspect's name in the name of its record
 def record_path(folder: str, entry: Entry, sha256: str | None, asked: Asked) -> Path:
     """Where the record of a suspect before a reference lies; suspects that answer alike share one."""
     who = [entry.network, sha256] if sha256 is not None else [entry.to_json()]
-    name = hashlib.sha256(json.dumps([*who, asked.reference.sha256]).encode()).hexdigest()[:24]
+    s = asked.settings  # other settings give another record
+    how = [s.alpha, s.queries, s.early, s.precision]
+    name = hashlib.sha256(json.dumps([*who, asked.reference.sha256, *how]).encode()).hexdigest()[:24]
     return Path(folder) / f"{UNSAFE.sub('-', entry.name)[:NAME].strip('.-') or 'suspect'}-{name}.jsonl"
+
+
+def require_no_records(folder: str | os.PathLike[str], *, resumed: bool) -> None:
+    """Raise ``StorageError`` where a folder has records that a run could replace, which others may rest on.
+
+    Args:
+        folder: of the records.
+        resumed: whether the run goes on where another one was: then what it asks once more had no row yet.
+    """
+    there = next((path for path in sorted(Path(folder).glob("*.jsonl")) if is_record(path)), None)
+    if there is not None and not resumed:
+        rule = "record must be a folder without records, or that of the run which is resumed (or --overwrite)"
+        raise StorageError(f"screen: {rule}, got {there}")
 
 
 @contextlib.contextmanager
@@ -108,4 +124,4 @@ class Kept:
         return {"name": Path(self.entry.path).name, "digest": digest}
 
 
-__all__ = ["Kept", "record_path", "recording"]
+__all__ = ["Kept", "record_path", "recording", "require_no_records"]

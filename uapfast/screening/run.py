@@ -24,6 +24,7 @@ from uapfast.screening.entry import Defaults, Entry, as_specs
 from uapfast.screening.export import Summary, export, finished_rows, summarise
 from uapfast.screening.panel import Panel, Settings
 from uapfast.screening.plan import as_entries
+from uapfast.screening.records import require_no_records
 from uapfast.screening.rows import Row
 from uapfast.screening.store import Store
 
@@ -58,6 +59,7 @@ def screen(
     endpoints: bool = False,
     conduct: Mapping[str, Any] | None = None,
     record: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Screening:
     """Screen suspects of any kind against one reference or several.
@@ -98,7 +100,9 @@ def screen(
             refer to those in ``secrets`` alone.
         record: folder that gets a record of every suspect and reference that is asked in this run, named
             after the suspect (docs/recorded.md). Suspects with the same network and tensors are asked once.
-            With the local engine only.
+            With the local engine only. Records that are there already stay, except those of suspects that a
+            run that is resumed asks once more.
+        overwrite: replace records that are there.
         progress: called as ``progress(done, total, what)``.
 
     Returns:
@@ -128,6 +132,9 @@ def screen(
         batch_size=batch_size,
         record=None if record is None else os.fspath(make_folder(record)),
     )
+    place = store_path(store, out)
+    if record is not None and not overwrite:
+        require_no_records(record, resumed=resume and place is not None and place.exists())
     defaults = Defaults(as_specs(arch), _floats(mean), _floats(std), key, _whole(class_order))
     for spec in defaults.arch:
         resolve_arch(spec)
@@ -139,7 +146,7 @@ def screen(
         _engine(engine),
         address,
         Path(out) if out is not None else None,
-        store_path(store, out),
+        place,
         resume,
         float(fdr),
         progress,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from uapfast.errors import RecordError
-from uapfast.files import KINDS
+from uapfast.files import KINDS, open_plain
 from uapfast.models.answers import OUTPUTS
 from uapfast.suspects.record_bodies import MOST_LINE
 from uapfast.suspects.record_responses import FAULTS, Bodies
@@ -92,7 +92,7 @@ class Recording:
 def is_record(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a record, by its first bytes; False for none."""
     try:
-        with open(path, "rb") as stream:
+        with open_plain(path) as stream:
             return stream.read(len(MARK)) == MARK
     except OSError:
         return False
@@ -112,12 +112,11 @@ def read_record(path: str | os.PathLike[str], queries: int) -> Recording:
     file = Path(path)
     where = f"record {file.name}"
     try:
-        if not file.is_file():
-            raise RecordError(where, "file", "an existing plain file", file)
-        with open(file, "rb") as stream:
+        with open_plain(file) as stream:
             found = _read(stream, where, queries)
     except OSError as exc:
-        raise RecordError(where, "file", "one that can be read", exc.strerror or exc) from exc
+        rule = "an existing plain file that can be read"
+        raise RecordError(where, "file", rule, f"{exc.strerror or exc}: {file}") from exc
     return found
 
 
