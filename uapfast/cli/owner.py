@@ -34,8 +34,7 @@ def generate(
     ray: o.Ray = None,
     encoder: Annotated[o.Encoder, typer.Option("--encoder", help="Fingerprint encoder.")] = o.Encoder.lineage,
     selection: Annotated[
-        o.Selection | None,
-        typer.Option("--selection", help="How points are chosen; the encoder's own if unset."),
+        o.Selection | None, typer.Option("--selection", help="How points are chosen; the encoder's own.")
     ] = None,
     fooling: Annotated[float, typer.Option("--fooling", help="Fooling rate at which the UAP stops.")] = 0.8,
     min_fooling: Annotated[float, typer.Option("--min-fooling", help="Warn below this fooling rate.")] = 0.3,
@@ -79,8 +78,8 @@ def generate(
             log=None if log is None else stored_images(log), log_blind=log_blind,
         )  # fmt: skip
         reference.save(out)
-        said = reference_lines(summary(reference), one_line(out))
-        print(f"wrote {one_line(out)}", *said, sep="\n", file=stdout, flush=True)
+        said = [f"wrote {one_line(out)}", *reference_lines(summary(reference), one_line(out))]
+        print(*said, sep="\n", file=stdout, flush=True)
 
 
 def _vouched(given: list[str]) -> dict[str, str]:

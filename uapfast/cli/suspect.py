@@ -78,8 +78,8 @@ def verify(
 
     given = _the_one({"SUSPECT": suspect, "--weights": weights, "--answers": answers}, alpha)
     signing_key, key = evidence.signing(statement, signing_key, key)
-    page = Shown(report, given, answers)
-    wanted = evidence.Given(record, statement, signing_key, commitment, salt, tsa, tsa_root, overwrite, page)
+    page, evident = Shown(report, given, answers), (commitment, salt, tsa, tsa_root, overwrite)
+    wanted = evidence.Given(record, statement, signing_key, *evident, page)
     options: dict[str, Any] = {
         "arch": arch, "key": key, "mean": o.numbers(mean, "--mean"), "std": o.numbers(std, "--std"),
         "budget": budget, "rate": rate, "cache": cache,
@@ -100,9 +100,8 @@ def verify(
                 print(*found, sep="\n", file=stdout, flush=True)
                 return 0
             verdict = found
-        said = page.write(verdict)
-        shown = [verdict.to_json()] if as_json else [*verdict_lines(verdict.to_dict()), *said]
-        print(*shown, sep="\n", file=stdout, flush=True)
+        shown = [*verdict_lines(verdict.to_dict()), *page.write(verdict)]
+        print(*([verdict.to_json()] if as_json else shown), sep="\n", file=stdout, flush=True)
     return verdict.exit_code
 
 

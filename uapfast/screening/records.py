@@ -16,6 +16,7 @@ from torch import Tensor
 from uapfast.errors import StorageError, TimeLimitError
 from uapfast.examination import Examination
 from uapfast.examination.asking import begin_record
+from uapfast.files import make_folder
 from uapfast.screening.entry import Entry
 from uapfast.screening.panel import Asked
 from uapfast.suspects.record_reader import is_record
@@ -36,17 +37,26 @@ def record_path(folder: str, entry: Entry, sha256: str | None, asked: Asked) -> 
     return Path(folder) / f"{UNSAFE.sub('-', entry.name)[:NAME].strip('.-') or 'suspect'}-{name}.jsonl"
 
 
-def require_no_records(folder: str | os.PathLike[str], *, resumed: bool) -> None:
-    """Raise ``StorageError`` where a folder has records that a run could replace, which others may rest on.
+def record_folder(record: str | os.PathLike[str] | None, overwrite: bool, resumed: Path | None) -> str | None:
+    """The folder of a run's records, made if it is not there; None where nobody wants any.
 
     Args:
-        folder: of the records.
-        resumed: whether the run goes on where another one was: then what it asks once more had no row yet.
+        record: that was named.
+        overwrite: whether records that are there may be replaced: others may rest on them.
+        resumed: the store of the run that is gone on with, if there is one; what that asks once more had no
+            row yet.
+
+    Raises:
+        StorageError: it cannot be made, or has records that are not to be replaced.
     """
-    there = next((path for path in sorted(Path(folder).glob("*.jsonl")) if is_record(path)), None)
-    if there is not None and not resumed:
+    if record is None:
+        return None
+    folder = make_folder(record)
+    there = next((path for path in sorted(folder.glob("*.jsonl")) if is_record(path)), None)
+    if there is not None and not overwrite and (resumed is None or not resumed.exists()):
         rule = "record must be a folder without records, or that of the run which is resumed (or --overwrite)"
         raise StorageError(f"screen: {rule}, got {there}")
+    return os.fspath(folder)
 
 
 @contextlib.contextmanager
@@ -124,4 +134,4 @@ class Kept:
         return {"name": Path(self.entry.path).name, "digest": digest}
 
 
-__all__ = ["Kept", "record_path", "recording", "require_no_records"]
+__all__ = ["Kept", "record_folder", "record_path", "recording"]

@@ -15,7 +15,7 @@ from typing import Any
 
 from uapfast.config import ALPHA, TIMEOUT, Precision, check
 from uapfast.errors import InputError, PoolWarning, UapfastError
-from uapfast.files import make_folder, require_writable
+from uapfast.files import require_writable
 from uapfast.models.registry import resolve_arch
 from uapfast.screening.arguments import check_settings, named_references, preprocessed, store_path
 from uapfast.screening.collection import Skipped
@@ -24,7 +24,7 @@ from uapfast.screening.entry import Defaults, Entry, as_specs
 from uapfast.screening.export import Summary, export, finished_rows, summarise
 from uapfast.screening.panel import Panel, Settings
 from uapfast.screening.plan import as_entries
-from uapfast.screening.records import require_no_records
+from uapfast.screening.records import record_folder
 from uapfast.screening.rows import Row
 from uapfast.screening.store import Store
 
@@ -120,6 +120,7 @@ def screen(
     """
     check_settings(alpha, fdr, queries, workers, timeout, precision, batch_size)
     check(record is None or engine == "local", "screen", "record", "left out with another engine", engine)
+    place, table = store_path(store, out), _table(out)
     settings = Settings(
         float(alpha),
         queries,
@@ -130,22 +131,17 @@ def screen(
         float(timeout),
         conduct=tuple((k, v) for k, v in (conduct or {}).items() if v is not None),
         batch_size=batch_size,
-        record=None if record is None else os.fspath(make_folder(record)),
+        record=record_folder(record, overwrite, place if resume else None),
     )
-    place = store_path(store, out)
-    if record is not None and not overwrite:
-        require_no_records(record, resumed=resume and place is not None and place.exists())
     defaults = Defaults(as_specs(arch), _floats(mean), _floats(std), key, _whole(class_order))
     for spec in defaults.arch:
         resolve_arch(spec)
-    if out is not None:
-        require_writable(out, "table")
     run = _Run(
         # a cluster's device need not be here
         Panel.of(named_references(references), settings, None if engine == "local" else "cpu"),
         _engine(engine),
         address,
-        Path(out) if out is not None else None,
+        table,
         place,
         resume,
         float(fdr),
@@ -156,6 +152,12 @@ def screen(
 
 
 _engine = engine
+
+
+def _table(out: str | os.PathLike[str] | None) -> Path | None:
+    if out is not None:
+        require_writable(out, "table")
+    return None if out is None else Path(out)
 
 
 def _floats(values: Sequence[float] | None) -> tuple[float, ...] | None:
