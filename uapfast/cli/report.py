@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -68,6 +69,8 @@ def report(
     from uapfast.files import require_writable
 
     check(out is not None or bom is not None, "report", "--out and --bom", "one of them, or both", "neither")
+    apart = out is None or bom is None or os.path.realpath(out) != os.path.realpath(bom)
+    check(apart, "report", "--bom", "another file than --out", str(bom))
     check(pages is None or out is not None, "report", "--pages", "given with --out", str(pages))
     check(record is None or pages is not None, "report", "--record", "given with --pages", str(record))
     check(base_model is None or bom is not None, "report", "--base-model", "given with --bom", base_model)

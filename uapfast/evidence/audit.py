@@ -14,8 +14,16 @@ from uapfast.errors import EvidenceError, InputError, RecordError, SignatureErro
 from uapfast.evidence import timestamp
 from uapfast.evidence.audited import Audit, Check
 from uapfast.evidence.commitment import Commitment, check_fits, read_commitment, read_salt, salt_path, salted
-from uapfast.evidence.content import check_content, check_level, check_rates, check_raw, check_times, maker
-from uapfast.evidence.dossier import basis_of, check_looks
+from uapfast.evidence.content import (
+    check_content,
+    check_level,
+    check_rates,
+    check_raw,
+    check_times,
+    maker,
+    remarked,
+)
+from uapfast.evidence.dossier import basis_of, check_all_judged, check_looks
 from uapfast.evidence.envelope import Signed
 from uapfast.evidence.keys import PublicKey
 from uapfast.evidence.statement import read_statement, subjects
@@ -87,9 +95,10 @@ def audit(files: Files) -> Audit:
     replayed = out.step("verdict", lambda: _replayed(files, reference, float(stated.predicate["level"])))
     if replayed is not None:
         check_raw(out, replayed.recording)
+        remarked(out, replayed.recording)
         out.step("suspect", lambda: _suspect(stated, replayed))
         out.step("times", lambda: check_times(stated, replayed.recording, commitment, stamp))
-        if commitment is None or out.step("looks", lambda: _looks(commitment, replayed)):
+        if out.step("looks", lambda: _looks(commitment, replayed, reference)):
             check_content(out, stated, replayed, commitment)
     return out
 
@@ -231,9 +240,14 @@ def _replayed(files: Files, reference: Reference, level: float) -> tuple[Replaye
     return found, f"{found.verdict.decision}, decided anew from {count} recorded answers"
 
 
-def _looks(commitment: Commitment, replayed: Replayed) -> tuple[bool, str]:
-    check_looks(commitment, replayed.recording)
-    return True, f"after {replayed.recording.first['looks']} views, as committed"
+def _looks(commitment: Commitment | None, replayed: Replayed, reference: Reference) -> tuple[bool, str]:
+    recording, views = replayed.recording, reference.plan.views
+    said = f"after {recording.first['looks']} of {views} views"
+    if commitment is not None:
+        check_looks(commitment, recording)
+        return True, f"{said}, as committed"
+    check_all_judged(recording)
+    return True, said if recording.first["looks"][-1:] == [views] else f"{said}: no commitment says so"
 
 
 def _suspect(stated: Signed, replayed: Replayed) -> tuple[bool, str]:

@@ -136,6 +136,8 @@ def commit(
     good = isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and 0 < alpha < 0.5
     check(good, "commit", "alpha", "a level in (0, 0.5)", repr(alpha))
     place = salt_path(out, salt)
+    if os.path.realpath(place) == os.path.realpath(out):
+        raise StorageError(f"commit: salt must be another file than the commitment, got {place}")
     for path, what in ((out, "commitment"), (place, "salt")):
         if os.path.lexists(path):
             raise StorageError(f"commit: {what} must be a new file, got one that is there: {path}")

@@ -22,6 +22,7 @@ from uapfast.verbs.replay import Replayed
 
 # Of a verdict, what another version may add or lack. Its number is the signer's word: all else is held
 # against the record whatever it says.
+MOST_REMARKS, LONGEST = 20, 400  # of a record that are shown, and their characters
 CORE = r"decision|alpha|rank|relation|output|z|reasons|settings\.commitment|p_|reference"
 ADDED = re.compile(rf"verdict\.(?!{CORE})")
 
@@ -60,14 +61,26 @@ def check_raw(out: Audit, recording: Recording) -> None:
         out.add("note", what, f"{cached} {said}")
 
 
+def remarked(out: Audit, recording: Recording) -> None:
+    """What the record remarks on the asking: it is among the reasons, and nothing else says it."""
+    notes = recording.end["notes"]
+    for text in notes[:MOST_REMARKS]:
+        out.add("note", "remark of the record", f"the accuser's word: {text[:LONGEST]}")
+    if len(notes) > MOST_REMARKS:
+        out.add("note", "remark of the record", f"and {len(notes) - MOST_REMARKS} more")
+
+
 def check_times(
     stated: Signed, recording: Recording, commitment: Commitment | None, stamp: timestamp.Stamp | None
 ) -> tuple[bool, str]:
     """Whether everything happened in its order."""
     where, first, end = stated.where, recording.first, recording.end
     line = [] if commitment is None else [("the commitment", commitment.time)]
+    responses = [] if recording.bodies.first is None else [("first", recording.bodies.first)]
+    responses += [] if recording.bodies.last is None else [("last", recording.bodies.last)]
     line += [
         ("the examination's begin", timestamp.told_time(first["started"], recording.where, "started")),
+        *((f"its {name} response", timestamp.told_time(at, recording.where, "at")) for name, at in responses),
         ("the examination's end", timestamp.told_time(end["ended"], recording.where, "ended")),
         ("the statement", timestamp.told_time(stated.predicate["evaluatedAt"], where, "evaluatedAt")),
     ]
@@ -134,4 +147,4 @@ def check_rates(out: Audit, stated: Signed) -> None:
             out.add("note", what, f"uapfast {__version__} states others: they were measured anew since")
 
 
-__all__ = ["check_content", "check_level", "check_rates", "check_raw", "check_times", "maker"]
+__all__ = ["check_content", "check_level", "check_rates", "check_raw", "check_times", "maker", "remarked"]

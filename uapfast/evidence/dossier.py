@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,10 @@ class Dossier:
                 rule = f"the one that signed the commitment, {self.commitment.signed.key.keyid}"
                 raise SignatureError("verify", "key", rule, self.key.public.keyid)
 
+    def require_apart(self, what: str, path: Path_) -> None:
+        """Raise ``StorageError`` where another result would take the place of these, or of a source."""
+        _check_places(self.wanted, self.path, {what: path})
+
     @contextlib.contextmanager
     def recorder(self, subject: dict[str, Any]) -> Iterator[Recorder | None]:
         """What takes down the answers; None where nobody wants to know.
@@ -147,6 +151,7 @@ class Dossier:
         """
         if self.recording is None:
             return verdict
+        check_all_judged(self.recording)
         citation = None if self.commitment is None else citation_of(self.commitment, self.recording)
         cited = verdict if citation is None else citation.cite(verdict)
         if self.wanted.statement is not None and self.key is not None:
@@ -158,9 +163,9 @@ class Dossier:
         return cited
 
 
-def _check_places(wanted: Wanted, reference: Path_) -> None:
+def _check_places(wanted: Wanted, reference: Path_, more: Mapping[str, Path_] | None = None) -> None:
     """Raise ``StorageError`` where a result would take the place of another, or of what it is made from."""
-    results = {"statement": wanted.statement, "record": wanted.record}
+    results = {"statement": wanted.statement, "record": wanted.record, **(more or {})}
     sources = {"reference": reference, "commitment": wanted.commitment, "key": wanted.key}
     if wanted.commitment is not None:
         sources["salt"] = salt_path(wanted.commitment, wanted.salt)
@@ -182,19 +187,25 @@ def _check_places(wanted: Wanted, reference: Path_) -> None:
         )
 
 
-def check_looks(commitment: Commitment, recording: Recording) -> None:
-    """Raise ``EvidenceError`` unless it was looked as committed.
+def check_all_judged(recording: Recording) -> None:
+    """Raise ``EvidenceError`` where a suspect that was asked is judged by a part of its answers.
 
     A part of answers that others recorded may have fewer views, and nobody is told when they were given. Of a
     suspect that was asked, all is judged: whoever picks its answers afterwards picks the verdict.
+    """
+    if recording.first["answered"] is not None and not _by_others(recording):
+        raise EvidenceError(recording.where, "answers", "all of them, of a suspect that was asked", "a part")
+
+
+def check_looks(commitment: Commitment, recording: Recording) -> None:
+    """Raise ``EvidenceError`` unless it was looked as committed, at all answers.
 
     Args:
         commitment: whose settings are known to be those of the reference (:func:`check_fits`).
         recording: of the examination.
     """
+    check_all_judged(recording)
     looks, known = recording.first["looks"], commitment.settings["looks"]
-    if recording.first["answered"] is not None and not _by_others(recording):
-        raise EvidenceError(recording.where, "answers", "all of them, of a suspect that was asked", "a part")
     if recording.first["answered"] is None and looks not in (known["atOnce"], known["costly"]):
         rule = f"as committed, after {known['atOnce']} or {known['costly']} views"
         raise EvidenceError(recording.where, "looks", rule, looks)
@@ -239,4 +250,4 @@ def basis_of(
     )
 
 
-__all__ = ["Dossier", "Wanted", "basis_of", "check_looks", "citation_of"]
+__all__ = ["Dossier", "Wanted", "basis_of", "check_all_judged", "check_looks", "citation_of"]

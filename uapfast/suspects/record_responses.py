@@ -7,6 +7,7 @@ and after it the rows that were read from it. Whoever reads the record reads the
 from __future__ import annotations
 
 import binascii
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,8 @@ from uapfast.suspects.http_reading import Reader, reader_of
 from uapfast.suspects.http_rows import row_of_plain
 from uapfast.suspects.record_bodies import KEPT, unpacked
 
+TRIP = ("at", "attempt", "status")  # what a row says of its response
+AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")  # sorts by time
 MOST_ALL, MOST_TIMES = 1 << 30, 20  # bytes of all bodies, and how many times as many as the record has
 
 
@@ -31,6 +34,8 @@ class Bodies:
     Attributes:
         read: rows that were read again from a body, and are the same.
         withheld: rows whose body was not kept.
+        first: when the first response came, None without one.
+        last: when the last one came.
     """
 
     def __init__(self, where: str) -> None:
@@ -39,7 +44,9 @@ class Bodies:
         self._rows: dict[
             int, list[Any]
         ] = {}  # by request: rows that are not named yet, None each if withheld
-        self._seen: set[int] = set()
+        self._trips: dict[int, dict[str, Any]] = {}
+        self.first: str | None = None
+        self.last: str | None = None
         self._bytes = 0
 
     def reading(self, told: Any) -> None:
@@ -57,9 +64,12 @@ class Bodies:
             ValueError, TypeError, KeyError, InputError: it cannot be read, or gives other rows.
         """
         request, images = told["request"], told["images"]
-        if type(request) is not int or request in self._seen or type(images) is not int or images < 1:
+        if type(request) is not int or request in self._trips or type(images) is not int or images < 1:
             raise ValueError(f"request {request!r}, images {images!r}")
-        self._seen.add(request)
+        self._trips[request] = {name: told[name] for name in TRIP}
+        if not isinstance(told["at"], str) or AT.fullmatch(told["at"]) is None:
+            raise ValueError(f"at {told['at']!r}"[:80])
+        self.first, self.last = min(self.first or told["at"], told["at"]), max(self.last or "", told["at"])
         body = self._body(told, size)
         if body is None:
             self._rows[request] = [None] * images if images <= size else []
@@ -96,6 +106,8 @@ class Bodies:
         rows = self._rows.get(request) if type(request) is int else None
         if rows is None or type(place) is not int or not 0 <= place < len(rows):
             raise ValueError(f"row {place!r} of request {request!r}, whose response is not there")
+        if any(type(one[n]) is not type(v) or one[n] != v for n, v in self._trips[request].items()):
+            raise ValueError(f"row {place} of request {request} with other {', '.join(TRIP)}")
         found, rows[place] = rows[place], _Named
         if found is _Named:
             raise ValueError(f"row {place} of request {request} a second time")
