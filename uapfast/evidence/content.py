@@ -36,9 +36,8 @@ def check_level(out: Audit, stated: Signed, commitment: Commitment | None) -> No
     """The level that was used, the committed one and the default; a looser one than committed fails."""
     used = float(stated.predicate["level"])
     committed = None if commitment is None else commitment.alpha
-    said = levels_said(used, committed)
-    if commitment is None and stated.predicate["commitment"] is not None:
-        said += "; what the statement's commitment says of it was not seen"
+    unseen = commitment is None and stated.predicate["commitment"] is not None
+    said = levels_said(used, committed, unseen)
     if committed is not None and used > committed:
         error = EvidenceError(stated.where, "level", f"at most {committed:g}, as committed", f"{used:g}")
         out.checks.append(Check("FAILED", "level", f"{error} ({said})", error))

@@ -7,13 +7,16 @@ from typing import Any
 from uapfast.config import ALPHA
 
 
-def levels_said(used: float, committed: float | None) -> str:
+def levels_said(used: float, committed: float | None, unseen: bool = False) -> str:
     """For whoever reads a verdict.
 
     Args:
         used: level of the verdict.
         committed: that was committed to; None where none is known.
+        unseen: there is a commitment, and it was not seen.
     """
+    if unseen:
+        return f"level {used:g} was used, the commitment to one was not seen, the default is {ALPHA:g}"
     fixed = "none was committed to" if committed is None else f"{committed:g} was committed to"
     return f"level {used:g} was used, {fixed}, the default is {ALPHA:g}"
 
