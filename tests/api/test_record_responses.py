@@ -225,7 +225,7 @@ def test_no_secret_is_kept_with_a_response(
 
     with servers.Server(echoing, servers.Served(evidence_world.honest)) as server:
         suspect = open_http(
-            server.url + "/v1/models/digits", layout="nhwc", batch_size=8,
+            server.url + "/v1/models/digits", layout="nhwc", batch_size=8, concurrency=1,
             headers={"Authorization": "Bearer ${UAPFAST_TEST_TOKEN}"},
         )  # fmt: skip
         lines = recorded(evidence_world, suspect, tmp_path / "r.jsonl")
