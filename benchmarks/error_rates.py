@@ -16,6 +16,8 @@ from typing import Any
 from benchmarks.detection.few_twins import DEGRADED, LEVELS
 from benchmarks.detection.subsets import TWINS
 from benchmarks.power import RULE, WORLDS, rows_of
+from uapfast._version import __version__
+from uapfast.examination.error_rates import SHIPPED, earlier
 from uapfast.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
@@ -128,9 +130,40 @@ def table() -> dict[str, Any]:
     return {"made_by": "python -m benchmarks.error_rates", "rule": RULE, "tables": hashes, "rows": rows}
 
 
+def released() -> set[str]:
+    """Versions that CHANGELOG.md has a heading of."""
+    text = (TABLE.parents[2] / "CHANGELOG.md").read_text(encoding="utf-8")
+    return set(re.findall(r"^## \[?(\d[\w.]*)", text, re.MULTILINE))
+
+
+def written(folder: Path, version: str, text: str, out: set[str]) -> None:
+    """Make ``text`` the table of a version; an earlier version keeps its own, for whoever audits it.
+
+    Args:
+        folder: of the tables.
+        version: this one.
+        text: of its table.
+        out: versions that are released.
+
+    Raises:
+        SystemExit: the version is released, with another table: statements that name it would no longer hold.
+    """
+    history: dict[str, str] = json.loads((folder / SHIPPED).read_text(encoding="utf-8"))
+    new = hashlib.sha256(text.encode()).hexdigest()
+    if version in out and history.get(version, new) != new:
+        raise SystemExit(f"uapfast {version} is released with another table: raise the version first")
+    if (folder / TABLE.name).exists():
+        old = (folder / TABLE.name).read_bytes()
+        sha256 = hashlib.sha256(old).hexdigest()
+        if sha256 != new and sha256 in {h for v, h in history.items() if v != version}:
+            write_text(folder / earlier(sha256), old.decode())
+    write_text(folder / TABLE.name, text)
+    write_text(folder / SHIPPED, json.dumps(history | {version: new}, indent=1) + "\n")
+
+
 def main() -> None:
-    """Write the table."""
-    write_text(TABLE, json.dumps(table(), indent=1) + "\n")
+    """Write the table, and that this version has it."""
+    written(TABLE.parent, __version__, json.dumps(table(), indent=1) + "\n", released())
 
 
 if __name__ == "__main__":

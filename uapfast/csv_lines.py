@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from uapfast.errors import ManifestError
+from uapfast.files import open_plain
 
 
 def read_lines(
@@ -31,7 +33,7 @@ def read_lines(
     if "\0" in str(path):
         raise ManifestError(where, "manifest", "a file name", repr(str(path)))
     try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
+        with io.TextIOWrapper(open_plain(path), encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
             for row in reader:
                 fields = [field.strip() for field in row]

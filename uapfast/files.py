@@ -1,14 +1,35 @@
-"""Writing results whole or not at all. A leaf: imports only ``errors``."""
+"""Reading plain files, writing results whole or not at all. A leaf: imports only ``errors``."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from uapfast.errors import StorageError
+
+
+def open_plain(path: str | os.PathLike[str]) -> io.BufferedReader:
+    """A plain file, opened for reading.
+
+    Raises:
+        OSError: as :func:`open`; also for a folder, a pipe, a socket or a device, which would be waited for
+            or never end, and for a name that no file can have.
+    """
+    try:
+        # O_NONBLOCK: a pipe must not hold us, not even one that takes the file's place meanwhile
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except ValueError as exc:  # a zero byte
+        raise OSError(errno.EINVAL, str(exc), repr(path)) from exc
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a plain file", os.fspath(path))
+    return open(handle, "rb")
 
 
 @contextlib.contextmanager
@@ -23,6 +44,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if target.is_dir():
         raise StorageError(f"write: path must be a file name, got the folder {target}")
+    if target.exists() and not target.is_file():
+        raise StorageError(f"write: path must be a plain file's, got a pipe or a device ({target})")
     if not target.parent.is_dir():
         raise StorageError(f"write: folder must be an existing one, got {target.parent}")
     try:
@@ -71,7 +94,9 @@ KINDS = {
 LOOKED_AT = 4096
 
 
-def require_writable(path: str | os.PathLike[str], kind: str | None = None, size: int = 1 << 16) -> None:
+def require_writable(
+    path: str | os.PathLike[str], kind: str | None = None, size: int = 1 << 16, *, new: bool = False
+) -> None:
     """Refuse a result's file name before the work that fills it, where the fault can be known.
 
     Writes ``size`` bytes beside ``path`` and removes them; ``path`` itself is not touched.
@@ -81,16 +106,20 @@ def require_writable(path: str | os.PathLike[str], kind: str | None = None, size
         kind: one of ``KINDS``: an earlier result of that kind may be replaced, any other file may not. A
             result must not take the place of the weights, the reference or the table that it is made of.
         size: bytes that are tried.
+        new: nothing may be there: of results that others rest on, and that cannot be made again as they were.
 
     Raises:
         StorageError: the folder is missing, unwritable, or the disk is full; or ``path`` is a file of another
-            kind.
+            kind, or there.
     """
     if kind is not None and os.path.isfile(path):
         with open(path, "rb") as stream:
             head = stream.read(LOOKED_AT)
         if head and KINDS[kind] not in head.lower() and KINDS[kind] not in head:
             raise StorageError(f"write: {path} must be new, or an earlier {kind}, got a file of another kind")
+    if new and os.path.lexists(path):
+        what = "file" if kind is None else kind
+        raise StorageError(f"write: {what} must be a new file (--overwrite replaces it), got {path}")
 
     class _Done(Exception):
         pass

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uapfast.errors import InputError
+from uapfast.errors import InputError, ReferenceFileError
 from uapfast.files import write_bytes
 from uapfast.images import floats, packed
 from uapfast.method.consensus import Consensus
@@ -24,6 +24,7 @@ from uapfast.method.fingerprint import QueryPlan
 from uapfast.method.lineage import Roster
 from uapfast.method.statistic import STATISTICS, PoolAnswers, Statistic
 from uapfast.pool.twins import selection_doubt
+from uapfast.reference_check import fault
 from uapfast.reference_file import FORMAT, Record, bad, digest, make_roster, parse, read, to_bytes
 
 
@@ -261,6 +262,9 @@ def from_bytes(content: bytes, name: str = "bytes") -> Reference:
 
 def _made(tensors: dict[str, Tensor], header: dict[str, Any], sha256: str, path: object) -> Reference:
     try:
+        wrong = fault(header, tensors)
+        if wrong is not None:
+            raise bad(path, "complete", f"one with {wrong}")
         views = int(header["views"])
         plan = QueryPlan(
             tensors["points"],
@@ -288,8 +292,10 @@ def _made(tensors: dict[str, Tensor], header: dict[str, Any], sha256: str, path:
         )
         expected = (len(records), views, plan.blocks, plan.per_view)
         fits = tuple(reference.answers.shape[:4]) == expected == tuple(reference.labels.shape)
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as exc:
-        raise bad(path, "complete", f"one without {exc}") from exc
+    except ReferenceFileError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, IndexError) as exc:
+        raise bad(path, "complete", f"one without {str(exc)[:200]}") from exc
     if not fits:
         raise bad(path, f"consistent (answers {expected})", tuple(reference.answers.shape))
     return reference

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from uapfast.errors import ReferenceFileError
+from uapfast.files import open_plain
 from uapfast.method.lineage import Roster
 
 FORMAT = 6
@@ -91,7 +92,7 @@ def _header(stream: BinaryIO, size: int, path: object) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, struct.error, RecursionError) as exc:
         rule = "a whole file written by uapfast generate"
         raise bad(path, rule, "a damaged, truncated or foreign one") from exc
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+    if not isinstance(header, dict) or type(header.get("format")) is not int or header["format"] != FORMAT:
         found = header.get("format") if isinstance(header, dict) else header
         raise bad(path, f"of format version {FORMAT} (make it anew with this uapfast)", f"version {found}")
     return header
@@ -129,7 +130,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
         ReferenceFileError: missing, damaged, truncated, or of another version.
     """
     try:
-        with open(path, "rb") as stream:
+        with open_plain(path) as stream:
             return parse(stream, os.fstat(stream.fileno()).st_size, path)
     except OSError as exc:
         raise bad(path, "a readable file", exc.strerror or exc) from exc

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.api import evidence_world as evidence
+from tests.api.evidence_case import Case, make_case
 from tests.api.screen_world import World, make_world
 
 
@@ -24,3 +25,9 @@ def evidence_world(tmp_path_factory: pytest.TempPathFactory) -> evidence.World:
 def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A question to a server that failed is asked again after 10 ms, 20, 40, ... instead of 200, 400, 800."""
     monkeypatch.setattr("uapfast.suspects.http_client.WAIT_FIRST", 0.01)
+
+
+@pytest.fixture(scope="session")
+def case(evidence_world: evidence.World, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """What an owner hands over of the copy: not to be changed, only :meth:`Case.copied`."""
+    return make_case(evidence_world, tmp_path_factory.mktemp("case"))

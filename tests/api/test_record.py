@@ -21,7 +21,7 @@ from uapfast.models.model import Model
 from uapfast.suspects.callable import open_callable
 from uapfast.suspects.http import open_http
 from uapfast.suspects.record_reader import is_record, read_record
-from uapfast.suspects.record_writer import Recorder, query_sha256
+from uapfast.suspects.record_writer import Recorder, line_of, query_sha256
 from uapfast.types import Verdict
 from uapfast.verbs.queries import write_queries
 from uapfast.verbs.recorded import verify_recorded
@@ -286,7 +286,7 @@ def test_a_record_that_is_cut_short_or_changed_is_refused_and_named(world, tmp_p
         "twice": b"".join([*rows[:6], rows[5], *rows[6:]]),
         "more after the end": data + b"{}\n",
         "no object": b"".join([rows[0], b"[1]\n", *rows[1:]]),
-        "version": data.replace(b'"version":1', b'"version":2', 1),
+        "version": data.replace(b'"version":2', b'"version":3', 1),
         "looks": data.replace(b'"looks":[6]', b'"looks":[7]', 1),
         "replay": data.replace(b'"replay":"model"', b'"replay":"eval"', 1),
         "dtype": data.replace(b'"dtype":"float32"', b'"dtype":"load"', 1),
@@ -350,12 +350,13 @@ def test_on_the_command_line(world, tmp_path, capsys):
     assert main(["verify", str(world.ref), "--answers", str(record), "--class-order", "1,0"]) == 2
     assert "--class-order must be left out with a record" in capsys.readouterr().err
     assert main([*arguments, "--record", str(world.ref)]) == 2  # never over another file
-    assert "a file of another kind" in capsys.readouterr().err
+    assert "of the record alone, got the place of the reference" in capsys.readouterr().err
     bad = tmp_path / "nan.safetensors"
     from safetensors.torch import save_file
 
     save_file({k: torch.full_like(v, torch.nan) for k, v in world.copy.state_dict().items()}, bad)
-    assert main(["verify", str(world.ref), str(bad), "--arch", MLP, "--json", "--record", str(record)]) == 4
+    asked = ["verify", str(world.ref), str(bad), "--arch", MLP, "--json", "--record", str(record)]
+    assert main([*asked, "--overwrite"]) == 4
     first = json.loads(capsys.readouterr().out)
     assert main(["verify", str(world.ref), "--answers", str(record), "--json"]) == 4
     assert json.loads(capsys.readouterr().out) == first
@@ -470,7 +471,7 @@ def test_a_record_with_more_than_such_answers_is_refused(world, tmp_path):
     recorded(world, world.honest, tmp_path / "r.jsonl")
     rows = (tmp_path / "r.jsonl").read_bytes().splitlines(keepends=True)
     more, bad = json.loads(rows[1]), tmp_path / "bad.jsonl"
-    extra = [json.dumps({**more, "i": 1000 + i}).encode() + b"\n" for i in range(400)]
+    extra = [line_of({**more, "i": 1000 + i}) for i in range(400)]
     bad.write_bytes(b"".join([*rows[:-1], *extra, rows[-1]]))
     with pytest.raises(RecordError, match="answers must be at most"):
         verify_record(world.reference, bad)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import html
+import json
 import re
+import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -166,3 +170,47 @@ def test_a_screen_links_to_the_pages_of_its_convicted_rows(
     assert main([*given, "--reference", str(world.ref), "--most", "1"]) == 0
     said = capfd.readouterr().out
     assert "wrote 1 pages" in said or "wrote 1 of" in said
+
+
+def test_the_pages_of_a_screen_link_its_records(
+    evidence_world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With commands that work when they are pasted; a record of something else is not linked."""
+    world, table, records = evidence_world, tmp_path / "t.parquet", tmp_path / "the records"
+    suspects = tmp_path / "suspects"
+    suspects.mkdir()
+    for name in ("copy", "honest"):
+        shutil.copy(world.files[name], suspects / f"{name}.safetensors")
+    asked = ["screen", str(world.ref), "--dir", str(suspects), "--arch", MLP, "--out", str(table)]
+    assert main([*asked, "--record", str(records)]) == 1
+    pages = tmp_path / "pages"
+    given = ["report", str(table), "--out", str(tmp_path / "report.html"), "--reference", str(world.ref)]
+    assert main([*given, "--record", str(records)]) == 2
+    assert "--record must be given with --pages" in capfd.readouterr().err
+    assert main([*given, "--pages", str(pages), "--record", str(suspects)]) == 2
+    assert "--record must be a folder of records" in capfd.readouterr().err
+    assert main([*given, "--pages", str(pages), "--record", str(records)]) == 0
+    assert "came of no record" not in capfd.readouterr().out
+    row = next(r for r in pq.read_table(table).to_pylist() if r["name"].startswith("copy"))
+    (page,) = [p for p in pages.iterdir() if "copy.safetensors" in p.read_text(encoding="utf-8")]
+    text = html.unescape(page.read_text(encoding="utf-8"))
+    hashes, again = re.findall(r'<code class="command">(.*?)</code>', text, re.S)
+    assert "as that of one suspect: the list is not corrected for" in text
+    assert "its 8 twins in the victim's place" in " ".join(read(text).text.split())
+    monkeypatch.chdir(pages)
+    done = subprocess.run(["bash", "-c", hashes], check=False, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count(": OK") == 2, done
+    command = shlex.split(again)
+    assert command[:2] == ["uapfast", "verify"] and main([*command[1:], "--json"]) == 1
+    verdict = json.loads(capfd.readouterr().out)
+    assert verdict["p_value"] == row["p_value"] and verdict["suspect_sha256"] == row["sha256"]
+    # records that do not hold are not what these rows came of
+    other = tmp_path / "other"
+    shutil.copytree(records, other)
+    for path in other.iterdir():
+        recording = path.read_text().replace('"i":0,', '"i":1000000,', 1)
+        path.write_text(recording)
+    assert main([*given, "--pages", str(pages), "--record", str(other)]) == 0
+    assert f"came of no record in {other}" in capfd.readouterr().out
+    (hashes,) = re.findall(r'<code class="command">(.*?)</code>', page.read_text(encoding="utf-8"), re.S)
+    assert "sha256sum" in hashes

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.error_rates import TABLE, real_rows, table
-from uapfast.examination.error_rates import error_rates, rates_for
+from benchmarks.error_rates import TABLE, real_rows, released, table, written
+from uapfast._version import __version__
+from uapfast.examination.error_rates import SHIPPED, earlier, error_rates, rates_for, shipped, table_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,3 +57,43 @@ def test_the_rows_that_fit_a_pool_best(alpha: float, twins: int, level: str, cou
 
 def test_every_number_is_text_or_whole() -> None:
     assert not any(isinstance(v, float) for row in rates_for(1e-3, 12) for v in row.values())
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_tables_do_not_change_unless_the_history_of_versions_does() -> None:
+    """An audit holds what a statement says against what its version shipped: that must not be forgotten."""
+    history = shipped()
+    assert history.get(__version__) == sha256(TABLE), "python -m benchmarks.error_rates"
+    assert released() <= set(history)
+    for version, digest in history.items():
+        kept = TABLE if digest == sha256(TABLE) else TABLE.parent / earlier(digest)
+        assert sha256(kept) == digest
+        found = table_of(version)
+        assert found is not None and found["rows"] and found["tables"]
+    assert table_of("0.0.0") is None and table_of("") is None
+
+
+def test_a_released_version_keeps_its_table(tmp_path: Path) -> None:
+    for name in (TABLE.name, SHIPPED):
+        (tmp_path / name).write_bytes((TABLE.parent / name).read_bytes())
+    first, old = sha256(tmp_path / TABLE.name), dict(shipped())
+
+    def history() -> dict[str, str]:
+        found: dict[str, str] = json.loads((tmp_path / SHIPPED).read_text())
+        return found
+
+    with pytest.raises(SystemExit, match=f"{__version__} is released with another table: raise the version"):
+        written(tmp_path, __version__, "{}\n", {__version__})
+    assert history() == old and sha256(tmp_path / TABLE.name) == first
+    written(
+        tmp_path, __version__, '{"unreleased": 1}\n', set()
+    )  # a table that no version shipped is not kept
+    assert history() == old | {__version__: sha256(tmp_path / TABLE.name)}
+    assert not (tmp_path / earlier(first)).exists()
+    written(tmp_path, __version__, TABLE.read_text(), set())
+    written(tmp_path, "9.9.9", '{"anew": 1}\n', {__version__})
+    assert history() == old | {"9.9.9": sha256(tmp_path / TABLE.name)}
+    assert sha256(tmp_path / earlier(first)) == first

@@ -39,6 +39,7 @@ class Given(NamedTuple):
     salt: Path | None
     tsa: str | None
     tsa_root: Path | None
+    overwrite: bool
     shown: Shown
 
     def dossier(self, path: Path, reference: Reference, alpha: float) -> Dossier:
@@ -58,8 +59,10 @@ def signing(
     """The private key, and the name of weights: beside a statement ``--key`` may be either."""
     if statement is None or signing_key is not None or key is None:
         return signing_key, key
+    from uapfast.files import open_plain
+
     try:
-        with open(key, "rb") as stream:
+        with open_plain(key) as stream:
             private = PRIVATE in stream.read(1 << 12)
     except (OSError, ValueError):
         private = key.endswith(".pem")  # a file that is missing is named as such
@@ -111,6 +114,9 @@ def commit(
         from uapfast.evidence.commitment import salt_path
         from uapfast.evidence.keys import load_private
         from uapfast.evidence.timestamp import load_certificates, said
+        from uapfast.examination.calibration import convicts_nobody
+        from uapfast.examination.levels import compared
+        from uapfast.reference import load
 
         roots = None if tsa_root is None else load_certificates(tsa_root)
         found = run(reference, load_private(key), out, salt=salt, tsa=tsa, roots=roots, alpha=alpha)
@@ -120,7 +126,10 @@ def commit(
             f"wrote {one_line(out)}: SHA-256(salt, reference) {found.value}",
             f"wrote {one_line(salt_path(out, salt))}: the salt; keep it with the reference until the audit",
             f"committed {said(found.time)} ({one_line(by)}), key {found.signed.key.keyid}",
+            f"level {alpha:g}, {compared(alpha)}",
         ]
+        nobody = convicts_nobody(load(reference), alpha)
+        shown += [] if nobody is None else [one_line(nobody, WIDE)]
         print(*shown, sep="\n", file=stdout, flush=True)
 
 
@@ -140,30 +149,35 @@ def audit(
         typer.Option("--trust", metavar="PUBKEY", help="The accuser's public key, come by otherwise (PEM)."),
     ] = None,
     tsa_root: e.TsaRoot = None,
+    any_key: Annotated[
+        bool, typer.Option("--any-key", help="Without --trust: whoever signed it, nobody says who that was.")
+    ] = False,
+    any_tsa: Annotated[
+        bool, typer.Option("--any-tsa", help="Without --tsa-root: whoever stamped, it may be the signer.")
+    ] = False,
     as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> int:
     """Work out anew everything that a statement says, from files alone; says what it checked, line by line.
 
-    Exit code: 0 if all of it holds, 1 if anything does not, 2 error.
+    Exit code: 0 if all of it was checked and holds, 1 if anything does not hold, 3 if nothing failed but
+    something that the statement rests on could not be checked (its last line names it), 2 error.
     """
     with only_result_on_stdout() as stdout:
+        from uapfast.config import check
         from uapfast.evidence.audit import Files
         from uapfast.evidence.audit import audit as run
         from uapfast.evidence.keys import load_public
         from uapfast.evidence.timestamp import load_certificates
 
+        for name, any_, given in (("--any-key", any_key, trust), ("--any-tsa", any_tsa, tsa_root)):
+            check(not (any_ and given), "audit", name, "left out beside what it does without", str(given))
         key = None if trust is None else load_public(trust)
         roots = None if tsa_root is None else load_certificates(tsa_root)
-        found = run(Files(statement, reference, record, commitment, salt, key, roots))
+        found = run(Files(statement, reference, record, commitment, salt, key, roots, any_key, any_tsa))
         if as_json:
             print(json.dumps(found.to_dict()), file=stdout, flush=True)
         else:
-            names = ", ".join(check.what for check in found.failed)
-            end = (
-                f"ALL THAT WAS CHECKED HOLDS: {found.decision}" if found.holds else f"DOES NOT HOLD: {names}"
-            )
-            unchecked = ", ".join(check.what for check in found.checks if check.state == "not checked")
-            end += f"; NOT CHECKED: {one_line(unchecked, WIDE)}" if unchecked else ""
-            print(*(one_line(check, WIDE) for check in found.checks), end, sep="\n", file=stdout, flush=True)
-    return 0 if found.holds else 1
+            said = [one_line(text, WIDE) for text in (*found.checks, found.sentence)]
+            print(*said, sep="\n", file=stdout, flush=True)
+    return found.exit_code

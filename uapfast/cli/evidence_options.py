@@ -25,6 +25,10 @@ PageFile = Annotated[
     Path | None,
     typer.Option("--report", metavar="FILE.html", help="Gets a page on this suspect; opens offline."),
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace results that are there already; others may rest on them."),
+]
 SigningKey = Annotated[
     Path | None,
     typer.Option(

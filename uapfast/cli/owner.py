@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from uapfast.cli import base
+from uapfast.cli import evidence_options as e
 from uapfast.cli import options as o
 from uapfast.cli.base import app
 from uapfast.cli.shell import Reporter, notes_counted, one_line, only_result_on_stdout
@@ -23,7 +24,8 @@ def generate(
     weights: o.Weights,
     data: o.Data,
     pool: o.Manifest,
-    out: Annotated[Path, typer.Option("--out", metavar="REF", help="Where the reference goes.")],
+    out: Annotated[Path, typer.Option("--out", metavar="REF", help="Gets the reference; must be new.")],
+    overwrite: e.Overwrite = False,
     eps: Annotated[float, typer.Option("--eps", help="Radius of the UAP's ball, input units (0..1).")] = 0.1,
     norm: Annotated[o.Norm, typer.Option("--norm", help="Ball of the UAP.")] = o.Norm.linf,
     uap: Annotated[o.Uap, typer.Option("--uap", help="Algorithm of the UAP.")] = o.Uap.margin,
@@ -32,8 +34,7 @@ def generate(
     ray: o.Ray = None,
     encoder: Annotated[o.Encoder, typer.Option("--encoder", help="Fingerprint encoder.")] = o.Encoder.lineage,
     selection: Annotated[
-        o.Selection | None,
-        typer.Option("--selection", help="How points are chosen; the encoder's own if unset."),
+        o.Selection | None, typer.Option("--selection", help="How points are chosen; the encoder's own.")
     ] = None,
     fooling: Annotated[float, typer.Option("--fooling", help="Fooling rate at which the UAP stops.")] = 0.8,
     min_fooling: Annotated[float, typer.Option("--min-fooling", help="Warn below this fooling rate.")] = 0.3,
@@ -62,7 +63,7 @@ def generate(
         encoder=encoder.value, selection=selection.value if selection else None, fooling=fooling,
         min_fooling=min_fooling, strict=strict, wire_safe=wire_safe, show_uap=show_uap, seed=seed,
     )  # fmt: skip
-    require_writable(out, "reference")
+    require_writable(out, "reference", new=not overwrite)
     with only_result_on_stdout() as stdout, Reporter(rate=True) as progress, notes_counted(one_line(out)):
         from uapfast.data import load_data, stored_images
         from uapfast.examination.calibration import summary
@@ -77,8 +78,8 @@ def generate(
             log=None if log is None else stored_images(log), log_blind=log_blind,
         )  # fmt: skip
         reference.save(out)
-        said = reference_lines(summary(reference), one_line(out))
-        print(f"wrote {one_line(out)}", *said, sep="\n", file=stdout, flush=True)
+        said = [f"wrote {one_line(out)}", *reference_lines(summary(reference), one_line(out))]
+        print(*said, sep="\n", file=stdout, flush=True)
 
 
 def _vouched(given: list[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,6 +41,10 @@ def report(
             help="A page for each convicted or inconclusive row, linked from --out (needs --reference).",
         ),
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option("--record", metavar="DIR", help="Of `screen --record`: --pages link the records."),
+    ] = None,
     most: Annotated[int, typer.Option("--most", metavar="N", help="Pages of --pages, at most.")] = 50,
     bom: Annotated[
         Path | None,
@@ -64,7 +69,10 @@ def report(
     from uapfast.files import require_writable
 
     check(out is not None or bom is not None, "report", "--out and --bom", "one of them, or both", "neither")
+    apart = out is None or bom is None or os.path.realpath(out) != os.path.realpath(bom)
+    check(apart, "report", "--bom", "another file than --out", str(bom))
     check(pages is None or out is not None, "report", "--pages", "given with --out", str(pages))
+    check(record is None or pages is not None, "report", "--record", "given with --pages", str(record))
     check(base_model is None or bom is not None, "report", "--base-model", "given with --bom", base_model)
     with only_result_on_stdout() as stdout:
         for path, kind in ((out, "page"), (bom, "bill")):
@@ -73,14 +81,16 @@ def report(
         if bom is not None and out is None and _is_json(source):
             said = _bom(_stated(source, reference or ()), bom, base_model)
         else:
-            said = _table(source, out, reference or (), title, pages, most, bom, base_model)
+            said = _table(source, out, reference or (), title, (pages, record, most), bom, base_model)
         print(*said, sep="\n", file=stdout, flush=True)
 
 
 def _is_json(path: Path) -> bool:
     """Whether a file is JSON, as statements are, and no table; False for none."""
+    from uapfast.files import open_plain
+
     try:
-        with open(path, "rb") as stream:
+        with open_plain(path) as stream:
             return stream.read(1) == b"{"
     except OSError:
         return False
@@ -102,26 +112,30 @@ def _table(
     out: Path | None,
     paths: Sequence[Path],
     title: str | None,
-    pages: Path | None,
-    most: int,
+    paged: tuple[Path | None, Path | None, int],
     bom: Path | None,
     base_model: str | None,
 ) -> list[str]:
-    """What is written of a table; lines for people."""
+    """What is written of a table; lines for people. ``paged``: where pages go, of which records, how many."""
     from uapfast.reference import load
     from uapfast.report.screened import collect_screen
     from uapfast.report.screened_page import write_screen_report
+    from uapfast.report.screened_records import Records
     from uapfast.report.screened_suspects import accused_of, write_pages
 
+    pages, record, most = paged
+    records = None if record is None else Records(record)
     known = [load(path) for path in paths]
     report = collect_screen(source, known, title=title)
     said = [] if bom is None else _bom(accused_of(report, known), bom, base_model)
     if out is not None:
         if pages is not None:
             files = {r.sha256: path for r, path in zip(known, paths, strict=True)}
-            written, of = write_pages(report, out, pages, most=most, files=files)
-            left = "" if written == of else f" of {of} (--most)"
-            said.append(f"wrote {written}{left} pages in {one_line(pages)}")
+            found = write_pages(report, out, pages, most=most, files=files, records=records)
+            left = "" if found.pages == found.rows else f" of {found.rows} (--most)"
+            said.append(f"wrote {found.pages}{left} pages in {one_line(pages)}")
+            if record is not None and found.alone:
+                said.append(f"{found.alone} of them came of no record in {one_line(record)}")
         write_screen_report(report, out)
         said.append(f"wrote {one_line(out)}")
     return said

@@ -23,6 +23,7 @@ def screen(
     std: o.Std = None,
     class_order: o.ClassOrder = None,
     record: e.RecordDir = None,
+    overwrite: e.Overwrite = False,
     resume: o.Resume = True,
     fdr: o.Fdr = 0.05,
     alpha: o.Alpha = 1e-3,
@@ -62,6 +63,7 @@ def screen(
             resume=resume, alpha=alpha, fdr=fdr, queries=queries, engine=engine, address=address,
             workers=workers, device=o.device(device, here=engine == "local"), timeout=timeout,
             precision=precision, batch_size=batch_size, endpoints=endpoints, record=record,  # type: ignore[arg-type]
+            overwrite=overwrite,
             conduct={"budget": budget, "rate": rate, "cache": cache, "secrets": tuple(secret or ())},
             progress=progress,
         )  # fmt: skip

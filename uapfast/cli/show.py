@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from uapfast.cli.shell import one_line
+from uapfast.config import ALPHA
 
 WIDE = 2000  # characters of a sentence; what is longer is no sentence of ours
 _NOTE = {
@@ -136,6 +137,12 @@ def _reach(found: dict[str, Any]) -> str:
     return f"from z {found['threshold_z']:.1f}" + ("" if share is None else f" ({share:.0%} of surrogates)")
 
 
+def nobody_lines(summary: dict[str, Any]) -> list[str]:
+    """That a reference convicts nobody at the default level, and why; nothing where it may."""
+    said = summary["conviction"][f"{ALPHA:g}"]["convicts_nobody"]
+    return [] if said is None else [one_line(said, WIDE)]
+
+
 def reference_lines(summary: dict[str, Any], path: str) -> list[str]:
     """A reference that was made, for people: what it asks, what it can convict, and why it will not."""
     pool, trials, limits = summary["pool"], summary.get("trials") or {}, summary.get("limits") or []
@@ -157,7 +164,7 @@ def reference_lines(summary: dict[str, Any], path: str) -> list[str]:
         f"{len(trials.get('convicted', ()))} of them convicted",
     }
     out = list(_pairs(table, 2))
-    out += [f"WILL NOT CONVICT: {one_line(text, WIDE)}" for text in limits]
+    out = [*nobody_lines(summary), *out, *(f"and: {one_line(text, WIDE)}" for text in limits[1:])]
     count = len(summary.get("warnings") or ())
     said = "" if not count else f"{count} warning{'s' if count > 1 else ''} that every verdict repeats, and "
     return [*out, f"{said}all settings: uapfast info {path}"]

@@ -38,6 +38,7 @@ class Shown:
         self.dossier = dossier
         if self.path is not None:
             require_writable(self.path, "page")
+            dossier.require_apart("page", self.path)
 
     def see(self, assessed: Assessment) -> None:
         """What the verdict rests on."""

@@ -14,7 +14,7 @@ from uapfast.cli import evidence_options as e
 from uapfast.cli import options as o
 from uapfast.cli.base import app
 from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
-from uapfast.cli.show import lines, verdict_lines
+from uapfast.cli.show import lines, nobody_lines, verdict_lines
 from uapfast.cli.shown import Shown
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def verify(
     salt: e.Salt = None,
     tsa: e.Tsa = None,
     tsa_root: e.TsaRoot = None,
+    overwrite: e.Overwrite = False,
     device: o.Device = "auto",
     debug: o.Debug = False,
 ) -> int:
@@ -77,8 +78,8 @@ def verify(
 
     given = _the_one({"SUSPECT": suspect, "--weights": weights, "--answers": answers}, alpha)
     signing_key, key = evidence.signing(statement, signing_key, key)
-    page = Shown(report, given, answers)
-    wanted = evidence.Given(record, statement, signing_key, commitment, salt, tsa, tsa_root, page)
+    page, evident = Shown(report, given, answers), (commitment, salt, tsa, tsa_root, overwrite)
+    wanted = evidence.Given(record, statement, signing_key, *evident, page)
     options: dict[str, Any] = {
         "arch": arch, "key": key, "mean": o.numbers(mean, "--mean"), "std": o.numbers(std, "--std"),
         "budget": budget, "rate": rate, "cache": cache,
@@ -99,9 +100,8 @@ def verify(
                 print(*found, sep="\n", file=stdout, flush=True)
                 return 0
             verdict = found
-        said = page.write(verdict)
-        shown = [verdict.to_json()] if as_json else [*verdict_lines(verdict.to_dict()), *said]
-        print(*shown, sep="\n", file=stdout, flush=True)
+        shown = [*verdict_lines(verdict.to_dict()), *page.write(verdict)]
+        print(*([verdict.to_json()] if as_json else shown), sep="\n", file=stdout, flush=True)
     return verdict.exit_code
 
 
@@ -240,4 +240,4 @@ def info(reference: o.Reference, as_json: o.Json = False, debug: o.Debug = False
         if as_json:
             print(json.dumps(found, allow_nan=False), file=stdout, flush=True)
         else:
-            print(*lines(found), sep="\n", file=stdout, flush=True)
+            print(*nobody_lines(found), *lines(found), sep="\n", file=stdout, flush=True)

@@ -20,9 +20,10 @@ from uapfast.config import ALPHA, check
 from uapfast.errors import EvidenceError, StorageError
 from uapfast.evidence import timestamp
 from uapfast.evidence.canonical import decimals, dumps
+from uapfast.evidence.compare import DECIMAL
 from uapfast.evidence.envelope import Signed, bundled, read_signed, sign, statement
 from uapfast.evidence.keys import PrivateKey
-from uapfast.files import write_bytes
+from uapfast.files import open_plain, write_bytes
 from uapfast.method.sequential import Looks
 from uapfast.reference import FORMAT, Reference, load
 
@@ -52,6 +53,11 @@ class Commitment:
     def time(self) -> datetime:
         """The authority's, or without a stamp the signer's."""
         return self.committed if self.stamp is None else self.stamp.time
+
+    @property
+    def alpha(self) -> float:
+        """The level."""
+        return float(self.settings["alpha"])
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -89,7 +95,7 @@ def salted(salt: bytes, path: str | os.PathLike[str]) -> str:
     """Hex SHA-256 of the salt and after it the bytes of a file; raises ``EvidenceError``."""
     found = hashlib.sha256(salt)
     try:
-        with open(path, "rb") as stream:
+        with open_plain(path) as stream:
             while part := stream.read(CHUNK):
                 found.update(part)
     except OSError as exc:
@@ -130,6 +136,8 @@ def commit(
     good = isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and 0 < alpha < 0.5
     check(good, "commit", "alpha", "a level in (0, 0.5)", repr(alpha))
     place = salt_path(out, salt)
+    if os.path.realpath(place) == os.path.realpath(out):
+        raise StorageError(f"commit: salt must be another file than the commitment, got {place}")
     for path, what in ((out, "commitment"), (place, "salt")):
         if os.path.lexists(path):
             raise StorageError(f"commit: {what} must be a new file, got one that is there: {path}")
@@ -182,7 +190,7 @@ def read_salt(path: str | os.PathLike[str]) -> bytes:
     """The salt of a commitment; raises ``EvidenceError`` for a file that holds none."""
     where = f"salt {Path(path).name}"
     try:
-        with open(path, "rb") as stream:
+        with open_plain(path) as stream:
             found = stream.read(SALT_BYTES + 1)
     except OSError as exc:
         rule = "one that can be read (--salt FILE; it lies beside the commitment unless told)"
@@ -212,6 +220,8 @@ def read_commitment(
     committed = predicate.get("reference")
     good = set(predicate) == FIELDS and isinstance(committed, dict)
     good = good and isinstance(predicate["settings"], dict) and isinstance(predicate["pool"], dict)
+    level = predicate["settings"].get("alpha") if good else None
+    good = good and isinstance(level, str) and DECIMAL.fullmatch(level) is not None
     value = committed.get("value") if isinstance(committed, dict) else None
     wanted = [{"name": "reference", "digest": {"saltedSha256": value}}]
     if not good or not isinstance(value, str) or signed.statement["subject"] != wanted:
@@ -248,7 +258,7 @@ def check_fits(commitment: Commitment, found: str, reference: Reference, alpha: 
     stated = commitment.settings | {"pool": commitment.signed.predicate["pool"]}
     actual = settings_of(reference, alpha) | {"pool": pool_of(reference)}
     for name in sorted({*stated, *actual}):
-        if stated.get(name) != actual.get(name):
+        if dumps(stated.get(name)) != dumps(actual.get(name)):  # true is not 1
             raise EvidenceError(where, name, f"as committed, {stated.get(name)}", actual.get(name))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Wanted:
         salt: of the commitment; beside it if None.
         tsa: URL of a time-stamping authority, or None.
         tsa_root: certificates (PEM) of authorities that are trusted, or None.
+        overwrite: a record and a statement that are there already are replaced.
     """
 
     record: Path_ | None = None
@@ -47,6 +48,7 @@ class Wanted:
     salt: Path_ | None = None
     tsa: str | None = None
     tsa_root: Path_ | None = None
+    overwrite: bool = False
 
     @property
     def nothing(self) -> bool:
@@ -89,14 +91,15 @@ class Dossier:
             needs = "commitment" if name == "salt" else "statement"
             if getattr(wanted, name) is not None and getattr(wanted, needs) is None:
                 raise InputError("verify", f"--{name}", f"given with --{needs} only", getattr(wanted, name))
+        _check_places(wanted, self.path)
         if wanted.statement is not None:
             if wanted.key is None:
                 rule = "given with --statement: an Ed25519 private key (openssl genpkey -algorithm ed25519)"
                 raise InputError("verify", "--key", rule, "none")
             self.key = load_private(wanted.key)
-            require_writable(wanted.statement, "statement")
+            require_writable(wanted.statement, "statement", new=not wanted.overwrite)
         if wanted.record is not None:
-            require_writable(wanted.record, "record")
+            require_writable(wanted.record, "record", new=not wanted.overwrite)
         if wanted.commitment is not None:
             self.commitment = read_commitment(wanted.commitment, self.roots)
             salt = read_salt(salt_path(wanted.commitment, wanted.salt))
@@ -104,7 +107,10 @@ class Dossier:
             if self.key is not None and self.key.public != self.commitment.signed.key:
                 rule = f"the one that signed the commitment, {self.commitment.signed.key.keyid}"
                 raise SignatureError("verify", "key", rule, self.key.public.keyid)
-        _check_places(wanted, self.path)
+
+    def require_apart(self, what: str, path: Path_) -> None:
+        """Raise ``StorageError`` where another result would take the place of these, or of a source."""
+        _check_places(self.wanted, self.path, {what: path})
 
     @contextlib.contextmanager
     def recorder(self, subject: dict[str, Any]) -> Iterator[Recorder | None]:
@@ -145,6 +151,7 @@ class Dossier:
         """
         if self.recording is None:
             return verdict
+        check_all_judged(self.recording)
         citation = None if self.commitment is None else citation_of(self.commitment, self.recording)
         cited = verdict if citation is None else citation.cite(verdict)
         if self.wanted.statement is not None and self.key is not None:
@@ -156,9 +163,9 @@ class Dossier:
         return cited
 
 
-def _check_places(wanted: Wanted, reference: Path_) -> None:
+def _check_places(wanted: Wanted, reference: Path_, more: Mapping[str, Path_] | None = None) -> None:
     """Raise ``StorageError`` where a result would take the place of another, or of what it is made from."""
-    results = {"statement": wanted.statement, "record": wanted.record}
+    results = {"statement": wanted.statement, "record": wanted.record, **(more or {})}
     sources = {"reference": reference, "commitment": wanted.commitment, "key": wanted.key}
     if wanted.commitment is not None:
         sources["salt"] = salt_path(wanted.commitment, wanted.salt)
@@ -180,19 +187,25 @@ def _check_places(wanted: Wanted, reference: Path_) -> None:
         )
 
 
-def check_looks(commitment: Commitment, recording: Recording) -> None:
-    """Raise ``EvidenceError`` unless it was looked as committed.
+def check_all_judged(recording: Recording) -> None:
+    """Raise ``EvidenceError`` where a suspect that was asked is judged by a part of its answers.
 
     A part of answers that others recorded may have fewer views, and nobody is told when they were given. Of a
     suspect that was asked, all is judged: whoever picks its answers afterwards picks the verdict.
+    """
+    if recording.first["answered"] is not None and not _by_others(recording):
+        raise EvidenceError(recording.where, "answers", "all of them, of a suspect that was asked", "a part")
+
+
+def check_looks(commitment: Commitment, recording: Recording) -> None:
+    """Raise ``EvidenceError`` unless it was looked as committed, at all answers.
 
     Args:
         commitment: whose settings are known to be those of the reference (:func:`check_fits`).
         recording: of the examination.
     """
+    check_all_judged(recording)
     looks, known = recording.first["looks"], commitment.settings["looks"]
-    if recording.first["answered"] is not None and not _by_others(recording):
-        raise EvidenceError(recording.where, "answers", "all of them, of a suspect that was asked", "a part")
     if recording.first["answered"] is None and looks not in (known["atOnce"], known["costly"]):
         rule = f"as committed, after {known['atOnce']} or {known['costly']} views"
         raise EvidenceError(recording.where, "looks", rule, looks)
@@ -237,4 +250,4 @@ def basis_of(
     )
 
 
-__all__ = ["Dossier", "Wanted", "basis_of", "check_looks", "citation_of"]
+__all__ = ["Dossier", "Wanted", "basis_of", "check_all_judged", "check_looks", "citation_of"]

@@ -15,6 +15,7 @@ from typing import Any
 from uapfast.errors import EvidenceError
 from uapfast.evidence.canonical import MOST_BYTES, decoded, dumps, encoded, loads
 from uapfast.evidence.keys import PrivateKey, PublicKey, told_key
+from uapfast.files import open_plain
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD = "application/vnd.in-toto+json"
@@ -103,7 +104,7 @@ def read_signed(path: str | os.PathLike[str], what: str, kind: str) -> Signed:
     """
     where = f"{what} {Path(path).name}"
     try:
-        with open(path, "rb") as stream:
+        with open_plain(path) as stream:
             data = stream.read(MOST_BYTES + 1)
     except OSError as exc:
         raise EvidenceError(where, "file", "one that can be read", exc.strerror or exc) from exc

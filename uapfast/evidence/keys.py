@@ -9,6 +9,7 @@ from typing import Any
 
 from uapfast.errors import SignatureError
 from uapfast.evidence.canonical import decoded, encoded, needed
+from uapfast.files import open_plain
 
 SERIALIZATION = "cryptography.hazmat.primitives.serialization"
 ED25519 = "cryptography.hazmat.primitives.asymmetric.ed25519"
@@ -124,7 +125,7 @@ def _public(der: bytes, where: str) -> Any:
 
 def _read(path: str | os.PathLike[str]) -> bytes:
     try:
-        with open(path, "rb") as stream:
+        with open_plain(path) as stream:
             data = stream.read(MOST_BYTES + 1)
     except OSError as exc:
         raise SignatureError("key", "file", "one that can be read", f"{exc.strerror or exc}: {path}") from exc

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from uapfast._version import versions
+from uapfast.config import ALPHA
 from uapfast.errors import EvidenceError
 from uapfast.evidence import timestamp
 from uapfast.evidence.canonical import decimals
@@ -44,8 +45,23 @@ BEGAN = {
     "nothing of whether the test was chosen after its outcome",
     "unknown": "when its answers were given, before the commitment ({time}) or after, is not known",
 }  # the last reason of a verdict that cites a commitment made later, or perhaps later
-TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
-CITED = re.compile("|".join(re.escape(b).replace(re.escape("{time}"), TIME) for b in BEGAN.values()))
+LEVEL = "the level {level} is the one that was committed to; the default is {default}"
+MARKS = {
+    "{time}": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z",
+    "{level}": DECIMAL.pattern,
+    "{default}": DECIMAL.pattern,
+}
+
+
+def _pattern(text: str) -> str:
+    found = re.escape(text)
+    for mark, pattern in MARKS.items():
+        found = found.replace(re.escape(mark), pattern)
+    return found
+
+
+CITED = re.compile("|".join(map(_pattern, (*BEGAN.values(), LEVEL))))
+MOST_CITED = 2  # reasons that a commitment adds
 
 
 @dataclass(frozen=True)
@@ -82,16 +98,23 @@ class Citation:
             "sha256": self.commitment.signed.sha256,
             "value": self.commitment.value,
             "committedAt": timestamp.said(self.commitment.committed),
+            "level": self.commitment.settings["alpha"],
             "stampedAt": None if stamp is None else timestamp.said(stamp.time),
             "began": self.began,
         }
 
     def cite(self, verdict: Verdict) -> Verdict:
-        """The verdict, citing it; one that was begun before it, or nobody knows when, says so."""
-        settings = verdict.settings | {"commitment": self.told()}
-        time = timestamp.said(self.commitment.time)
-        said = None if self.began == "after" else BEGAN[self.began].format(time=time)
-        reasons = verdict.reasons if said is None else (*verdict.reasons, said)
+        """The verdict, citing it.
+
+        One that was begun before it, or nobody knows when, says so; and so does another level than the
+        default.
+        """
+        settings, reasons = verdict.settings | {"commitment": self.told()}, verdict.reasons
+        if self.commitment.alpha != ALPHA:
+            level = f"{self.commitment.alpha:g}"
+            reasons = (*reasons, LEVEL.format(level=level, default=f"{ALPHA:g}"))
+        if self.began != "after":
+            reasons = (*reasons, BEGAN[self.began].format(time=timestamp.said(self.commitment.time)))
         return replace(verdict, settings=settings, reasons=reasons)
 
 
@@ -116,19 +139,20 @@ class Basis:
     citation: Citation | None
 
 
-def measured(verdict: Mapping[str, Any]) -> dict[str, Any]:
+def measured(verdict: Mapping[str, Any], table: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """How often honest models were accused where that was measured, for a pool like the verdict's.
 
     Args:
         verdict: as a predicate has it; of one that has another form nothing is known.
+        table: of :func:`uapfast.examination.error_rates.table_of`; this version's if None.
 
     Returns:
         Rows of :func:`uapfast.examination.error_rates.rates_for`, with the hashes of their tables.
     """
     try:
         level, twins = float(verdict["alpha"]), int(verdict["settings"]["twins"])
-        rates = rates_for(level, twins, labels=verdict["output"] == "labels")
-    except (KeyError, TypeError, ValueError):
+        rates = rates_for(level, twins, labels=verdict["output"] == "labels", table=table)
+    except (KeyError, TypeError, ValueError, OverflowError):
         rates = []
     return {"source": DOCS, "rates": rates}
 
@@ -177,11 +201,12 @@ def predicate(verdict: Verdict, basis: Basis, at: str, key: PublicKey) -> dict[s
 
 
 def with_their_last(made: dict[str, Any], stated: dict[str, Any]) -> dict[str, Any]:
-    """The same with the reason that a commitment adds, where it is stated: no other may be."""
+    """The same with the reasons that a commitment adds, where they are stated: no others may be."""
 
     def longer(ours: list[Any], theirs: Any) -> list[Any]:
-        last = theirs[-1] if isinstance(theirs, list) and len(theirs) == len(ours) + 1 else None
-        return [*ours, last] if isinstance(last, str) and CITED.fullmatch(last) else ours
+        more = theirs[len(ours) :] if isinstance(theirs, list) else []
+        good = len(more) <= MOST_CITED and all(isinstance(m, str) and CITED.fullmatch(m) for m in more)
+        return [*ours, *more] if good else ours
 
     verdict = made["verdict"] | {
         "reasons": longer(made["verdict"]["reasons"], stated["verdict"].get("reasons"))
@@ -243,6 +268,7 @@ def read_statement(path: str | os.PathLike[str]) -> Signed:
     good = good and all(isinstance(found.predicate[name], dict | None) for name in ("record", "commitment"))
     texts = ("decision", "level", "evaluatedAt")
     good = good and all(isinstance(found.predicate[name], str) for name in texts)
+    good = good and isinstance(found.predicate["versions"].get("uapfast"), str)
     if not good or DECIMAL.fullmatch(found.predicate["level"]) is None:
         raise EvidenceError(found.where, "predicate", f"one with {', '.join(sorted(FIELDS))}", "another")
     return found

@@ -11,6 +11,7 @@ from typing import Any
 
 from uapfast.errors import EvidenceError, MissingDependency, TimeStampError
 from uapfast.evidence.canonical import needed
+from uapfast.files import open_plain
 from uapfast.suspects.record_writer import said
 
 QUERY, REPLY = "application/timestamp-query", "application/timestamp-reply"
@@ -115,7 +116,7 @@ def load_certificates(path: str | os.PathLike[str]) -> list[Any]:
     """The certificates in a PEM file, of authorities that are trusted; raises ``TimeStampError``."""
     x509 = needed("cryptography.x509")
     try:
-        with open(path, "rb") as stream:
+        with open_plain(path) as stream:
             found: list[Any] = x509.load_pem_x509_certificates(stream.read(MOST_BYTES))
     except (OSError, ValueError) as exc:
         got = f"{getattr(exc, 'strerror', None) or exc}: {path}"

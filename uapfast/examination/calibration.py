@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 import numpy as np
 
+from uapfast.examination.logged import mostly_logged
 from uapfast.method import decision
+from uapfast.method.sequential import too_few
 from uapfast.reference import FORMAT, Reference
 
 LEVELS = (0.01, 0.001, 0.0001)
 NO_UAP = "none: every query is a clean point (generate --show-uap makes the victim's all the same)"
 
 
+def convicts_nobody(reference: Reference, alpha: float) -> str | None:
+    """Why nobody is convicted by a reference at a level, whatever is answered; None where somebody may be.
+
+    One sentence with its subject, which ``info``, ``generate`` and ``commit`` say.
+    """
+    twins = len(reference.candidates) - 1 if reference.statistic.scorer().has_twins else 0
+    innocents, views = len(reference.innocents), reference.plan.views
+    pairs, needed = (twins + 1) * (innocents + 1), ceil(1.0 / (decision.BEYOND * alpha) - 1e-9)
+    why = next(iter(reference.limits), None) or too_few(views)
+    why = why or mostly_logged(reference.statistic.pool.logged, views)
+    if why is None and twins and 1.0 / (decision.BEYOND * pairs) > alpha:
+        why = (
+            f"{twins} twins and {innocents} honest models make {pairs} pairs, that is (twins + 1) x (honest "
+            f"models + 1), and it takes {needed}"
+        )
+    if why is None and not twins and 1.0 / (innocents + 1) > alpha:
+        why = f"without twins it takes {round(1 / alpha) - 1} honest models, and it has {innocents}"
+    return None if why is None else f"This reference convicts nobody at {alpha:g}: {why}"
+
+
 def threshold_z(reference: Reference, alpha: float) -> float:
     """The z from which a suspect is convicted, the pool's innocents unchanged; infinite if none is."""
+    if convicts_nobody(reference, alpha) is not None:
+        return float("inf")
     found = reference.statistic.pool_scores()
     if not reference.statistic.scorer().has_twins:
         return decision.upper_t(alpha, len(found.innocent_statistic) - 1)
@@ -48,6 +73,7 @@ def summary(reference: Reference) -> dict[str, Any]:
             f"{alpha:g}": {
                 "threshold_z": z if np.isfinite(z := threshold_z(reference, alpha)) else None,
                 "pool_surrogates_above": surrogates_above(reference, alpha),
+                "convicts_nobody": convicts_nobody(reference, alpha),
             }
             for alpha in LEVELS
         },
@@ -56,4 +82,4 @@ def summary(reference: Reference) -> dict[str, Any]:
     }
 
 
-__all__ = ["summary", "surrogates_above", "threshold_z"]
+__all__ = ["convicts_nobody", "summary", "surrogates_above", "threshold_z"]

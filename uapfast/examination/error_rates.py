@@ -6,11 +6,48 @@ tables, with the SHA-256 of each; docs/verdicts.md, section 5, says how they wer
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from uapfast._version import __version__
+
 TABLE = "error_rates.json"
+SHIPPED = "error_rates_shipped.json"  # which version shipped which table, by the SHA-256 of its file
+
+
+def _bytes(name: str) -> bytes:
+    return files("uapfast.examination").joinpath(name).read_bytes()
+
+
+def earlier(sha256: str) -> str:
+    """The file name of a table that an earlier version shipped."""
+    return f"error_rates-{sha256[:16]}.json"
+
+
+def shipped() -> dict[str, str]:
+    """Every version and the SHA-256 of the table that it shipped; this one's is the last."""
+    found: dict[str, str] = json.loads(_bytes(SHIPPED))
+    return found
+
+
+def table_of(version: str) -> dict[str, Any] | None:
+    """The table that a version shipped, as :func:`error_rates`; None where this one does not know.
+
+    A statement names its version, and nobody vouches for that: what is not known here is not believed.
+    """
+    if version == __version__:
+        return error_rates()
+    sha256 = shipped().get(version)
+    if sha256 is None:
+        return None
+    data = _bytes(TABLE)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        data = _bytes(earlier(sha256))
+    found: dict[str, Any] = json.loads(data)
+    return found
 
 
 def error_rates() -> dict[str, Any]:
@@ -24,11 +61,13 @@ def error_rates() -> dict[str, Any]:
     (``degraded``: ``hits``, ``pairs``). Rows of simulations say in how many ``runs``, whether the world keeps
     to what the rule assumes (``within``), and of how many ``worlds`` it is the worst.
     """
-    found: dict[str, Any] = json.loads(files("uapfast.examination").joinpath(TABLE).read_text("utf-8"))
+    found: dict[str, Any] = json.loads(_bytes(TABLE))
     return found
 
 
-def rates_for(alpha: float, twins: int, *, labels: bool = False) -> list[dict[str, Any]]:
+def rates_for(
+    alpha: float, twins: int, *, labels: bool = False, table: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """What was measured for pools like this one: of every world the rows that fit it best.
 
     Args:
@@ -36,11 +75,13 @@ def rates_for(alpha: float, twins: int, *, labels: bool = False) -> list[dict[st
             the finest one where it is finer than all: each row says its own ``alpha``.
         twins: of the pool. Rows are those of the next smaller measured number, or of the smallest one.
         labels: the suspect answers with labels only.
+        table: as :func:`table_of` gives it; this version's if None. (An audit of an older statement calls
+            this on an older table: another choice of rows asks for another kind of statement.)
 
     Returns:
         Rows of :func:`error_rates`, each with ``source_sha256``.
     """
-    table = error_rates()
+    table = error_rates() if table is None else table
     wanted = "labels" if labels else "probabilities"
     worlds: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in table["rows"]:

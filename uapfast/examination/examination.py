@@ -361,7 +361,7 @@ class Examination:
         )
 
     def _remarks(self) -> list[str]:
-        return remarks(self.design.reference, self.notes, self._first, self._order, self._form)
+        return remarks(self.design.reference, self.notes, self._first, self._order, self._form, self.alpha)
 
     def _blank(self) -> Verdict:
         """Everything that does not depend on what was decided."""

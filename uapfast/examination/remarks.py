@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from uapfast._version import versions
+from uapfast.examination.levels import level_remarks
 from uapfast.examination.logged import log_remarks, logged_points
 from uapfast.models.answers import Answers
 from uapfast.models.forms import WHOLE, Form
@@ -20,6 +21,7 @@ def remarks(
     first: Answers | None,
     order: Tensor | None,
     form: Form,
+    alpha: float,
 ) -> list[str]:
     """Sentences that are said whatever the decision.
 
@@ -29,6 +31,7 @@ def remarks(
         first: its first answers, if any.
         order: int64 ``[K]`` class order that was given, if any.
         form: how it shows its answers.
+        alpha: level of the verdict.
     """
     said = list(notes)
     if first is not None and first.note:
@@ -38,6 +41,7 @@ def remarks(
         said.append(f"its classes were read in the class order that was given{left}")
     if form != WHOLE:
         said.append(f"it shows {form}: the innocents that it is compared with were shown alike")
+    said += level_remarks(alpha)
     said += log_remarks(reference.settings, len(reference.plan.points))
     return said + [f"the reference warns: {warning}" for warning in reference.warnings]
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from uapfast.errors import InputError, OutputError
+from uapfast.files import open_plain
 
 MOST_BYTES = 64 << 20  # of a file with names
 SHOWN = 6  # names or ids listed in an error
@@ -126,7 +127,8 @@ def read_class_names(path: str | os.PathLike[str]) -> list[str]:
             raise InputError(
                 where, "file", f"of at most {MOST_BYTES} bytes", f"{file.stat().st_size} ({file})"
             )
-        text = file.read_text(encoding="utf-8-sig")
+        with open_plain(file) as stream:
+            text = stream.read(MOST_BYTES + 1).decode("utf-8-sig")
         found = json.loads(text) if text.lstrip()[:1] in ("{", "[") else text.splitlines()
     except (OSError, ValueError, RecursionError) as exc:
         said = f"{type(exc).__name__}: {str(exc)[:200]}"

@@ -14,13 +14,25 @@ class Tape(Protocol):
         """Answers ``[n,...]`` as they came, their dtype kept, in the order asked."""
         ...
 
-    def row(self, place: int, row: Any, trip: Any = None) -> None:
+    def response(self, trip: Any, reading: Any, images: int, body: bytes | None = None) -> None:
+        """What an endpoint sent, before the rows that are read from it.
+
+        Args:
+            trip: the request that brought it.
+            reading: how it is read, JSON types.
+            images: that were asked.
+            body: of the response; None where it may not be kept.
+        """
+        ...
+
+    def row(self, place: int, row: Any, trip: Any = None, nth: int = 0) -> None:
         """An endpoint's answer to the image at ``place`` of what is asked now.
 
         Args:
             place: from 0 on.
             row: as :func:`uapfast.suspects.http_rows.row_of` gives it.
             trip: the request that brought it; None where it was known before.
+            nth: row of its response.
         """
         ...
 
@@ -28,8 +40,8 @@ class Tape(Protocol):
         """An endpoint's answer to ``[C,H,W]`` that was asked before, to see if the answer stays."""
         ...
 
-    def failed(self, trip: Any, images: int) -> None:
-        """A request that came to nothing."""
+    def failed(self, trip: Any, images: int, body: bytes | None = None) -> None:
+        """A request that came to nothing; ``body`` as in :meth:`response`, if a response came."""
         ...
 
 

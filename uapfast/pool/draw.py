@@ -14,7 +14,7 @@ from typing import Any
 
 from uapfast._version import versions
 from uapfast.errors import PoolError, StorageError
-from uapfast.files import write_text
+from uapfast.files import open_plain, write_text
 from uapfast.models.checkpoint import load_model
 
 KIND = "draw of a victim"
@@ -98,7 +98,8 @@ def read_draw(path: str | os.PathLike[str]) -> Draw:
     """
     path = Path(path)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        with open_plain(path) as stream:
+            record = json.loads(stream.read().decode("utf-8"))
         claimed, found = record.pop("sha256"), _digest(record)
         models = {str(m["name"]): m for m in record["models"]}
         fits = record["what"] == KIND and record["format"] == FORMAT and record["drawn"] in models

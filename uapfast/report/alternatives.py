@@ -173,7 +173,7 @@ def _tuned(commitment: Mapping[str, Any] | None) -> Alternative:
     began = None if commitment is None else commitment.get("began")
     if commitment is not None and began == "after":
         stamped = commitment.get("stampedAt")
-        when = f"stamped at {stamped} by a time-stamping authority"
+        when = f"stamped at {stamped} by an authority whose certificate the audit has to be given"
         if not stamped:
             by = (
                 f"The reference was committed to at {commitment.get('committedAt')} by the owner's clock, "

@@ -16,6 +16,7 @@ from typing import Any
 
 from uapfast._version import __version__
 from uapfast.errors import InputError
+from uapfast.examination.levels import committed_level, levels_said
 from uapfast.files import write_text
 from uapfast.reference import Reference
 from uapfast.report.alternatives import Alternative, unexcluded
@@ -64,6 +65,13 @@ class Accused:
         return f"{self.verdict.get('reference_sha256')} {self.victim}"
 
     @property
+    def levels(self) -> str:
+        """Which level was used, which was committed to, and the default."""
+        settings = self.verdict.get("settings")
+        cited = settings.get("commitment") if isinstance(settings, Mapping) else None
+        return levels_said(float(self.verdict["alpha"]), committed_level(cited))
+
+    @property
     def claim(self) -> str:
         """What is claimed, in a sentence."""
         v = self.verdict
@@ -71,7 +79,7 @@ class Accused:
         q = "" if v.get("p_holm") is None else f"; corrected for its whole list by Holm {p_text(v['p_holm'])}"
         return (
             f"The answers of this model are nearer to those of the victim of {shown(self.victim)} than "
-            f"honest training explains ({p} at level {v['alpha']:g}{q})"
+            f"honest training explains ({p} at level {v['alpha']:g}{q}; {self.levels})"
         )
 
 
@@ -167,6 +175,7 @@ def _parts(number: int, one: Accused, victim: str, base_model: str | None) -> di
             # of tensors, or of answers: CycloneDX's own hashes are of files
             "suspect-sha256": one.verdict.get("suspect_sha256"),
             "suggested-base-model": line,
+            "levels": one.levels,
         }),
     }  # fmt: skip
     if one.file_sha256:

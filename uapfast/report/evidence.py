@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from uapfast.errors import InputError
 from uapfast.suspects.subject import file_sha256
 
+AUDIT = (
+    "The statement holds: everything is computed again. Add --trust PUBKEY, the accuser's public key, and "
+    "where it is time-stamped --tsa-root CERTIFICATE.pem, the authority's, both come by otherwise: without "
+    "them it ends with 3, since nobody knows who signed, or stamped"
+)
 ROLES = ("reference", "record", "statement", "commitment", "trust")
 
 
@@ -42,6 +47,7 @@ class Evidence:
         signed: whether there is a statement.
         keyid: of the key that signed it.
         alpha: level of the decision.
+        listed: the decision on the page is corrected for a list, which a record alone knows nothing of.
     """
 
     files: tuple[Attached, ...] = ()
@@ -49,6 +55,12 @@ class Evidence:
     signed: bool = False
     keyid: str | None = None
     alpha: float | None = None
+    listed: bool = False
+
+    def beside(self, page: str | os.PathLike[str], role: str, path: str | os.PathLike[str]) -> Evidence:
+        """The same with one more file; raises as :func:`attach`."""
+        files = (*self.files, _attached(page, role, path))
+        return replace(self, files=tuple(sorted(files, key=lambda f: ROLES.index(f.role))))
 
     def path(self, role: str) -> str | None:
         """Of the file with this role."""
@@ -62,11 +74,12 @@ class Evidence:
         )
         reference, record = self.path("reference"), self.path("record")
         if self.signed and reference and record:
-            found.append(Command("The statement holds: everything is computed again", self._audit()))
+            found.append(Command(AUDIT, self._audit()))
         if reference and record:
             level = [] if self.alpha is None else ["--alpha", f"{self.alpha:g}"]
             line = _line(["uapfast", "verify", reference, "--answers", record, *level])
-            found.append(Command("The verdict again, from the recorded answers alone", line))
+            alone = ", as that of one suspect: the list is not corrected for" if self.listed else ""
+            found.append(Command(f"The verdict again, from the recorded answers alone{alone}", line))
         return tuple(found)
 
     def _hashes(self) -> str | None:
@@ -112,17 +125,15 @@ def attach(
     strange = files.keys() - set(ROLES)
     if strange:
         raise InputError("report", "file", f"one of {', '.join(ROLES)}", sorted(strange)[0])
-    folder = Path(page).absolute().parent
-    found = []
-    for role in ROLES:
-        path = files.get(role)
-        if path is None:
-            continue
-        told = os.path.relpath(os.path.abspath(path), folder)
-        told = f"./{told}" if told.startswith("-") else told  # not an option
-        found.append(Attached(role, told, file_sha256(path, "report", role)))
+    found = [_attached(page, role, path) for role in ROLES if (path := files.get(role)) is not None]
     signed = any(f.role == "statement" for f in found)
     return Evidence(tuple(found), commitment_told, signed, keyid, alpha)
+
+
+def _attached(page: str | os.PathLike[str], role: str, path: str | os.PathLike[str]) -> Attached:
+    told = os.path.relpath(os.path.abspath(path), Path(page).absolute().parent)
+    told = f"./{told}" if told.startswith("-") else told  # not an option
+    return Attached(role, told, file_sha256(path, "report", role))
 
 
 __all__ = ["Attached", "Command", "Evidence", "attach"]

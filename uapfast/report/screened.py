@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uapfast.errors import InputError
+from uapfast.files import open_plain
 from uapfast.reference import Reference
 from uapfast.screening.correction import Correction
 from uapfast.screening.listed import Listed, says
@@ -113,7 +114,7 @@ def read_table(path: str | os.PathLike[str]) -> tuple[list[Row], dict[str, Any]]
         return InputError("report", "TABLE", "a Parquet table that uapfast screen wrote", got)
 
     try:
-        with open(path, "rb") as stream:  # Arrow takes no file name that is not UTF-8
+        with open_plain(path) as stream:  # Arrow takes no file name that is not UTF-8
             table = pq.read_table(stream)
     except (pa.ArrowException, OSError) as exc:
         raise bad(f"{path} ({' '.join(str(exc).split())[:200]})") from exc

@@ -8,21 +8,37 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from uapfast.errors import InputError
 from uapfast.files import make_folder
+from uapfast.method.decision import Assessment
 from uapfast.reference import Reference
 from uapfast.report.bom import Accused
 from uapfast.report.evidence import Evidence, attach
 from uapfast.report.screened import Row, Screened, ScreenReport
+from uapfast.report.screened_records import Records
 from uapfast.report.suspect import Among, collect_suspect
 from uapfast.report.suspect_page import write_suspect_page
 from uapfast.types import Verdict
 
 PAGED = ("piracy", "inconclusive")  # decisions that somebody has to act upon
 MOST = 50  # pages, unless told
+
+
+class Written(NamedTuple):
+    """Pages that were written.
+
+    Attributes:
+        pages: how many.
+        rows: that would have one.
+        alone: of the pages, those without a record.
+    """
+
+    pages: int
+    rows: int
+    alone: int
 
 
 def verdict_of(row: Mapping[str, Any]) -> Verdict:
@@ -44,7 +60,8 @@ def write_pages(
     *,
     most: int = MOST,
     files: Mapping[str, str | os.PathLike[str]] | None = None,
-) -> tuple[int, int]:
+    records: Records | None = None,
+) -> Written:
     """A page for each convicted or inconclusive suspect, the strongest first, linked from the rows.
 
     Args:
@@ -53,9 +70,8 @@ def write_pages(
         folder: where the pages go; made if it is not there.
         most: pages.
         files: the reference's file by its SHA-256, for the hashes on the pages.
-
-    Returns:
-        How many were written, and how many rows would have one.
+        records: of the screen: each page gets that which its row came of, and the command that decides from
+            it.
 
     Raises:
         InputError: ``most`` below 1, or no reference that the pool's models could be drawn from.
@@ -74,14 +90,22 @@ def write_pages(
     ]
     place = make_folder(folder)
     base = quote(os.path.relpath(place.absolute(), Path(page).absolute().parent))
-    beside: dict[tuple[str, float], Evidence] = {}  # of all pages of a reference: they lie in one folder
+    alone, beside = (
+        0,
+        dict[tuple[str, float], Evidence](),
+    )  # of all pages of a reference: they lie in one folder
     for number, row in enumerate(wanted[:most], 1):
         name, key = f"suspect-{number:04d}-{_short(row)}.html", (row["reference_sha256"], row["alpha"])
         if key not in beside:
-            beside[key] = attach(place / name, alpha=key[1], reference=(files or {}).get(key[0]))
-        _write(row, parts[key[0]], report, place / name, beside[key])
+            found = attach(place / name, alpha=key[1], reference=(files or {}).get(key[0]))
+            beside[key] = dataclasses.replace(found, listed=True)
+        reference = parts[key[0]].reference
+        kept = None if records is None or reference is None else records.of(row, reference)
+        alone += kept is None
+        evidence = beside[key] if kept is None else beside[key].beside(place / name, "record", kept.path)
+        _write(row, parts[key[0]], report, place / name, evidence, None if kept is None else kept.assessed)
         row["page"] = f"{base}/{name}"
-    return min(most, len(wanted)), len(wanted)
+    return Written(min(most, len(wanted)), len(wanted), alone)
 
 
 def _short(row: Row) -> str:
@@ -89,7 +113,14 @@ def _short(row: Row) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
-def _write(row: Row, part: Screened, report: ScreenReport, path: Path, evidence: Evidence) -> None:
+def _write(
+    row: Row,
+    part: Screened,
+    report: ScreenReport,
+    path: Path,
+    evidence: Evidence,
+    assessed: Assessment | None,
+) -> None:
     assert part.reference is not None
     verdict = verdict_of(row)
     found = collect_suspect(
@@ -97,6 +128,7 @@ def _write(row: Row, part: Screened, report: ScreenReport, path: Path, evidence:
         verdict,
         name=row["name"],
         victim=part.name,
+        assessed=assessed,
         among=Among(len(part.rows), row.get("p_holm"), row["q_value"]),
         evidence=evidence,
         spent={"file": row["path"], "found in": report.table},
@@ -129,4 +161,4 @@ def _nameable(row: Row) -> bool:
     return corrected is not None and corrected <= row["alpha"]
 
 
-__all__ = ["MOST", "accused_of", "verdict_of", "write_pages"]
+__all__ = ["MOST", "Written", "accused_of", "verdict_of", "write_pages"]

@@ -43,7 +43,8 @@ def stated(
         )
     try:
         verdict = dict(told) | {n: _number(told[n]) for n in NUMBERS if told.get(n) is not None}
-        reasons, _ = told["reasons"], (verdict["p_value"], verdict["alpha"], verdict["decision"])
+        verdict["alpha"] = _number(told["alpha"])
+        reasons, _ = told["reasons"], (verdict["p_value"], verdict["decision"])
         named, digest = str(subject["name"]), subject["digest"].get("sha256")
         good = isinstance(reasons, list) and all(isinstance(r, str) for r in reasons)
     except (KeyError, TypeError, ValueError, AttributeError) as exc:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from uapfast.examination.calibration import surrogates_above
+from uapfast.examination.calibration import convicts_nobody, surrogates_above
 from uapfast.examination.error_rates import rates_for
 from uapfast.method import decision, spread
 from uapfast.method.decision import Assessment
@@ -120,9 +120,8 @@ def standing_of(reference: Reference, verdict: Verdict, assessed: Assessment | N
             z = _floats(reference.statistic.pool_scores().innocent_z)
             return Standing(z, (), (), verdict.z, float("inf"))
         every, own_twins = spread.standings(scorer.innocent_scores()[0]), np.zeros(0)
-    threshold = (
-        float("inf") if reference.limits else decision.needed(verdict.alpha, twins, every[:, 0], every)
-    )
+    nobody = convicts_nobody(reference, verdict.alpha) is not None
+    threshold = float("inf") if nobody else decision.needed(verdict.alpha, twins, every[:, 0], every)
     return Standing(_floats(every[:, 0]), _floats(every[:, 1:]), _floats(own_twins), verdict.z, threshold)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from uapfast.examination.levels import committed_level, levels_said
 from uapfast.files import write_text
 from uapfast.report import figures
 from uapfast.report.alternatives import STATUS
@@ -132,6 +133,7 @@ def render_suspect(report: SuspectReport) -> str:
         status=STATUS,
         commands=report.evidence.commands,
         convicted=report.verdict.decision == "piracy",
+        levels=levels_said(report.verdict.alpha, committed_level(report.evidence.commitment)),
     )
 
 

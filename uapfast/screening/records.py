@@ -13,11 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
-from uapfast.errors import TimeLimitError
+from uapfast.errors import StorageError, TimeLimitError
 from uapfast.examination import Examination
 from uapfast.examination.asking import begin_record
+from uapfast.files import make_folder
 from uapfast.screening.entry import Entry
 from uapfast.screening.panel import Asked
+from uapfast.suspects.record_reader import is_record
 from uapfast.suspects.record_writer import Recorder, now
 from uapfast.suspects.subject import file_sha256
 from uapfast.threads import is_abandoned
@@ -29,8 +31,32 @@ NAME = 80  # characters of a suspect's name in the name of its record
 def record_path(folder: str, entry: Entry, sha256: str | None, asked: Asked) -> Path:
     """Where the record of a suspect before a reference lies; suspects that answer alike share one."""
     who = [entry.network, sha256] if sha256 is not None else [entry.to_json()]
-    name = hashlib.sha256(json.dumps([*who, asked.reference.sha256]).encode()).hexdigest()[:24]
+    s = asked.settings  # other settings give another record
+    how = [s.alpha, s.queries, s.early, s.precision]
+    name = hashlib.sha256(json.dumps([*who, asked.reference.sha256, *how]).encode()).hexdigest()[:24]
     return Path(folder) / f"{UNSAFE.sub('-', entry.name)[:NAME].strip('.-') or 'suspect'}-{name}.jsonl"
+
+
+def record_folder(record: str | os.PathLike[str] | None, overwrite: bool, resumed: Path | None) -> str | None:
+    """The folder of a run's records, made if it is not there; None where nobody wants any.
+
+    Args:
+        record: that was named.
+        overwrite: whether records that are there may be replaced: others may rest on them.
+        resumed: the store of the run that is gone on with, if there is one; what that asks once more had no
+            row yet.
+
+    Raises:
+        StorageError: it cannot be made, or has records that are not to be replaced.
+    """
+    if record is None:
+        return None
+    folder = make_folder(record)
+    there = next((path for path in sorted(folder.glob("*.jsonl")) if is_record(path)), None)
+    if there is not None and not overwrite and (resumed is None or not resumed.exists()):
+        rule = "record must be a folder without records, or that of the run which is resumed (or --overwrite)"
+        raise StorageError(f"screen: {rule}, got {there}")
+    return os.fspath(folder)
 
 
 @contextlib.contextmanager
@@ -108,4 +134,4 @@ class Kept:
         return {"name": Path(self.entry.path).name, "digest": digest}
 
 
-__all__ = ["Kept", "record_path", "recording"]
+__all__ = ["Kept", "record_folder", "record_path", "recording"]

@@ -15,7 +15,7 @@ from typing import Any
 
 from uapfast.config import ALPHA, TIMEOUT, Precision, check
 from uapfast.errors import InputError, PoolWarning, UapfastError
-from uapfast.files import make_folder, require_writable
+from uapfast.files import require_writable
 from uapfast.models.registry import resolve_arch
 from uapfast.screening.arguments import check_settings, named_references, preprocessed, store_path
 from uapfast.screening.collection import Skipped
@@ -24,6 +24,7 @@ from uapfast.screening.entry import Defaults, Entry, as_specs
 from uapfast.screening.export import Summary, export, finished_rows, summarise
 from uapfast.screening.panel import Panel, Settings
 from uapfast.screening.plan import as_entries
+from uapfast.screening.records import record_folder
 from uapfast.screening.rows import Row
 from uapfast.screening.store import Store
 
@@ -58,6 +59,7 @@ def screen(
     endpoints: bool = False,
     conduct: Mapping[str, Any] | None = None,
     record: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Screening:
     """Screen suspects of any kind against one reference or several.
@@ -98,7 +100,9 @@ def screen(
             refer to those in ``secrets`` alone.
         record: folder that gets a record of every suspect and reference that is asked in this run, named
             after the suspect (docs/recorded.md). Suspects with the same network and tensors are asked once.
-            With the local engine only.
+            With the local engine only. Records that are there already stay, except those of suspects that a
+            run that is resumed asks once more.
+        overwrite: replace records that are there.
         progress: called as ``progress(done, total, what)``.
 
     Returns:
@@ -116,6 +120,7 @@ def screen(
     """
     check_settings(alpha, fdr, queries, workers, timeout, precision, batch_size)
     check(record is None or engine == "local", "screen", "record", "left out with another engine", engine)
+    place, table = store_path(store, out), _table(out)
     settings = Settings(
         float(alpha),
         queries,
@@ -126,20 +131,18 @@ def screen(
         float(timeout),
         conduct=tuple((k, v) for k, v in (conduct or {}).items() if v is not None),
         batch_size=batch_size,
-        record=None if record is None else os.fspath(make_folder(record)),
+        record=record_folder(record, overwrite, place if resume else None),
     )
     defaults = Defaults(as_specs(arch), _floats(mean), _floats(std), key, _whole(class_order))
     for spec in defaults.arch:
         resolve_arch(spec)
-    if out is not None:
-        require_writable(out, "table")
     run = _Run(
         # a cluster's device need not be here
         Panel.of(named_references(references), settings, None if engine == "local" else "cpu"),
         _engine(engine),
         address,
-        Path(out) if out is not None else None,
-        store_path(store, out),
+        table,
+        place,
         resume,
         float(fdr),
         progress,
@@ -149,6 +152,12 @@ def screen(
 
 
 _engine = engine
+
+
+def _table(out: str | os.PathLike[str] | None) -> Path | None:
+    if out is not None:
+        require_writable(out, "table")
+    return None if out is None else Path(out)
 
 
 def _floats(values: Sequence[float] | None) -> tuple[float, ...] | None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast.errors import InputError
+from uapfast.files import open_plain
 from uapfast.models.labels import ClassNames, some
 from uapfast.safeload.limits import Limits
 from uapfast.safeload.refusal import Refused
@@ -81,14 +82,12 @@ def read(
     """Read a file, its kind told by its content; see :func:`uapfast.suspects.recorded.open_recorded`."""
     file = Path(path)
     try:
-        size = file.stat().st_size if file.is_file() else -1
-        with open(file, "rb") as stream:
+        with open_plain(file) as stream:
+            size = os.fstat(stream.fileno()).st_size
             start = stream.read(16).removeprefix(b"\xef\xbb\xbf").lstrip()
     except OSError as exc:
         said = f"{exc.strerror or exc} ({file})"
         raise InputError(where, "file", "an existing one that can be read", said) from exc
-    if size < 0:
-        raise InputError(where, "file", "a plain file", file)
     if size > bounds.bytes:
         raise InputError(where, "file", f"of at most {bounds.bytes} bytes for these queries", size)
     kind = _kind(start)
@@ -118,7 +117,7 @@ def _kind(start: bytes) -> str:
 # -- npz -------------------------------------------------------------------------------------------
 def _npz(file: Path, size: int, where: str, bounds: Bounds, names: ClassNames | None, output: str) -> Found:
     try:
-        with open(file, "rb") as stream:
+        with open_plain(file) as stream:
             archive = Archive(stream.fileno(), size, Limits(header_bytes=1 << 20, tensors=1000))
             ids = _array(archive, "id", where, bounds)
             present = [key for key in KEYS if f"{key}.npy" in archive.records]

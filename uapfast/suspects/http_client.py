@@ -80,6 +80,7 @@ class Trip:
         at: when it ended, UTC.
         status: of the response, None where none came.
         error: the class of what went wrong, None where nothing did.
+        response: that came whole with status 2xx, whether it could be read or not.
     """
 
     request: int
@@ -87,10 +88,12 @@ class Trip:
     at: str = ""
     status: int | None = None
     error: str | None = None
+    response: Response | None = None
 
     def told(self) -> dict[str, Any]:
-        """As the record has it."""
-        return {k: v for k, v in vars(self).items() if k != "error" or v is not None}
+        """As the record has it, without the response."""
+        names = ("request", "attempt", "at", "status", *(() if self.error is None else ("error",)))
+        return {name: getattr(self, name) for name in names}
 
     def ended(self, error: Exception | None = None) -> Trip:
         """It ended now."""
@@ -286,7 +289,7 @@ class Client:
             trip.status = response.status_code
             if not response.is_success:
                 raise await self._refusal(response)
-            found = Response(await self._capped(response), dict(response.headers))
+            found = trip.response = Response(await self._capped(response), dict(response.headers))
             self.headers.look_at(found.body)
             self.headers.look_at("\n".join(found.headers.values()).encode())
             return found

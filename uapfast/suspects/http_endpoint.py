@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from uapfast.errors import EndpointError
+from uapfast.files import open_plain
 from uapfast.suspects.http_headers import Headers, checked_url
 from uapfast.suspects.http_images import Sent
 
@@ -137,7 +138,7 @@ def _read(path: Path) -> dict[str, Any]:
     if path.exists() and not path.is_file():  # a pipe would be waited for
         raise EndpointError("http", "file", "a regular file", path)
     try:
-        with open(path, "rb") as stream:
+        with open_plain(path) as stream:
             found = tomllib.load(stream)
     except OSError as exc:
         raise EndpointError("http", "file", "a readable file", f"{path}: {exc.strerror}") from exc

@@ -60,6 +60,10 @@ class Form(ABC):
             SuspectError: it holds something else.
         """
 
+    @abstractmethod
+    def reading(self) -> dict[str, Any]:
+        """How responses are read, for a record (:mod:`uapfast.suspects.http_reading`); JSON types."""
+
     def settings(self) -> dict[str, Any]:
         """What answers depend on besides the image and the endpoint's description; JSON types."""
         return {"images": vars(self.images)}
@@ -156,11 +160,19 @@ class JsonForm(Form):
         kind = f"multipart/form-data; boundary={mark}"
         return Request(_url(self.endpoint), self.endpoint.method, body, {"Content-Type": kind})
 
+    def reading(self) -> dict[str, Any]:
+        """See :meth:`Form.reading`."""
+        e = self.endpoint
+        usual = "predictions" if e.form == "v1" else ""
+        paths = {"scores": e.scores, "labels": e.labels, "usual": usual}
+        keys = {"label_key": e.label_key, "score_key": e.score_key}
+        return {"form": "json", "many": self.many, **paths, **keys}
+
     def rows(self, response: Response, count: int) -> list[Any]:
         """See :meth:`Form.rows`."""
         e, where = self.endpoint, str(self.endpoint.name)
         answer = response.json(where)
-        usual = "predictions" if e.form == "v1" else ""
+        usual = self.reading()["usual"]
         if e.scores is not None and e.labels is not None:
             scores, labels = at(answer, e.scores, where), at(answer, e.labels, where)
             both = zip(labels, scores, strict=False) if self.many else [(labels, scores)]

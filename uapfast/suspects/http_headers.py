@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 SECRET = re.compile(r"auth|cookie|key|token|secret|password|credential|signature|\bsig\b", re.IGNORECASE)
+ESCAPED = re.compile(rb"\\u00([0-7][0-9A-Fa-f])")  # a letter of ASCII as JSON may write it
+LEAST_CODED = 4  # characters of a secret in another form: what is shorter stands in anything
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 HIDDEN = "***"
 
@@ -80,7 +83,14 @@ class Headers:
 
     def look_at(self, answer: bytes) -> None:
         """Set ``repeated`` if a secret stands in it."""
-        self.repeated = self.repeated or any(secret.encode() in answer for secret in self._secrets())
+        self.repeated = self.repeated or self.repeats(answer)
+
+    def repeats(self, answer: bytes) -> bool:
+        """Whether a secret stands in what a server sent, as JSON may write its characters as well."""
+        secrets = [secret.encode() for secret in self._secrets()]
+        plain = ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), answer) if secrets else b""
+        plain = plain.replace(rb"\/", b"/")
+        return any(secret in answer or secret in plain for secret in secrets)
 
     def cover(self, exc: InputError) -> InputError:
         """The error; without what the server said, if that may hold a secret."""
@@ -89,8 +99,9 @@ class Headers:
         return type(exc)(exc.where, self.hide(exc.argument), self.hide(exc.rule), HIDDEN)
 
     def _secrets(self) -> list[str]:
-        """Each as it is, and as JSON, Python and URLs write it; the longest first."""
+        """Each as it is, and as JSON, Python, URLs, base64 and hex write it; the longest first."""
         found = [os.environ[name] for name in self.variables if os.environ.get(name)]
+        found += [text for secret in found for text in _other_forms(secret)]
         forms = {f for s in found for f in (s, json.dumps(s)[1:-1], repr(s)[1:-1], quote(s), quote_plus(s))}
         return sorted(forms, key=len, reverse=True)
 
@@ -105,17 +116,30 @@ class Covered:
         """As the tape."""
         self._tape.took(values)
 
-    def row(self, place: int, row: Any, trip: Any = None) -> None:
+    def response(self, trip: Any, reading: Any, images: int, body: bytes | None = None) -> None:
+        """As the tape; a body that repeats a secret is not kept."""
+        self._tape.response(trip, reading, images, self._kept(trip))
+
+    def _kept(self, trip: Any) -> bytes | None:
+        found = trip.response
+        if found is None:
+            return None
+        told = "\n".join(found.headers.values()).encode()
+        repeated = self._headers.repeats(found.body) or self._headers.repeats(told)
+        body: bytes = found.body
+        return None if repeated else body
+
+    def row(self, place: int, row: Any, trip: Any = None, nth: int = 0) -> None:
         """As the tape."""
-        self._tape.row(place, self._hidden(row), trip)
+        self._tape.row(place, self._hidden(row), trip, nth)
 
     def again(self, image: Tensor, row: Any, trip: Any) -> None:
         """As the tape."""
         self._tape.again(image, self._hidden(row), trip)
 
-    def failed(self, trip: Any, images: int) -> None:
-        """As the tape."""
-        self._tape.failed(trip, images)
+    def failed(self, trip: Any, images: int, body: bytes | None = None) -> None:
+        """As :meth:`response`."""
+        self._tape.failed(trip, images, self._kept(trip))
 
     def _hidden(self, row: Any) -> Any:
         if isinstance(row, str):
@@ -123,6 +147,19 @@ class Covered:
         if not isinstance(row, tuple):
             return row
         return tuple((self._headers.hide(a) if isinstance(a, str) else a, b) for a, b in row)
+
+
+def _other_forms(secret: str) -> list[str]:
+    """In base64 and hex; and out of base64, where it is text in it (user and password are sent so)."""
+    data = secret.encode()
+    coded = base64.b64encode(data).decode("ascii").rstrip("=")
+    try:
+        inside = base64.b64decode(secret, validate=True).decode("ascii")
+    except ValueError:
+        inside = ""
+    parts = [inside, *inside.split(":", 1)[1:]] if inside.isprintable() else []
+    forms = [coded, data.hex(), data.hex().upper(), *parts]
+    return [form for form in forms if len(form) >= LEAST_CODED]
 
 
 def _value(found: re.Match[str]) -> str:

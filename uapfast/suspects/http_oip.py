@@ -159,6 +159,10 @@ class OpenInference(Form):
         return Request(url, "POST", [text, *payloads], headers)
 
     # -- reading -------------------------------------------------------------------------------------
+    def reading(self) -> dict[str, Any]:
+        """See :meth:`Form.reading`."""
+        return {"form": "oip", "output": self.output, "batched": self.batched}
+
     def rows(self, response: Response, count: int) -> list[Any]:
         """See :meth:`Form.rows`."""
         where, size = str(self.endpoint.name), response.headers.get(JSON_SIZE.lower())

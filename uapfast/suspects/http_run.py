@@ -131,11 +131,13 @@ class Run:
     async def _batch(self, batch: list[Waiting]) -> None:
         rows, trip = await self._request([payload for _, _, payload in batch])
         self.cache.put((name, row) for (_, name, _), row in zip(batch, rows, strict=True))
-        for (i, _, _), row in zip(batch, rows, strict=True):
+        if self.tape is not None:  # no other task writes between this and its rows
+            self.tape.response(trip, self.form.reading(), len(batch))
+        for nth, ((i, _, _), row) in enumerate(zip(batch, rows, strict=True)):
             self.rows[i] = row
             self.fresh.append(i)
             if self.tape is not None:
-                self.tape.row(i, row, trip)
+                self.tape.row(i, row, trip, nth)
 
     async def _request(self, payloads: list[Payload]) -> tuple[list[Any], Trip]:
         """Rows for images that are sent together, and the request that brought them."""
@@ -160,6 +162,7 @@ class Run:
         """The row for one image ``[1,C,H,W]`` that was asked before, past the cache."""
         rows, trip = await self._request(await asyncio.to_thread(self.form.images.encode, image))
         if self.tape is not None:
+            self.tape.response(trip, self.form.reading(), 1)
             self.tape.again(image[0], rows[0], trip)
         return rows[0]
 

@@ -23,8 +23,9 @@ from uapfast._version import versions
 from uapfast.errors import InputError, SuspectError, TimeLimitError, UapfastError, UnavailableError
 from uapfast.files import atomic_path
 from uapfast.suspects.http_rows import kind_of_row, plain_row
+from uapfast.suspects.record_bodies import kept_headers, packed
 
-FORMAT, VERSION = "uapfast record", 1
+FORMAT, VERSION = "uapfast record", 2
 ENDS = {kind.__name__: kind for kind in (TimeLimitError, SuspectError, UnavailableError)}
 UNSAID = {math.inf: "Infinity", -math.inf: "-Infinity"}  # numbers that JSON has no word for; NaN is "NaN"
 
@@ -37,6 +38,11 @@ def said(time: datetime) -> str:
 def now() -> str:
     """The time, as :func:`said` writes it."""
     return said(datetime.now(UTC))
+
+
+def line_of(values: Any) -> bytes:
+    """A line of a record, in its one form; raises ``ValueError`` for what JSON has no number for."""
+    return json.dumps(values, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
 def query_sha256(image: Tensor) -> str:
@@ -77,6 +83,7 @@ class Recorder:
         self.answered = None if answered is None else [int(i) for i in answered]
         self.answers, self.started, self.ended, self.begun = 0, "", "", False
         self._hash, self._queries = hashlib.sha256(), list[bytes]()
+        self._reading: Any = None
         self._first = self._next = 0  # of the images that are asked now; of those whose answers came in order
         self._stack = contextlib.ExitStack()
 
@@ -98,7 +105,7 @@ class Recorder:
         self._stack.__exit__(kind, error, trace)
 
     def _line(self, values: Mapping[str, Any]) -> None:
-        line = json.dumps(values, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        line = line_of(values)
         self._hash.update(line)
         self._stream.write(line)
 
@@ -149,21 +156,35 @@ class Recorder:
             self._next += 1
             self.answers += 1
 
-    def row(self, place: int, row: Any, trip: Any = None) -> None:
+    def response(self, trip: Any, reading: Any, images: int, body: bytes | None = None) -> None:
+        """See :class:`uapfast.models.tape.Tape`."""
+        if reading != self._reading:
+            self._line({"reading": reading})
+            self._reading = reading
+        self._line({"response": {**trip.told(), "images": images, **_sent(trip, body)}})
+
+    def row(self, place: int, row: Any, trip: Any = None, nth: int = 0) -> None:
         """See :class:`uapfast.models.tape.Tape`."""
         i = self._first + place
         line = {"i": i, "query": self._queries[i].hex(), "kind": kind_of_row(row), "answer": plain_row(row)}
-        self._line(line | ({"cached": True} if trip is None else trip.told()))
+        self._line(line | ({"cached": True} if trip is None else {**trip.told(), "row": nth}))
         self.answers += 1
 
     def again(self, image: Tensor, row: Any, trip: Any) -> None:
         """See :class:`uapfast.models.tape.Tape`."""
         line = {"query": query_sha256(image), "kind": kind_of_row(row), "answer": plain_row(row)}
-        self._line({"again": line | trip.told()})
+        self._line({"again": line | trip.told() | {"row": 0}})
 
-    def failed(self, trip: Any, images: int) -> None:
+    def failed(self, trip: Any, images: int, body: bytes | None = None) -> None:
         """See :class:`uapfast.models.tape.Tape`."""
-        self._line({"failed": {**trip.told(), "images": images}})
+        sent = {} if trip.response is None else _sent(trip, body)
+        self._line({"failed": {**trip.told(), "images": images, **sent}})
+
+
+def _sent(trip: Any, body: bytes | None) -> dict[str, Any]:
+    """A response as the record has it; headers that belong to a body only."""
+    headers = {} if body is None or trip.response is None else kept_headers(trip.response.headers)
+    return {"headers": headers, **packed(body)}
 
 
 def plain_numbers(values: Tensor) -> list[Any]:
@@ -194,4 +215,4 @@ def _plain_error(error: UapfastError) -> dict[str, Any]:
     return {"class": kind, "args": [str(error)]}
 
 
-__all__ = ["ENDS", "FORMAT", "VERSION", "Recorder", "now", "plain_numbers", "query_sha256", "said"]
+__all__ = ["ENDS", "FORMAT", "VERSION", "Recorder", "line_of", "now", "plain_numbers", "query_sha256", "said"]

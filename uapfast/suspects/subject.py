@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from uapfast.errors import InputError
+from uapfast.files import open_plain
 from uapfast.models.model import Model
 from uapfast.suspects.base import Suspect
 from uapfast.suspects.http_headers import shown_url
@@ -44,7 +45,7 @@ def subject_of(model: Model | Suspect | None, given: str | os.PathLike[str] | No
 def file_sha256(path: str | os.PathLike[str], where: str = "evidence", argument: str = "file") -> str:
     """SHA-256 of a file's bytes; raises ``InputError`` of ``where`` and ``argument`` if it cannot be read."""
     try:
-        with open(path, "rb") as stream:
+        with open_plain(path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as exc:
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,10 +12,12 @@ import numpy as np
 from uapfast.errors import RecordError
 from uapfast.examination import Design
 from uapfast.examination.asking import examine
+from uapfast.examination.levels import moved_remark
 from uapfast.method.decision import Assessment
 from uapfast.method.sequential import Looks
 from uapfast.reference import Reference, as_reference
-from uapfast.suspects.record_reader import Recording, Replay, read_record
+from uapfast.suspects.record_reader import Recording, read_record
+from uapfast.suspects.record_replay import Replay
 from uapfast.types import Verdict
 from uapfast.verbs.queries import numbered
 from uapfast.verbs.recorded import answered_part
@@ -69,6 +72,8 @@ def verify_record(
     suspect = Replay(recording)
     found = examine(design, suspect, alpha=level, order=first["class_order"], seen=seen)
     verdict = found.verdict()
+    if level != first["alpha"]:
+        verdict = replace(verdict, reasons=(*verdict.reasons, moved_remark(first["alpha"], level)))
     if not suspect.whole and level == first["alpha"]:
         rule = "those that were asked for, no more"
         raise RecordError(

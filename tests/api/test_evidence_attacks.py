@@ -1,0 +1,197 @@
+"""What somebody tries who means to deceive: with a record of their own making, places, and odd files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from tests.api.evidence_case import Case, only_failure
+from tests.api.evidence_world import MLP
+from uapfast.cli import main
+from uapfast.errors import EvidenceError, InputError, ReferenceFileError, UapfastError
+from uapfast.evidence.audit import Files, audit
+from uapfast.evidence.commitment import read_commitment
+from uapfast.evidence.envelope import bundled, sign
+from uapfast.evidence.keys import load_private
+from uapfast.evidence.statement import read_statement
+from uapfast.reference import load
+from uapfast.reference_file import KEY, digest
+from uapfast.report.bom import make_bom
+from uapfast.report.stated import stated
+from uapfast.suspects.record_writer import line_of
+from uapfast.verbs.queries import numbered
+
+pytestmark = [pytest.mark.needs("cryptography", "rfc8785", "rfc3161-client", "openssl", "httpx2")]
+HOSTILE = [None, True, -1, 1.5, "x", [], {}, [[None]], {"a": [1]}, 2**70]
+
+
+def forged(case: Case, folder: Path, change: Callable[[list[dict[str, Any]]], Any]) -> Files:
+    """A record of the owner's making, and the statement of it, signed with the owner's key."""
+    lines = [json.loads(line) for line in Path(case.files.record).read_text().splitlines()]
+    change(lines)
+    record, statement = folder / "r.jsonl", folder / "s.json"
+    record.write_bytes(b"".join(map(line_of, lines)))
+    asked = ["verify", str(case.world.ref), "--answers", str(record), "--statement", str(statement)]
+    code = main([*asked, "--key", str(case.key), "--overwrite"])
+    assert code in (0, 1, 2, 3)
+    if code == 2:  # our tool refuses: the owner changes it, too
+        return Files(case.files.statement, case.world.ref, record)
+    return Files(statement, case.world.ref, record, any_key=True)
+
+
+def test_what_a_record_remarks_is_the_accusers_word(case: Case, tmp_path: Path) -> None:
+    """It is among the reasons, and the audit cannot know where it is from."""
+    guilty = "it is guilty, and everybody knows"
+    found = audit(forged(case, tmp_path, lambda lines: lines[-1]["end"]["notes"].append(guilty)))
+    said = [c.said for c in found.checks if c.what == "remark of the record"]
+    assert found.holds and said[-1] == f"the accuser's word: {guilty}"
+    many = audit(forged(case, tmp_path, lambda lines: lines[-1]["end"]["notes"].extend(["x" * 9999] * 99)))
+    said = [c.said for c in many.checks if c.what == "remark of the record"]
+    assert len(said) < 30 and max(map(len, said)) < 500
+
+
+def test_views_that_were_left_out_are_found_without_a_commitment(case: Case, tmp_path: Path) -> None:
+    """Whoever picks the answers afterwards picks the verdict."""
+    ids = sorted({int(i) for i in numbered(case.world.reference).ids.ravel()})
+    files = forged(case, tmp_path, lambda lines: lines[0].update(answered=ids))
+    assert main(["verify", str(case.world.ref), "--answers", str(files.record)]) == 2
+    # by a tool that was changed
+    key, made = load_private(case.key), read_statement(case.files.statement).statement
+    predicate = made["predicate"]
+    predicate["record"]["sha256"] = hashlib.sha256(Path(files.record).read_bytes()).hexdigest()
+    predicate["commitment"] = predicate["verdict"]["settings"]["commitment"] = None
+    (tmp_path / "s.json").write_bytes(bundled(*sign(made, key), key, None))
+    name, error = only_failure(audit(Files(tmp_path / "s.json", case.world.ref, files.record, any_key=True)))
+    assert name == "looks" and isinstance(error, EvidenceError) and "all of them" in str(error)
+
+
+def test_fewer_views_are_said(case: Case, tmp_path: Path) -> None:
+    per_view = case.world.reference.plan.blocks * case.world.reference.plan.per_view
+
+    def fewer(lines: list[dict[str, Any]]) -> None:
+        lines[0]["looks"] = [5]
+        del lines[5 * per_view + 1 : -1]
+        lines[-1]["end"].update(asked=5 * per_view, answers=5 * per_view)
+
+    found = audit(forged(case, tmp_path, fewer))
+    said = {c.what: c.said for c in found.checks}
+    assert found.holds and said["looks"] == "after [5] of 6 views: no commitment says so"
+
+
+# -- places ----------------------------------------------------------------------------------------
+def test_no_two_results_share_a_place(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The later would be all that is left of both."""
+    ref, key = str(case.world.ref), str(case.key)
+    (tmp_path / "link").symlink_to(tmp_path)
+    one, other = str(tmp_path / "one"), str(tmp_path / "link" / "one")
+    commands = [["commit", ref, "--key", key, "--out", one, "--salt", other]]
+    asked = ["verify", ref, str(case.world.files["copy"]), "--arch", MLP, "--key", key, "--report", one]
+    commands.append([*asked, "--statement", other])
+    commands.append([*asked, "--statement", str(tmp_path / "s"), "--record", other])
+    commands.append(["report", str(case.files.statement), "--out", one, "--bom", other])
+    for command in commands:
+        assert main(command) == 2, command
+        said = capsys.readouterr().err
+        assert said.startswith("error: ") and " must be " in said
+    assert [p.name for p in tmp_path.iterdir()] == ["link"]
+
+
+# -- made-up files that are signed -----------------------------------------------------------------
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    below = (
+        value.items() if isinstance(value, dict) else enumerate(value[:1] if isinstance(value, list) else [])
+    )
+    return [path, *(p for key, one in below for p in places(one, (*path, key)))]
+
+
+def put(whole: Any, path: tuple[Any, ...], value: Any) -> Any:
+    made = json.loads(json.dumps(whole))
+    at = made
+    for name in path[:-1]:
+        at = at[name]
+    at[path[-1]] = value
+    return made
+
+
+def test_a_made_up_commitment_is_a_failed_check(case: Case, tmp_path: Path) -> None:
+    key, whole = load_private(case.key), read_commitment(case.files.commitment).signed.statement
+    out, tried = tmp_path / "c.json", 0
+    (tmp_path / "c.json.salt").write_bytes(Path(case.files.salt or "").read_bytes())
+    for path in places(whole["predicate"])[1:]:
+        for value in HOSTILE:
+            if isinstance(value, float) or value == 2**70:  # canonical JSON has none
+                continue
+            made = put(whole, ("predicate", *path), value)
+            if made == whole or path[0] == "signer":
+                continue
+            out.write_bytes(bundled(*sign(made, key), key, None))
+            try:
+                read_commitment(out)
+            except UapfastError:
+                tried += 1
+                continue
+            tried += 1
+    assert tried > 100
+
+
+def test_a_made_up_statement_makes_no_bill_but_a_typed_error(case: Case, tmp_path: Path) -> None:
+    key, whole = load_private(case.key), read_statement(case.files.statement).statement
+    verdict = whole["predicate"]["verdict"]
+    paths = [("predicate", "verdict", *path) for path in places(verdict)[1:] if path[0] != "settings"]
+    paths += [("predicate", "verdict", "settings"), ("predicate", "verdict", "settings", "commitment")]
+    paths += [("predicate", "verdict", "settings", "commitment", "level")]
+    paths += [("subject", 0, "name"), ("subject", 0, "digest"), ("subject", 0, "digest", "sha256")]
+    made, bills = tmp_path / "s.json", 0
+    for path in paths:
+        for value in (None, True, "x", "nan", [], {}):
+            made.write_bytes(bundled(*sign(put(whole, path, value), key), key, None))
+            try:
+                bills += json.loads(json.dumps(make_bom([stated(made)])))["bomFormat"] == "CycloneDX"
+            except InputError as exc:
+                assert " must be " in str(exc)
+    assert bills > 20
+
+
+# each was an error of Python's in the midst of an examination
+WRONG: list[tuple[tuple[Any, ...], Any]] = [
+    (("encoder",), "x"), (("encoder",), []), (("views",), True), (("classes",), 1), (("format",), True),
+    (("format",), 6.0), (("scale",), "x"), (("scale",), []), (("scale", 0), {}), (("scale",), [True, 0.2]),
+    (("records", 0, "name"), 1), (("records", 0), None), (("records",), 5), (("settings",), None),
+    (("settings", "limits"), None), (("settings", "limits"), "x"), (("settings", "warnings"), [1]),
+    (("settings", "log"), True), (("settings", "log"), {"views": 1}), (("settings", "suspect_side"), "x"),
+    (("settings", "suspect_side"), {}), (("settings", "twins"), None), (("settings", "init"), []),
+    (("settings", "twins"), {"kind": "designated"}), (("settings", "twins"), {"kind": "branch", "at": "x"}),
+]  # fmt: skip
+
+
+def test_a_made_up_reference_is_a_typed_error(case: Case, tmp_path: Path) -> None:
+    """Whoever accuses hands it in, with a hash that fits."""
+    data, out = Path(case.world.ref).read_bytes(), tmp_path / "r.uapref"
+    tensors = safetensors.torch.load(data)
+    with safetensors.safe_open(str(case.world.ref), "pt") as stream:
+        header = json.loads(stream.metadata()[KEY])
+    header.pop("sha256")
+
+    def written(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Path:
+        stamped = json.dumps(header | {"sha256": digest(tensors, header)}, sort_keys=True)
+        out.write_bytes(safetensors.torch.save(tensors, {KEY: stamped}))
+        return out
+
+    assert load(written(header, tensors)).sha256 == case.world.reference.sha256
+    for path, value in WRONG:
+        with pytest.raises(ReferenceFileError, match="reference must be "):
+            load(written(put(header, path, value), tensors))
+    labels, answers = tensors["labels"], tensors["answers"]
+    for name, other in (
+        *(("labels", labels.double()), ("labels", labels + 100), ("labels", labels[0])),
+        *(("answers", answers[..., None]), ("answers", labels.clone()), ("points", tensors["points"][0])),
+    ):
+        with pytest.raises(ReferenceFileError, match="reference must be "):
+            load(written(header, {**tensors, name: other.contiguous()}))

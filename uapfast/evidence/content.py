@@ -1,0 +1,149 @@
+"""What a statement says, against what comes of its record: levels, times, numbers, reasons, error rates."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from uapfast._version import __version__
+from uapfast.config import ALPHA
+from uapfast.errors import EvidenceError
+from uapfast.evidence import timestamp
+from uapfast.evidence.audited import Audit, Check
+from uapfast.evidence.commitment import Commitment
+from uapfast.evidence.compare import differences
+from uapfast.evidence.dossier import basis_of, citation_of
+from uapfast.evidence.envelope import Signed
+from uapfast.evidence.statement import measured, predicate, with_their_last
+from uapfast.examination.error_rates import table_of
+from uapfast.examination.levels import levels_said
+from uapfast.suspects.record_reader import Recording
+from uapfast.verbs.replay import Replayed
+
+# Of a verdict, what another version may add or lack. Its number is the signer's word: all else is held
+# against the record whatever it says.
+MOST_REMARKS, LONGEST = 20, 400  # of a record that are shown, and their characters
+CORE = r"decision|alpha|rank|relation|output|z|reasons|settings\.commitment|p_|reference"
+ADDED = re.compile(rf"verdict\.(?!{CORE})")
+
+
+def maker(stated: Signed) -> str:
+    """What the statement says that it was made by."""
+    return f"uapfast {stated.predicate['versions']['uapfast']}"
+
+
+def check_level(out: Audit, stated: Signed, commitment: Commitment | None) -> None:
+    """The level that was used, the committed one and the default; a looser one than committed fails."""
+    used = float(stated.predicate["level"])
+    committed = None if commitment is None else commitment.alpha
+    unseen = commitment is None and stated.predicate["commitment"] is not None
+    said = levels_said(used, committed, unseen)
+    if committed is not None and used > committed:
+        error = EvidenceError(stated.where, "level", f"at most {committed:g}, as committed", f"{used:g}")
+        out.checks.append(Check("FAILED", "level", f"{error} ({said})", error))
+        return
+    out.add("ok" if used == ALPHA and committed in (None, ALPHA) else "note", "level", said)
+
+
+def check_raw(out: Audit, recording: Recording) -> None:
+    """Whether an endpoint's answers were read again from what it sent."""
+    bodies, cached, what = recording.bodies, recording.cached, "responses"
+    if recording.suspect["replay"] != "endpoint":
+        return
+    if bodies.read:
+        out.add("ok", what, f"{bodies.read} answers were read again from them, and are the same")
+    if bodies.withheld:
+        said = "answers stand in responses that are not kept: they repeat a secret, or are too large"
+        out.add("not checked", what, f"{bodies.withheld} {said}")
+    if cached:
+        said = "answers were known before the examination: how they came is not in its record"
+        out.add("note", what, f"{cached} {said}")
+
+
+def remarked(out: Audit, recording: Recording) -> None:
+    """What the record remarks on the asking: it is among the reasons, and nothing else says it."""
+    notes = recording.end["notes"]
+    for text in notes[:MOST_REMARKS]:
+        out.add("note", "remark of the record", f"the accuser's word: {text[:LONGEST]}")
+    if len(notes) > MOST_REMARKS:
+        out.add("note", "remark of the record", f"and {len(notes) - MOST_REMARKS} more")
+
+
+def check_times(
+    stated: Signed, recording: Recording, commitment: Commitment | None, stamp: timestamp.Stamp | None
+) -> tuple[bool, str]:
+    """Whether everything happened in its order."""
+    where, first, end = stated.where, recording.first, recording.end
+    line = [] if commitment is None else [("the commitment", commitment.time)]
+    responses = [] if recording.bodies.first is None else [("first", recording.bodies.first)]
+    responses += [] if recording.bodies.last is None else [("last", recording.bodies.last)]
+    line += [
+        ("the examination's begin", timestamp.told_time(first["started"], recording.where, "started")),
+        *((f"its {name} response", timestamp.told_time(at, recording.where, "at")) for name, at in responses),
+        ("the examination's end", timestamp.told_time(end["ended"], recording.where, "ended")),
+        ("the statement", timestamp.told_time(stated.predicate["evaluatedAt"], where, "evaluatedAt")),
+    ]
+    line += [] if stamp is None else [("its time stamp", stamp.time)]
+    before = commitment is not None and stated.predicate["commitment"].get("began") == "before"
+    for (earlier, a), (later, b) in zip(line, line[1:], strict=False):
+        slack = timestamp.SKEW if later == "its time stamp" else timedelta(0)  # two clocks
+        if a > b + slack and not (before and earlier == "the commitment"):
+            raise EvidenceError(where, later, f"not before {earlier}, {timestamp.said(a)}", timestamp.said(b))
+    return True, "in order: " + ", ".join(f"{name} {timestamp.said(at)}" for name, at in line)
+
+
+def check_content(out: Audit, stated: Signed, replayed: Replayed, commitment: Commitment | None) -> None:
+    """Everything that is stated, against what comes of the record."""
+    cited = stated.predicate["commitment"]
+    citation = None if commitment is None else citation_of(commitment, replayed.recording)
+    reference_file = stated.predicate["reference"]["fileSha256"]  # which the file was found to have
+    basis = basis_of(replayed.recording, reference_file, citation)
+    verdict = replayed.verdict if citation is None else citation.cite(replayed.verdict)
+    made = predicate(verdict, basis, stated.predicate["evaluatedAt"], stated.key)
+    skipped = {"measured", "versions", "verdict.settings.versions"}
+    if commitment is None and cited is not None:  # said to be not checked already
+        skipped |= {"commitment", "verdict.settings.commitment"}
+        made = with_their_last(made, stated.predicate)
+    theirs, ours = stated.predicate["versions"]["uapfast"], __version__
+    found, alone = differences(stated.predicate, made, skipped)
+    others = [path for path in alone if theirs != ours and ADDED.match(path)]
+    for path in others:
+        out.add("not checked", path, f"only one of uapfast {theirs} and {ours} knows it")
+    found += [f"{path}: stated by one side only" for path in alone if path not in others]
+    settings = stated.predicate["verdict"].get("settings")
+    if not isinstance(settings, dict) or settings.get("versions") != stated.predicate["versions"]:
+        found.append("verdict.settings.versions: other versions than the statement's")
+
+    def same() -> tuple[bool, str]:
+        if found:
+            rule = "what the record comes to"
+            by = "" if theirs == ours else f" (stated by uapfast {theirs}, decided anew by {ours})"
+            raise EvidenceError(stated.where, found[0].partition(":")[0], rule, "; ".join(found[:4]) + by)
+        return True, "decision, numbers (to 1e-6) and reasons are what the record comes to"
+
+    out.step("what is stated", same)
+    if cited is not None and cited.get("began") != "after":
+        said = {"before": "before the commitment"}.get(str(cited.get("began")), "nobody knows when")
+        out.add("note", "examination", f"it was begun {said}: the commitment proves nothing of it")
+
+
+def check_rates(out: Audit, stated: Signed) -> None:
+    """Whether the error rates are those that the version shipped which the statement says made it."""
+    predicate, theirs = stated.predicate, stated.predicate["versions"]["uapfast"]
+    table, what = table_of(theirs), "measured error rates"
+    if theirs != __version__:
+        said = f"stated by uapfast {theirs}, audited by {__version__}, which reads the same formats"
+        out.add("note", "version", said)
+    if table is None:
+        said = f"uapfast {__version__} does not know what {theirs} shipped: audit with uapfast {theirs}"
+        out.add("not checked", what, said)
+    elif predicate["measured"] != measured(predicate["verdict"], table):
+        error = EvidenceError(stated.where, "measured", f"those that uapfast {theirs} shipped", "others")
+        out.checks.append(Check("FAILED", what, str(error), error))
+    else:
+        out.add("ok", what, f"those that uapfast {theirs} shipped")
+        if predicate["measured"] != measured(predicate["verdict"]):
+            out.add("note", what, f"uapfast {__version__} states others: they were measured anew since")
+
+
+__all__ = ["check_content", "check_level", "check_rates", "check_raw", "check_times", "maker", "remarked"]
