@@ -83,7 +83,8 @@ COLUMNS = (
         "p_holm",
         "float64",
         True,
-        "to name one party: p_value corrected for the whole list by Holm, times the number of references",
+        "to name one party: p_value corrected for the whole list, and for earlier tries of the store, by "
+        "Holm, times the number of references",
     ),
     Column(
         "known_copy",
