@@ -28,10 +28,11 @@ from uapfast.method.relatedness import (
     kinship,
 )
 from uapfast.pool.degraded import DEGRADED
-from uapfast.pool.pool import GOOD_TWINS, MIN_INNOCENTS, Pool
+from uapfast.pool.pool import GOOD_TWINS, MIN_INNOCENTS
 from uapfast.reference import Record, Reference
 from uapfast.verbs.entries import Entry
 from uapfast.verbs.findings import Findings
+from uapfast.verbs.origin_checks import check_related
 from uapfast.verbs.trials import summary, try_reference
 
 APART = 1e-3  # one-sided level at which twins are not of the victim's kind
@@ -60,24 +61,6 @@ def check_vouched(vouched: Mapping[str, str], models: list[Entry], findings: Fin
         if not isinstance(reason, str) or not reason.strip():
             raise PoolError("generate", f"vouched for {name}", "a reason", repr(reason))
         findings.warn(f"{name} counts as innocent because the owner says so: {reason}", act=False)
-
-
-def check_origin(pool: Pool, findings: Findings) -> None:
-    """What is known of where the victim began, and what the pool's making warned of."""
-    for sentence in pool.warnings:
-        findings.note(sentence)
-    if pool.init is None and pool.ancestor is None:
-        findings.note(
-            "nobody said where the victim's training began: if at public weights, honest fine-tunings of the "
-            "same weights may look like copies (docs/fine_tuned.md)"
-        )
-    root = "ancestor" if pool.ancestor is None else pool.ancestor.name
-    if any(m.parent == root for m in pool.twins) and not any(m.parent == root for m in pool.homologous):
-        findings.warn(
-            "the twins began at public weights and none of the homologous models did: honest fine-tunings of "
-            "the same weights are then called copies too often (docs/fine_tuned.md); what helps: homologous "
-            "models from there, as uapfast pool --init makes them, with parent ancestor in the manifest"
-        )
 
 
 def check_accuracy(
@@ -173,6 +156,7 @@ def examine_pool(
     _check_closeness(scorer, reference, findings)
     _check_innocents(scorer, records, vouched, findings, trained)
     records = _degraded_instead(_count_once(scorer, records, findings, trained))
+    check_related(reference.settings.get("init"), records, findings)
     _check_null(records, reference.settings, findings)
     reference = replace(reference, records=records, _cache={})
     _check_ancestors(reference, findings)
