@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.error_rates import RULE, WORLDS, real_rows, rows_of
+from benchmarks.error_rates import WORLDS, real_rows, rows_of
 from uapfast.files import write_text
 
 RESULTS = Path(__file__).parent / "results"

@@ -1,17 +1,19 @@
-"""``python -m benchmarks.related_innocents --out DIR``: how many innocents have to know the victim's backbone?
+"""``python -m benchmarks.related_innocents --out DIR``: how many innocents must know the victim's backbone?
 
 On digits. A victim and its twins are fine-tuned from one backbone: *near* (the backbone knew the task, four
-passes) or *new task* (it knew five classes; a new head, twelve passes); or they are trained from scratch. Pools
-of 24 innocents, k of them fine-tuned from that backbone as ``uapfast pool --init`` makes them, the others from
-scratch. Suspects are in no pool: honest fine-tunings of the same backbone, on the owner's images (half of them
-by the twins' very recipe) and on others, and models from scratch. Level: every candidate in the victim's place.
-*Closeness* (:func:`uapfast.method.relatedness.closeness`) is what a reference sees of all that by itself.
-Answers are kept in DIR; a stopped run goes on. ``--seeds`` makes more worlds.
+passes) or *new task* (it knew five classes; a new head, twelve passes); or they are trained from scratch.
+Pools of 24 innocents, k of them fine-tuned from that backbone as ``uapfast pool --init`` makes them, the
+others from scratch. Suspects are in no pool: honest fine-tunings of the same backbone, on the owner's images
+(half of them by the twins' very recipe) and on others, and models from scratch. Level: every candidate in the
+victim's place. *Closeness* (:func:`uapfast.method.relatedness.closeness`) is what a reference sees of it.
+Answers and p-values are kept in DIR; a stopped run goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -49,6 +51,7 @@ SHARES = (1.0, 1.0, 0.5, 0.5, 0.25, 0.25)  # of the owner's images: related inno
 VIEWS, POINTS, INNOCENTS = 10, 40, 24
 SOME_TWINS, SOME_RELATED = (2, 3, 4, 8), (0, 1, 2, 3, 4, 6, 8, 12)
 LEVELS = (0.05, 0.01, ALPHA)
+AT = [f"accused at {level:g}, % (95 %)" for level in LEVELS]
 
 
 @dataclass(frozen=True)
@@ -141,10 +144,14 @@ class World:
         made = {
             "candidates": [self.tuned(i, self.own) for i in range(TWINS + 1)],
             "related": [self._innocent(i) for i in range(RELATED)],
-            "strangers": [self.foreign(i, self.part(rows[kinds[i % 3]], (1.0, 0.5)[i % 2], i)) for i in range(STRANGERS)],
+            "strangers": [
+                self.foreign(i, self.part(rows[kinds[i % 3]], (1.0, 0.5)[i % 2], i)) for i in range(STRANGERS)
+            ],
             "owners": [self._suspect(i, self.own) for i in range(SUSPECTS)],
             "others": [self._suspect(i, self.theirs) for i in range(SUSPECTS)],
-            "scratch": [self.foreign(100 + i, self.part(rows[kinds[i % 3]], 0.8, 100 + i)) for i in range(SUSPECTS)],
+            "scratch": [
+                self.foreign(100 + i, self.part(rows[kinds[i % 3]], 0.8, 100 + i)) for i in range(SUSPECTS)
+            ],
         }  # fmt: skip
         return Answers(**{name: torch.stack(found).numpy() for name, found in made.items()})
 
@@ -225,6 +232,9 @@ class Found:
         return [*cells, f"{min(float(one.min()) for one in self.p[group]):.2g}"]
 
 
+Ways = dict[tuple[int, int], Found]  # by twins and related innocents
+
+
 def judge(
     out: Path,
     start: str,
@@ -232,9 +242,15 @@ def judge(
     draws: int,
     related: Sequence[int],
     strangers: Sequence[int] | None = None,
-) -> dict[tuple[int, int], Found]:
+) -> Ways:
     """By twins and related innocents, over all worlds of a start; ``strangers`` as :meth:`Pool.of`."""
-    found: dict[tuple[int, int], Found] = {}
+    told = json.dumps([start, seeds, draws, list(related), None if strangers is None else list(strangers)])
+    path = out / f"judged-{zlib.crc32(told.encode()):08x}.json"
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return {(m, k): Found(names, {g: [np.array(p) for p in ps] for g, ps in by.items()}, close)
+                for m, k, names, by, close in kept}  # fmt: skip
+    found: Ways = {}
     for arch, seed in product(ARCHS, range(seeds)):
         world = read(out, arch, start, seed)
         for twins, k, draw in product(SOME_TWINS, related, range(draws)):
@@ -245,10 +261,13 @@ def judge(
                 p = list(pool.p_values(group))
                 one.p.setdefault(group, []).extend(p)
                 one.names.setdefault(group, []).extend(f"{arch} {seed} {i}" for i in range(len(p)))
+    rows = [(*key, one.names, {g: [p.tolist() for p in ps] for g, ps in one.p.items()}, one.close)
+            for key, one in found.items()]  # fmt: skip
+    write_text(path, json.dumps(rows) + "\n")
     return found
 
 
-def joined(found: dict[tuple[int, int], Found], related: int, groups: tuple[str, ...]) -> Found:
+def joined(found: Ways, related: int, groups: tuple[str, ...]) -> Found:
     """Over all numbers of twins, and some groups of suspects as one."""
     parts = [one for (_, k), one in found.items() if k == related]
     names = [f"{g} {n}" for one in parts for g in groups for n in one.names[g]]
@@ -264,20 +283,17 @@ GROUPS = {
 }
 
 
-Ways = dict[tuple[int, int], Found]
-
-
 def page(found: dict[str, Ways], more: dict[str, tuple[str, Ways]], seeds: int, draws: int) -> str:
     """The tables; ``more`` are other pools, by what is said of their strangers: start, and what was found."""
     said = [
         "# Innocents that know the victim's backbone", "",
         f"`python -m benchmarks.related_innocents --seeds {seeds} --draws {draws}`: digits, victims of",
-        f"{' and '.join(ARCHS)}, {seeds} splits each, {', '.join(map(str, SOME_TWINS))} twins, {INNOCENTS} innocents",
-        f"of which k began where the victim did, {draws} draws of a pool each; suspects in no pool, every candidate",
-        f"in the victim's place. {2 * SUSPECTS} honest fine-tunings of the backbone a world, {SUSPECTS} models from",
-        "scratch. *scratch* has no backbone: its k are of the victim's architecture, and so are its suspects of",
-        "the same start. Intervals by model.", "",
-        *head("start", "k", "suspects", *(f"accused at {level:g}, % (95 %)" for level in LEVELS), "smallest p"),
+        f"{' and '.join(ARCHS)}, {seeds} splits each, {', '.join(map(str, SOME_TWINS))} twins, {INNOCENTS}",
+        f"innocents of which k began where the victim did, {draws} draws of a pool each; suspects in no",
+        f"pool, every candidate in the victim's place. {2 * SUSPECTS} honest fine-tunings of the backbone a",
+        f"world, {SUSPECTS} models from scratch. *scratch* has no backbone: its k are of the victim's",
+        "architecture, and so are its suspects of the same start. Intervals by model.", "",
+        *head("start", "k", "suspects", *AT, "smallest p"),
     ]  # fmt: skip
     for start, ways in found.items():
         for related in SOME_RELATED:
@@ -295,8 +311,8 @@ def page(found: dict[str, Ways], more: dict[str, tuple[str, Ways]], seeds: int, 
             said.append(line(start, twins, *cells))
     said += [
         "", "## Closeness", "",
-        "Mean distance between candidates over that of the nearest innocent from them: smallest, 5 %, median,",
-        "95 % and largest over pools.", "",
+        "Mean distance between candidates over that of the nearest innocent from them: smallest, 5 %,",
+        "median, 95 % and largest over pools.", "",
         *head("start", "k", "smallest", "5 %", "median", "95 %", "largest"),
     ]  # fmt: skip
     for start, ways in found.items():

@@ -49,7 +49,7 @@ def test_a_known_public_beginning_that_too_few_innocents_share_is_a_limit(
     (limit,) = findings.limits
     mine = len(related(given))
     honest = sum(r.relation == "homologous" for r in given)
-    assert f"{mine} of the {honest} homologous models did, not {LEAST_RELATED}" in limit
+    assert f"{mine} of the {honest} homologous models that count did, not {LEAST_RELATED}" in limit
     assert f"{LEAST_RELATED - mine} more trainings from there" in limit and "--homologous 16" in limit
     assert not findings.warnings
 

@@ -61,8 +61,9 @@ def few_related(count: int, homologous: int) -> str | None:
     if count >= LEAST_RELATED:
         return None
     return (
-        f"{PUBLIC}, and {count} of the {homologous} homologous models did, not {LEAST_RELATED}: honest "
-        "fine-tunings of the same weights would be accused too often (docs/fine_tuned.md). What helps: "
+        f"{PUBLIC}, and {count} of the {homologous} homologous models that count did, not {LEAST_RELATED}: "
+        "honest fine-tunings of the same weights would be accused too often (docs/fine_tuned.md). What "
+        "helps: "
         f"{LEAST_RELATED - count} more trainings from there, no longer than the victim's, on parts of your "
         "images, on others or with other settings: uapfast pool with the victim's --init and --homologous "
         f"{2 * LEAST_RELATED} (every second one is made so, and what is there is kept), or models that you "
