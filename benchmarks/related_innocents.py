@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -235,17 +234,9 @@ class Found:
 Ways = dict[tuple[int, int], Found]  # by twins and related innocents
 
 
-def judge(
-    out: Path,
-    start: str,
-    seeds: int,
-    draws: int,
-    related: Sequence[int],
-    strangers: Sequence[int] | None = None,
-) -> Ways:
-    """By twins and related innocents, over all worlds of a start; ``strangers`` as :meth:`Pool.of`."""
-    told = json.dumps([start, seeds, draws, list(related), None if strangers is None else list(strangers)])
-    path = out / f"judged-{zlib.crc32(told.encode()):08x}.json"
+def judge(out: Path, start: str, seeds: int, draws: int) -> Ways:
+    """By twins and related innocents, over all worlds of a start."""
+    path = out / f"judged-{start.replace(' ', '-')}-{seeds}-{draws}.json"
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
         return {(m, k): Found(names, {g: [np.array(p) for p in ps] for g, ps in by.items()}, close)
@@ -253,8 +244,8 @@ def judge(
     found: Ways = {}
     for arch, seed in product(ARCHS, range(seeds)):
         world = read(out, arch, start, seed)
-        for twins, k, draw in product(SOME_TWINS, related, range(draws)):
-            pool = Pool.of(world, twins, k, 100 * seed + draw, strangers)
+        for twins, k, draw in product(SOME_TWINS, SOME_RELATED, range(draws)):
+            pool = Pool.of(world, twins, k, 100 * seed + draw)
             one = found.setdefault((twins, k), Found({}, {}, []))
             one.close.append(pool.close)
             for group in pool.suspects:
@@ -265,6 +256,12 @@ def judge(
             for key, one in found.items()]  # fmt: skip
     write_text(path, json.dumps(rows) + "\n")
     return found
+
+
+def near(out: Path, start: str, seeds: int, draws: int, strangers: Sequence[int]) -> list[float]:
+    """Closeness of pools of these innocents from scratch alone."""
+    drawn = product(ARCHS, range(seeds), SOME_TWINS, range(draws))
+    return [Pool.of(read(out, a, start, s), m, 0, 100 * s + d, strangers).close for a, s, m, d in drawn]
 
 
 def joined(found: Ways, related: int, groups: tuple[str, ...]) -> Found:
@@ -283,8 +280,8 @@ GROUPS = {
 }
 
 
-def page(found: dict[str, Ways], more: dict[str, tuple[str, Ways]], seeds: int, draws: int) -> str:
-    """The tables; ``more`` are other pools, by what is said of their strangers: start, and what was found."""
+def page(found: dict[str, Ways], more: dict[tuple[str, str], list[float]], seeds: int, draws: int) -> str:
+    """The tables; ``more`` is the closeness of other pools, by their innocents and start."""
     said = [
         "# Innocents that know the victim's backbone", "",
         f"`python -m benchmarks.related_innocents --seeds {seeds} --draws {draws}`: digits, victims of",
@@ -321,16 +318,12 @@ def page(found: dict[str, Ways], more: dict[str, tuple[str, Ways]], seeds: int, 
             cells = [f"{q:.2f}" for q in np.quantile(close, (0, 0.05, 0.5, 0.95, 1))]
             said.append(line(start, related, *cells))
     said += [
-        "", "## Other pools", "",
-        "The same with other innocents from scratch, all draws of twins together.", "",
-        *head("innocents from scratch", "start", "k", "closeness: smallest, median, largest",
-              *(f"the same start accused at {level:g}, % (95 %)" for level in LEVELS), "smallest p"),
+        "", "The same with k = 0 and other innocents from scratch.", "",
+        *head("innocents", "start", "pools", "smallest", "5 %", "median", "95 %", "largest"),
     ]  # fmt: skip
-    for name, (start, ways) in more.items():
-        for related in sorted({k for _, k in ways}):
-            one = joined(ways, related, ("owners", "others"))
-            shown = ", ".join(f"{q:.2f}" for q in np.quantile(one.close, (0, 0.5, 1)))
-            said.append(line(name, start, related, shown, *one.rates("all")))
+    for (name, start), close in more.items():
+        cells = [f"{q:.2f}" for q in np.quantile(close, (0, 0.05, 0.5, 0.95, 1))]
+        said.append(line(name, start, len(close), *cells))
     told = versions()
     return "\n".join([*said, "", ", ".join(f"{name} {value}" for name, value in told.items() if value), ""])
 
@@ -345,15 +338,11 @@ def main() -> None:
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
     how = (given.seeds, given.draws)
-    found: dict[str, Ways] = {s: judge(given.out, s, *how, SOME_RELATED) for s in STARTS}
-    elsewhere = range(2, STRANGERS, 3)  # trained on others' images alone
-    more = {
-        f"{count}": ("near", judge(given.out, "near", *how, (4, 8, 12), range(count)))
-        for count in (6, 12, 24)
-    }
-    for start in STARTS:
-        said = f"{len(elsewhere)}, on other images than the owner's"
-        more[f"{said} ({start})"] = (start, judge(given.out, start, *how, (0,), elsewhere))
+    found: dict[str, Ways] = {s: judge(given.out, s, *how) for s in STARTS}
+    few = {f"{count} of all kinds": [*range(count)] for count in (6, 12)}
+    few["8, trained on other images than the owner's"] = [*range(2, STRANGERS, 3)]
+    few["5, MLPs alone"] = [*range(0, STRANGERS, len(EPOCHS))]
+    more = {(name, s): near(given.out, s, *how, some) for name, some in few.items() for s in STARTS}
     write_text(given.result, page(found, more, *how))
 
 

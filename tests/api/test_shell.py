@@ -229,6 +229,15 @@ def test_a_closed_pipe_is_an_error_without_a_traceback() -> None:
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
 
 
+def test_a_reader_that_has_seen_enough_is_no_code_that_asks_to_exit() -> None:
+    """The library of the command line turns a closed pipe into an exit of its own."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = run("--help", capture_output=False, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (2, "")
+
+
 # -- stdout ----------------------------------------------------------------------------------------
 def test_only_the_result_reaches_stdout() -> None:
     code = """

@@ -52,7 +52,7 @@ def _file(path: Path) -> dict[str, Any]:
         return _onnx(path)
     try:
         found = _weights(path)
-        other = _no_weights(found)
+        other = _no_weights(found) if path.suffix == ".npz" else None
         return other or {"kind": "weights", "asked": ASK_WEIGHTS, **found}
     except UnsupportedFileError as exc:
         return {"kind": "unknown", "asked": None, "why": str(exc)}
@@ -64,8 +64,6 @@ def _file(path: Path) -> dict[str, Any]:
 def _no_weights(found: dict[str, Any]) -> dict[str, Any] | None:
     """What an .npz is whose arrays have the names of images or answers; None for weights."""
     names = {said.split(" [")[0] for said in found["begins"]}
-    if found["format"] != "npz" or found["tensors"] > FEW:
-        return None
     if "x" in names and names <= {"x", "y", "id"}:
         return {
             "kind": "data",
