@@ -106,9 +106,8 @@ def by_kind(pool: LineageScorer, kinds: dict[int, str], alpha: float) -> set[int
     left, out, found = [int(i) for i in pool.roster.innocents], [], set[int]()
     base = pool
     for _ in range(min(MOST_REMOVED, len(left) // 2, len(left) - LEAST_LEFT)):
-        first = int(
-            np.argmin(_chances(base.innocent_scores()[0], left, base.innocent_scores()[0], left, kinds))
-        )
+        scores = base.innocent_scores()[0]
+        first = int(np.argmin(_chances(scores, left, scores, left, kinds)))
         out.append(left.pop(first))
         base = pool.with_innocents(np.array(left))
         own = np.stack([base.scores(base.pool[row])[0].mean(0) for row in out])
