@@ -173,7 +173,8 @@ def page(found: dict[str, dict[int, Counter[str]]], draws: int) -> str:
         f"`python -m benchmarks.innocent_copies --draws {draws} --victims {' '.join(found)}`",
         f"({len(SIZES) * draws} pools a line: 3, 6,",
         "12 twins by 12, 16, 40 innocents). *Before*: named by one scale for all models, which was refused.",
-        "*Now*: refused only if it stands out in its own scale, too; who else is named is warned of.", "",
+        "*Now*: refused only if it stands out in its own scale, too; who else is named is warned of.",
+        "*By kind*, tried: named by the spread of its own architecture, moderated with that of all.", "",
         "| victim | copies in the pool | an honest model is refused, of all pools: before | now | by kind | "
         "a copy is refused, of all pools: before | now | by kind | copies named (refused or warned of) | "
         "by kind |",
