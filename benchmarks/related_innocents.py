@@ -258,10 +258,13 @@ def judge(out: Path, start: str, seeds: int, draws: int) -> Ways:
     return found
 
 
-def near(out: Path, start: str, seeds: int, draws: int, strangers: Sequence[int]) -> list[float]:
-    """Closeness of pools of these innocents from scratch alone."""
-    drawn = product(ARCHS, range(seeds), SOME_TWINS, range(draws))
-    return [Pool.of(read(out, a, start, s), m, 0, 100 * s + d, strangers).close for a, s, m, d in drawn]
+def near(out: Path, start: str, seeds: int, strangers: Sequence[int]) -> list[float]:
+    """Closeness of pools of these innocents from scratch alone, one draw of twins each."""
+    found = []
+    for arch, seed in product(ARCHS, range(seeds)):
+        world = read(out, arch, start, seed)
+        found += [Pool.of(world, twins, 0, 100 * seed, strangers).close for twins in SOME_TWINS]
+    return found
 
 
 def joined(found: Ways, related: int, groups: tuple[str, ...]) -> Found:
@@ -342,7 +345,7 @@ def main() -> None:
     few = {f"{count} of all kinds": [*range(count)] for count in (6, 12)}
     few["8, trained on other images than the owner's"] = [*range(2, STRANGERS, 3)]
     few["5, MLPs alone"] = [*range(0, STRANGERS, len(EPOCHS))]
-    more = {(name, s): near(given.out, s, *how, some) for name, some in few.items() for s in STARTS}
+    more = {(name, s): near(given.out, s, given.seeds, some) for name, some in few.items() for s in STARTS}
     write_text(given.result, page(found, more, *how))
 
 
