@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from uapfast.errors import PoolWarning
+from uapfast.pool.build import _few_related
+from uapfast.pool.plan import PoolConfig, make_plan
 from uapfast.pool.pool import LEAST_RELATED, Pool
 from uapfast.reference import Record
 from uapfast.verbs.findings import Findings
@@ -85,3 +87,12 @@ def test_variants_of_one_fine_tuning_count_once() -> None:
         check_related(FACTORY, swapped, findings)
         check_related(FACTORY, swapped, findings)
     assert len(findings.limits) == 1
+
+
+@pytest.mark.parametrize(("homologous", "enough"), [(40, True), (2 * LEAST_RELATED, True), (12, False)])
+def test_the_number_of_models_that_the_limit_advises_is_enough(homologous: int, enough: bool) -> None:
+    """Said before anything is trained; with random weights there is nothing to say."""
+    config = PoolConfig(2, 0, homologous)
+    plan = make_plan("net.py:make", config, ("uapfast:cnn-small",), False, "weights")
+    assert (_few_related(plan) is None) == enough
+    assert _few_related(make_plan("net.py:make", config, ("uapfast:cnn-small",), False, "random")) is None
