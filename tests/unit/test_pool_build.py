@@ -120,7 +120,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 import torch
-from uapfast.data import load_data, image_keys
+from uapfast.data import load_data
 from uapfast.pool.build import build_pool
 
 if __name__ == "__main__":
