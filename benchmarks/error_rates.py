@@ -15,13 +15,18 @@ from typing import Any
 
 from benchmarks.detection.few_twins import DEGRADED, LEVELS
 from benchmarks.detection.subsets import TWINS
-from benchmarks.power import RULE, WORLDS, rows_of
 from uapfast._version import __version__
 from uapfast.examination.error_rates import SHIPPED, earlier
 from uapfast.files import write_text
+from uapfast.method.spread import WIDTH
 
 RESULTS = Path(__file__).parent / "results"
 TABLE = Path(__file__).parents[1] / "uapfast" / "examination" / "error_rates.json"
+WORLDS = {
+    "few_twins_digits.md": "digits, three victims",
+    "few_twins.md": "Fashion-MNIST, a VGG-like and a plain victim",
+}
+RULE = f"widened {WIDTH:g}"  # the product's own
 REAL = {  # table: world, what suspects show
     "few_twins_digits.md": (WORLDS["few_twins_digits.md"], "probabilities"),
     "few_twins_digits_labels.md": (WORLDS["few_twins_digits.md"], "labels"),
@@ -32,6 +37,14 @@ SIMULATED_LEVELS = ("0.01", "0.001", "0.0001")
 BEYOND = "3 times as wide"  # the rule holds for suspects that vary at most twice as much as innocents do
 DRAWN = re.compile(r"of (\d+) runs")
 CELL = re.compile(r"([\d.]+) \(([\d.]+)-([\d.]+)\)")
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    """Rows of the product's rule, by column."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    head = cells[0]
+    return [dict(zip(head, row, strict=True)) for row in cells if len(row) == len(head) and row[1] == RULE]
 
 
 def _shares(cell: str) -> dict[str, str]:

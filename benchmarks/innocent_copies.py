@@ -4,7 +4,9 @@ On digits, 600 images: 40 honest models of the five networks that ship, trained 
 for each victim its 12 twins and six fine-tuned copies of it. Pools are drawn at random: 3, 6 or 12 twins, 12,
 16 or 40 innocents, 0, 1, 2, 4 or 6 of them copies. *Named* is whom ``copies_among_innocents`` finds at .001,
 which is whom the rule before refused; *refused* now is who stands out in its own scale as well, the others
-are warned of. Models are kept in DIR; the page is written anew after every victim.
+are warned of. *By kind* is a rule that was tried: named by the spread of the models of its own architecture,
+moderated with that of all (``SHRINK`` models' worth). Models are kept in DIR; the page is written anew after
+every victim.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import special
 from torch import Tensor, nn
 
 from uapfast._version import versions
@@ -23,7 +26,7 @@ from uapfast.data import load_data
 from uapfast.files import write_text
 from uapfast.method.lineage import LineageScorer, Roster
 from uapfast.method.points import disagreement
-from uapfast.method.relatedness import copies_among_innocents
+from uapfast.method.relatedness import LEAST_LEFT, MOST_REMOVED, copies_among_innocents
 from uapfast.method.scaling import Scaling
 from uapfast.models.checkpoint import fill, read_weights, save_weights
 from uapfast.models.registry import resolve_arch
@@ -36,6 +39,7 @@ OWNED, THIEF, TWINS, EACH = 600, 300, 12, 8  # images, and models of each kind
 SHARES, RATES = (1.0, 0.5), (0.003, 0.01)  # of honest models, in turn
 TUNED = ((3, 1e-3), (10, 1e-3), (3, 3e-3), (20, 1e-3), (10, 3e-3), (5, 2e-3))  # passes and rate of each copy
 VIEWS, POINTS = 10, 40
+SHRINK = 4.0  # models that the usual spread of all architectures counts for beside those of one
 SIZES = [(twins, n) for twins in (3, 6, 12) for n in (12, 16, 40)]
 
 
@@ -97,6 +101,37 @@ def scorer(candidates: np.ndarray, innocents: np.ndarray) -> LineageScorer:
     return LineageScorer(features, roster)
 
 
+def by_kind(pool: LineageScorer, kinds: dict[int, str], alpha: float) -> set[int]:
+    """Rows named as ``copies_among_innocents`` names them, each in the spread of its own architecture."""
+    left, out, found = [int(i) for i in pool.roster.innocents], [], set[int]()
+    base = pool
+    for _ in range(min(MOST_REMOVED, len(left) // 2, len(left) - LEAST_LEFT)):
+        scores = base.innocent_scores()[0]
+        first = int(np.argmin(_chances(scores, left, scores, left, kinds)))
+        out.append(left.pop(first))
+        base = pool.with_innocents(np.array(left))
+        own = np.stack([base.scores(base.pool[row])[0].mean(0) for row in out])
+        if (_chances(own, out, base.innocent_scores()[0], left, kinds) <= alpha).all():
+            found = set(out)
+    return found
+
+
+def _chances(
+    scores: np.ndarray, rows: list[int], rest: np.ndarray, others: list[int], kinds: dict[int, str]
+) -> np.ndarray:
+    """p of each of ``rows`` with its nearest candidate; for a twin times their number."""
+    twins = rest.shape[1] - 1
+    variance = rest.var(1, ddof=1)
+    out = []
+    for row, score in zip(rows, scores, strict=True):
+        same = np.array([kinds[other] == kinds[row] and other != row for other in others])
+        spread = np.sqrt((SHRINK * variance.mean() + variance[same].sum()) / (SHRINK + same.sum()))
+        z = (score - score.mean()) * (twins + 1) / twins / spread / np.sqrt(1 + 1 / twins)
+        p = special.stdtr((SHRINK + same.sum()) * twins, -z)
+        out.append(min(p[0], twins * p[1:].min()))
+    return np.array(out)
+
+
 def judge(world: World, arch: str, draws: int) -> dict[int, Counter[str]]:
     """What is named and refused, by the number of copies, over all sizes of pools."""
     candidates, honest, copies = world.of(arch)
@@ -110,12 +145,18 @@ def judge(world: World, arch: str, draws: int) -> dict[int, Counter[str]]:
                 theirs = rng.choice(len(copies), k, replace=False)
                 pool = scorer(candidates[own], np.concatenate([honest[some], copies[theirs]]))
                 found = copies_among_innocents(pool, ALPHA)
+                archs = [list(EPOCHS)[i % len(EPOCHS)] for i in some] + [arch] * k
+                kinds = dict(zip((int(i) for i in pool.roster.innocents), archs, strict=True))
+                tried = by_kind(pool, kinds, ALPHA)
                 first, count = len(own) + n - k, out.setdefault(k, Counter())
                 for row, copy in found.items():
                     who = "copies" if row >= first else "honest"
                     count[f"{who} named"] += 1
                     count[f"{who} refused"] += copy.sure
                 count["pools"] += 1
+                count["copies by kind"] += sum(row >= first for row in tried)
+                count["pools with an honest model by kind"] += any(row < first for row in tried)
+                count["pools with a copy by kind"] += any(row >= first for row in tried)
                 count["copies"] += k
                 wrong = [copy for row, copy in found.items() if row < first]
                 count["pools with an honest model named"] += bool(wrong)
@@ -132,20 +173,24 @@ def page(found: dict[str, dict[int, Counter[str]]], draws: int) -> str:
         f"`python -m benchmarks.innocent_copies --draws {draws} --victims {' '.join(found)}`",
         f"({len(SIZES) * draws} pools a line: 3, 6,",
         "12 twins by 12, 16, 40 innocents). *Before*: named by one scale for all models, which was refused.",
-        "*Now*: refused only if it stands out in its own scale, too; who else is named is warned of.", "",
-        "| victim | copies in the pool | an honest model is refused, of all pools: before | now | "
-        "a copy is refused, of all pools: before | now | copies named (refused or warned of) |",
-        "|---|---|---|---|---|---|---|",
+        "*Now*: refused only if it stands out in its own scale, too; who else is named is warned of.",
+        "*By kind*, tried: named by the spread of its own architecture, moderated with that of all.", "",
+        "| victim | copies in the pool | an honest model is refused, of all pools: before | now | by kind | "
+        "a copy is refused, of all pools: before | now | by kind | copies named (refused or warned of) | "
+        "by kind |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for arch, by_copies in found.items():
         for k, c in sorted(by_copies.items()):
             both = [
                 f"{c[f'pools with {who} {how}']} of {c['pools']}"
                 for who in ("an honest model", "a copy")
-                for how in ("named", "refused")
+                for how in ("named", "refused", "by kind")
             ]
-            shown = f"{c['copies named']} of {c['copies']}" if k else ""
-            said.append(f"| {arch} | {k} | {' | '.join(both if k else [*both[:2], '', ''])} | {shown} |")
+            shown = [f"{c[f'copies {how}']} of {c['copies']}" if k else "" for how in ("named", "by kind")]
+            said.append(
+                f"| {arch} | {k} | {' | '.join([*(both if k else [*both[:3], '', '', '']), *shown])} |"
+            )
     told = versions()
     return "\n".join([*said, "", ", ".join(f"{name} {value}" for name, value in told.items() if value), ""])
 

@@ -1,11 +1,13 @@
 """What an owner's steps need at 224 px: peak memory, seconds, the reference's size, time left.
 
-    python -m benchmarks.large_images --out bench-large [--images 1100] [--points 1000] [--owned 160]
+    OMP_NUM_THREADS=1 python -m benchmarks.large_images --out bench-large [--minutes 20]
 
 The victim is a ResNet-18 that was hardly trained, its three twins are reruns of the second half of its
 training (``pool --branch``), of its 20 innocents 18 are small networks that ship: what is measured here is
 memory, and no verdict means anything. Photographs of different sizes lie on disk as JPEG. Each step is the
-command line in a process of its own. A stopped run goes on with the step that it was at.
+command line in a process of its own; the pool is made in four. With ``--minutes`` no step begins later than
+that: the same command goes on, and writes the result after the last step. A step that is killed begins anew,
+``pool`` with the model that it was at.
 """
 
 from __future__ import annotations
@@ -34,6 +36,13 @@ LIMIT, REFERENCE_LIMIT = 3e9, 200e6  # bytes
 LEFT = re.compile(r"\d+:\d\d:\d\d left")
 SMALL = [f"uapfast:{n}-small?channels=3&classes={CLASSES}&size={SIDE}" for n in ("cnn", "resnet", "vgg")]
 FRAMED = ["--size", str(SHORT), "--crop", str(SIDE)]
+# of the pool, which each command extends: homologous models, surrogates of each candidate
+PARTS = (
+    ("pool: 3 twins", 0, 0),
+    ("pool: 10 innocents", 10, 0),
+    ("pool: 20 innocents", 20, 0),
+    ("pool: surrogates", 20, 1),
+)
 EPOCHS = 6  # of the small networks: fewer steps leave them guessing
 
 
@@ -105,13 +114,13 @@ def commands(out: Path, points: int) -> list[tuple[str, list[str], tuple[int, ..
     # each several times: of 20 innocents two are of the victim's architecture then
     archs = [word for spec in SMALL * 4 for word in ("--homologous-arch", spec)]
     return [
-        ("pool", [
+        *((name, [
             "pool", "--arch", arch, "--weights", str(weights), "--data", str(out / "owned"), *FRAMED,
             "--out", str(out / "pool"), "--init", "random", "--recipe", recipe,
             "--branch", str(out / "half.pt"), "--branch-at", str(owner.BRANCH_AT),
-            "--twins", "3", "--homologous", "20", "--surrogates", "1",
+            "--twins", "3", "--homologous", str(honest), "--surrogates", str(copies),
             "--epochs", str(EPOCHS), *archs,
-        ], (0,)),
+        ], (0,)) for name, honest, copies in PARTS),
         ("generate", [
             "generate", "--arch", arch, "--weights", str(weights), "--data", str(out / "unseen"), *FRAMED,
             "--pool", str(out / "pool" / "branches.csv"), "--out", str(reference), "--ray", "0",
@@ -125,8 +134,9 @@ def commands(out: Path, points: int) -> list[tuple[str, list[str], tuple[int, ..
     ]  # fmt: skip
 
 
-def run(out: Path, images: int, points: int, owned: int) -> dict[str, Any]:
-    """All steps that are not done yet, and what all of them took."""
+def run(out: Path, images: int, points: int, owned: int, minutes: float) -> dict[str, Any] | None:
+    """Steps that are not done and begin in time; what all took, or None where some are left."""
+    start = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     for seed, (name, count) in enumerate((("owned", owned), ("unseen", images))):
         if not (out / name).is_dir():
@@ -136,9 +146,12 @@ def run(out: Path, images: int, points: int, owned: int) -> dict[str, Any]:
         train_victim(out)
     kept = out / "steps.json"
     rows = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
-    for position in range(4):
+    for position in range(len(PARTS) + 3):
         name, arguments, allowed = commands(out, points)[position]
         if name not in {row["step"] for row in rows}:
+            if time.monotonic() - start > 60 * minutes:
+                print(f"{name} is next: the same command goes on", flush=True)
+                return None
             rows.append(step(name, arguments, allowed))
             write_text(kept, json.dumps(rows) + "\n")
     size = (out / "victim.uapref").stat().st_size
@@ -150,6 +163,8 @@ def run(out: Path, images: int, points: int, owned: int) -> dict[str, Any]:
         "steps": rows,
         "reference_mb": round(size / 1e6, 1),
         "points_as_float32_mb": round(points * 3 * SIDE * SIDE * 4 / 1e6, 1),
+        "seconds": round(sum(row["seconds"] for row in rows)),
+        "time_left_shown_at_every_step": all(row["time_left_shown"] for row in rows),
         "peak_below_3_gb": max(row["peak_mb"] for row in rows) * 1e6 < LIMIT,
         "reference_below_200_mb": size < REFERENCE_LIMIT,
     }  # fmt: skip
@@ -185,14 +200,18 @@ def page(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("bench-screen/large"))
-    parser.add_argument("--images", type=int, default=1100)
+    parser.add_argument("--images", type=int, default=1250)
     parser.add_argument("--points", type=int, default=1000)
     parser.add_argument("--owned", type=int, default=160)
+    parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--result", type=Path, default=Path("benchmarks/results/large_images.json"))
     given = parser.parse_args()
     command = f"python -m benchmarks.large_images --images {given.images} --points {given.points}"
     command += f" --owned {given.owned}"
-    found = {"command": command, **run(given.out, given.images, given.points, given.owned)}
+    done = run(given.out, given.images, given.points, given.owned, given.minutes)
+    if done is None:
+        return
+    found = {"command": command, **done}
     write_text(given.result, json.dumps(found, indent=1) + "\n")
     write_text(given.result.with_suffix(".md"), page(found))
     print(json.dumps(found, indent=1))

@@ -11,26 +11,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.error_rates import WORLDS, real_rows, rows_of
 from uapfast.files import write_text
-from uapfast.method.spread import WIDTH
 
 RESULTS = Path(__file__).parent / "results"
 TABLE = Path(__file__).parents[1] / "uapfast" / "pool" / "power.json"
-WORLDS = {
-    "few_twins_digits.md": "digits, three victims",
-    "few_twins_small.md": "Fashion-MNIST, one VGG-like victim",
-}
 HOMOLOGOUS, SURROGATES = 40, 2
-RULE = f"widened {WIDTH:g}"
 COPIES = ("modified", "last layer anew", "adversarial", "students")
-
-
-def rows_of(text: str) -> list[dict[str, str]]:
-    """Rows of the product's rule, by column."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    head = cells[0]
-    return [dict(zip(head, row, strict=True)) for row in cells if len(row) == len(head) and row[1] == RULE]
 
 
 def _counts(cell: str) -> tuple[float, int]:
@@ -39,11 +26,22 @@ def _counts(cell: str) -> tuple[float, int]:
     return float(convicted), int(total)
 
 
+def _accused(name: str, text: str, twins: int) -> str:
+    """How many honest models were accused at .001: never 0 % of an unknown number."""
+    (row,) = [r for r in real_rows(name, text) if r["twins"] == twins and r["alpha"] == "0.001"]
+    of = f"{row['models']} honest models"
+    most = f"{100 * float(row['high']):.3g} %"
+    if not float(row["accused"]):
+        return f"none of {of} (at most {most} with 95 % confidence, by models alone)"
+    return f"{100 * float(row['accused']):.3g} % of pairs (at most {most}) of {of}"
+
+
 def power_table() -> dict[str, Any]:
     """What ``uapfast/pool/power.json`` holds."""
     out = []
     for name, world in WORLDS.items():
-        for row in rows_of((RESULTS / name).read_text(encoding="utf-8")):
+        text = (RESULTS / name).read_text(encoding="utf-8")
+        for row in rows_of(text):
             counts = [_counts(row[kind]) for kind in COPIES]
             modified, copies = counts[0], [sum(part) for part in zip(*counts, strict=True)]
             out.append(
@@ -55,7 +53,7 @@ def power_table() -> dict[str, Any]:
                     "copies": copies[1],
                     "convicted": round(copies[0] / copies[1], 3),
                     "modified": round(modified[0] / modified[1], 3),
-                    "accused": row["accused at 0.001, %"],
+                    "accused": _accused(name, text, int(row["twins"])),
                     "source": f"benchmarks/results/{name}",
                 }
             )

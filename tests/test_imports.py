@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,19 @@ def test_help_is_fast() -> None:
 def test_import_brings_nothing_heavy(code: str) -> None:
     heavy = {"torch", "numpy", "scipy", "sklearn", "matplotlib", "rich", "jinja2", "safetensors"}
     assert not heavy & modules_after(code)
+
+
+def test_a_source_tree_without_its_core_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    import uapfast
+    from uapfast import _native
+
+    monkeypatch.setattr(_native, "why_missing", lambda name: "it was not built")
+    with pytest.warns(uapfast.errors.UapfastWarning, match="without its compiled core.*pip install -e"):
+        uapfast._look_for_core()
+    monkeypatch.setattr(_native, "why_missing", lambda name: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        uapfast._look_for_core()
 
 
 def test_every_public_name_is_there() -> None:

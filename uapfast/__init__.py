@@ -7,7 +7,9 @@ Nothing here imports torch until it is used.
 from __future__ import annotations
 
 import logging
+import warnings
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uapfast import errors
@@ -71,9 +73,24 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+def _look_for_core() -> None:
+    """Say so where a source tree without its compiled core is imported, perhaps by mistake."""
+    from uapfast import _native
+
+    root = Path(__file__).parent.parent
+    if (root / "pyproject.toml").is_file() and _native.why_missing("_cpu"):
+        warnings.warn(
+            f"uapfast: {root} is a source tree without its compiled core; everything works, slower. Start "
+            "Python in another folder to import the installed package, or build here: pip install -e .",
+            errors.UapfastWarning,
+            stacklevel=3,
+        )
+
+
 def __getattr__(name: str) -> Any:
     """Load the torch-backed names on first use."""
     if name in _LAZY:
+        _look_for_core()
         value = getattr(import_module(_LAZY[name]), name)
         globals()[name] = value
         return value

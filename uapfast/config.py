@@ -19,6 +19,7 @@ Selection = Literal["disagree", "kmeans"]
 
 
 QUERIES = 4000  # of a reference, unless told; docs/method.md, section 4
+MOST_WHOLE = 2**48 - 1  # what every generator of random numbers and every index takes
 CHOICE = 1.25  # images for every point asked, so that the least disputed can be left out
 RAY = (0.0, 0.2)  # the t of the queries x + t*v where there are fewer images than that
 ALPHA = 1e-3  # level of a conviction on each side, unless told
@@ -61,8 +62,8 @@ def _number(where: str, name: str, value: object, rule: str, ok: Callable[[float
 
 
 def _whole(where: str, name: str, value: object, least: int) -> None:
-    good = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    check(good, where, name, f"a whole number >= {least}", repr(value))
+    good = isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST_WHOLE
+    check(good, where, name, f"a whole number >= {least}, below 2^48", repr(value))
 
 
 def _one_of(where: str, name: str, value: object, allowed: tuple[str, ...]) -> None:

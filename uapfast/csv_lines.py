@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from uapfast.errors import ManifestError
+from uapfast.errors import ManifestError, fault
 from uapfast.files import open_plain
 
 
@@ -51,7 +51,8 @@ def read_lines(
         got = f"{exc.strerror or exc} ({path})"
         raise ManifestError(where, "manifest", "a readable CSV file", got) from exc
     except (UnicodeError, csv.Error) as exc:  # the latter: quotes that do not close
-        raise ManifestError(where, "manifest", "a CSV file in UTF-8", f"{exc} ({path})") from exc
+        said = str(exc) if isinstance(exc, csv.Error) else fault(exc)
+        raise ManifestError(where, "manifest", "a CSV file in UTF-8", f"{said} ({path})") from exc
     if header is None:
         rule = f"a CSV file with a header {','.join(required)}"
         raise ManifestError(where, "manifest", rule, f"an empty one ({path})")

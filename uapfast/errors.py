@@ -7,6 +7,20 @@ so that a caller learns which value was wrong and what would be right.
 from __future__ import annotations
 
 
+def fault(exc: BaseException, limit: int = 200) -> str:
+    """What an exception of Python's own says of a file, in words that need no Python."""
+    if isinstance(exc, UnicodeDecodeError):
+        return f"bytes that are no text (byte {exc.start} is no UTF-8)"
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
+    said = str(exc)[:limit]
+    if isinstance(exc, ValueError) and hasattr(exc, "lineno"):  # of json, tomllib
+        return said
+    if "allow_pickle" in said:
+        return "Python objects, which are never read"
+    return f"{type(exc).__name__}: {said}"
+
+
 class UapfastError(Exception):
     """Base of everything that uapfast raises on purpose."""
 

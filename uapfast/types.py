@@ -91,7 +91,8 @@ class Verdict:
         reference_sha256: of the reference's content.
         suspect_sha256: of the suspect's weights, or of its answers where it has none to show.
         settings: what else was set, versions included; JSON types.
-        relation: how a suspect that is called ``piracy`` was made, as far as its answers show it: by
+        relation: how a suspect that is called ``piracy`` was made, as far as its answers show it (the column
+            of that name in a pool's manifest is another thing: a model's part in the pool): by
             ``modification`` of the victim's weights, by ``extraction`` (trained on its answers), or
             ``unclear``. None with every other decision. Weaker than that: docs/verdicts.md, section 10.
     """

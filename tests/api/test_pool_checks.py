@@ -17,7 +17,7 @@ import uapfast
 from uapfast.errors import PoolError, PoolNote, PoolWarning
 from uapfast.method.relatedness import Copy
 from uapfast.models.model import Model
-from uapfast.pool.pool import Pool, PoolModel, check_victim
+from uapfast.pool.pool import LEAST_RELATED, Pool, PoolModel, check_victim
 from uapfast.reference import Record
 from uapfast.verbs import pool_checks
 from uapfast.verbs.trials import Trial, garbage, summary, try_reference
@@ -229,9 +229,26 @@ def test_twins_of_another_kind_and_an_ancestor_limit_the_reference(world: dict[s
     assert any("not of the victim's kind" in text and "--init" in text for text in reference.limits)
     assert any("ancestor public" in text for text in reference.limits)
     tuned = [fit(x[350:700], y[350:700], 90 + s, public, steps=60, rate=2e-3) for s in range(8)]
-    reference = made(world, Pool((*pool_of(world, twins=tuned).models, ancestor)), victim)
-    assert reference.limits == ()
-    assert reference.records[-1].relation == "ancestor" and "public" not in reference.candidates
+    strangers = pool_of(world, twins=tuned, ancestor=public, init=None)
+    (limit,) = made(world, strangers, victim).limits
+    assert (
+        "0 of the 12 homologous models that count did, not 8" in limit
+        and "8 more trainings from there" in limit
+    )
+    parts = [torch.randperm(700, generator=torch.Generator().manual_seed(s))[:150] for s in range(12)]
+    related = [fit(x[p], y[p], 110 + s, public, steps=60, rate=4e-3) for s, p in enumerate(parts)]
+    reference = made(world, pool_of(world, twins=tuned, related=related, ancestor=public, init=None), victim)
+    assert reference.limits == () and len(related) >= LEAST_RELATED
+    assert reference.records[-1].relation == "ancestor" and "ancestor" not in reference.candidates
+
+
+def test_what_twins_share_and_no_innocent_does_is_told_from_the_answers(world: dict[str, Any]) -> None:
+    """Far from their beginning, which the owner calls random: nearer to each other than to any innocent."""
+    x, y = world["x"], world["y"]
+    public = fit(x[:350], y[:350], 70)
+    tuned = [fit(x[350:700], y[350:700], 71 + s, public, steps=400, rate=0.02) for s in range(4)]
+    (limit,) = made(world, pool_of(world, twins=tuned[1:]), tuned[0]).limits
+    assert "something in common that no homologous model has" in limit and "say where the victim beg" in limit
 
 
 class Shifted(nn.Module):

@@ -128,6 +128,16 @@ def test_equal_queries_have_one_id_and_work(world, tmp_path):
     same(verify_recorded(double, tmp_path / "a.npz"), uapfast.verify(double, world.victim))
 
 
+def test_the_owner_is_told_of_probes_and_the_other_side_is_not(world, tmp_path):
+    found = write_queries(world.reference, tmp_path / "out")
+    probes = len(world.reference.probe_images)
+    assert found.asked == world.reference.plan.queries == 400 and found.probes == probes > 0
+    assert f"{found.queries} images [1, 8, 8], float32: 400 queries and {probes} probes" in found.lines()[0]
+    assert (found.queries < 400 + probes) == ("occur twice" in found.lines()[0])
+    handed = (tmp_path / "out" / "queries.json").read_text() + (tmp_path / "out" / "README.txt").read_text()
+    assert "probes" not in handed and "asked" not in handed
+
+
 def test_pictures_and_what_is_said_of_them(world):
     out = world.folder / "out"
     assert len(list((out / "png").iterdir())) == len(world.queries["id"])

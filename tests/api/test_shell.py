@@ -220,13 +220,14 @@ def test_a_full_disk_behind_stdout_is_an_error() -> None:
     assert done.stderr == "error: No space left on device\n"
 
 
-def test_a_closed_pipe_is_an_error_without_a_traceback() -> None:
+@pytest.mark.parametrize("asked", ["--version", "--help"])
+def test_a_closed_pipe_is_no_success_and_no_message(asked: str) -> None:
+    """Who closes it has seen enough; the library of the command line turns it into an exit of its own."""
     reading, writing = os.pipe()
     os.close(reading)
-    done = run("--version", capture_output=False, stdout=writing, stderr=subprocess.PIPE)
+    done = run(asked, capture_output=False, stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+    assert (done.returncode, done.stderr) == (2, "")
 
 
 # -- stdout ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from uapfast.data import load_data, make_dataset
+from uapfast.data import image_keys, load_data, make_dataset
 from uapfast.errors import DataError
 
 X = (np.arange(6 * 4 * 4) % 256).astype(np.uint8).reshape(6, 4, 4)
@@ -38,6 +38,18 @@ def test_npz_as_it_is(tmp_path: Path) -> None:
     float_data = load_data(npz(tmp_path / "b.npz", x=colour, y=Y.astype(np.uint8)))
     assert float_data.images.dtype == torch.float32
     assert torch.equal(float_data.x(), torch.from_numpy(colour.astype(np.float32)))
+
+
+def test_images_are_known_again_whatever_their_type() -> None:
+    x = np.random.default_rng(0).integers(0, 256, (70, 1, 4, 4), dtype=np.uint8)
+    y = np.arange(70) % 2
+    own, same = make_dataset(x, y, "u"), make_dataset(x.astype(np.float32) / 255, y, "f")
+    (sha256, keys), (other, again) = own.read(), same.read()
+    assert sha256 == own.sha256 != other == same.sha256
+    assert (
+        keys.tolist() == again.tolist() == image_keys(own.images).tolist() and len(set(keys.tolist())) == 70
+    )
+    assert image_keys(torch.from_numpy(255 - x[:1])).tolist() != keys[:1].tolist()
 
 
 def test_hash_sees_shape_type_and_labels() -> None:

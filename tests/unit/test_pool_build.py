@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.unit.small_pool import ARCH, OTHERS, SMALL, data
-from uapfast.data import Dataset, load_data
+from uapfast.data import Dataset, image_keys, load_data
 from uapfast.errors import (
     DataError,
     InputError,
@@ -74,7 +74,8 @@ def test_what_is_made(whole: Path, victim: Path) -> None:
         assert row["sha256"] == made.model.sha256 and row["owner_accuracy"] == pytest.approx(right, abs=1e-4)
         assert ("agreement" in row) == (row["relation"] == "piracy")
     names = sorted(p.name for p in whole.parent.iterdir())
-    assert names == [".lock", "manifest.csv", "models", "pool.json"]
+    assert names == [".lock", "images.npy", "manifest.csv", "models", "pool.json"]
+    assert pool.seen == frozenset(image_keys(data().images).tolist())  # generate knows them again
     assert not list((whole.parent / "models").glob("*.tmp"))
 
 

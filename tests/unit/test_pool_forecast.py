@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.power import RULE, TABLE, power_table, rows_of
+from benchmarks.error_rates import RULE, rows_of
+from benchmarks.power import TABLE, power_table
+from uapfast.cli.show import plan_lines
 from uapfast.errors import InputError
 from uapfast.method import spread
 from uapfast.method.decision import among_innocents
@@ -18,6 +20,15 @@ from uapfast.pool.forecast import forecast, measured, threshold
 def test_the_shipped_table_is_what_the_committed_tables_say() -> None:
     assert json.loads(TABLE.read_text()) == power_table(), "python -m benchmarks.power"
     assert len(power_table()["rows"]) >= 8
+
+
+def test_none_accused_is_said_of_a_number_of_models() -> None:
+    """Never 0.00 (0.00-0.00) %: of 30 models nobody knows a rate that finely."""
+    said = [row["accused"] for row in power_table()["rows"]]
+    assert "none of 30 honest models (at most 9.5 % with 95 % confidence, by models alone)" in said
+    assert all(text.startswith("none of ") or "% of pairs" in text for text in said)
+    lines = "\n".join(plan_lines(forecast((3,), 40)))
+    assert "accused: none of 30 honest models (at most 9.5 %" in lines and "0.00 (" not in lines
 
 
 def test_rows_are_those_of_the_products_rule() -> None:

@@ -170,6 +170,52 @@ def test_what_a_file_held_before_it_was_replaced_counts_on(tmp_path):
     assert counted == [1, 2, 2, 3] and row.p_holm == pytest.approx(3e-4)
 
 
+def again(path: Path, p: dict[str, float], settings: str, reference: str = "r"):
+    """Everybody asked at another level, or for another reference, in a store that is kept."""
+    with Store(path, {reference: settings}) as store:
+        store.set_plan(SUSPECTS)
+        assert [s for s, _ in store.pending()] == SUSPECTS
+        store.add(
+            [
+                (s, s.stamp(), [replace(r, reference_sha256=reference) for r in made(s, p[s.name])])
+                for s in SUSPECTS
+            ]
+        )
+        summary = summarise(store, {reference: ABOUT}, 1.0)
+        rows = list(finished_rows(store, reference, ABOUT, compare_with_pool(np.zeros(0), 30), 1.0))
+    return rows[0], summary
+
+
+def test_another_level_or_budget_is_another_try_of_whoever_it_changes(tmp_path):
+    run(tmp_path / "s", SUSPECTS, P)
+    row, summary = again(tmp_path / "s", P, "another level, where no p changes")
+    assert summary.corrections["r"].tries == 0 and row.p_holm == pytest.approx(12e-4)
+    changed = {name: 0.4 for name in P} | {"0.pt": 5e-5}
+    row, summary = again(tmp_path / "s", changed, "another budget")
+    found = summary.corrections["r"]
+    assert (found.counted, found.tries, found.taken_off) == (24, 12, 0)
+    # 24 tries, and the earlier 1e-4 of the same file supports nobody: 24 x 5e-5, of one thing
+    assert row.p_holm == pytest.approx(12e-4) and row.q_value == pytest.approx(12e-4)
+    assert "at another level, budget or version, which count as well: 12" in " ".join(summary.of_the_list())
+    with Store(tmp_path / "s", {"r": "s"}) as store:  # back at the first one nothing is forgotten
+        store.set_plan(SUSPECTS[:1])
+        (row,) = finished_rows(store, "r", ABOUT, compare_with_pool(np.zeros(0), 30), 1.0)
+    assert row.p_holm == pytest.approx(23e-4)
+
+
+def test_tries_support_nobody():
+    tried = [(1e-6, f"copy {i}") for i in range(50)]
+    (q,), (more,) = q_values([1e-3], ALPHA, ["a"], None), q_values([1e-3], ALPHA, ["a"], None, tried)
+    assert (q, more) == (1e-3, pytest.approx(51e-3)) and counted([1e-3], ["a"], None, tried) == 51
+
+
+def test_another_reference_in_the_store_multiplies(tmp_path):
+    run(tmp_path / "s", SUSPECTS, P)
+    row, summary = again(tmp_path / "s", P, "s", "of another victim")
+    assert summary.corrections["of another victim"].references == 2
+    assert row.p_holm == pytest.approx(2 * 12e-4)
+
+
 def test_declared_copies_and_the_victims_own_tensors_are_no_suspects(tmp_path):
     copies = [replace(s, known_copy=True) for s in SUSPECTS[4:8]]
     p = P | {s.name: 1e-4 for s in copies}

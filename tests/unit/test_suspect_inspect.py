@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -47,6 +48,26 @@ def test_a_weights_file(tmp_path: Path, name: str) -> None:
     assert found["types"] == {"F32": 2, "I64": 1}
     assert "fc.weight [3, 4]" in found["begins"] and "--arch" in found["asked"]
     assert found["sha256"] == digest(STATE)
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "why"),
+    [
+        (("x", "y"), "data", "--data"),
+        (("x",), "data", "--data"),
+        (("id", "x"), "data", "--data"),
+        (("id", "logits"), "answers", "verify --answers"),
+        (("x", "w"), "weights", None),
+        (("fc.weight", "fc.bias"), "weights", None),
+    ],
+)
+def test_an_npz_of_images_or_answers_is_no_weights(
+    tmp_path: Path, names: tuple[str, ...], kind: str, why: str | None
+) -> None:
+    np.savez(tmp_path / "f.npz", **{name: np.zeros((2, 1, 4, 4), np.float32) for name in names})
+    found = inspect(tmp_path / "f.npz")
+    assert found["kind"] == kind and (found["asked"] is None) == (why is not None)
+    assert why is None or why in found["why"]
 
 
 def test_a_timm_folder(tmp_path: Path) -> None:

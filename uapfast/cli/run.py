@@ -81,7 +81,9 @@ def _main(arguments: list[str]) -> int:
         if isinstance(exc, KeyboardInterrupt) or type(exc).__name__ == "Abort":
             say("interrupted")
             return INTERRUPTED
-        if type(exc).__name__ == "NoArgsIsHelpError":  # plain ``uapfast``
+        if isinstance(exc, SystemExit) and isinstance(exc.__context__, BrokenPipeError):
+            pass  # whoever read our output has seen enough of it
+        elif type(exc).__name__ == "NoArgsIsHelpError":  # plain ``uapfast``
             print(exc.format_message(), file=sys.stderr)  # type: ignore[attr-defined]
         else:
             say(_message(exc))

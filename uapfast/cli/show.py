@@ -189,7 +189,7 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
         ]
         out += [
             f"  convicted   {row['convicted']:.0%} of {row['copies']} copies at level 0.001, "
-            f"{row['modified']:.0%} of those modified directly; innocents accused {row['accused']} % "
+            f"{row['modified']:.0%} of those modified directly; accused: {row['accused']} "
             f"({row['world']}, {row['source']})"
             for row in pool["measured"]
         ] or ["  convicted   not measured for a pool of this kind and size"]

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from uapfast.data.dataset import Dataset, Images, labelled, make_dataset
+from uapfast.data.dataset import Dataset, Images, image_keys, labelled, make_dataset
 from uapfast.data.folder import ImageFiles, read_folder
 from uapfast.data.pictures import Framing, bad
 from uapfast.data.unlabelled import stored_images
-from uapfast.errors import DataError
+from uapfast.errors import DataError, fault
 
 FASHION_FOLDER = "/usr/share/datasets/fashion-mnist"  # where Debian's dataset-fashion-mnist puts it
 FASHION_PACKAGE = "Debian's package dataset-fashion-mnist, or set UAPFAST_DATA to the folder of its idx files"
@@ -69,8 +69,7 @@ def _npz(path: Path) -> Dataset:
     except DataError:
         raise
     except Exception as exc:  # zip, deflate and header errors of many kinds, and arrays too large
-        said = f"{type(exc).__name__}: {str(exc)[:200]}"
-        raise bad("DATA", f"a whole .npz of plain arrays ({path})", said) from exc
+        raise bad("DATA", f"a whole .npz of plain arrays ({path})", fault(exc)) from exc
     return make_dataset(x, y, str(path))
 
 
@@ -119,4 +118,13 @@ def _digits(spec: str, split: str) -> Dataset:
 
 _NAMED: dict[str, Callable[[str, str], Dataset]] = {"fashion-mnist": _fashion, "digits": _digits}
 
-__all__ = ["Dataset", "Framing", "ImageFiles", "Images", "load_data", "make_dataset", "stored_images"]
+__all__ = [
+    "Dataset",
+    "Framing",
+    "ImageFiles",
+    "Images",
+    "image_keys",
+    "load_data",
+    "make_dataset",
+    "stored_images",
+]

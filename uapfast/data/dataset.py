@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast.data.folder import ImageFiles
@@ -50,12 +51,27 @@ class Dataset:
     @property
     def sha256(self) -> str:
         """Of images and labels."""
-        h = hashlib.sha256()
+        return self.read()[0]
+
+    def read(self) -> tuple[str, NDArray[np.uint64]]:
+        """SHA-256 of images and labels, and the key of every image (:func:`image_keys`), in one pass."""
+        h, keys = hashlib.sha256(), []
         for part in (self.images, self.labels):
             h.update(f"{part.dtype}{tuple(part.shape)}".encode())
             for at in range(0, len(part), ROWS):
-                h.update(part[at : at + ROWS].contiguous().numpy().tobytes())
-        return h.hexdigest()
+                rows = part[at : at + ROWS].contiguous()
+                h.update(rows.numpy().tobytes())
+                if part is self.images:
+                    keys.append(image_keys(rows))
+        return h.hexdigest(), np.concatenate(keys) if keys else np.zeros(0, np.uint64)
+
+
+def image_keys(images: Tensor) -> NDArray[np.uint64]:
+    """What each of ``[n,C,H,W]``, uint8 or float in 0..1, is known again by: a hash of its 8-bit values."""
+    if images.dtype != torch.uint8:
+        images = (images.to(torch.float32) * 255.0).round().clamp(0, 255).to(torch.uint8)
+    found = [hashlib.blake2b(one.numpy().tobytes(), digest_size=8).digest() for one in images.contiguous()]
+    return np.frombuffer(b"".join(found), np.uint64)
 
 
 class Images:
@@ -125,4 +141,4 @@ def labelled(images: Tensor | ImageFiles, labels: Any, name: str) -> Dataset:
     return Dataset(images, torch.from_numpy(y.astype(np.int64)), name, int(y.max()) + 1)
 
 
-__all__ = ["Dataset", "Images", "labelled", "make_dataset"]
+__all__ = ["Dataset", "Images", "image_keys", "labelled", "make_dataset"]

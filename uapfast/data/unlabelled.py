@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from uapfast.data.pictures import bad
-from uapfast.errors import DataError
+from uapfast.errors import DataError, fault
 
 MEMBER = "x.npy"
 
@@ -45,8 +45,7 @@ def stored_images(path: str | Path) -> np.ndarray[Any, Any]:
     except DataError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as exc:
-        said = f"{type(exc).__name__}: {str(exc)[:200]}"
-        raise bad("log", f"a whole .npz of plain arrays ({path})", said) from exc
+        raise bad("log", f"a whole .npz of plain arrays ({path})", fault(exc)) from exc
 
 
 __all__ = ["stored_images"]

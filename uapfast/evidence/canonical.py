@@ -9,7 +9,7 @@ import math
 from importlib import import_module
 from typing import Any
 
-from uapfast.errors import EvidenceError, MissingDependency
+from uapfast.errors import EvidenceError, MissingDependency, fault
 
 MOST_BYTES = 64 << 20  # of a statement or a commitment
 
@@ -43,7 +43,8 @@ def loads(data: bytes, where: str) -> Any:
         found = json.loads(data, parse_float=_no_float, parse_constant=_no_float)
         again = dumps(found)
     except (ValueError, RecursionError, TypeError) as exc:  # UTF-8 and the library's own errors among them
-        raise EvidenceError(where, "file", "canonical JSON (RFC 8785)", str(exc)[:160]) from exc
+        said = fault(exc) if isinstance(exc, UnicodeDecodeError) else str(exc)[:160]
+        raise EvidenceError(where, "file", "canonical JSON (RFC 8785)", said) from exc
     if again != data:
         at = next((i for i, (a, b) in enumerate(zip(again, data, strict=False)) if a != b), len(again))
         rule = "canonical JSON (RFC 8785), byte for byte"

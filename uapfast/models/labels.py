@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uapfast.errors import InputError, OutputError
+from uapfast.errors import InputError, OutputError, fault
 from uapfast.files import open_plain
 
 MOST_BYTES = 64 << 20  # of a file with names
@@ -131,8 +131,7 @@ def read_class_names(path: str | os.PathLike[str]) -> list[str]:
             text = stream.read(MOST_BYTES + 1).decode("utf-8-sig")
         found = json.loads(text) if text.lstrip()[:1] in ("{", "[") else text.splitlines()
     except (OSError, ValueError, RecursionError) as exc:
-        said = f"{type(exc).__name__}: {str(exc)[:200]}"
-        raise InputError(where, "file", f"text or JSON that can be read ({file})", said) from exc
+        raise InputError(where, "file", f"text or JSON that can be read ({file})", fault(exc)) from exc
     if isinstance(found, Mapping):
         found = found.get("id2label", found)
     if isinstance(found, Mapping):

@@ -35,7 +35,7 @@ from uapfast.models.registry import resolve_arch
 from uapfast.pool.finish import Ancestor, finish
 from uapfast.pool.origin import doubt, find_origin, said_init
 from uapfast.pool.plan import Job, PoolConfig, code_sha256, default_archs, make_plan
-from uapfast.pool.pool import few_innocents, few_twins
+from uapfast.pool.pool import few_innocents, few_related, few_twins
 from uapfast.pool.recipe import held_at_once, load_recipe
 from uapfast.pool.train import MEASURED_ON, Context, make_model, one_thread, predict
 from uapfast.pool.twins import Selected, check_distinct, find_twins
@@ -150,8 +150,9 @@ def build_pool(
     others = config.other_archs or default_archs(arch, data, classes)
     for spec in (arch, *others):
         resolve_arch(spec)
+    read, keys = data.read()
     base = {
-        "victim": victim.sha256, "data": data.sha256, **_recipe(recipe), "init": origin.to_dict(),
+        "victim": victim.sha256, "data": read, **_recipe(recipe), "init": origin.to_dict(),
         **(victim.preprocessing or dict.fromkeys(("mean", "std"))),
     }  # fmt: skip
     plan = make_plan(arch, config, others, recipe is not None, origin.start, source.kind)
@@ -160,10 +161,11 @@ def build_pool(
         data, Path(out), Path(weights), arch, recipe, base, taken, source, device=device,
         mean=both[0], std=both[1], batch_size=batch_size,
     )  # fmt: skip
+    _warn_early(_few_related(plan))
     log.info("pool: %s", origin.sentence())
     with _folder(context.out):
         _make(plan, context, jobs, progress or (lambda done, total, what: None))
-        return finish(plan, context, config, (accuracy, former, unlike))
+        return finish(plan, context, config, (accuracy, former, unlike), keys)
 
 
 def _make(plan: list[Job], context: Context, jobs: int, report: Progress) -> None:
@@ -176,6 +178,12 @@ def _make(plan: list[Job], context: Context, jobs: int, report: Progress) -> Non
         log.debug("pool: %s made (%d of %d)", name, number, len(plan))
         report(number, len(plan), name)
         _check_twins(name, plan, context)
+
+
+def _few_related(plan: Sequence[Job]) -> str | None:
+    """What is said of a pool whose twins begin at public weights, and too few innocents do."""
+    honest = [job.start != "random" for job in plan if job.relation == "homologous"]
+    return few_related(sum(honest), len(honest)) if any(job.start != "random" for job in plan) else None
 
 
 def _large(recipe: str | None, data: Dataset) -> str | None:

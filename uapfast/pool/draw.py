@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from uapfast._version import versions
-from uapfast.errors import PoolError, StorageError
+from uapfast.errors import PoolError, StorageError, fault
 from uapfast.files import open_plain, write_text
 from uapfast.models.checkpoint import load_model
 
@@ -107,7 +107,7 @@ def read_draw(path: str | os.PathLike[str]) -> Draw:
         raise StorageError(f"pool: designated must be a readable file, got {path} ({exc.strerror})") from exc
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         rule = "a record that uapfast designate wrote"
-        raise PoolError("pool", "designated", rule, f"{type(exc).__name__} in {path}") from exc
+        raise PoolError("pool", "designated", rule, f"{fault(exc)} ({path})") from exc
     if not fits or claimed != found:
         rule = "a record of a draw that is as it was written"
         raise PoolError("pool", "designated", rule, f"SHA-256 {found}, not {claimed} ({path})")

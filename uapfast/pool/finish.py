@@ -10,10 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from uapfast._version import versions
 from uapfast.errors import PoolWarning
 from uapfast.files import write_text
-from uapfast.pool.manifest import Entry, write_manifest
+from uapfast.pool.manifest import Entry, write_keys, write_manifest
 from uapfast.pool.origin import ALIKE
 from uapfast.pool.plan import Job, PoolConfig, code_sha256, relative_arch
 from uapfast.pool.pool import CHECKPOINT
@@ -36,6 +39,7 @@ def finish(
     context: Context,
     config: PoolConfig,
     found: tuple[float, Ancestor | None, str | None],
+    keys: NDArray[np.uint64],
 ) -> Path:
     """Write the record and, last, the manifest; warn of twins that are not what the victim is.
 
@@ -44,6 +48,7 @@ def finish(
         context: what they were done with.
         config: how many of each relation.
         found: the victim's accuracy, its ancestor, and what was said of its beginning already.
+        keys: of the owner's images, so that ``generate`` knows them again.
 
     Returns:
         The manifest's path.
@@ -61,6 +66,7 @@ def finish(
         "models": models,
     }  # fmt: skip
     manifest = folder / f"{STEMS[context.twins.kind]}.csv"
+    write_keys(folder, keys)
     write_text(record_path(manifest), json.dumps(settings, indent=1) + "\n")
     write_manifest(manifest, _entries(plan, context, former))
     for sentence in said:

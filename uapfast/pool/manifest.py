@@ -13,16 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from uapfast.config import manifest_numbers
 from uapfast.csv_lines import read_lines
-from uapfast.errors import ManifestError, PoolError, PoolWarning, SuspectError
-from uapfast.files import write_text
+from uapfast.errors import ManifestError, PoolError, PoolWarning, SuspectError, fault
+from uapfast.files import write_bytes, write_text
 from uapfast.models.checkpoint import load_model
 from uapfast.models.model import Model
 from uapfast.pool.plan import code_sha256
 from uapfast.pool.pool import RELATIONS, Pool, PoolModel, family_fault
 from uapfast.pool.twins import record_path
 
+KEYS = "images.npy"  # beside pool.json: the images that a pool was made of, as hashes
 REQUIRED = ("path", "arch")
 OPTIONAL = ("name", "relation", "candidate", "mean", "std", "parent")
 
@@ -138,6 +142,24 @@ def _written(value: str | tuple[float, ...] | None) -> str:
     return " ".join(map(repr, value)) if isinstance(value, tuple) else value or ""
 
 
+def write_keys(folder: Path, keys: NDArray[np.uint64]) -> None:
+    """Keep the keys of the images that a pool is made of, beside its record."""
+    stream = io.BytesIO()
+    np.save(stream, np.unique(keys))
+    write_bytes(folder / KEYS, stream.getvalue())
+
+
+def _read_keys(folder: Path) -> frozenset[int]:
+    """The same; none where the file is not there."""
+    path = folder / KEYS
+    if not path.is_file():
+        return frozenset()
+    try:
+        return frozenset(np.load(path, allow_pickle=False).astype(np.uint64).tolist())
+    except (OSError, ValueError, EOFError) as exc:
+        raise _bad(f"beside a whole {KEYS}", f"{fault(exc)} ({path})") from exc
+
+
 @dataclass(frozen=True)
 class Made:
     """What ``pool.json`` beside a manifest says, as far as it is there.
@@ -230,4 +252,5 @@ def load_pool(manifest: str | os.PathLike[str], device: str = "cpu") -> Pool:
         models.append(PoolModel(e.name, e.relation, e.candidate, kind, model, e.parent))
     said = made.warnings if changed is None else (*made.warnings, changed)
     written = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Pool(tuple(models), made.init, said, made.twins, made.trained, written)
+    seen = _read_keys(path.parent)
+    return Pool(tuple(models), made.init, said, made.twins, made.trained, written, seen)

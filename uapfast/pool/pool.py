@@ -13,6 +13,8 @@ CHECKPOINT = "checkpoint"  # parent of the victim and of branch twins; needs no 
 RELATIONS = ("victim", "twin", "piracy", "homologous", "ancestor")
 MIN_INNOCENTS = 5  # with fewer homologous models ``generate`` makes no reference
 GOOD_TWINS, GOOD_INNOCENTS = 8, 12
+LEAST_RELATED = 8  # homologous models from the victim's public beginning; docs/fine_tuned.md
+PUBLIC = "the victim's training began at public weights"
 
 
 def few_twins(count: int) -> str | None:
@@ -46,6 +48,26 @@ def few_innocents(count: int) -> str | None:
     return (
         f"pool should hold at least {GOOD_INNOCENTS} homologous models, got {count}: the exact floor "
         f"of the suspect side is 1/{count + 1}{refused}; what helps: {more_innocents(GOOD_INNOCENTS - count)}"
+    )
+
+
+def few_related(count: int, homologous: int) -> str | None:
+    """What too few homologous models from the victim's public beginning cost; None where there are enough.
+
+    Args:
+        count: of homologous models that began at the victim's public weights.
+        homologous: all of them.
+    """
+    if count >= LEAST_RELATED:
+        return None
+    return (
+        f"{PUBLIC}, and {count} of the {homologous} homologous models that count did, not {LEAST_RELATED}: "
+        "honest fine-tunings of the same weights would be accused too often (docs/fine_tuned.md). What "
+        "helps: "
+        f"{LEAST_RELATED - count} more trainings from there, no longer than the victim's, on parts of your "
+        "images, on others or with other settings: uapfast pool with the victim's --init and --homologous "
+        f"{2 * LEAST_RELATED} (every second one is made so, and what is there is kept), or models that you "
+        "have from there, with parent ancestor in the manifest"
     )
 
 
@@ -143,6 +165,7 @@ class Pool:
         made: what ``pool.json`` says of the twins (:class:`uapfast.pool.twins.TwinSource` as JSON types).
         trained: names of homologous models that uapfast trained itself, from no candidate.
         manifest_sha256: of the manifest's bytes; None for a pool that was made in memory.
+        seen: keys of the images that it was made of (:func:`uapfast.data.image_keys`), where that is known.
 
     Raises:
         PoolError: duplicate names, an unknown relation, two victims, a piracy model without its candidate,
@@ -155,6 +178,7 @@ class Pool:
     made: Mapping[str, Any] | None = None
     trained: frozenset[str] = frozenset()
     manifest_sha256: str | None = None
+    seen: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         """Check names and relations."""
@@ -218,6 +242,7 @@ class Pool:
         twins: Sequence[Any] = (),
         piracy: Mapping[str, Sequence[Any]] | None = None,
         homologous: Sequence[Any] = (),
+        related: Sequence[Any] = (),
         ancestor: Any = None,
         init: str | None = None,
         branches: bool = False,
@@ -230,6 +255,7 @@ class Pool:
             piracy: candidate's name (``victim``, ``twin-00``, ...) to models that derive from it; the
                 i-th models of all candidates are taken as one kind.
             homologous: honest models of the same task.
+            related: further ones, which began at the public weights that the victim did.
             ancestor: what the victim was fine-tuned from, if anything.
             init: where victim and twins began: ``random``, ``weights`` (the same for all) or ``factory``.
             branches: whether the twins are reruns from a checkpoint of the victim's training.
@@ -247,9 +273,10 @@ class Pool:
                 )
                 for i, m in enumerate(models)
             ]
+        parents = [None] * len(homologous) + ["ancestor"] * len(related)
         rows += [
-            PoolModel(f"homologous-{i:02d}", "homologous", None, "homologous", as_model(m, device=device))
-            for i, m in enumerate(homologous)
+            PoolModel(f"homologous-{i:02d}", "homologous", None, "homologous", as_model(m, device=device), p)
+            for i, (m, p) in enumerate(zip((*homologous, *related), parents, strict=True))
         ]
         if ancestor is not None:
             former = as_model(ancestor, device=device)

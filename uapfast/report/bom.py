@@ -76,7 +76,9 @@ class Accused:
         """What is claimed, in a sentence."""
         v = self.verdict
         p = f"p {'at most' if v.get('p_is_bound') else '='} {p_text(v['p_value'])}"
-        q = "" if v.get("p_holm") is None else f"; corrected for its whole list by Holm {p_text(v['p_holm'])}"
+        q = ""
+        if v.get("p_holm") is not None:
+            q = f"; corrected for its whole list by Holm {p_text(v['p_holm'])}, for tries elsewhere not"
         return (
             f"The answers of this model are nearer to those of the victim of {shown(self.victim)} than "
             f"honest training explains ({p} at level {v['alpha']:g}{q}; {self.levels})"

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uapfast.errors import InputError
+from uapfast.errors import InputError, fault
 from uapfast.files import open_plain
 from uapfast.reference import Reference
 from uapfast.screening.correction import Correction
@@ -117,7 +117,8 @@ def read_table(path: str | os.PathLike[str]) -> tuple[list[Row], dict[str, Any]]
         with open_plain(path) as stream:  # Arrow takes no file name that is not UTF-8
             table = pq.read_table(stream)
     except (pa.ArrowException, OSError) as exc:
-        raise bad(f"{path} ({' '.join(str(exc).split())[:200]})") from exc
+        said = fault(exc) if isinstance(exc, OSError) else " ".join(str(exc).split())[:200]
+        raise bad(f"{path} ({said})") from exc
     try:
         told = json.loads((table.schema.metadata or {})[KEY])
         version = told["schema_version"]

@@ -2,7 +2,8 @@
 
 Known copies of the victim are no suspects: they change nobody's number, and each is held against the list as
 if it alone had been added. Rows of the same tensors count once where their p-values are equal; where these
-differ (asked with other preprocessing), each is a further try, and one of them at most supports others.
+differ (asked with other preprocessing, at another level or budget), each is a further try, and one of them at
+most supports others.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Tries = Sequence[tuple[float, object]]
 TERMS = {
     "q_value": "orders the list: of the rows at or below a q at most that share is expected to be honest "
     "models, as far as p-values are right; it accuses no single party",
     "p_holm": "is what naming one party rests on: of lists of honest models alone at most that share has any "
-    "row at or below it, as far as p-values are right and it is at or below the level",
+    "row at or below it, as far as p-values are right and it is at or below the level. Corrected for are the "
+    "tries that its store knows, and not other stores, what --no-resume forgot, or single verdicts",
 }
 
 
@@ -32,8 +35,11 @@ class Correction:
         known: rows that do not, being known copies of the victim.
         taken_off: of those counted, how many are of suspects that were asked before and are not on the list
             any more: whoever leaves it after it was seen makes nobody look worse.
-        references: in the table; ``p_holm`` is corrected for their number as well.
+        references: that anybody was held against, in the table or by earlier runs of its store; ``p_holm`` is
+            corrected for their number as well.
         alpha: level of a conviction.
+        tries: of those counted, how many come of another level, budget or version: the same suspects asked
+            earlier, with another outcome.
     """
 
     counted: int
@@ -41,6 +47,7 @@ class Correction:
     taken_off: int
     references: int
     alpha: float
+    tries: int = 0
 
     @property
     def by_chance(self) -> float:
@@ -62,6 +69,8 @@ class Correction:
             said += f"; known copies of the victim, which do not count: {self.known}"
         if self.taken_off:
             said += f"; asked and then taken off the list, which count still: {self.taken_off}"
+        if self.tries:
+            said += f"; asked before at another level, budget or version, which count as well: {self.tries}"
         return said
 
 
@@ -73,11 +82,11 @@ class _Tests:
     first: Array
 
     @classmethod
-    def of(cls, pairs: set[tuple[object, float]]) -> _Tests:
+    def of(cls, pairs: set[tuple[object, float]], tries: set[tuple[object, float]]) -> _Tests:
         least: dict[object, float] = {}
         for what, p in pairs:
             least[what] = min(p, least.get(what, p))
-        return cls(np.sort([p for _, p in pairs]), np.sort(list(least.values())))
+        return cls(np.sort([p for _, p in pairs | tries]), np.sort(list(least.values())))
 
     def and_one(self, p: float) -> _Tests:
         """With one more thing."""
@@ -96,13 +105,19 @@ def _pairs(
     return found
 
 
+def _tried(tries: Tries) -> set[tuple[object, float]]:
+    """The same of earlier tries; those without content are things of their own."""
+    return {(("try", i) if what is None else what, p) for i, (p, what) in enumerate(tries)}
+
+
 def counted(
     p_values: Sequence[float | None],
     same: Sequence[object] | None = None,
     known: Sequence[bool] | None = None,
+    tries: Tries = (),
 ) -> int:
     """How many p-values count; arguments as :func:`q_values`."""
-    return len(_pairs(p_values, same, known))
+    return len(_pairs(p_values, same, known) | _tried(tries))
 
 
 def _step_up(p: Array, tests: _Tests, alpha: float) -> Array:
@@ -134,11 +149,13 @@ def _each(
     p_values: Sequence[float | None],
     same: Sequence[object] | None,
     known: Sequence[bool] | None,
+    tries: Tries,
     rule: Callable[[Array, _Tests], Array],
 ) -> list[float | None]:
-    tests = _Tests.of(_pairs(p_values, same, known))
+    pairs = _pairs(p_values, same, known)
+    tests = _Tests.of(pairs, _tried(tries))
     found: dict[tuple[bool, float], float] = {}
-    suspects = np.unique(tests.all)
+    suspects = np.unique([p for _, p in pairs])
     found |= {(False, p): q for p, q in zip(suspects.tolist(), rule(suspects, tests).tolist(), strict=True)}
     out: list[float | None] = []
     for i, p in enumerate(p_values):
@@ -154,6 +171,7 @@ def q_values(
     alpha: float,
     same: Sequence[object] | None = None,
     known: Sequence[bool] | None = None,
+    tries: Tries = (),
 ) -> list[float | None]:
     """Benjamini-Hochberg q-value of each p-value; None stays None and does not count.
 
@@ -169,8 +187,9 @@ def q_values(
             neither dilute the others nor support each other. Different ones all count, the smallest of them
             supports others.
         known: whether each is a known copy, which changes nobody's q.
+        tries: p-value and content of earlier tries, which count, but support nobody: they stand in no table.
     """
-    return _each(p_values, same, known, lambda p, tests: _step_up(p, tests, alpha))
+    return _each(p_values, same, known, tries, lambda p, tests: _step_up(p, tests, alpha))
 
 
 def holm(
@@ -178,6 +197,7 @@ def holm(
     same: Sequence[object] | None = None,
     known: Sequence[bool] | None = None,
     references: int = 1,
+    tries: Tries = (),
 ) -> list[float | None]:
     """Holm's adjusted p-value of each p-value, times the number of references; None stays None.
 
@@ -190,8 +210,9 @@ def holm(
         same: as :func:`q_values`.
         known: as :func:`q_values`.
         references: that the same list was held against.
+        tries: as :func:`q_values`.
     """
-    found = _each(p_values, same, known, _step_down)
+    found = _each(p_values, same, known, tries, _step_down)
     return [None if p is None else min(1.0, references * p) for p in found]
 
 

@@ -104,8 +104,9 @@ def finished_rows(
 ) -> Iterator[Row]:
     """Rows of one reference, named as ``about`` says, with what all rows together say."""
     p, same, known = tests = _tests(store, reference, about)
-    q = q_values(p, about.alpha, same, known)
-    named = holm(*tests, references=len(store.references))
+    tries = _tries(store, reference, about)
+    q = q_values(p, about.alpha, same, known, tries)
+    named = holm(*tests, references=store.held_against(), tries=tries)
     for row, one, other in zip(store.rows(reference), q, named, strict=False):  # the list's come first
         by_bytes = row.sha256 is not None and row.sha256 == about.victim
         own = replace(row, reference=about.name, known_copy=VICTIM if by_bytes else row.known_copy)
@@ -122,6 +123,12 @@ def _tests(
     return [p for p, _, _ in rows], [sha256 for _, sha256, _ in rows], known
 
 
+def _tries(store: Store, reference: str, about: About) -> list[tuple[float, str | None]]:
+    """What the same suspects came to at another level or budget, the victim's own tensors left out."""
+    found = store.other_tries(reference)
+    return [(p, sha256) for p, sha256 in found if sha256 is None or sha256 != about.victim]
+
+
 def corrections(store: Store, references: Mapping[str, About]) -> dict[str, Correction]:
     """What the numbers of every reference (by SHA-256) are corrected for; the store remembers how many."""
     out = {}
@@ -130,7 +137,9 @@ def corrections(store: Store, references: Mapping[str, About]) -> dict[str, Corr
         tests = _tests(store, reference, about)
         left = sum(sha256 is None or sha256 != about.victim for _, sha256 in off)
         known = sum(tests[2]) - (len(off) - left)
-        out[reference] = Correction(counted(*tests), known, left, len(store.references), about.alpha)
+        count, own = counted(*tests, _tries(store, reference, about)), counted(*tests)
+        held = store.held_against()
+        out[reference] = Correction(count, known, left, held, about.alpha, count - own)
     store.counted(max(c.counted for c in out.values()))
     return out
 

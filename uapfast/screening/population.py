@@ -119,7 +119,8 @@ def finished(row: Row, q: float | None, holm: float | None, population: Populati
     elif decision == "piracy" and holm is not None:
         reasons = (
             *reasons,
-            f"to name one party of this list, {holm:.3g} counts (p_holm); q {q:.3g} orders it",
+            f"to name one party of this list, {holm:.3g} counts (p_holm; it knows no tries of other stores); "
+            f"q {q:.3g} orders it",
         )
     z = p = None
     if population.location is not None and population.scale and row.z_pool is not None:

@@ -58,7 +58,10 @@ COLUMNS = (
         "piracy (needs q <= fdr), independent, inconclusive, invalid or unavailable",
     ),
     Column(
-        "relation", "string", True, "of piracy: modification, extraction or unclear; null with every other"
+        "relation",
+        "string",
+        True,
+        "of piracy, how it was made: modification, extraction or unclear; null with every other",
     ),
     Column("p_value", "float64", True, "largest of p_candidate, p_suspect and p_joint, on the views used"),
     Column("p_is_bound", "bool", True, "p_value is the smallest that the pool allows: p is at most that"),
@@ -83,7 +86,8 @@ COLUMNS = (
         "p_holm",
         "float64",
         True,
-        "to name one party: p_value corrected for the whole list by Holm, times the number of references",
+        "to name one party: p_value corrected for the whole list, and for earlier tries of the store, by "
+        "Holm, times the number of references",
     ),
     Column(
         "known_copy",

@@ -295,6 +295,29 @@ class Store:
         with self._typed():
             return self._db.execute(query, (reference, self.references[reference]) * 2).fetchall()
 
+    def other_tries(self, reference: str) -> list[tuple[float, str | None]]:
+        """p-value and content of suspects asked at another level or budget, or by another version.
+
+        Each is a further try, whether he is on the list in force or not.
+        """
+        each = (
+            "SELECT {0}.p_value, {0}.sha256 FROM suspected CROSS JOIN {0} ON {0}.suspect = "
+            "suspected.suspect AND {0}.reference = ? AND {0}.settings <> ? WHERE {0}.p_value IS NOT NULL"
+        )
+        query = f"{each.format('rows')} UNION ALL {each.format('replaced')}"
+        with self._typed():
+            return self._db.execute(query, (reference, self.references[reference]) * 2).fetchall()
+
+    def held_against(self) -> int:
+        """References that anybody of this store was held against, in this run or an earlier one."""
+        with self._typed():  # the primary key gives each by one step, however many rows it has
+            found = self._db.execute(
+                "WITH RECURSIVE r(x) AS (SELECT min(reference) FROM rows UNION ALL "
+                "SELECT (SELECT min(reference) FROM rows WHERE reference > x) FROM r WHERE x IS NOT NULL) "
+                "SELECT x FROM r WHERE x IS NOT NULL"
+            ).fetchall()
+        return len(self.references.keys() | {reference for (reference,) in found})
+
     def lists(self) -> tuple[listed.Listed, ...]:
         """All lists that this store was given, the one in force last."""
         with self._typed():

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uapfast.errors import InputError
+from uapfast.errors import InputError, fault
 from uapfast.models.labels import ClassNames, some
 
 RULE = "id and: label; or a column a class; or label_1, score_1, ...; or logits or probabilities (lists)"
@@ -88,8 +88,7 @@ def guarded(call: Callable[[], Any], kind: str, where: str) -> Any:
     except InputError:
         raise
     except (pa.ArrowException, OSError, ValueError, TypeError, RecursionError, OverflowError) as exc:
-        said = f"{type(exc).__name__}: {str(exc)[:300]}"
-        raise InputError(where, "file", f"a whole {kind} table with {RULE}", said) from exc
+        raise InputError(where, "file", f"a whole {kind} table with {RULE}", fault(exc, 300)) from exc
 
 
 def _bounded(batches: Iterator[Any], rows: int, where: str) -> list[Any]:

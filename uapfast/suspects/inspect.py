@@ -29,8 +29,9 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Returns:
         Plain values by name. ``kind`` is ``weights``, ``timm folder``, ``transformers folder``, ``onnx``,
-        ``folder`` (of files, none of a hub) or ``unknown``; ``asked`` says what would be asked of it, or is
-        None where nothing could be. ``why`` says what speaks against it, where something does.
+        ``folder`` (of files, none of a hub), ``data`` (images, with labels or ids), ``answers`` (to queries)
+        or ``unknown``; ``asked`` says what would be asked of it, or is None where nothing could be. ``why``
+        says what speaks against it, where something does.
 
     Raises:
         InputError: there is nothing of that name.
@@ -50,12 +51,34 @@ def _file(path: Path) -> dict[str, Any]:
     if is_onnx(path):
         return _onnx(path)
     try:
-        return {"kind": "weights", "asked": ASK_WEIGHTS, **_weights(path)}
+        found = _weights(path)
+        other = _no_weights(found) if path.suffix == ".npz" else None
+        return other or {"kind": "weights", "asked": ASK_WEIGHTS, **found}
     except UnsupportedFileError as exc:
         return {"kind": "unknown", "asked": None, "why": str(exc)}
     except WeightsFileError as exc:
         kind = "weights" if looks_like_weights(path) else "unknown"
         return {"kind": kind, "asked": None, "why": str(exc)}
+
+
+def _no_weights(found: dict[str, Any]) -> dict[str, Any] | None:
+    """What an .npz is whose arrays have the names of images or answers; None for weights."""
+    names = {said.split(" [")[0] for said in found["begins"]}
+    if "x" in names and names <= {"x", "y", "id"}:
+        return {
+            "kind": "data",
+            "asked": None,
+            "why": "images, no weights: --data and --log read them",
+            **found,
+        }
+    if "id" in names and names - {"id"} and names <= {"id", "labels", "logits", "probabilities"}:
+        return {
+            "kind": "answers",
+            "asked": None,
+            "why": "answers, no weights: verify --answers reads them",
+            **found,
+        }
+    return None
 
 
 def _onnx(path: Path) -> dict[str, Any]:

@@ -47,13 +47,13 @@ from uapfast.verbs.entries import (
     records_of,
 )
 from uapfast.verbs.findings import Findings
-from uapfast.verbs.images import check_labels, owners_images
+from uapfast.verbs.images import check_labels, check_unseen, owners_images
 from uapfast.verbs.log import QueryLog, choose, read_log
+from uapfast.verbs.origin_checks import check_origin
 from uapfast.verbs.points import select_points
 from uapfast.verbs.pool_checks import (
     check_accuracy,
     check_confidence,
-    check_origin,
     check_vouched,
     examine_pool,
 )
@@ -124,7 +124,7 @@ def generate(
     models = [(record, model.with_batch_size(batch_size)) for record, model in models]
     check_pool(models, config, findings)
     check_vouched(vouched, models, findings)
-    check_origin(pool, findings)
+    check_origin(pool, [record for record, _ in models], findings)
     logger.info("generate: %d models, %d images", len(models), len(x))
     looked_at = _looked_at(len(x), config)
     x = x.subset(looked_at)
@@ -134,6 +134,7 @@ def generate(
     known = None if labels is None else torch.as_tensor(labels)[looked_at].to("cpu", torch.int64)
     _check_answers(clean, known, models, config, findings, pool.trained)
     points, probes = _choose(clean, x, models, logged.own(config))
+    check_unseen(points, pool.seen, findings)
     points = _with_logged(points, logged, models, config, counter)
     uaps, uap_report = make_uaps(models, _uap_images(x, models, config), config, counter.uap)
     _note_fooling(uap_report, config, findings)

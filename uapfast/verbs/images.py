@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from uapfast.data import ImageFiles, Images
+from uapfast.data import ImageFiles, Images, image_keys
 from uapfast.errors import DataError
 from uapfast.images import check_images
+from uapfast.verbs.findings import Findings
+
+FEW_SEEN = 0.01  # share of the query points up to which duplicates need nothing of the owner
 
 
 def owners_images(where: str, images: Any) -> Images:
@@ -27,4 +32,21 @@ def check_labels(labels: Any, rows: int) -> None:
         raise DataError("generate", "labels", "of at least 2 classes", f"{len(torch.unique(y))} class")
 
 
-__all__ = ["check_labels", "owners_images"]
+def check_unseen(points: Tensor, seen: Collection[int], findings: Findings) -> None:
+    """Warn of query points that the victim was trained on, as far as the pool knows its images.
+
+    Args:
+        points: ``[Q,C,H,W]``, of the owner's images alone.
+        seen: keys of the images that the pool was made of (:func:`uapfast.data.image_keys`).
+        findings: gets the sentence.
+    """
+    count = sum(key in seen for key in image_keys(points).tolist()) if seen else 0
+    if count:
+        findings.warn(
+            f"{count} of the {len(points)} query points are images that the pool was made of, and the victim "
+            "most likely trained on: give images that it has not seen (--data)",
+            act=count > FEW_SEEN * len(points),
+        )
+
+
+__all__ = ["check_labels", "check_unseen", "owners_images"]

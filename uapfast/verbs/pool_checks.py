@@ -28,10 +28,11 @@ from uapfast.method.relatedness import (
     kinship,
 )
 from uapfast.pool.degraded import DEGRADED
-from uapfast.pool.pool import GOOD_TWINS, MIN_INNOCENTS, Pool
+from uapfast.pool.pool import GOOD_TWINS, LEAST_RELATED, MIN_INNOCENTS
 from uapfast.reference import Record, Reference
 from uapfast.verbs.entries import Entry
 from uapfast.verbs.findings import Findings
+from uapfast.verbs.origin_checks import check_related
 from uapfast.verbs.trials import summary, try_reference
 
 APART = 1e-3  # one-sided level at which twins are not of the victim's kind
@@ -39,6 +40,7 @@ APART_OF_FEW = 1e-2  # the same where there are fewer twins than are good: their
 DOUBTFUL = 2e-2  # level from which that is warned of
 STRANGE = 0.85  # the same from which few twins are of another kind; true ones show .75 at most (docs)
 CLOSE = 0.3  # distance between candidates over that of the nearest innocent, below which they are copies
+SHARED = 0.6  # the same, below which they have something in common that no innocent has (docs/fine_tuned.md)
 CENTRE = 0.12  # mean cosine between the ways from the victim to its twins below which they were made from it
 LEAST_KNOWN = 0.7  # of what the victim knows beyond guessing, a twin's
 CHANCE = 0.15  # below this share a model hardly knows the task
@@ -60,24 +62,6 @@ def check_vouched(vouched: Mapping[str, str], models: list[Entry], findings: Fin
         if not isinstance(reason, str) or not reason.strip():
             raise PoolError("generate", f"vouched for {name}", "a reason", repr(reason))
         findings.warn(f"{name} counts as innocent because the owner says so: {reason}", act=False)
-
-
-def check_origin(pool: Pool, findings: Findings) -> None:
-    """What is known of where the victim began, and what the pool's making warned of."""
-    for sentence in pool.warnings:
-        findings.note(sentence)
-    if pool.init is None and pool.ancestor is None:
-        findings.note(
-            "nobody said where the victim's training began: if at public weights, honest fine-tunings of the "
-            "same weights may look like copies (docs/fine_tuned.md)"
-        )
-    root = "ancestor" if pool.ancestor is None else pool.ancestor.name
-    if any(m.parent == root for m in pool.twins) and not any(m.parent == root for m in pool.homologous):
-        findings.warn(
-            "the twins began at public weights and none of the homologous models did: honest fine-tunings of "
-            "the same weights are then called copies too often (docs/fine_tuned.md); what helps: homologous "
-            "models from there, as uapfast pool --init makes them, with parent ancestor in the manifest"
-        )
 
 
 def check_accuracy(
@@ -173,6 +157,7 @@ def examine_pool(
     _check_closeness(scorer, reference, findings)
     _check_innocents(scorer, records, vouched, findings, trained)
     records = _degraded_instead(_count_once(scorer, records, findings, trained))
+    check_related(reference.settings.get("init"), records, findings)
     _check_null(records, reference.settings, findings)
     reference = replace(reference, records=records, _cache={})
     _check_ancestors(reference, findings)
@@ -297,6 +282,14 @@ def _check_closeness(scorer: LineageScorer, reference: Reference, findings: Find
             "lies from them, where models that were each trained from random weights have 0.6 or more: the "
             "twins were made from the victim, or all from one model. Reruns from a checkpoint and "
             "fine-tunings of public weights have to be said (docs/branches.md, uapfast pool --init)"
+        )
+    elif found < SHARED:
+        findings.limit(
+            f"victim and twins lie {found:.2f} times as far from each other as the nearest homologous model "
+            "lies from them, where models that were each trained from random weights have 0.64 or more: "
+            "they have something in common that no homologous model has, such as public weights. Honest "
+            "models that began there would be accused too often: say where the victim began (uapfast pool "
+            f"--init), and give {LEAST_RELATED} homologous models that began there, too (docs/fine_tuned.md)"
         )
 
 

@@ -115,7 +115,9 @@ class Written:
     """What :func:`write_queries` wrote.
 
     Attributes:
-        queries: images.
+        queries: images, probes included; each once.
+        asked: queries of the reference, some of them perhaps equal.
+        probes: images besides, which are never scored (docs/verdicts.md, section 1).
         shape: of one, ``[C,H,W]``.
         dtype: of ``x``: ``uint8`` where every value lies on the 1/255 grid, else ``float32`` in 0..1.
         png: pictures; 0 where images have neither 1 nor 3 channels.
@@ -124,6 +126,8 @@ class Written:
     """
 
     queries: int
+    asked: int
+    probes: int
     shape: tuple[int, ...]
     dtype: str
     png: int
@@ -132,7 +136,10 @@ class Written:
 
     def lines(self) -> list[str]:
         """For people."""
-        said = [f"{self.queries} queries {list(self.shape)}, {self.dtype}"]
+        twice = self.asked + self.probes - self.queries
+        less = f", less {twice} that occur twice" if twice else ""
+        of = f"{self.asked} queries and {self.probes} probes, which show whether it was asked rightly{less}"
+        said = [f"{self.queries} images {list(self.shape)}, {self.dtype}: {of}"]
         if not self.png:
             said.append(f"no PNG: they have {self.shape[0]} channels, and pictures 1 or 3")
         elif self.png_rounds:
@@ -177,7 +184,8 @@ def write_queries(
             np.savez(stream, id=ids, x=x)
         count = _pictures(folder, ids, x, tell) if shape[0] in PICTURES else 0
         rounds = made.off_grid if count else 0.0
-        found = Written(len(ids), shape, str(x.dtype), count, rounds, _digest(ids, x))
+        asked, probes = made.ids.size, len(made.probe_ids)
+        found = Written(len(ids), asked, probes, shape, str(x.dtype), count, rounds, _digest(ids, x))
         del x
         (folder / "x.npy").unlink()
         _describe(folder, found)
@@ -233,6 +241,7 @@ def _describe(folder: Path, found: Written) -> None:
     )
     (folder / "README.txt").write_text(text, encoding="utf-8")
     about = {"format": FORMAT, **vars(found), "shape": list(found.shape)}
+    del about["asked"], about["probes"]  # for the owner alone
     (folder / "queries.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
