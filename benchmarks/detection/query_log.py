@@ -63,17 +63,20 @@ class World:
     def judge(self, setting: str, log: Index) -> Judge:
         """The reference of a setting for one log (rows of images); as many views as the product takes."""
         key = (setting, b"" if setting == OWN else log.tobytes())
-        if key not in self.made:
-            known, own = self.known, self.known.parts["own"]
-            config = known.config
-            assert config.points is not None
-            views = min(int(SHARE * config.views), max(int(len(log) / CHOICE) // config.points, 1))
-            parts = [] if setting == OWN else [known.select(log, views)]
-            if setting != ALONE:
-                parts.append(known.select(own, config.views - sum(map(len, parts))))
-            rows = np.concatenate(parts)
-            self.made[key] = Judge(known.reference(rows, 0 if setting == OWN else views), rows)
-        return self.made[key]
+        if key in self.made:
+            return self.made[key]
+        known, own = self.known, self.known.parts["own"]
+        config = known.config
+        assert config.points is not None
+        views = min(int(SHARE * config.views), max(int(len(log) / CHOICE) // config.points, 1))
+        parts = [] if setting == OWN else [known.select(log, views)]
+        if setting != ALONE:
+            parts.append(known.select(own, config.views - sum(map(len, parts))))
+        rows = np.concatenate(parts)
+        found = Judge(known.reference(rows, 0 if setting == OWN else views), rows)
+        if setting == OWN or any(log is part for part in known.parts.values()):
+            self.made[key] = found  # a thief's own log is met once
+        return found
 
     def rows(self, kind: str, module: nn.Module | None, log: Index, places: Iterable[int]) -> Iterator[Row]:
         """What becomes of one suspect by every setting."""
