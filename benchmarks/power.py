@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 TABLE = Path(__file__).parents[1] / "uapfast" / "pool" / "power.json"
 WORLDS = {
     "few_twins_digits.md": "digits, three victims",
-    "few_twins_small.md": "Fashion-MNIST, one VGG-like victim",
+    "few_twins_small.md": "Fashion-MNIST, a VGG-like and a plain victim",
 }
 HOMOLOGOUS, SURROGATES = 40, 2
 RULE = f"widened {WIDTH:g}"
