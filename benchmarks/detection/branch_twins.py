@@ -4,8 +4,9 @@
 
 Each victim's training is run once more and kept at a third, a half and two thirds; it has to end with the
 zoo's own weights. Branches go on from there in an order of their own: the rest of the running pass first,
-then whole passes. References are the product's, with the pool's homologous models and no surrogates (a branch
-has none). Writes ``benchmarks/results/branches[_KIND].md``.
+then whole passes. References are as the product makes them, with the pool's homologous models and no
+surrogates (a branch has none); every model is asked every held-out image once. Writes
+``benchmarks/results/branches[_KIND].md``.
 """
 
 from __future__ import annotations
@@ -27,31 +28,36 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
-import uapfast
 from benchmarks.detection.few_twins import DEGRADED, SHOWN, interval
-from benchmarks.detection.judge import LEVELS, suspects, truth
-from benchmarks.detection.known import p_of
+from benchmarks.detection.judge import LEVELS, settled, suspects, truth
+from benchmarks.detection.known import Judge, p_of
 from benchmarks.detection.make import Place
-from benchmarks.detection.subsets import Suspect, degraded, fewer, seen_by
+from benchmarks.detection.subsets import degraded, fewer
 from benchmarks.detection.table import head, line
 from benchmarks.detection.workers import over
 from benchmarks.detection.zoo import open_zoo
+from uapfast.errors import UapfastWarning
 from uapfast.files import make_folder, write_text
 from uapfast.method.decision import decide
+from uapfast.method.fingerprint import QueryPlan
 from uapfast.method.lineage import LineageScorer
 from uapfast.method.standing import assessment
 from uapfast.models.checkpoint import load_model, save_weights
-from uapfast.models.model import Model
+from uapfast.pool.degraded import with_degraded
 from uapfast.pool.plan import job_seed
-from uapfast.pool.pool import CHECKPOINT, PoolModel, load_pool
+from uapfast.pool.pool import CHECKPOINT, Pool, PoolModel, load_pool
 from uapfast.pool.recipe import BATCH, LEARNING_RATE, WEIGHT_DECAY
-from uapfast.pool.train import fresh_model
+from uapfast.pool.train import fresh_model, predict
 from uapfast.reference import Reference
+from uapfast.verbs.entries import ordered
+from uapfast.verbs.findings import Findings
+from uapfast.verbs.points import select_points
+from uapfast.verbs.pool_checks import examine_pool
 
 RESULTS = Path(__file__).parents[1] / "results"
 FULL, PLACES = "full", {"one third": 1 / 3, "one half": 1 / 2, "two thirds": 2 / 3}
 BRANCHES, OTHERS = 8, 2  # twins from each place, and models that somebody else continued from there
-COUNTS = {3: 4, 4: 4, 8: 1}  # twins of a reference -> subsets of so many
+COUNTS = {3: 3, 4: 2, 8: 1}  # twins of a reference -> subsets of so many
 CONTINUED = {at: f"continued by somebody else from {at}" for at in PLACES}
 Row = dict[str, Any]
 
@@ -153,38 +159,55 @@ def make(place: Place, arch: str) -> None:
         save_weights(finished(made), path_of(place, arch, at, number))
 
 
-def reference(place: Place, arch: str, kind: str) -> Reference:
-    """The product's reference with the full twins, or with branches; kept beside the pool."""
-    path = place.out / arch / f"branches-{kind.replace(' ', '-')}.uapref"
-    if not path.exists():
-        spec, pool = place.size.spec(arch), load_pool(place.out / arch / "pool" / "manifest.csv")
-        models = [m for m in pool.models if m.relation == "homologous"]
-        if kind == FULL:
-            models = [m for m in pool.models if m.relation in ("twin", "homologous")]
-        else:
-            for number in range(BRANCHES):
-                name = f"branch-{number:02d}"
-                model = load_model(spec, path_of(place, arch, kind, number), name=name)
-                models.append(PoolModel(name, "twin", None, "branch", model, CHECKPOINT))
-        victim = load_model(spec, place.victim_path(arch), name="victim")
-        given = replace(pool, models=tuple(models), made=None, manifest_sha256=None)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", uapfast.errors.UapfastWarning)
-            uapfast.generate(victim, place.data("heldout").x(), pool=given).save(path)
-    return uapfast.load(path)
+def pool_of(place: Place, arch: str, kind: str) -> Pool:
+    """The pool's homologous models, and full twins or branches; without surrogates."""
+    pool = load_pool(place.out / arch / "pool" / "manifest.csv")
+    kept = ("twin", "homologous") if kind == FULL else ("homologous",)
+    models = [m for m in pool.models if m.relation in kept]
+    if kind != FULL:
+        for number in range(BRANCHES):
+            name = f"branch-{number:02d}"
+            model = load_model(place.size.spec(arch), path_of(place, arch, kind, number), name=name)
+            models.append(PoolModel(name, "twin", None, "branch", model, CHECKPOINT))
+    return with_degraded(replace(pool, models=tuple(models), made=None, manifest_sha256=None), 0)
 
 
-def everybody(place: Place, arch: str, found: Reference) -> Iterator[Suspect]:
-    """The zoo's suspects, innocents degraded, and what somebody else made of the same checkpoints."""
+def reference(place: Place, arch: str, kind: str, images: Tensor, asked: dict[str, Tensor]) -> Judge:
+    """What ``uapfast.generate`` makes of that pool; ``asked`` keeps what models answer, by SHA-256."""
+    pool = pool_of(place, arch, kind)
+    victim = load_model(place.size.spec(arch), place.victim_path(arch), name="victim")
+    entries, config = ordered(victim, pool), settled(place, {"ray": (0.0,)})
+    for _, model in entries:
+        assert model.module is not None and model.sha256 is not None
+        if model.sha256 not in asked:
+            asked[model.sha256] = predict(model.module, images)
+    answers = torch.stack([asked[str(model.sha256)] for _, model in entries])
+    rows = select_points(answers, entries, config)
+    flat = rows.reshape(-1)
+    shown = answers[:, flat].reshape(len(entries), len(rows), 1, rows.shape[1], -1)
+    where = torch.zeros(1, len(flat), dtype=torch.int64)
+    plan = QueryPlan(images[flat], images[:0], where, (0.0,), len(rows))
+    settings = {"config": config.to_dict(), "twins": pool.twins_told, "init": pool.init}
+    records, classes = tuple(record for record, _ in entries), answers.shape[-1]
+    made = Reference(plan, records, shown, shown.argmax(-1), None, classes, "lineage", {}, settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UapfastWarning)
+        return Judge(examine_pool(made, {}, Findings(), pool.trained), rows)
+
+
+def everybody(place: Place, arch: str) -> Iterator[tuple[str, str, bool, nn.Module]]:
+    """Name, kind and whether it derives from the victim: the zoo's, innocents degraded, continuations."""
     for item, model in suspects(place):
         kind = truth(item, arch)
-        yield seen_by(found, item.name, kind, 0 if item.victim == arch else -1, model)
-        if kind == "innocent" and model.module is not None:
+        assert model.module is not None
+        yield item.name, kind, item.victim == arch, model.module
+        if kind == "innocent":
             for how, module in degraded(place, item.name, model.module):
-                yield seen_by(found, item.name, how, -1, Model(module, name=item.name))
+                yield item.name, how, False, module
     for at, number in product(PLACES, range(BRANCHES, BRANCHES + OTHERS)):
-        model = load_model(place.size.spec(arch), path_of(place, arch, at, number))
-        yield seen_by(found, f"{at} {number}", CONTINUED[at], 0, model)
+        module = load_model(place.size.spec(arch), path_of(place, arch, at, number)).module
+        assert module is not None
+        yield f"{at} {number}", CONTINUED[at], True, module
 
 
 def subsets(total: int) -> Iterator[NDArray[np.int64]]:
@@ -195,27 +218,32 @@ def subsets(total: int) -> Iterator[NDArray[np.int64]]:
             yield np.r_[0, 1 + np.sort(rng.permutation(total - 1)[:twins])]
 
 
-def judge(place: Place, task: tuple[str, str]) -> list[Row]:
-    """A row for every suspect and subset; p with every candidate in the victim's place for honest ones."""
-    arch, kind = task
-    path = place.out / f"branches-{arch}-{kind.replace(' ', '-')}.json"
+def judge(place: Place, arch: str) -> list[Row]:
+    """A row for every suspect, kind of twins and subset; honest ones with every candidate as the victim."""
+    path = place.out / f"branches-{arch}.json"
     if path.exists():
         found: list[Row] = json.loads(path.read_text())
         return found
-    ref, rows = reference(place, arch, kind), []
-    base = ref.statistic.scorer()
-    assert isinstance(base, LineageScorer)
-    scorers = [LineageScorer(base.pool, fewer(base.roster, c)) for c in subsets(len(base.roster.candidates))]
-    for suspect in everybody(place, arch, ref):
-        features = ref.statistic.features(torch.from_numpy(suspect.answers), False)
-        for scorer in scorers:
-            scores, count = scorer.scores(features), len(scorer.roster.candidates)
-            places = range(count) if suspect.source < 0 else (0,)
-            outcomes = [decide(assessment(*scores, place=c), LEVELS[2]) for c in places]
-            rows.append(
-                {"victim": arch, "twins": count - 1, "of": kind, "name": suspect.name, "kind": suspect.kind}
-                | {"p": [p_of(o) for o in outcomes], "z": outcomes[0].z}
-            )
+    images, asked, rows = place.data("heldout").x(), dict[str, Tensor](), []
+    judges: dict[str, tuple[Judge, list[LineageScorer]]] = {}
+    for kind in (FULL, *PLACES):
+        made = reference(place, arch, kind, images, asked)
+        base = made.reference.statistic.scorer()
+        assert isinstance(base, LineageScorer)
+        chosen = subsets(len(base.roster.candidates))
+        judges[kind] = made, [LineageScorer(base.pool, fewer(base.roster, c)) for c in chosen]
+    for name, what, derives, module in everybody(place, arch):
+        answers = predict(module, images)
+        for kind, (made, scorers) in judges.items():
+            features = made.features(answers)
+            for scorer in scorers:
+                scores, count = scorer.scores(features), len(scorer.roster.candidates)
+                places = (0,) if derives else range(count)
+                outcomes = [decide(assessment(*scores, place=c), LEVELS[2]) for c in places]
+                rows.append(
+                    {"victim": arch, "twins": count - 1, "of": kind, "name": name, "kind": what}
+                    | {"p": [p_of(o) for o in outcomes], "z": outcomes[0].z}
+                )
     write_text(path, json.dumps(rows))
     return rows
 
@@ -260,8 +288,7 @@ def main() -> None:
     place, kind = open_zoo(args.zoo), json.loads((args.zoo / "zoo.json").read_text())["kind"]
     victims = [a for a in place.size.epochs if args.victims is None or a in args.victims]
     over(partial(make, place), victims, args.jobs, "branches")
-    tasks = list(product(victims, (FULL, *PLACES)))
-    rows = sum(over(partial(judge, place), tasks, args.jobs, "references"), [])
+    rows = sum(over(partial(judge, place), victims, args.jobs, "victims"), [])
     names = {FULL: "full", **{at: f"branches from {at}" for at in PLACES}}
     caught = head("twins", *SHOWN, *CONTINUED.values())
     accused = head(
