@@ -57,7 +57,7 @@ from uapfast.verbs.pool_checks import examine_pool
 RESULTS = Path(__file__).parents[1] / "results"
 FULL, PLACES = "full", {"one third": 1 / 3, "one half": 1 / 2, "two thirds": 2 / 3}
 BRANCHES, OTHERS = 8, 2  # twins from each place, and models that somebody else continued from there
-COUNTS = {3: 3, 4: 2, 8: 1}  # twins of a reference -> subsets of so many
+COUNTS = {3: 2, 4: 2, 8: 1}  # twins of a reference -> subsets of so many
 CONTINUED = {at: f"continued by somebody else from {at}" for at in PLACES}
 Row = dict[str, Any]
 
