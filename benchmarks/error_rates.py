@@ -30,7 +30,8 @@ RULE = f"widened {WIDTH:g}"  # the product's own
 REAL = {  # table: world, what suspects show
     "few_twins_digits.md": (WORLDS["few_twins_digits.md"], "probabilities"),
     "few_twins_digits_labels.md": (WORLDS["few_twins_digits.md"], "labels"),
-    "few_twins_small.md": (WORLDS["few_twins_small.md"], "probabilities"),
+    "few_twins.md": (WORLDS["few_twins.md"], "probabilities"),
+    "few_twins_labels.md": (WORLDS["few_twins.md"], "labels"),
 }
 SIMULATED = "spreads.md"
 SIMULATED_LEVELS = ("0.01", "0.001", "0.0001")

@@ -106,14 +106,18 @@ class Judge:
     reference: Reference
     rows: Index
 
-    def scores(self, answers: Tensor, labels: bool = False) -> tuple[NDArray[np.float64], ...]:
-        """Of one suspect that answered ``[N,K]`` to all images: its scores and the innocents'."""
+    def features(self, answers: Tensor, labels: bool = False) -> NDArray[np.float32]:
+        """Of one suspect that answered ``[N,K]`` to all images."""
         shown = answers[self.rows.reshape(-1)].reshape(len(self.rows), 1, self.rows.shape[1], -1)
         if labels:
             shown = torch.nn.functional.one_hot(shown.argmax(-1), shown.shape[-1]).to(torch.float32)
+        return self.reference.statistic.features(shown, labels)
+
+    def scores(self, answers: Tensor, labels: bool = False) -> tuple[NDArray[np.float64], ...]:
+        """Of that suspect, and the innocents'."""
         scorer = self.reference.statistic.scorer(Form(labels=labels))
         assert isinstance(scorer, LineageScorer)
-        return scorer.scores(self.reference.statistic.features(shown, labels))
+        return scorer.scores(self.features(answers, labels))
 
     def outcomes(self, answers: Tensor, places: Iterable[int] = (0,), labels: bool = False) -> list[Outcome]:
         """What is decided with candidates in the victim's place."""

@@ -1,18 +1,20 @@
 """What the owner's query log is worth, and what it does to honest customers.
 
-    python -m benchmarks.detection.query_log --zoo DIR [--jobs 1] [--victims ARCH ...] [--adaptive N]
+    python -m benchmarks.detection.query_log --zoo DIR [--jobs 1] [--victims ARCH ...]
+        [--without ARCH ...] [--adaptive N]
 
 A thief's log are the images that he asked; a suspect that asked nothing (a modified copy) is met with the
 thief's whole set. Honest customers asked that whole set and trained on it with true labels: with every
-candidate in the victim's place. With ``--adaptive`` also logs of Papernot's attack on N candidates of each
-victim, as if they were asked all the same. Clean points. Writes ``benchmarks/results/query_log[_KIND].md``.
+candidate in the victim's place (``--without``: but those of these architectures). With ``--adaptive`` also
+logs of Papernot's attack on N candidates of each victim, as if they were asked all the same. Clean points.
+Writes ``benchmarks/results/query_log[_KIND].md``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,7 +30,7 @@ from benchmarks.detection.judge import suspects, truth
 from benchmarks.detection.known import Index, Judge, Known, asked, p_of
 from benchmarks.detection.make import Place, candidate
 from benchmarks.detection.measures import auc
-from benchmarks.detection.plan import ALL_ARCHS, GROUPS
+from benchmarks.detection.plan import ALL_ARCHS, GROUPS, Item
 from benchmarks.detection.table import head, line
 from benchmarks.detection.workers import over
 from benchmarks.detection.zoo import open_zoo
@@ -63,17 +65,20 @@ class World:
     def judge(self, setting: str, log: Index) -> Judge:
         """The reference of a setting for one log (rows of images); as many views as the product takes."""
         key = (setting, b"" if setting == OWN else log.tobytes())
-        if key not in self.made:
-            known, own = self.known, self.known.parts["own"]
-            config = known.config
-            assert config.points is not None
-            views = min(int(SHARE * config.views), max(int(len(log) / CHOICE) // config.points, 1))
-            parts = [] if setting == OWN else [known.select(log, views)]
-            if setting != ALONE:
-                parts.append(known.select(own, config.views - sum(map(len, parts))))
-            rows = np.concatenate(parts)
-            self.made[key] = Judge(known.reference(rows, 0 if setting == OWN else views), rows)
-        return self.made[key]
+        if key in self.made:
+            return self.made[key]
+        known, own = self.known, self.known.parts["own"]
+        config = known.config
+        assert config.points is not None
+        views = min(int(SHARE * config.views), max(int(len(log) / CHOICE) // config.points, 1))
+        parts = [] if setting == OWN else [known.select(log, views)]
+        if setting != ALONE:
+            parts.append(known.select(own, config.views - sum(map(len, parts))))
+        rows = np.concatenate(parts)
+        found = Judge(known.reference(rows, 0 if setting == OWN else views), rows)
+        if setting == OWN or any(log is part for part in known.parts.values()):
+            self.made[key] = found  # a thief's own log is met once
+        return found
 
     def rows(self, kind: str, module: nn.Module | None, log: Index, places: Iterable[int]) -> Iterator[Row]:
         """What becomes of one suspect by every setting."""
@@ -83,16 +88,21 @@ class World:
             yield {"kind": kind, "setting": setting, "z": [o.z for o in found], "p": [p_of(o) for o in found]}
 
 
+def honest_accounts(place: Place, without: Sequence[str]) -> list[Item]:
+    """The customers but those of slow architectures."""
+    return [item for item in accounts.customers(place.size) if item.arch not in without]
+
+
 def drawn(log: Index, count: int, seed: int) -> Index:
     """The rows of the thief's set that a student of the zoo asked."""
     rows = torch.randperm(len(log), generator=torch.Generator().manual_seed(seed))[:count]
     return np.asarray(log[rows.numpy()])
 
 
-def everybody(place: Place, arch: str, world: World) -> Iterator[Row]:
+def everybody(place: Place, arch: str, world: World, without: Sequence[str]) -> Iterator[Row]:
     """Customers, innocents and thieves before one victim."""
     log, spec = world.known.parts["log"], place.size.spec
-    for item in accounts.customers(place.size):
+    for item in honest_accounts(place, without):
         model = load_model(spec(item.arch), place.out / accounts.FOLDER / f"{item.name}.safetensors")
         yield from world.rows("customer", model.module, log, world.places)
     for item, model in suspects(place):
@@ -137,12 +147,12 @@ def adaptive(place: Place, arch: str, count: int) -> Iterator[Row]:
         yield from world.rows(kind, module, known.parts[str(number)], (number,))
 
 
-def judge(place: Place, count: int, arch: str) -> list[Row]:
+def judge(place: Place, count: int, without: Sequence[str], arch: str) -> list[Row]:
     """All rows of one victim; kept in the zoo's folder, so that a second run goes on."""
-    path = place.out / f"query-log-{arch}-{count}.json"
+    path = place.out / f"query-log-{'-'.join((arch, str(count), *without))}.json"
     if not path.exists():
         sets = {"own": place.data("heldout").x(), "log": place.data("thief").x()}
-        rows = list(everybody(place, arch, World(Known.of(place, arch, sets))))
+        rows = list(everybody(place, arch, World(Known.of(place, arch, sets)), without))
         write_text(path, json.dumps(rows + (list(adaptive(place, arch, count)) if count else [])))
     found: list[Row] = json.loads(path.read_text())
     return found
@@ -206,17 +216,19 @@ def main() -> None:
     parser.add_argument("--zoo", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--victims", nargs="+", metavar="ARCH")
+    parser.add_argument("--without", nargs="+", metavar="ARCH", choices=ALL_ARCHS, default=[])
     parser.add_argument("--adaptive", type=int, default=0, metavar="N")
     args = parser.parse_args()
     place, kind = open_zoo(args.zoo), json.loads((args.zoo / "zoo.json").read_text())["kind"]
     victims = [a for a in place.size.epochs if args.victims is None or a in args.victims]
     for folder in (accounts.FOLDER, "tune"):
         make_folder(place.out / folder)
-    over(partial(accounts.make, place), list(accounts.customers(place.size)), args.jobs, "customers")
+    over(partial(accounts.make, place), honest_accounts(place, args.without), args.jobs, "customers")
     todo = [(v, twin, item) for v in victims for twin, _, item in tune.students(place, v)]
     over(partial(tune.train, place), todo, args.jobs, "students of twins")
-    rows = sum(over(partial(judge, place, args.adaptive), victims, args.jobs, "victims"), [])
+    rows = sum(over(partial(judge, place, args.adaptive, args.without), victims, args.jobs, "victims"), [])
     options = " --victims " + " ".join(args.victims) if args.victims else ""
+    options += " --without " + " ".join(args.without) if args.without else ""
     options += f" --adaptive {args.adaptive}" if args.adaptive else ""
     suffix = "" if kind == "full" else f"_{kind}"
     content = text(
