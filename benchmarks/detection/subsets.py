@@ -29,8 +29,7 @@ from benchmarks.detection.zoo import open_zoo
 from uapfast.files import make_folder
 from uapfast.method.fingerprint import ask, reduce_classes
 from uapfast.method.lineage import LineageScorer, Roster
-from uapfast.method.rounds import _leave_one_out
-from uapfast.method.whitening import Array, center
+from uapfast.method.whitening import Array
 from uapfast.models.checkpoint import load_model
 from uapfast.models.forms import Form
 from uapfast.models.model import Model
@@ -99,30 +98,22 @@ def measure(scorer: LineageScorer, suspect: Floats) -> tuple[Array, Array]:
     """
     scores, rest = scorer.scores(suspect)
     full = scorer._extend(suspect)
-    size, count = full.shape[-1], len(scorer.roster.innocents) + 1
-    every = np.append(scorer.roster.innocents, size - 1)
-    origin = np.eye(size)[scorer.roster.candidates].mean(0)
-    inner = center(full, every).sum(0)
-    rounds = _leave_one_out(inner, every)
-    rows = (
-        origin
-        - np.eye(size)[every].mean(0)
-        + (np.eye(size)[every] - np.eye(size)[every].mean(0)) / (count - 1)
-    )
-    square = (rounds.products(rows) * rows).sum(-1)
-    rounds = rounds.with_change(-1.0 / np.maximum(square, 1e-12), rows)
-    residual = np.eye(size)[every] - origin
-    products = rounds.products(residual)
-    length = np.sqrt(np.maximum((products * residual).sum(-1), 1e-12))
-    raw = np.einsum("sn,nm,sm->s", residual, inner, residual)
-    lengths = np.sqrt(np.maximum(rounds.squares()[:, every], 1e-12))
-    placebo = products[:, every] / lengths / length[:, None]
-    mask = ~np.eye(count, dtype=bool)
-    spread = np.array([placebo[i][mask[i]].std(ddof=1) for i in range(count)])
+    every = np.append(scorer.roster.innocents, full.shape[-1] - 1)
     # the suspect is everybody's placebo as well: all rows are treated alike
-    return np.vstack([rest.mean(1), scores.mean(0)]), np.stack(
-        [np.log(length), 0.5 * np.log(np.maximum(raw, 1e-12)), np.log(spread)], axis=1
-    )
+    found = [_covariates(scorer, full, every, row) for row in every]
+    return np.vstack([rest.mean(1), scores.mean(0)]), np.array(found)
+
+
+def _covariates(scorer: LineageScorer, full: Array, every: Array, row: int) -> tuple[float, float, float]:
+    """Of one model, with a whitening by all the others."""
+    others, one = every[every != row], np.eye(full.shape[-1])
+    white, origin = scorer._fit(full, others)
+    residual, placebos = one[row] - origin, one[others] - one[others].mean(0)
+    length = np.sqrt(max(residual @ white.metric @ residual, 1e-12))
+    raw = max(residual @ full.sum(0) @ residual, 1e-12)
+    lengths = np.sqrt(np.maximum(np.einsum("on,nm,om->o", placebos, white.metric, placebos), 1e-12))
+    cosines = placebos @ white.metric @ residual / lengths / length
+    return np.log(length), 0.5 * np.log(raw), np.log(cosines.std(ddof=1))
 
 
 def subsets(total: int, first: int) -> Iterator[NDArray[np.int64]]:
