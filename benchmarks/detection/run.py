@@ -3,7 +3,8 @@
     python -m benchmarks.detection.run --zoo DIR [--jobs 2]
 
 Makes a reference for each victim of the zoo and each variant, judges every suspect by it, and writes
-``benchmarks/results/detection[_KIND].{json,md,png}``. Each row's count, interval and access are stated.
+``benchmarks/results/detection[_KIND].{json,md,png}`` (the JSON rows, megabytes that nothing else
+reads, are not kept in the repository). Each row's count, interval and access are stated.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def main() -> None:
 
 
 def _short(row: Row) -> Row:
-    """A row with figures of four digits: the file is kept in the repository."""
+    """A row with figures of four digits: the file is megabytes long."""
 
     def cut(value: object) -> object:
         if isinstance(value, float):
