@@ -1,7 +1,7 @@
 """The manual: ``make docs``. Pages with code are executed, in a folder of their own, with the demo's files.
 
-``UAPFAST_DEMO`` is the folder that ``uapfast demo --out`` wrote (by default demo-out); ``UAPFAST_EXECUTE=off``
-builds the pages without executing them.
+``UAPFAST_DEMO`` is the folder that ``uapfast demo --out`` wrote, by default demo-out.
+``UAPFAST_EXECUTE=off`` builds the pages without executing them.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def _folder() -> None:
     """The folder in which pages are executed: kernels begin there, and the demo's files are in it."""
     demo = Path(os.environ.get("UAPFAST_DEMO", ROOT / "demo-out")).resolve()
     if not (demo / "victim.uapref").exists():
-        raise SystemExit(f"the manual shows what `uapfast demo --out {demo}` wrote: run it first, or `make docs`")
+        raise SystemExit(
+            f"the manual shows what `uapfast demo --out {demo}` wrote: run it first, or `make docs`"
+        )
     work, start = PLACE / "work", PLACE / "ipython" / "profile_default" / "startup"
     work.mkdir(parents=True, exist_ok=True)
     start.mkdir(parents=True, exist_ok=True)

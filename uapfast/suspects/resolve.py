@@ -66,6 +66,11 @@ def open_suspect(
     Raises:
         InputError: nothing of the kind, or an option that this kind does not take; and whatever opening it
             raises.
+
+    Example:
+        >>> suspect = uapfast.open_suspect("copy.safetensors", arch="uapfast:mlp-small?size=8")
+        >>> uapfast.verify("victim.uapref", suspect).decision
+        'piracy'
     """
     place = os.fspath(given)
     chosen = {"--arch": arch, "--key": key, "--mean": mean, "--std": std}
