@@ -90,7 +90,7 @@ def require_complete(place: Place) -> None:
     made = sum(place.suspect_path(item.name).with_suffix(".json").exists() for item in every)
     if made < len(every):
         raise SystemExit(
-            f"{place.out} has {made} of {len(every)} suspects: run benchmarks.detection.zoo again"
+            f"{place.out} has {made} of {len(every)} suspects: run `benchmarks.detection zoo` again"
         )
 
 

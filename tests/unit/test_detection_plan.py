@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.detection.__main__ import app, commands
 from benchmarks.detection.access import ACCESS
 from benchmarks.detection.levels import SETTINGS, draw, simulate
 from benchmarks.detection.make import HOW, foreign_images
@@ -89,3 +92,20 @@ def test_simulation_makes_a_central_victim_that_each_side_alone_would_or_would_n
     found = [assessment(*draw(SETTINGS["central victim, 3 noise deviations"], rng)) for _ in range(100)]
     first = [decide(a, 0.05).rank == 1 for a in found]
     assert np.mean(first) > 0.5  # nominal 1/17: the candidate side alone would accuse
+
+
+def test_every_command_is_found_by_its_module() -> None:
+    found = commands()
+    assert {"run", "zoo", "few-twins", "query-log"} <= found.keys() and all(found.values())
+    assert not {"table", "options"} & found.keys()
+
+
+def test_a_command_gets_what_stands_after_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end, mock.patch.object(sys, "argv", ["x"]):
+        app(["levels", "--runs", "many"])
+    said = capsys.readouterr().err
+    assert (
+        end.value.code == 2
+        and "benchmarks.detection levels: error" in said
+        and "invalid int value: 'many'" in said
+    )
