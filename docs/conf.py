@@ -81,6 +81,11 @@ def _cli_page() -> None:
     text = text.replace("# `uapfast`", "# Command line", 1)
     # lines that the help keeps as they are: in Markdown a block of code
     text = re.sub(r"(?m)^((?:  \S.*\n)+)", lambda m: "```text\n" + m.group(1) + "```\n", text)
+    # the list of commands, whose sentences typer cuts off
+    first = dict(re.findall(r"(?m)^## `uapfast (\w+)`\n\n(.+)$", text))
+    text = re.sub(
+        r"(?m)^\* `(\w+)`: .*$", lambda m: f"* [`{m[1]}`](#uapfast-{m[1]}): {first.get(m[1], '')}", text
+    )
     if not CLI.exists() or CLI.read_text(encoding="utf-8") != text:
         CLI.write_text(text, encoding="utf-8")
 

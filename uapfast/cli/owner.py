@@ -23,23 +23,35 @@ def generate(
     weights: o.Weights,
     data: o.Data,
     pool: o.Manifest,
-    out: Annotated[Path, typer.Option("--out", metavar="REF", help="Where the reference goes.")],
-    eps: Annotated[float, typer.Option("--eps", help="Radius of the UAP's ball, input units (0..1).")] = 0.1,
-    norm: Annotated[o.Norm, typer.Option("--norm", help="Ball of the UAP.")] = o.Norm.linf,
-    uap: Annotated[o.Uap, typer.Option("--uap", help="Algorithm of the UAP.")] = o.Uap.margin,
+    out: Annotated[Path, typer.Option("--out", metavar="REF", help="The reference is written here.")],
+    eps: Annotated[
+        float, typer.Option("--eps", help="How large the UAP may be, in units of the input (0..1).")
+    ] = 0.1,
+    norm: Annotated[o.Norm, typer.Option("--norm", help="The norm that --eps bounds.")] = o.Norm.linf,
+    uap: Annotated[o.Uap, typer.Option("--uap", help="The algorithm that makes the UAP.")] = o.Uap.margin,
     points: o.Points = None,
-    views: Annotated[int, typer.Option("--views", help="Views.")] = 20,
+    views: Annotated[int, typer.Option("--views", help="How many views (sets of query points) to ask.")] = 20,
     ray: o.Ray = None,
-    encoder: Annotated[o.Encoder, typer.Option("--encoder", help="Fingerprint encoder.")] = o.Encoder.lineage,
+    encoder: Annotated[
+        o.Encoder,
+        typer.Option("--encoder", help="How answers are compared: lineage, or the paper's encoder."),
+    ] = o.Encoder.lineage,
     selection: Annotated[
         o.Selection | None,
-        typer.Option("--selection", help="How points are chosen; the encoder's own if unset."),
+        typer.Option("--selection", help="How points are chosen; by default the encoder's own way."),
     ] = None,
-    fooling: Annotated[float, typer.Option("--fooling", help="Fooling rate at which the UAP stops.")] = 0.8,
-    min_fooling: Annotated[float, typer.Option("--min-fooling", help="Warn below this fooling rate.")] = 0.3,
+    fooling: Annotated[
+        float, typer.Option("--fooling", help="The UAP is done when it changes this share of the labels.")
+    ] = 0.8,
+    min_fooling: Annotated[
+        float, typer.Option("--min-fooling", help="Warn if it changes a smaller share.")
+    ] = 0.3,
     strict: Annotated[bool, typer.Option("--strict", help="Fail below --min-fooling.")] = False,
     show_uap: o.ShowUap = False,
-    wire_safe: Annotated[bool, typer.Option("--wire-safe", help="Keep the UAP on the 1/255 grid.")] = False,
+    wire_safe: Annotated[
+        bool,
+        typer.Option("--wire-safe", help="Keep the UAP on the 1/255 grid, so that it survives 8-bit images."),
+    ] = False,
     size: o.Size = None,
     crop: o.Crop = None,
     interpolation: o.Interpolating = o.Interpolation.bilinear,
@@ -98,7 +110,8 @@ def pool(
     weights: o.Weights,
     data: o.Data,
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder of the pool; continued if it is there.")
+        Path,
+        typer.Option("--out", metavar="DIR", help="The pool's folder; a pool that is there is continued."),
     ],
     init: o.Init = None,
     ancestor: o.Ancestor = None,
@@ -116,16 +129,20 @@ def pool(
             "images as it needs them; with --branch also checkpoint=PATH.",
         ),
     ] = None,
-    twins: Annotated[int, typer.Option("--twins", help="Twins of the victim.")] = 8,
+    twins: Annotated[int, typer.Option("--twins", help="How many twins to train.")] = 8,
     branch: o.Branch = None,
     branch_at: o.BranchAt = None,
     designated: o.Designated = None,
     selected: o.Selected = None,
-    surrogates: Annotated[int, typer.Option("--surrogates", help="Surrogates of every candidate.")] = 2,
-    homologous: Annotated[int, typer.Option("--homologous", help="Honestly trained models.")] = 40,
+    surrogates: Annotated[
+        int, typer.Option("--surrogates", help="How many copies to make of every candidate, for calibration.")
+    ] = 2,
+    homologous: Annotated[
+        int, typer.Option("--homologous", help="How many honest models of the task to train.")
+    ] = 40,
     homologous_arch: o.HomologousArchs = None,
-    epochs: Annotated[int, typer.Option("--epochs", help="Epochs of the default recipe.")] = 5,
-    jobs: Annotated[int, typer.Option("--jobs", help="Models trained at the same time.")] = 1,
+    epochs: Annotated[int, typer.Option("--epochs", help="How many passes the default recipe makes.")] = 5,
+    jobs: Annotated[int, typer.Option("--jobs", help="How many models to train at the same time.")] = 1,
     seed: o.Seed = 0,
     batch_size: o.BatchSize = None,
     device: o.Device = "auto",
@@ -159,11 +176,15 @@ def subspace(
     weights: o.Weights,
     data: o.Data,
     pool: o.Manifest,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Gets subspace.json and subspace.png.")],
-    per_model: Annotated[int, typer.Option("--per-model", help="UAPs of each model.")] = 10,
-    rank: Annotated[int, typer.Option("--rank", help="Dimensions of the victim's subspace.")] = 4,
-    eps: Annotated[float, typer.Option("--eps", help="Radius of the UAP's ball, input units (0..1).")] = 0.1,
-    norm: Annotated[o.Norm, typer.Option("--norm", help="Ball of the UAP.")] = o.Norm.linf,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for subspace.json and subspace.png.")
+    ],
+    per_model: Annotated[int, typer.Option("--per-model", help="How many UAPs to make of each model.")] = 10,
+    rank: Annotated[int, typer.Option("--rank", help="How many dimensions the victim's subspace has.")] = 4,
+    eps: Annotated[
+        float, typer.Option("--eps", help="How large the UAP may be, in units of the input (0..1).")
+    ] = 0.1,
+    norm: Annotated[o.Norm, typer.Option("--norm", help="The norm that --eps bounds.")] = o.Norm.linf,
     size: o.Size = None,
     crop: o.Crop = None,
     interpolation: o.Interpolating = o.Interpolation.bilinear,
@@ -203,7 +224,7 @@ def subspace(
 @app.command()
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder of the models and the report.")
+        Path, typer.Option("--out", metavar="DIR", help="Folder for the models and the report.")
     ] = Path("demo-out"),
     seed: o.Seed = 0,
     debug: o.Debug = False,
