@@ -203,6 +203,26 @@ Precision = Annotated[
 ShowUap = Annotated[
     bool, typer.Option("--show-uap", help="Make the victim's UAP even where no query asks it (--ray 0).")
 ]
+Eps = Annotated[float, typer.Option("--eps", help="How large the UAP may be, in units of the input (0..1).")]
+EncoderChoice = Annotated[
+    Encoder, typer.Option("--encoder", help="How answers are compared: lineage, or the paper's encoder.")
+]
+SelectionChoice = Annotated[
+    Selection | None,
+    typer.Option("--selection", help="How points are chosen; by default the encoder's own way."),
+]
+Fooling = Annotated[
+    float, typer.Option("--fooling", help="The UAP is done when it changes this share of the labels.")
+]
+MinFooling = Annotated[float, typer.Option("--min-fooling", help="Warn if it changes a smaller share.")]
+WireSafe = Annotated[
+    bool,
+    typer.Option("--wire-safe", help="Keep the UAP on the 1/255 grid, so that it survives 8-bit images."),
+]
+Surrogates = Annotated[
+    int, typer.Option("--surrogates", help="How many copies to make of every candidate, for calibration.")
+]
+Homologous = Annotated[int, typer.Option("--homologous", help="How many honest models of the task to train.")]
 BatchSize = Annotated[
     int | None,
     typer.Option(
@@ -280,44 +300,6 @@ Ancestor = Annotated[
 Answers = Annotated[Output, typer.Option("--output", help="What the model answers with.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Seed = Annotated[int, typer.Option("--seed", help="The seed of everything random.")]
-Timeout = Annotated[
-    float,
-    typer.Option(
-        "--timeout", metavar="SECONDS", help="How long reading one suspect, or asking it, may take; or inf."
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        "--workers", metavar="N", help="How many suspects to ask at a time; by default one for each core."
-    ),
-]
-References = Annotated[
-    list[Path], typer.Argument(metavar="REF...", help="Reference files, written by `uapfast generate`.")
-]
-Table = Annotated[Path, typer.Option("--out", metavar="TABLE.parquet", help="The table is written here.")]
-ScreenManifest = Annotated[
-    Path | None,
-    typer.Option(
-        "--manifest",
-        metavar="FILE",
-        help="A list of suspects, CSV: path, and if wanted kind,arch,name,mean,std,output,key,class_order.",
-    ),
-]
-ScreenFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--dir", metavar="DIR", help="Ask every model below this folder: hub folders, ONNX files, weights."
-    ),
-]
-Archs = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--arch",
-        metavar="SPEC",
-        help=f"Architecture of weights files: {SPEC}. Given several times, the one that fits is taken.",
-    ),
-]
 HomologousArchs = Annotated[
     list[str] | None,
     typer.Option(
@@ -326,39 +308,6 @@ HomologousArchs = Annotated[
         help="Architecture of surrogates and homologous models, besides the victim's; may be repeated. By "
         "default small networks that ship.",
     ),
-]
-ArchDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--arch-dir",
-        metavar="DIR",
-        help="Your Python files; their factories count as further --arch. They are run.",
-    ),
-]
-Resume = Annotated[
-    bool, typer.Option("--resume/--no-resume", help="Go on where a stopped run left its store.")
-]
-Fdr = Annotated[float, typer.Option("--fdr", help="Convict only if q_value is at or below it.")]
-MostQueries = Annotated[
-    int | None,
-    typer.Option(
-        "--queries",
-        metavar="MAX",
-        help="Ask at most so many answers for one reference; below five views nobody is convicted.",
-    ),
-]
-Endpoints = Annotated[bool, typer.Option("--endpoints", help="Ask the hosts that the manifest names.")]
-Secrets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--secret",
-        metavar="NAME",
-        help="An environment variable that headers of endpoints may refer to; may be repeated.",
-    ),
-]
-Engine = Annotated[str, typer.Option("--engine", help="Where suspects are asked: local or ray.")]
-Address = Annotated[
-    str | None, typer.Option("--address", metavar="ADDR", help="The address of a cluster (--engine ray).")
 ]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the log, every warning, and the traceback of an error.")

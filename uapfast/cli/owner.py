@@ -24,34 +24,19 @@ def generate(
     data: o.Data,
     pool: o.Manifest,
     out: Annotated[Path, typer.Option("--out", metavar="REF", help="The reference is written here.")],
-    eps: Annotated[
-        float, typer.Option("--eps", help="How large the UAP may be, in units of the input (0..1).")
-    ] = 0.1,
+    eps: o.Eps = 0.1,
     norm: Annotated[o.Norm, typer.Option("--norm", help="The norm that --eps bounds.")] = o.Norm.linf,
     uap: Annotated[o.Uap, typer.Option("--uap", help="The algorithm that makes the UAP.")] = o.Uap.margin,
     points: o.Points = None,
     views: Annotated[int, typer.Option("--views", help="How many views (sets of query points) to ask.")] = 20,
     ray: o.Ray = None,
-    encoder: Annotated[
-        o.Encoder,
-        typer.Option("--encoder", help="How answers are compared: lineage, or the paper's encoder."),
-    ] = o.Encoder.lineage,
-    selection: Annotated[
-        o.Selection | None,
-        typer.Option("--selection", help="How points are chosen; by default the encoder's own way."),
-    ] = None,
-    fooling: Annotated[
-        float, typer.Option("--fooling", help="The UAP is done when it changes this share of the labels.")
-    ] = 0.8,
-    min_fooling: Annotated[
-        float, typer.Option("--min-fooling", help="Warn if it changes a smaller share.")
-    ] = 0.3,
+    encoder: o.EncoderChoice = o.Encoder.lineage,
+    selection: o.SelectionChoice = None,
+    fooling: o.Fooling = 0.8,
+    min_fooling: o.MinFooling = 0.3,
     strict: Annotated[bool, typer.Option("--strict", help="Fail below --min-fooling.")] = False,
     show_uap: o.ShowUap = False,
-    wire_safe: Annotated[
-        bool,
-        typer.Option("--wire-safe", help="Keep the UAP on the 1/255 grid, so that it survives 8-bit images."),
-    ] = False,
+    wire_safe: o.WireSafe = False,
     size: o.Size = None,
     crop: o.Crop = None,
     interpolation: o.Interpolating = o.Interpolation.bilinear,
@@ -134,12 +119,8 @@ def pool(
     branch_at: o.BranchAt = None,
     designated: o.Designated = None,
     selected: o.Selected = None,
-    surrogates: Annotated[
-        int, typer.Option("--surrogates", help="How many copies to make of every candidate, for calibration.")
-    ] = 2,
-    homologous: Annotated[
-        int, typer.Option("--homologous", help="How many honest models of the task to train.")
-    ] = 40,
+    surrogates: o.Surrogates = 2,
+    homologous: o.Homologous = 40,
     homologous_arch: o.HomologousArchs = None,
     epochs: Annotated[int, typer.Option("--epochs", help="How many passes the default recipe makes.")] = 5,
     jobs: Annotated[int, typer.Option("--jobs", help="How many models to train at the same time.")] = 1,
@@ -181,9 +162,7 @@ def subspace(
     ],
     per_model: Annotated[int, typer.Option("--per-model", help="How many UAPs to make of each model.")] = 10,
     rank: Annotated[int, typer.Option("--rank", help="How many dimensions the victim's subspace has.")] = 4,
-    eps: Annotated[
-        float, typer.Option("--eps", help="How large the UAP may be, in units of the input (0..1).")
-    ] = 0.1,
+    eps: o.Eps = 0.1,
     norm: Annotated[o.Norm, typer.Option("--norm", help="The norm that --eps bounds.")] = o.Norm.linf,
     size: o.Size = None,
     crop: o.Crop = None,

@@ -19,12 +19,8 @@ def plan(
     twins: Annotated[
         str, typer.Option("--twins", metavar="M[,M...]", help="The numbers of twins to compare.")
     ] = "2,3,6,12",
-    homologous: Annotated[
-        int, typer.Option("--homologous", help="How many honest models of the task to train.")
-    ] = 40,
-    surrogates: Annotated[
-        int, typer.Option("--surrogates", help="How many copies to make of every candidate, for calibration.")
-    ] = 2,
+    homologous: o.Homologous = 40,
+    surrogates: o.Surrogates = 2,
     branch_at: o.BranchAt = None,
     victim_hours: Annotated[
         float | None,
