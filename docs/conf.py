@@ -22,8 +22,15 @@ from nbclient import NotebookClient  # noqa: E402
 
 from uapfast import __version__  # noqa: E402
 
-# The output of a shell cell comes in pieces; myst-nb's own nb_merge_streams breaks the line between two.
-NotebookClient.coalesce_streams.default_value = True
+_begin = NotebookClient.__init__
+
+
+def _whole(self: NotebookClient, *args: Any, **given: Any) -> None:
+    """A shell cell's output comes in pieces; myst-nb's own nb_merge_streams breaks lines between them."""
+    _begin(self, *args, **{"coalesce_streams": True, **given})
+
+
+NotebookClient.__init__ = _whole
 
 project, author, release = "uapfast", "the authors of uapfast", __version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
