@@ -3,6 +3,8 @@
 PYTHON      ?= python3
 VENV        ?= .venv
 OUT         ?= demo-out
+MANUAL      ?= build-docs/html
+EXECUTE     ?= cache
 CONSTRAINTS ?= requirements/constraints.txt
 PYTEST_ARGS ?=
 # Processes that share the tests; each has its own worlds and some 2 GB of memory.
@@ -14,7 +16,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(CONSTRAINTS) $(shell find csrc cmake -type f 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit servers bench cuda clean
+.PHONY: help demo docs tutorial test lint types unit servers bench cuda clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -35,6 +37,25 @@ $(VENV)/.dev: $(BIN)/python $(SOURCES)
 
 demo: $(VENV)/.core  ## train, fingerprint and verify on scikit-learn's digits; report in $(OUT)
 	$(BIN)/uapfast demo --out $(OUT)
+
+# The manual's tools are read from pyproject.toml: an install of the extra would build the core once more.
+$(VENV)/.docs: $(VENV)/.core
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > $(VENV)/docs.txt
+	$(PIP) install --quiet -r $(VENV)/docs.txt
+	@touch $@
+
+$(OUT)/victim.uapref: $(VENV)/.core
+	$(BIN)/uapfast demo --out $(OUT)
+
+# EXECUTE=off builds the pages without running what stands in them.
+docs: $(VENV)/.docs $(if $(filter off,$(EXECUTE)),,$(OUT)/victim.uapref)  ## the manual in $(MANUAL); its pages are executed
+	PATH="$(abspath $(BIN)):$$PATH" UAPFAST_EXECUTE=$(EXECUTE) UAPFAST_DEMO=$(OUT) \
+	  $(BIN)/python -m sphinx -q -W --keep-going -b html docs $(MANUAL)
+	@echo "$(MANUAL)/index.html"
+
+tutorial: $(VENV)/.docs  ## examples/tutorial.ipynb anew from docs/own_model.md
+	$(BIN)/mystnb-to-jupyter --overwrite docs/own_model.md examples/tutorial.ipynb
+	sed -i 's|](\([a-z_]*\.md\)|](../docs/\1|g' examples/tutorial.ipynb
 
 lint: $(VENV)/.dev  ## ruff
 	$(BIN)/ruff check .
@@ -59,4 +80,4 @@ cuda: $(VENV)/.core  ## compile and import the CUDA sources (needs nvcc, no GPU)
 	$(BIN)/python -c 'import uapfast._cuda'
 
 clean:  ## remove what make made
-	rm -rf $(VENV) build dist *.egg-info $(OUT)
+	rm -rf $(VENV) build build-docs dist *.egg-info $(OUT)

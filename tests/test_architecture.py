@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "uapfast"
 MAX_FILE, MAX_FUNCTION = 400, 60
 
-LEAVES = {"errors", "config", "csv_lines", "types", "files", "images", "threads", "_version"}
+LEAVES = {"errors", "config", "csv_lines", "types", "files", "images", "plugins", "threads", "_version"}
 BELOW_OPS = LEAVES | {"_native", "kernels", "streams"}
 BELOW_METHOD = BELOW_OPS | {"ops"}
 BELOW_POOL = BELOW_METHOD | {"method", "models", "data", "safeload"}
@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors"},
     "types": {"errors"},
     "files": {"errors"},
+    "plugins": {"errors"},
     "_version": set(),
     "threads": set(),
     "csv_lines": {"errors", "files"},
@@ -60,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     "testing": BELOW_METHOD,
 }
 NO_TORCH_AT_IMPORT = (
-    "__init__", "_version", "errors", "config", "types", "files", "threads", "cli", "safeload",
+    "__init__", "_version", "errors", "config", "types", "files", "plugins", "threads", "cli", "safeload",
 )  # fmt: skip
 # DESIGN: never at run time, where they would bring code execution or dormant peers.
 BANNED = {"pickle", "dill", "cloudpickle", "art", "foolbox", "torchattacks", "adv_lib", "httpx", "modelscan"}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from uapfast.reference import Reference, load
     from uapfast.screening.entry import Entry
     from uapfast.screening.run import screen
+    from uapfast.suspects.resolve import open_suspect
     from uapfast.verbs.encode import encode
     from uapfast.verbs.generate import generate
     from uapfast.verbs.verify import verify
@@ -41,6 +42,7 @@ _LAZY = {
     "load": "uapfast.reference",
     "screen": "uapfast.screening.run",
     "Entry": "uapfast.screening.entry",
+    "open_suspect": "uapfast.suspects.resolve",
     "verify": "uapfast.verbs.verify",
 }
 
@@ -59,6 +61,7 @@ __all__ = [
     "generate",
     "load",
     "load_pool",
+    "open_suspect",
     "screen",
     "universal_perturbation",
     "verify",

@@ -95,6 +95,13 @@ class GenerateConfig:
         uap_images: most images used to make UAPs.
         show_uap: make the victim's UAP even where no query asks it (every t of ``ray`` is 0), to be seen.
         seed: of everything random.
+
+    Example:
+        >>> uapfast.GenerateConfig(eps=0.3, views=10).norm
+        'linf'
+        >>> uapfast.GenerateConfig(eps=-1)
+        Traceback (most recent call last):
+        uapfast.errors.InputError: GenerateConfig: eps must be a finite number > 0, got -1
     """
 
     eps: float = 0.1

@@ -251,6 +251,11 @@ def load(path: str | os.PathLike[str]) -> Reference:
 
     Raises:
         ReferenceFileError: missing, damaged, truncated, or of another version.
+
+    Example:
+        >>> reference = uapfast.load("victim.uapref")
+        >>> reference.limits  # what keeps it from convicting
+        ()
     """
     return _made(*read(path), path)
 

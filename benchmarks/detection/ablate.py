@@ -1,6 +1,6 @@
 """What each part adds: features; UAPs by norm, eps and algorithm; fewer queries; parts of the pool held out.
 
-    python -m benchmarks.detection.ablate --zoo DIR [--jobs 2] [--victims ARCH ...] [--only PREFIX ...]
+    python -m benchmarks.detection ablate --zoo DIR [--jobs 2] [--victims ARCH ...] [--only PREFIX ...]
 
 Writes ``benchmarks/results/detection_ablation[_KIND].{json,md}`` (rows and tables; the rows, megabytes that
 nothing else reads, are not kept in the repository). Same zoo, same suspects as ``run``; each
@@ -27,6 +27,7 @@ from benchmarks.detection.features import judges as by_features
 from benchmarks.detection.judge import LEVELS, Row, make_reference, suspects, truth
 from benchmarks.detection.make import Place
 from benchmarks.detection.measures import auc
+from benchmarks.detection.options import parser_for
 from benchmarks.detection.plan import GROUPS, Item
 from benchmarks.detection.table import ATTACKS, INNOCENT, head, line
 from benchmarks.detection.variants import PARTS, scorers
@@ -170,17 +171,12 @@ def _command(args: argparse.Namespace) -> str:
     """What was asked for, without where it lies."""
     given = {"--victims": args.victims or [], "--only": [name for name in args.only if name]}
     options = [" " + shlex.join([option, *values]) for option, values in given.items() if values]
-    return "python -m benchmarks.detection.ablate --zoo DIR" + "".join(options)
+    return "python -m benchmarks.detection ablate --zoo DIR" + "".join(options)
 
 
 def main() -> None:
     """Judge and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--zoo", type=Path, required=True)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--victims", nargs="+", help="only these; with the suspects that are made")
+    parser = parser_for(__doc__, jobs=2, victims=True)
     parser.add_argument("--only", nargs="+", default=[""], help="variants whose names start so")
     args = parser.parse_args()
     place, kind = open_zoo(args.zoo), json.loads((args.zoo / "zoo.json").read_text())["kind"]

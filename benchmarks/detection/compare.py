@@ -1,6 +1,6 @@
 """The baselines on every suspect of a zoo, before every victim; ``run`` adds them to its table.
 
-    python -m benchmarks.detection.compare --zoo DIR [--jobs 2]
+    python -m benchmarks.detection compare --zoo DIR [--jobs 2]
 
 Fits each baseline of ``baselines.ENTRIES`` on a victim and its pool, asks every suspect, and keeps the rows
 in ``DIR/baseline-rows-ARCH.json``; a second run makes what is missing. Prints the AUC of each.
@@ -8,7 +8,6 @@ in ``DIR/baseline-rows-ARCH.json``; a second run makes what is missing. Prints t
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from dataclasses import replace
@@ -25,6 +24,7 @@ from benchmarks.detection.baselines.base import Answer, pool_scores
 from benchmarks.detection.judge import Row, require_complete, suspects, truth
 from benchmarks.detection.make import Place
 from benchmarks.detection.measures import Floats
+from benchmarks.detection.options import parser_for
 from benchmarks.detection.table import by_score
 from benchmarks.detection.workers import over
 from benchmarks.detection.zoo import open_zoo
@@ -118,12 +118,7 @@ def _task(place: Place, arch: str) -> list[Row]:
 
 def main() -> None:
     """Compare and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--zoo", type=Path, required=True)
-    parser.add_argument("--jobs", type=int, default=2)
-    args = parser.parse_args()
+    args = parser_for(__doc__, jobs=2).parse_args()
     place = open_zoo(args.zoo)
     require_complete(place)
     rows = sum(over(partial(_task, place), list(place.size.epochs), args.jobs, "victims"), [])

@@ -1,6 +1,6 @@
 """Level and power of the rules on real scores with 2, 3, 6, 12 and all twins.
 
-    python -m benchmarks.detection.few_twins --zoo DIR [--students] [--labels] [--rules NAME ...]
+    python -m benchmarks.detection few-twins --zoo DIR [--students] [--labels] [--rules NAME ...]
 
 Reads what ``subsets`` kept. With ``--students`` it shows weak students of twins and half of the innocents, on
 which rules are chosen; without, the zoo's own suspects and the other half (halves of models, not of pairs).
@@ -9,7 +9,6 @@ Level: every candidate of a subset in the victim's place. Writes ``few_twins[_KI
 
 from __future__ import annotations
 
-import argparse
 import json
 import zlib
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from scipy import special
 
+from benchmarks.detection.options import parser_for
 from benchmarks.detection.plan import GROUPS
 from benchmarks.detection.rules import RULES, Array, Runs
 from benchmarks.detection.subsets import COVARIATES, path_of
@@ -156,10 +156,7 @@ def spreads(found: dict[str, Kept]) -> Iterator[str]:
 
 def main() -> None:
     """Read, count and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--zoo", type=Path, required=True)
+    parser = parser_for(__doc__)
     parser.add_argument("--students", action="store_true")
     parser.add_argument("--labels", action="store_true")
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
@@ -196,7 +193,7 @@ assert set(kind for kinds in SHOWN.values() for kind in kinds) | {"innocent"} ==
 
 TEXT = """# Few twins: level and power of the rules
 
-Made by `python -m benchmarks.detection.few_twins --zoo DIR{options}` (zoo: {kind}; victims: {victims}).
+Made by `python -m benchmarks.detection few-twins --zoo DIR{options}` (zoo: {kind}; victims: {victims}).
 Accused: honest models, every candidate of a subset in the victim's place; 95 % bootstrap over models.
 Convicted: at .001, means over subsets.
 

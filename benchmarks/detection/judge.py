@@ -16,7 +16,6 @@ import uapfast
 from benchmarks.detection.access import ACCESS
 from benchmarks.detection.make import Place
 from benchmarks.detection.plan import Item, all_items
-from benchmarks.detection.trained import TrainedScorer
 from uapfast.method.decision import decide, view_level_p
 from uapfast.method.fingerprint import ask, reduce_classes
 from uapfast.method.lineage import LineageScorer
@@ -35,9 +34,7 @@ OURS: dict[str, dict[str, Any]] = {
     "ours, x + v only": {"ray": (1.0,)},
     "ours, x + 0.2 v only": {"ray": (0.2,)},
     "paper": {"encoder": "paper"},
-    "ours, trained encoder": {},
 }
-TRAINED = "ours, trained encoder"
 LEVELS = (0.05, 0.01, 0.001, 0.0001)
 Row = dict[str, Any]
 
@@ -76,7 +73,7 @@ def settled(place: Place, settings: dict[str, Any]) -> uapfast.GenerateConfig:
 def scores(place: Place) -> list[str]:
     """Those of ``OURS`` that differ from the default on this zoo, and the default."""
     default = settled(place, {})
-    same = [n for n in OURS if n not in ("ours", TRAINED) and settled(place, OURS[n]) == default]
+    same = [n for n in OURS if n != "ours" and settled(place, OURS[n]) == default]
     return [name for name in OURS if name not in same]
 
 
@@ -93,7 +90,7 @@ def require_complete(place: Place) -> None:
     made = sum(place.suspect_path(item.name).with_suffix(".json").exists() for item in every)
     if made < len(every):
         raise SystemExit(
-            f"{place.out} has {made} of {len(every)} suspects: run benchmarks.detection.zoo again"
+            f"{place.out} has {made} of {len(every)} suspects: run `benchmarks.detection zoo` again"
         )
 
 
@@ -106,25 +103,15 @@ def truth(item: Item, arch: str) -> str:
 
 def judge(place: Place, arch: str, name: str) -> list[Row]:
     """Verdicts on all suspects by one reference, also with every candidate in the victim's place."""
-    reference = reference_of(place, arch, "ours" if name == TRAINED else name)
-    trained = TrainedScorer(reference) if name == TRAINED else None
+    reference = reference_of(place, arch, name)
     rows = []
     for item, model in suspects(place):
         answers = ask(model, reference.plan, reference.classes)[0]
-        if trained is not None:
-            rows.append(_trained_row(reference, trained, answers) | _who(item, arch, name, "probabilities"))
-            continue
         for access, change in ACCESS.items():
             if access == "probabilities" or name == "ours":
                 shown = change(answers.flatten(0, -2)).reshape(answers.shape)
                 rows.append(_row(reference, shown, access) | _who(item, arch, name, access))
     return rows
-
-
-def _trained_row(reference: Reference, trained: TrainedScorer, answers: Tensor) -> Row:
-    features = reference.statistic.features(reduce_classes(answers, reference.keep), False).numpy()
-    outcome = decide(trained.scorer.assess(trained.weigh(features)), LEVELS[2])
-    return {"z": outcome.z, "p": outcome.p, "decision": outcome.decision, "rank": outcome.rank}
 
 
 def _who(item: Item, arch: str, name: str, access: str) -> Row:

@@ -1,6 +1,6 @@
 """Level of the decision by simulation: innocents accused at stated levels, setting by setting.
 
-    python -m benchmarks.detection.levels [--runs 10000] [--jobs 2]
+    python -m benchmarks.detection levels [--runs 10000] [--jobs 2]
 
 Each run draws a pool and one innocent suspect anew and takes the decision of the product. A score of
 model i with candidate c is ``offset_i + pull_c + noise_ic``, view by view: ``offset`` is what moves a model
@@ -10,7 +10,6 @@ Writes ``benchmarks/results/levels.{md,json}``.
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.detection.measures import share
+from benchmarks.detection.options import parser_for
 from benchmarks.detection.workers import over
 from uapfast.files import write_text
 from uapfast.method.decision import decide
@@ -112,11 +112,8 @@ def table(found: dict[str, NDArray[np.float64]]) -> str:
 
 def main() -> None:
     """Simulate every setting and write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__, zoo=False, jobs=2)
     parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
     parts = over(partial(simulate, args.runs), list(SETTINGS), args.jobs, "settings")
     found = dict(zip(SETTINGS, parts, strict=True))
@@ -127,7 +124,7 @@ def main() -> None:
 
 TEXT = """# Level of the decision, by simulation
 
-Made by `python -m benchmarks.detection.levels`: {runs} pools and innocent suspects a setting, each drawn
+Made by `python -m benchmarks.detection levels`: {runs} pools and innocent suspects a setting, each drawn
 anew, decided by the product's own decision (both sides, first rank). The settings are in that file.
 
 {table}

@@ -1,6 +1,6 @@
 """Models that saw the same images in the same order look related, whatever their architectures.
 
-    python -m benchmarks.detection.order --zoo DIR
+    python -m benchmarks.detection order --zoo DIR
 
 The pools of the zoo's victims draw the same seeds, so that twin k of one victim and twin k of another, of
 another architecture, were trained on the same images in the same order, and share nothing else. Each
@@ -10,7 +10,6 @@ twin is judged as a suspect by the other victims' references, every candidate in
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.detection.judge import LEVELS, reference_of
 from benchmarks.detection.make import Place
+from benchmarks.detection.options import parser_for
 from benchmarks.detection.table import head, line
 from benchmarks.detection.zoo import open_zoo
 from uapfast.files import write_text
@@ -50,11 +50,7 @@ def scores(place: Place, judge: str, arch: str) -> NDArray[np.float64]:
 
 def main() -> None:
     """Judge and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--zoo", type=Path, required=True)
-    place = open_zoo(parser.parse_args().zoo)
+    place = open_zoo(parser_for(__doc__).parse_args().zoo)
     lines = head("reference of", "suspects", "n", "z, same order", "z, other order", "same order first")
     for judge in place.size.epochs:
         for arch in place.size.epochs:
@@ -70,7 +66,7 @@ def main() -> None:
 
 TEXT = """# The same images in the same order
 
-Made by `python -m benchmarks.detection.order --zoo DIR`. Twin k of every victim was trained with the same
+Made by `python -m benchmarks.detection order --zoo DIR`. Twin k of every victim was trained with the same
 seed:
 on the same images in the same order, with another architecture. As a suspect before another victim's
 reference it shares nothing with candidate k but that order. z: with candidate k in the victim's place, and

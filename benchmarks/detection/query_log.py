@@ -1,6 +1,6 @@
 """What the owner's query log is worth, and what it does to honest customers.
 
-    python -m benchmarks.detection.query_log --zoo DIR [--jobs 1] [--victims ARCH ...]
+    python -m benchmarks.detection query-log --zoo DIR [--jobs 1] [--victims ARCH ...]
         [--without ARCH ...] [--adaptive N]
 
 A thief's log are the images that he asked; a suspect that asked nothing (a modified copy) is met with the
@@ -12,7 +12,6 @@ Writes ``benchmarks/results/query_log[_KIND].md``.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from benchmarks.detection.judge import suspects, truth
 from benchmarks.detection.known import Index, Judge, Known, asked, p_of
 from benchmarks.detection.make import Place, candidate
 from benchmarks.detection.measures import auc
+from benchmarks.detection.options import parser_for
 from benchmarks.detection.plan import ALL_ARCHS, GROUPS, Item
 from benchmarks.detection.table import head, line
 from benchmarks.detection.workers import over
@@ -210,12 +210,7 @@ def text(rows: list[Row], command: str, adaptive_too: bool) -> str:
 
 def main() -> None:
     """Train, judge and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--zoo", type=Path, required=True)
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--victims", nargs="+", metavar="ARCH")
+    parser = parser_for(__doc__, jobs=1, victims=True)
     parser.add_argument("--without", nargs="+", metavar="ARCH", choices=ALL_ARCHS, default=[])
     parser.add_argument("--adaptive", type=int, default=0, metavar="N")
     args = parser.parse_args()
@@ -232,7 +227,7 @@ def main() -> None:
     options += f" --adaptive {args.adaptive}" if args.adaptive else ""
     suffix = "" if kind == "full" else f"_{kind}"
     content = text(
-        rows, f"python -m benchmarks.detection.query_log --zoo DIR{options} (zoo: {kind})", args.adaptive > 0
+        rows, f"python -m benchmarks.detection query-log --zoo DIR{options} (zoo: {kind})", args.adaptive > 0
     )
     write_text(RESULTS / f"query_log{suffix}.md", content)
     Console(stderr=True).print(content)

@@ -1,6 +1,6 @@
 """What is said of how copies were made, held against how they were made.
 
-    python -m benchmarks.detection.relation --zoo DIR [--examples] [--jobs 2] [--victims ARCH ...]
+    python -m benchmarks.detection relation --zoo DIR [--examples] [--jobs 2] [--victims ARCH ...]
 
 Judges the zoo's piracy models by their probabilities and by their labels alone; only those that are
 convicted have a relation. With ``--examples`` it makes copies of twins, judges them with their twin in the
@@ -10,7 +10,6 @@ victim's place, and shows those instead: on them the rule was chosen. Writes
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator
 from functools import partial
@@ -27,6 +26,7 @@ from benchmarks.detection.access import ACCESS
 from benchmarks.detection.judge import LEVELS, reference_of
 from benchmarks.detection.make import Place
 from benchmarks.detection.measures import share
+from benchmarks.detection.options import parser_for
 from benchmarks.detection.plan import GROUPS, Item, piracy
 from benchmarks.detection.table import head, line
 from benchmarks.detection.workers import over
@@ -169,13 +169,8 @@ def page(rows: list[Row], command: str, examples: bool) -> str:
 
 def main() -> None:
     """Make what is wanted, judge, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--zoo", type=Path, required=True)
+    parser = parser_for(__doc__, jobs=2, victims=True)
     parser.add_argument("--examples", action="store_true")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--victims", nargs="+", metavar="ARCH")
     args = parser.parse_args()
     place, kind = open_zoo(args.zoo), json.loads((args.zoo / "zoo.json").read_text())["kind"]
     victims = [a for a in place.size.epochs if args.victims is None or a in args.victims]
@@ -185,7 +180,7 @@ def main() -> None:
     rows = sum(over(partial(judge, place, args.examples), victims, args.jobs, "victims"), [])
     options = " --examples" * args.examples
     options += " --victims " + " ".join(victims) if args.victims else ""
-    command = f"python -m benchmarks.detection.relation --zoo DIR{options} (zoo: {kind})"
+    command = f"python -m benchmarks.detection relation --zoo DIR{options} (zoo: {kind})"
     content = page(rows, command, args.examples)
     write_text(RESULTS / f"relation_{kind}{'_examples' * args.examples}.md", content)
     Console(stderr=True).print(content)

@@ -1,14 +1,14 @@
 """The table: how well each score tells piracy models from innocents, on models that nothing was tuned on.
 
-    python -m benchmarks.detection.run --zoo DIR [--jobs 2]
+    python -m benchmarks.detection run --zoo DIR [--jobs 2]
 
 Makes a reference for each victim of the zoo and each variant, judges every suspect by it, and writes
-``benchmarks/results/detection[_KIND].{json,md,png}``. Each row's count, interval and access are stated.
+``benchmarks/results/detection[_KIND].{json,md,png}`` (the JSON rows, megabytes that nothing else
+reads, are not kept in the repository). Each row's count, interval and access are stated.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from rich.console import Console
 from benchmarks.detection.compare import kept_rows
 from benchmarks.detection.judge import OURS, Row, judge, require_complete, scores, settled
 from benchmarks.detection.make import Place
+from benchmarks.detection.options import parser_for
 from benchmarks.detection.page import text
 from benchmarks.detection.plots import plots
 from benchmarks.detection.workers import over
@@ -39,12 +40,7 @@ def _task(place: Place, pair: tuple[str, str]) -> list[Row]:
 
 def main() -> None:
     """Judge and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--zoo", type=Path, required=True)
-    parser.add_argument("--jobs", type=int, default=2)
-    args = parser.parse_args()
+    args = parser_for(__doc__, jobs=2).parse_args()
     place, kind = open_zoo(args.zoo), json.loads((args.zoo / "zoo.json").read_text())["kind"]
     require_complete(place)
     pairs = [(arch, name) for name in scores(place) for arch in place.size.epochs]
@@ -56,9 +52,9 @@ def main() -> None:
     if all(baselines):
         rows += sum(baselines, [])
     else:
-        console.print(f"no baselines: python -m benchmarks.detection.compare --zoo {args.zoo} was not run")
+        console.print(f"no baselines: python -m benchmarks.detection compare --zoo {args.zoo} was not run")
     suffix = "" if kind == "full" else f"_{kind}"
-    command = f"python -m benchmarks.detection.run --zoo DIR (zoo: {kind})"
+    command = f"python -m benchmarks.detection run --zoo DIR (zoo: {kind})"
     accuracy = {
         arch: json.loads(place.victim_path(arch).with_suffix(".json").read_text())["test_accuracy"]
         for arch in place.size.epochs
@@ -74,7 +70,7 @@ def main() -> None:
 
 
 def _short(row: Row) -> Row:
-    """A row with figures of four digits: the file is kept in the repository."""
+    """A row with figures of four digits: the file is megabytes long."""
 
     def cut(value: object) -> object:
         if isinstance(value, float):

@@ -1,6 +1,6 @@
 """Level and power of the rules by simulation, where the spread of twin scores is not what they assume.
 
-    python -m benchmarks.detection.spreads [--runs 20000] [--jobs 1] [--seed 0]
+    python -m benchmarks.detection spreads [--runs 20000] [--jobs 1] [--seed 0]
         [--rules NAME ...] [--worlds NAME ...] [--twins M ...]
 
 A score of model i with candidate c is ``pull_c + sigma_i noise_ic``. Each run draws a pool and an innocent
@@ -10,7 +10,6 @@ Writes ``benchmarks/results/spreads.md``.
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 import zlib
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.detection.measures import share
+from benchmarks.detection.options import parser_for
 from benchmarks.detection.rules import RULES, Array, Runs
 from benchmarks.detection.workers import over
 from uapfast.files import write_text
@@ -122,11 +122,8 @@ def simulate(runs: int, seed: int, rules: tuple[str, ...], setting: tuple[str, i
 
 def main() -> None:
     """Simulate and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__, zoo=False, jobs=1)
     parser.add_argument("--runs", type=int, default=20_000)
-    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
     parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=list(WORLDS))
@@ -153,7 +150,7 @@ def main() -> None:
 
 TEXT = """# Rules for the spread of twin scores, by simulation
 
-Made by `python -m benchmarks.detection.spreads {options}`;
+Made by `python -m benchmarks.detection spreads {options}`;
 worlds and rules are in `spreads.py` and `rules.py`. Accused: innocents, % (95 % Wilson), of {runs} runs.
 Convicted: at .001, %, where the suspect's score with the victim is raised by 4 / 6 / 8 / 12 / 20 usual
 spreads.

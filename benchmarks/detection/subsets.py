@@ -1,6 +1,6 @@
 """Scores of every suspect where the owner has fewer twins, for rules that are told apart on them.
 
-    python -m benchmarks.detection.subsets --zoo DIR [--labels] [--jobs 1] [--victims ARCH ...]
+    python -m benchmarks.detection subsets --zoo DIR [--labels] [--jobs 1] [--victims ARCH ...]
 
 A subset is a few candidates of a pool; points and scaling stay as all twins chose them; origin, whitening and
 templates are made anew. Suspects are those of the zoo that are made, innocents degraded after training, and
@@ -10,7 +10,6 @@ labels. Keeps ``DIR/subsets-ARCH[-labels].npz``.
 
 from __future__ import annotations
 
-import argparse
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.detection import tune
 from benchmarks.detection.judge import reference_of, suspects, truth
 from benchmarks.detection.make import Place
+from benchmarks.detection.options import parser_for
 from benchmarks.detection.workers import over
 from benchmarks.detection.zoo import open_zoo
 from uapfast.files import make_folder
@@ -193,13 +193,8 @@ def keep_scores(reference: Reference, every: Iterable[Suspect], labels: bool, pa
 
 def main() -> None:
     """Score and keep."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--zoo", type=Path, required=True)
+    parser = parser_for(__doc__, jobs=1, victims=True)
     parser.add_argument("--labels", action="store_true")
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--victims", nargs="+", metavar="ARCH")
     args = parser.parse_args()
     place = open_zoo(args.zoo)
     victims = [a for a in place.size.epochs if args.victims is None or a in args.victims]

@@ -1,16 +1,15 @@
 """The transfer world: classifiers fine-tuned from one public ImageNet backbone, thieves' and honest ones'.
 
     pip install -r benchmarks/detection/transfer.txt
-    python -m benchmarks.detection.transfer --out DIR [--jobs 2]    (from the repository's root)
+    python -m benchmarks.detection transfer --out DIR [--jobs 2]    (from the repository's root)
 
 Fashion-MNIST; the victim and its pool (``uapfast pool --init factory`` with the owner's recipe) from
 EfficientNet-lite0, suspects from lite0, lite1 and from scratch (``transfer_plan``, ``transfer_nets``).
-Resumable. ``benchmarks.detection.transfer_judge`` then judges.
+Resumable. ``benchmarks.detection transfer-judge`` then judges.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.detection.make import Place, make_suspect, make_victim
+from benchmarks.detection.options import parser_for
 from benchmarks.detection.plan import all_items
 from benchmarks.detection.transfer_plan import VICTIM, spec_of
 from benchmarks.detection.zoo import make_all, open_zoo, split_data
@@ -89,11 +89,8 @@ def build(place: Place, jobs: int) -> None:
 
 def main() -> None:
     """Parse the command line and build."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__, zoo=False, jobs=2)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
     require_backbones()
     start = time.perf_counter()

@@ -1,6 +1,6 @@
 """Verdicts in the transfer world: level, power, and what a pool says that does not know the backbone.
 
-    python -m benchmarks.detection.transfer_judge --zoo DIR    (from the repository's root)
+    python -m benchmarks.detection transfer-judge --zoo DIR    (from the repository's root)
 
 Every model answers every held-out image once, end to end (``recorded``); references are then made by the
 product from subsets of the pool. Writes ``benchmarks/results/transfer.md``.
@@ -8,7 +8,6 @@ product from subsets of the pool. Writes ``benchmarks/results/transfer.md``.
 
 from __future__ import annotations
 
-import argparse
 import json
 import warnings
 from collections import Counter
@@ -24,6 +23,7 @@ import uapfast
 from benchmarks.detection import few_twins
 from benchmarks.detection.few_twins import DEGRADED, Kept
 from benchmarks.detection.make import Place
+from benchmarks.detection.options import parser_for
 from benchmarks.detection.plan import Item, all_items
 from benchmarks.detection.recorded import Images, degraded_forms, pool_models, suspects, victim_of
 from benchmarks.detection.rules import RULES
@@ -256,10 +256,7 @@ def text(world: World, degraded: int) -> str:
 
 def main() -> None:
     """Judge and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--zoo", type=Path, required=True)
+    parser = parser_for(__doc__)
     parser.add_argument("--degraded", type=int, default=2, metavar="N", help="honest models of each kind")
     parser.add_argument("--out", type=Path, default=RESULTS / "transfer.md")
     args = parser.parse_args()
@@ -271,8 +268,8 @@ def main() -> None:
 
 TEXT = """# The transfer world
 
-Made by `python -m benchmarks.detection.transfer --out DIR` and
-`python -m benchmarks.detection.transfer_judge --zoo DIR --degraded {degraded}`.
+Made by `python -m benchmarks.detection transfer --out DIR` and
+`python -m benchmarks.detection transfer-judge --zoo DIR --degraded {degraded}`.
 
 Fashion-MNIST enlarged to 48 px. The victim (test
 accuracy {accuracy}) is EfficientNet-lite0 at its public ImageNet weights, fine-tuned on {size.owner} images

@@ -1,6 +1,6 @@
 """What settings of the lineage encoder are chosen on: students of twins, which no table holds.
 
-    python -m benchmarks.detection.tune --zoo DIR [--jobs 2] [--victims ARCH ...]
+    python -m benchmarks.detection tune --zoo DIR [--jobs 2] [--victims ARCH ...]
 
 Three weak students of every twin (few images; another architecture; one epoch on labels), made as the zoo
 makes its own. Each is judged with its twin in the victim's place; the other places are the innocents.
@@ -9,7 +9,6 @@ Writes ``benchmarks/results/detection_tune.md``.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
@@ -23,6 +22,7 @@ from rich.console import Console
 from benchmarks.detection.judge import LEVELS, reference_of
 from benchmarks.detection.make import Place, candidate, extract
 from benchmarks.detection.measures import auc
+from benchmarks.detection.options import parser_for
 from benchmarks.detection.plan import ALL_ARCHS, Item
 from benchmarks.detection.table import head, line
 from benchmarks.detection.variants import FEW, WayKept
@@ -152,13 +152,7 @@ def rows(place: Place, victim: str) -> list[str]:
 
 def main() -> None:
     """Train, judge and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--zoo", type=Path, required=True)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--victims", nargs="+")
-    args = parser.parse_args()
+    args = parser_for(__doc__, jobs=2, victims=True).parse_args()
     place, console = open_zoo(args.zoo), Console(stderr=True)
     victims = [a for a in place.size.epochs if args.victims is None or a in args.victims]
     make_folder(place.out / "tune")
@@ -176,7 +170,7 @@ def main() -> None:
 
 TEXT = """# Detection: what its settings were chosen on
 
-Made by `python -m benchmarks.detection.tune --zoo DIR{options}`. Weak students of the pool's twins,
+Made by `python -m benchmarks.detection tune --zoo DIR{options}`. Weak students of the pool's twins,
 three of each, none of which stands in `detection.md`; each judged with its twin in the victim's place,
 against itself in everybody else's. Otherwise as by default: 4,000 clean points, cube roots, shrinkage
 {shrink:g}, clip {clip:g}, 40 innocents in the pool, the way from their mean to the candidates' taken out.

@@ -1,6 +1,6 @@
 """The zoo: victims, their pools, piracy models and innocents, from seeds only. Resumable.
 
-    python -m benchmarks.detection.zoo --out DIR [--small | --digits] [--jobs 2]
+    python -m benchmarks.detection zoo --out DIR [--small | --digits] [--jobs 2]
         [--victims ARCH ...] [--without ARCH ...]
 
 Three victims of different architectures; for each a pool made by ``uapfast.pool.build_pool`` as a user
@@ -12,7 +12,6 @@ models of slow architectures, from the suspects and from the pools.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import time
@@ -28,6 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.detection.make import Place, make_suspect, make_victim
+from benchmarks.detection.options import parser_for
 from benchmarks.detection.plan import ALL_ARCHS, SIZES, all_items
 from benchmarks.detection.transfer_plan import TRANSFER
 from benchmarks.detection.workers import workers
@@ -52,7 +52,7 @@ def open_zoo(out: Path, kind: str | None = None) -> Place:
         if found != _stamp(kind):
             raise SystemExit(f"{out} holds the zoo {found['kind']!r} of another plan: use a new folder")
     elif kind is None:
-        raise SystemExit(f"no zoo in {out}: python -m benchmarks.detection.zoo --out {out}")
+        raise SystemExit(f"no zoo in {out}: python -m benchmarks.detection zoo --out {out}")
     else:
         make_folder(out / "suspects")
         write_text(path, json.dumps(_stamp(kind), indent=1))
@@ -125,14 +125,11 @@ def build(place: Place, jobs: int, archs: Sequence[str], without: Sequence[str])
 
 def main() -> None:
     """Parse the command line and build."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__, zoo=False, jobs=2)
     parser.add_argument("--out", type=Path, required=True)
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--small", action="store_const", const="small", dest="kind")
     kind.add_argument("--digits", action="store_const", const="digits", dest="kind")
-    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--victims", nargs="+", metavar="ARCH", help="of the plan's; all by default")
     parser.add_argument("--without", nargs="+", metavar="ARCH", choices=ALL_ARCHS, default=[])
     args = parser.parse_args()

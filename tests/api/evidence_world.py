@@ -33,6 +33,9 @@ class World:
     honest: nn.Module
     copy: nn.Module
     files: dict[str, Path]
+    twins: list[nn.Module]
+    homologous: list[nn.Module]
+    unseen: Tensor
 
 
 def make_world(folder: Path) -> World:
@@ -56,6 +59,6 @@ def make_world(folder: Path) -> World:
     save_weights(copy, files["copy"])
     save_weights(honest, files["honest"])
     reference.save(folder / "victim.uapref")
-    return World(
-        folder, reference, folder / "victim.uapref", victim, honest, copy.eval().requires_grad_(False), files
-    )
+    copy.eval().requires_grad_(False)
+    ref = folder / "victim.uapref"
+    return World(folder, reference, ref, victim, honest, copy, files, twins, homologous, x[other])

@@ -69,7 +69,7 @@ def test_nobody_shares_images() -> None:
 
 def test_suspects_have_names_of_their_own_and_known_truth() -> None:
     split, _ = split_digits(0)
-    everyone = [*make.stolen(torch.nn.Identity(), split, 1, 0), *make.honest(split, 1, 0)]
+    everyone = [*make.copies(torch.nn.Identity(), split, 1, 0), *make.honest(split, 1, 0)]
     assert len({s.name for s in everyone}) == len(everyone) == 25
     assert {(s.truth, s.group) for s in everyone} == {
         ("piracy", "modified"),

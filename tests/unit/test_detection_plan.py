@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.detection.__main__ import app, commands
 from benchmarks.detection.access import ACCESS
 from benchmarks.detection.levels import SETTINGS, draw, simulate
 from benchmarks.detection.make import HOW, foreign_images
 from benchmarks.detection.measures import auc, auc_interval, share, tpr
 from benchmarks.detection.plan import GROUPS, SIZES, all_items, innocents, piracy
-from benchmarks.detection.trained import train_weights
 from uapfast.method.decision import decide
-from uapfast.method.lineage import Roster
 from uapfast.method.standing import assessment
 
 
@@ -93,16 +94,18 @@ def test_simulation_makes_a_central_victim_that_each_side_alone_would_or_would_n
     assert np.mean(first) > 0.5  # nominal 1/17: the candidate side alone would accuse
 
 
-def test_trained_weights_prefer_points_that_lineages_share() -> None:
-    rng = np.random.default_rng(0)
-    twins, innocents, points = 8, 9, 120
-    good = np.arange(points) < 60  # elsewhere candidates and their surrogates have nothing in common
-    candidates = 0.2 * rng.normal(size=(twins, points, 3))
-    rest = 0.2 * rng.normal(size=(innocents, points, 3)) * np.where(good, 1.0, 4.0)[:, None]
-    copies = [candidates * good[:, None] + 0.6 * rng.normal(size=candidates.shape) for _ in range(2)]
-    pool = np.concatenate([candidates, rest, *copies]).astype(np.float32) + 1.0
-    first = twins + innocents
-    table = np.arange(first, first + 2 * twins).reshape(2, twins)
-    weight = train_weights(pool, Roster(np.arange(twins), np.arange(twins, first), table))
-    assert weight.mean() == pytest.approx(1.0, abs=1e-4)
-    assert weight[good].mean() > 2 * weight[~good].mean()
+def test_every_command_is_found_by_its_module() -> None:
+    found = commands()
+    assert {"run", "zoo", "few-twins", "query-log"} <= found.keys() and all(found.values())
+    assert not {"table", "options"} & found.keys()
+
+
+def test_a_command_gets_what_stands_after_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end, mock.patch.object(sys, "argv", ["x"]):
+        app(["levels", "--runs", "many"])
+    said = capsys.readouterr().err
+    assert (
+        end.value.code == 2
+        and "benchmarks.detection levels: error" in said
+        and "invalid int value: 'many'" in said
+    )

@@ -60,10 +60,7 @@ def _version(show: bool) -> None:
 @app.callback()
 def _top(
     version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_version, is_eager=True, help="Print the version of uapfast, and end."
-        ),
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
     pass

@@ -24,7 +24,9 @@ WIDE = 2000  # characters of a line of an audit
 Key = Annotated[
     Path,
     typer.Option(
-        "--key", metavar="KEY.pem", help="Signs: made by `openssl genpkey -algorithm ed25519 -out KEY.pem`."
+        "--key",
+        metavar="KEY.pem",
+        help="The private key that signs; `openssl genpkey -algorithm ed25519 -out KEY.pem` makes one.",
     ),
 ]
 
@@ -97,11 +99,18 @@ def commit(
     reference: o.Reference,
     key: Key,
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="Gets the commitment: publish it, or hand it over.")
+        Path,
+        typer.Option(
+            "--out", metavar="FILE", help="The commitment is written here: publish it, or hand it over."
+        ),
     ],
     salt: Annotated[
         Path | None,
-        typer.Option("--salt", metavar="FILE", help="Gets the salt: keep it. Unset, OUT.salt."),
+        typer.Option(
+            "--salt",
+            metavar="FILE",
+            help="The salt is written here: keep it to yourself. By default OUT.salt.",
+        ),
     ] = None,
     tsa: e.Tsa = None,
     tsa_root: e.TsaRoot = None,
@@ -138,15 +147,20 @@ def audit(
     statement: Annotated[
         Path, typer.Argument(metavar="STATEMENT", help="Written by `uapfast verify --statement`.")
     ],
-    reference: Annotated[Path, typer.Option("--reference", metavar="REF", help="That it is about.")],
-    record: Annotated[Path, typer.Option("--record", metavar="FILE", help="Of the answers.")],
+    reference: Annotated[
+        Path, typer.Option("--reference", metavar="REF", help="The reference that the statement is about.")
+    ],
+    record: Annotated[Path, typer.Option("--record", metavar="FILE", help="The record of the answers.")],
     commitment: Annotated[
-        Path | None, typer.Option("--commitment", metavar="FILE", help="That the statement cites.")
+        Path | None,
+        typer.Option("--commitment", metavar="FILE", help="The commitment that the statement cites."),
     ] = None,
     salt: e.Salt = None,
     trust: Annotated[
         Path | None,
-        typer.Option("--trust", metavar="PUBKEY", help="The accuser's public key, come by otherwise (PEM)."),
+        typer.Option(
+            "--trust", metavar="PUBKEY", help="The accuser's public key (PEM), which you got by another way."
+        ),
     ] = None,
     tsa_root: e.TsaRoot = None,
     any_key: Annotated[

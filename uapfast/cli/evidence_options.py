@@ -10,20 +10,26 @@ import typer
 RecordFile = Annotated[
     Path | None,
     typer.Option(
-        "--record", metavar="FILE", help="Gets every answer as it came; `verify --answers FILE` reads it."
+        "--record",
+        metavar="FILE",
+        help="Every answer is written here as it came; `verify --answers FILE` reads it.",
     ),
 ]
 RecordDir = Annotated[
     Path | None,
-    typer.Option("--record", metavar="DIR", help="Gets a record of each suspect and reference."),
+    typer.Option("--record", metavar="DIR", help="Folder for a record of each suspect and reference."),
 ]
 StatementFile = Annotated[
     Path | None,
-    typer.Option("--statement", metavar="FILE", help="Gets the verdict, signed, for `uapfast audit`."),
+    typer.Option(
+        "--statement", metavar="FILE", help="The signed verdict is written here, for `uapfast audit`."
+    ),
 ]
 PageFile = Annotated[
     Path | None,
-    typer.Option("--report", metavar="FILE.html", help="Gets a page on this suspect; opens offline."),
+    typer.Option(
+        "--report", metavar="FILE.html", help="A page on this suspect is written here; it opens offline."
+    ),
 ]
 Overwrite = Annotated[
     bool,
@@ -34,22 +40,30 @@ SigningKey = Annotated[
     typer.Option(
         "--signing-key",
         metavar="KEY.pem",
-        help="Signs --statement: an Ed25519 private key. --key KEY.pem beside --statement means the same.",
+        help="The Ed25519 private key that signs --statement. --key KEY.pem beside it means the same.",
     ),
 ]
 CommitmentFile = Annotated[
     Path | None,
-    typer.Option("--commitment", metavar="FILE", help="That it is made under, from `uapfast commit`."),
+    typer.Option(
+        "--commitment",
+        metavar="FILE",
+        help="The commitment that the verdict is made under, from `uapfast commit`.",
+    ),
 ]
 Salt = Annotated[
     Path | None,
-    typer.Option("--salt", metavar="FILE", help="Of the commitment; unset, COMMITMENT.salt beside it."),
+    typer.Option(
+        "--salt", metavar="FILE", help="The salt of the commitment; by default COMMITMENT.salt beside it."
+    ),
 ]
 Tsa = Annotated[
     str | None,
-    typer.Option("--tsa", metavar="URL", help="A time-stamping authority (RFC 3161)."),
+    typer.Option("--tsa", metavar="URL", help="The time-stamping authority (RFC 3161) to ask."),
 ]
 TsaRoot = Annotated[
     Path | None,
-    typer.Option("--tsa-root", metavar="CERT.pem", help="Of time-stamping authorities that are trusted."),
+    typer.Option(
+        "--tsa-root", metavar="CERT.pem", help="Certificates of the time-stamping authorities that you trust."
+    ),
 ]

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class Norm(StrEnum):
-    """Ball of the UAP."""
+    """The norm that --eps bounds."""
 
     linf = "linf"
     l2 = "l2"
 
 
 class Uap(StrEnum):
-    """Algorithm of the UAP."""
+    """The algorithm that makes the UAP."""
 
     deepfool = "deepfool"
     margin = "margin"
@@ -31,7 +31,7 @@ class Uap(StrEnum):
 
 
 class Encoder(StrEnum):
-    """Fingerprint encoder."""
+    """How answers are compared: lineage, or the paper's encoder."""
 
     lineage = "lineage"
     paper = "paper"
@@ -82,7 +82,9 @@ Weights = Annotated[Path, typer.Option("--weights", metavar="FILE", help=WEIGHTS
 Key = Annotated[
     str | None,
     typer.Option(
-        "--key", metavar="NAME", help="Which weights of a file that holds several: state_dict_ema, ema, ..."
+        "--key",
+        metavar="NAME",
+        help="Which weights to take from a file that holds several: state_dict_ema, ema, ...",
     ),
 ]
 Suspect = Annotated[
@@ -94,10 +96,10 @@ Suspect = Annotated[
     ),
 ]
 MaybeArch = Annotated[str | None, typer.Option("--arch", metavar="SPEC", help=ARCH_HELP)]
-MaybeWeights = Annotated[
-    Path | None, typer.Option("--weights", metavar="FILE", help="SUSPECT by another name.")
+MaybeWeights = Annotated[Path | None, typer.Option("--weights", metavar="FILE", help="The same as SUSPECT.")]
+Alpha = Annotated[
+    float, typer.Option("--alpha", help="The level: convict only if p_value is at or below it.")
 ]
-Alpha = Annotated[float, typer.Option("--alpha", help="Level: convict only if p_value is at or below it.")]
 MaybeAlpha = Annotated[
     float | None,
     typer.Option(
@@ -114,12 +116,14 @@ ClassOrder = Annotated[
     ),
 ]
 Budget = Annotated[
-    int | None, typer.Option("--budget", metavar="N", help="Images sent to an endpoint, at most.")
+    int | None, typer.Option("--budget", metavar="N", help="Send at most so many images to an endpoint.")
 ]
-Rate = Annotated[str | None, typer.Option("--rate", metavar="N/s", help="Requests to an endpoint, at most.")]
+Rate = Annotated[
+    str | None, typer.Option("--rate", metavar="N/s", help="Send at most so many requests to an endpoint.")
+]
 AnswersCache = Annotated[
     Path | None,
-    typer.Option("--cache", metavar="FILE", help="Answers of an endpoint, kept for the next run."),
+    typer.Option("--cache", metavar="FILE", help="A file that keeps an endpoint's answers for the next run."),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what asking an endpoint takes at most, and ask nothing.")
@@ -151,19 +155,21 @@ Size = Annotated[
 ]
 Crop = Annotated[
     str | None,
-    typer.Option("--crop", metavar="S|H,W", help="What is cut out of their middle after --size."),
+    typer.Option("--crop", metavar="S|H,W", help="After --size this much is cut out of their middle."),
 ]
-Interpolating = Annotated[Interpolation, typer.Option("--interpolation", help="Of --size.")]
+Interpolating = Annotated[Interpolation, typer.Option("--interpolation", help="How --size resizes.")]
 Vouch = Annotated[
     list[str] | None,
-    typer.Option("--vouch", metavar="NAME=REASON", help="A homologous model is honest; repeatable."),
+    typer.Option(
+        "--vouch", metavar="NAME=REASON", help="You vouch that a homologous model is honest; may be repeated."
+    ),
 ]
 Log = Annotated[
     Path | None,
     typer.Option(
         "--log",
         metavar="QUERIES.npz",
-        help="x: images that a suspect's account asked the victim, as the victim saw them "
+        help="Images (x) that a suspect's account asked the victim, as the victim saw them "
         "(docs/verdicts.md, section 9).",
     ),
 ]
@@ -178,35 +184,70 @@ LogBlind = Annotated[
 Manifest = Annotated[Path, typer.Option("--pool", metavar="MANIFEST", help="The pool's manifest.csv.")]
 Points = Annotated[
     int | None,
-    typer.Option("--points", help="Query points per view; unset, as many as make 4,000 queries in all."),
+    typer.Option(
+        "--points", help="Query points in each view; by default as many as make 4,000 queries in all."
+    ),
 ]
 Ray = Annotated[
     str | None,
     typer.Option(
-        "--ray", metavar="T[,T...]", help="Points are asked at x + t v; the encoder's own if unset."
+        "--ray",
+        metavar="T[,T...]",
+        help="Points are asked at x + t v for each of these t; by default the encoder's own.",
     ),
 ]
 Precision = Annotated[
-    str, typer.Option("--precision", help="Of the networks: float32, or bf16 (faster on a GPU).")
+    str,
+    typer.Option("--precision", help="The precision of the networks: float32, or bf16 (faster on a GPU)."),
 ]
 ShowUap = Annotated[
     bool, typer.Option("--show-uap", help="Make the victim's UAP even where no query asks it (--ray 0).")
 ]
+Eps = Annotated[float, typer.Option("--eps", help="How large the UAP may be, in units of the input (0..1).")]
+EncoderChoice = Annotated[
+    Encoder, typer.Option("--encoder", help="How answers are compared: lineage, or the paper's encoder.")
+]
+SelectionChoice = Annotated[
+    Selection | None,
+    typer.Option("--selection", help="How points are chosen; by default the encoder's own way."),
+]
+Fooling = Annotated[
+    float, typer.Option("--fooling", help="The UAP is done when it changes this share of the labels.")
+]
+MinFooling = Annotated[float, typer.Option("--min-fooling", help="Warn if it changes a smaller share.")]
+WireSafe = Annotated[
+    bool,
+    typer.Option("--wire-safe", help="Keep the UAP on the 1/255 grid, so that it survives 8-bit images."),
+]
+Surrogates = Annotated[
+    int, typer.Option("--surrogates", help="How many copies to make of every candidate, for calibration.")
+]
+Homologous = Annotated[int, typer.Option("--homologous", help="How many honest models of the task to train.")]
 BatchSize = Annotated[
     int | None,
     typer.Option(
         "--batch-size",
         metavar="N",
-        help="Images a forward of networks that run here, at most; unset, what their size allows "
+        help="How many images go through a network at a time, at most; by default what their size allows "
         "(256 of 64 px, 20 of 224 px on a CPU).",
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option("--device", help="Where networks run: auto, cpu, cuda or cuda:N.")]
 Mean = Annotated[
-    str | None, typer.Option("--mean", metavar="M[,M...]", help="Subtracted from 0..1 images, per channel.")
+    str | None,
+    typer.Option(
+        "--mean",
+        metavar="M[,M...]",
+        help="What the network wants subtracted from images in 0..1, for each channel.",
+    ),
 ]
 Std = Annotated[
-    str | None, typer.Option("--std", metavar="S[,S...]", help="Divided by after --mean, per channel.")
+    str | None,
+    typer.Option(
+        "--std",
+        metavar="S[,S...]",
+        help="What the network wants images divided by after that, for each channel.",
+    ),
 ]
 Init = Annotated[
     str | None,
@@ -229,7 +270,9 @@ Branch = Annotated[
 BranchAt = Annotated[
     float | None,
     typer.Option(
-        "--branch-at", metavar="SHARE", help="Share of the training before --branch, above 0 and below 1."
+        "--branch-at",
+        metavar="SHARE",
+        help="The share of the training that lies before --branch, above 0 and below 1.",
     ),
 ]
 Selected = Annotated[
@@ -255,79 +298,16 @@ Ancestor = Annotated[
     ),
 ]
 Answers = Annotated[Output, typer.Option("--output", help="What the model answers with.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
-Timeout = Annotated[
-    float,
-    typer.Option("--timeout", metavar="SECONDS", help="For reading, or asking, one suspect; or inf."),
-]
-Workers = Annotated[
-    int | None, typer.Option("--workers", metavar="N", help="Suspects asked at a time; one a core.")
-]
-References = Annotated[
-    list[Path], typer.Argument(metavar="REF...", help="Reference files, written by `uapfast generate`.")
-]
-Table = Annotated[Path, typer.Option("--out", metavar="TABLE.parquet", help="Where the table goes.")]
-ScreenManifest = Annotated[
-    Path | None,
-    typer.Option(
-        "--manifest",
-        metavar="FILE",
-        help="CSV: path, and kind,arch,name,mean,std,output,key,class_order if wanted.",
-    ),
-]
-ScreenFolder = Annotated[
-    Path | None,
-    typer.Option("--dir", metavar="DIR", help="Every model below it: hub folders, ONNX files, weights."),
-]
-Archs = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--arch",
-        metavar="SPEC",
-        help=f"Of weights files: {SPEC}. Given several times, the one that fits is taken.",
-    ),
-]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Seed = Annotated[int, typer.Option("--seed", help="The seed of everything random.")]
 HomologousArchs = Annotated[
     list[str] | None,
     typer.Option(
         "--homologous-arch",
         metavar="SPEC",
-        help="Of surrogates and homologous models, besides the victim's; repeatable. Unset, small networks "
-        "that ship.",
+        help="Architecture of surrogates and homologous models, besides the victim's; may be repeated. By "
+        "default small networks that ship.",
     ),
-]
-ArchDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--arch-dir",
-        metavar="DIR",
-        help="Your Python files; their factories count as further --arch. They are run.",
-    ),
-]
-Resume = Annotated[
-    bool, typer.Option("--resume/--no-resume", help="Go on where a stopped run left its store.")
-]
-Profile = Annotated[bool, typer.Option("--profile", help="Say where the time went, by stage.")]
-Fdr = Annotated[float, typer.Option("--fdr", help="Convict only if q_value is at or below it.")]
-MostQueries = Annotated[
-    int | None,
-    typer.Option(
-        "--queries",
-        metavar="MAX",
-        help="Most answers asked for one reference; below five views nobody is convicted.",
-    ),
-]
-Endpoints = Annotated[bool, typer.Option("--endpoints", help="Ask the hosts that the manifest names.")]
-Secrets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--secret", metavar="NAME", help="Environment variable that headers of endpoints may refer to."
-    ),
-]
-Engine = Annotated[str, typer.Option("--engine", help="local or ray.")]
-Address = Annotated[
-    str | None, typer.Option("--address", metavar="ADDR", help="Of a cluster (--engine ray).")
 ]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the log, every warning, and the traceback of an error.")

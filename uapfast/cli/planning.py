@@ -16,12 +16,15 @@ from uapfast.cli.show import plan_lines
 
 @app.command()
 def plan(
-    twins: Annotated[str, typer.Option("--twins", metavar="M[,M...]", help="Numbers of twins.")] = "2,3,6,12",
-    homologous: Annotated[int, typer.Option("--homologous", help="Honestly trained models.")] = 40,
-    surrogates: Annotated[int, typer.Option("--surrogates", help="Surrogates of every candidate.")] = 2,
+    twins: Annotated[
+        str, typer.Option("--twins", metavar="M[,M...]", help="The numbers of twins to compare.")
+    ] = "2,3,6,12",
+    homologous: o.Homologous = 40,
+    surrogates: o.Surrogates = 2,
     branch_at: o.BranchAt = None,
     victim_hours: Annotated[
-        float | None, typer.Option("--victim-hours", metavar="H", help="Hours of one training of the victim.")
+        float | None,
+        typer.Option("--victim-hours", metavar="H", help="How many hours one training of the victim takes."),
     ] = None,
     as_json: o.Json = False,
     debug: o.Debug = False,
@@ -40,10 +43,17 @@ def plan(
 
 @app.command()
 def designate(
-    weights: Annotated[list[Path], typer.Argument(metavar="WEIGHTS...", help="Models trained alike.")],
+    weights: Annotated[
+        list[Path], typer.Argument(metavar="WEIGHTS...", help="Weights of models that were trained alike.")
+    ],
     arch: o.Arch,
     out: Annotated[
-        Path, typer.Option("--out", metavar="RECORD", help="Record of the draw (JSON); must be new.")
+        Path,
+        typer.Option(
+            "--out",
+            metavar="RECORD",
+            help="The record of the draw (JSON) is written here; no file may be there yet.",
+        ),
     ],
     debug: o.Debug = False,
 ) -> None:

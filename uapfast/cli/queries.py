@@ -16,7 +16,8 @@ from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
 def queries(
     reference: o.Reference,
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="A new folder: queries.npz, png/ID.png, README.txt.")
+        Path,
+        typer.Option("--out", metavar="DIR", help="A new folder for queries.npz, png/ID.png and README.txt."),
     ],
     debug: o.Debug = False,
 ) -> None:

@@ -26,26 +26,32 @@ def report(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="report.html", help="Where the page of a table goes.")
+        Path | None, typer.Option("--out", metavar="report.html", help="The page of a table is written here.")
     ] = None,
     reference: Annotated[
         list[Path] | None,
-        typer.Option("--reference", metavar="REF", help="Of the table: shows its UAPs and innocents."),
+        typer.Option(
+            "--reference",
+            metavar="REF",
+            help="The reference of the table; the page then shows its UAPs and innocents.",
+        ),
     ] = None,
-    title: Annotated[str | None, typer.Option("--title", help="Heading.")] = None,
+    title: Annotated[str | None, typer.Option("--title", help="The page's heading.")] = None,
     pages: Annotated[
         Path | None,
         typer.Option(
             "--pages",
             metavar="DIR",
-            help="A page for each convicted or inconclusive row, linked from --out (needs --reference).",
+            help="Folder for a page of each convicted or inconclusive row (needs --reference).",
         ),
     ] = None,
     record: Annotated[
         Path | None,
-        typer.Option("--record", metavar="DIR", help="Of `screen --record`: --pages link the records."),
+        typer.Option("--record", metavar="DIR", help="Folder of `screen --record`; --pages link it."),
     ] = None,
-    most: Annotated[int, typer.Option("--most", metavar="N", help="Pages of --pages, at most.")] = 50,
+    most: Annotated[
+        int, typer.Option("--most", metavar="N", help="How many pages --pages gets at most.")
+    ] = 50,
     bom: Annotated[
         Path | None,
         typer.Option("--bom", metavar="BOM.json", help="CycloneDX 1.7 ML-BOM of who is convicted (p_holm)."),
@@ -55,7 +61,7 @@ def report(
         typer.Option(
             "--base-model",
             metavar="ORG/NAME",
-            help="What a hub calls the victim: suggests a base_model line, in --bom and here.",
+            help="What a hub calls the victim; suggests a base_model line, in --bom and here.",
         ),
     ] = None,
     debug: o.Debug = False,

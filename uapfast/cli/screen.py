@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uapfast.cli import evidence_options as e
 from uapfast.cli import options as o
+from uapfast.cli import screen_options as s
 from uapfast.cli.base import app
 from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
 from uapfast.cli.show import screen_lines
@@ -12,35 +13,35 @@ from uapfast.config import TIMEOUT, check
 
 @app.command()
 def screen(
-    references: o.References,
-    out: o.Table,
-    manifest: o.ScreenManifest = None,
-    folder: o.ScreenFolder = None,
-    arch: o.Archs = None,
-    arch_dir: o.ArchDir = None,
+    references: s.References,
+    out: s.Table,
+    manifest: s.ScreenManifest = None,
+    folder: s.ScreenFolder = None,
+    arch: s.Archs = None,
+    arch_dir: s.ArchDir = None,
     key: o.Key = None,
     mean: o.Mean = None,
     std: o.Std = None,
     class_order: o.ClassOrder = None,
     record: e.RecordDir = None,
     overwrite: e.Overwrite = False,
-    resume: o.Resume = True,
-    fdr: o.Fdr = 0.05,
+    resume: s.Resume = True,
+    fdr: s.Fdr = 0.05,
     alpha: o.Alpha = 1e-3,
-    queries: o.MostQueries = None,
-    endpoints: o.Endpoints = False,
-    secret: o.Secrets = None,
+    queries: s.MostQueries = None,
+    endpoints: s.Endpoints = False,
+    secret: s.Secrets = None,
     budget: o.Budget = None,
     rate: o.Rate = None,
     cache: o.AnswersCache = None,
-    engine: o.Engine = "local",
-    address: o.Address = None,
-    workers: o.Workers = None,
-    timeout: o.Timeout = TIMEOUT,
+    engine: s.Engine = "local",
+    address: s.Address = None,
+    workers: s.Workers = None,
+    timeout: s.Timeout = TIMEOUT,
     device: o.Device = "auto",
     precision: o.Precision = "float32",
     batch_size: o.BatchSize = None,
-    profile: o.Profile = False,
+    profile: s.Profile = False,
     debug: o.Debug = False,
 ) -> int:
     """Screen suspects that nobody vouches for; a stopped run goes on where it was.

@@ -159,10 +159,10 @@ def run(
 
 
 def _suspects(victim: nn.Module, split: make.Split, scale: Scale, seed: int) -> list[make.Suspect]:
-    stolen = list(make.stolen(victim, split, scale.epochs, seed + 1000))
+    copies = list(make.copies(victim, split, scale.epochs, seed + 1000))
     honest = list(make.honest(split, scale.epochs, seed + 2000))
-    most = scale.suspects or len(stolen) + len(honest)
-    return stolen[:most] + honest[:most]
+    most = scale.suspects or len(copies) + len(honest)
+    return copies[:most] + honest[:most]
 
 
 def _verify(
@@ -185,8 +185,8 @@ def _verify(
 
 def _shown(suspects: list[make.Suspect], folder: Path, weights: Path) -> dict[str, Model]:
     """Whose answers the report shows: the victim, an extracted copy (or any other), an innocent."""
-    stolen = [s for s in suspects if s.truth == "piracy"]
-    chosen = [next((s for s in stolen if s.group == "extracted"), stolen[0])]
+    copies = [s for s in suspects if s.truth == "piracy"]
+    chosen = [next((s for s in copies if s.group == "extracted"), copies[0])]
     chosen += [s for s in suspects if s.truth == "innocent"][:1]
     shown = {"victim": load_model(make.RESIDUAL, weights)}
     for s in chosen:

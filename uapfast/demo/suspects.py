@@ -59,7 +59,7 @@ def accuracy(model: nn.Module, data: tuple[Tensor, Tensor]) -> float:
         return float((model(data[0]).argmax(1) == data[1]).float().mean())
 
 
-def stolen(victim: nn.Module, split: Split, epochs: int, seed: int) -> Iterator[Suspect]:
+def copies(victim: nn.Module, split: Split, epochs: int, seed: int) -> Iterator[Suspect]:
     """Modified and extracted copies. The thief has images of the task, and may ask the victim."""
     images, labels = split.thief
     tune = partial(attacks.fine_tune, victim, images, labels, seed=seed)

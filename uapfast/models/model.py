@@ -96,6 +96,11 @@ class Model:
     Raises:
         InputError: a target that answers nothing, or bad settings.
         ModelError: a module that cannot be copied, or preprocessing that makes no sense.
+
+    Example:
+        >>> normalised = uapfast.Model(model, mean=[0.3], std=[0.4])  # it takes images in 0..1
+        >>> normalised.preprocessing
+        {'mean': [0.3], 'std': [0.4]}
     """
 
     tape: Tape | None = None

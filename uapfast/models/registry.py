@@ -1,4 +1,7 @@
-"""Architecture specs: ``file.py:factory``, ``timm:NAME``, ``torchvision:NAME``, ``uapfast:NAME``."""
+"""Architecture specs: ``file.py:factory``, ``timm:NAME``, ``torchvision:NAME``, ``uapfast:NAME``.
+
+An installed package may add a prefix of its own (:mod:`uapfast.plugins`).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from urllib.parse import parse_qsl
 
 from torch import nn
 
+from uapfast import plugins
 from uapfast.errors import MissingDependency, ModelError
 from uapfast.models.code import executed_sha256
 from uapfast.models.nets import NETS, SMALLEST
@@ -25,6 +29,7 @@ LIBRARY_OPTIONS = {
     "timm": {"channels": (1, 4096), "classes": (1, 100_000)},
     "torchvision": {"classes": (1, 100_000)},
 }
+ADDED_OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,30}")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -38,8 +43,9 @@ def resolve_arch(spec: str, *, base: Path | None = None, anew: bool = False) -> 
     Args:
         spec: a file is the user's own and is executed; the others take options, as in
             ``uapfast:cnn-small?channels=3&classes=10&size=32``, ``timm:resnet18?channels=1&classes=10``,
-            ``torchvision:resnet18?classes=10``. Nothing else is ever imported, and no network of a library
-            is one that downloads anything: of torchvision image classifiers alone, of timm registered names.
+            ``torchvision:resnet18?classes=10``. Nothing else is ever imported but what an installed package
+            has registered as a prefix, and no network of a library is one that downloads anything: of
+            torchvision image classifiers alone, of timm registered names.
         base: folder that a relative file is relative to; the current one by default.
         anew: see :func:`uapfast.models.userfile.load_function`.
 
@@ -57,7 +63,7 @@ def resolve_arch(spec: str, *, base: Path | None = None, anew: bool = False) -> 
         return _library(spec, kind, name)
     path = arch_file(spec, base=base)
     if path is None:
-        raise _bad(RULE, repr(spec))
+        return _added(spec, kind, name)
     name = spec.rpartition(":")[2]
     function = load_function(path, name, where="arch", argument="SPEC", anew=anew)
     return partial(_build, function, spec)
@@ -72,7 +78,11 @@ def arch_file(spec: str, *, base: Path | None = None) -> Path | None:
 def code_sha256(spec: str, *, base: Path | None = None) -> str:
     """SHA-256 of what a spec executes (:func:`uapfast.models.code.executed_sha256`)."""
     kind = spec.partition(":")[0]
-    return executed_sha256(arch_file(spec, base=base), kind if kind in LIBRARY_OPTIONS else None)
+    file, library = arch_file(spec, base=base), kind if kind in LIBRARY_OPTIONS else None
+    point = plugins.registered(plugins.ARCHITECTURES, kind) if file is None and library is None else None
+    if point is not None:
+        file, library = plugins.file_of(point), None if point.dist is None else point.dist.name
+    return executed_sha256(file, library)
 
 
 def _options(spec: str, query: str, allowed: dict[str, tuple[int, int]]) -> dict[str, int]:
@@ -88,6 +98,19 @@ def _options(spec: str, query: str, allowed: dict[str, tuple[int, int]]) -> dict
     if query and not found:
         raise _bad(rule, repr(spec))
     return found
+
+
+def _added(spec: str, kind: str, name: str) -> Factory:
+    """Of a prefix that an installed package has registered."""
+    create = plugins.load(plugins.ARCHITECTURES, kind)
+    if create is None:
+        known = "".join(f", {prefix}:NAME" for prefix in plugins.names(plugins.ARCHITECTURES))
+        raise _bad(RULE + known, repr(spec))
+    name, _, query = name.partition("?")
+    if not PLAIN_NAME.fullmatch(name):  # a manifest that nobody vouches for may name it
+        raise _bad(f"{kind}:NAME with letters, digits, points and dashes", repr(spec))
+    allowed = {k: (0, 10**9 - 1) for k, _ in parse_qsl(query) if ADDED_OPTION.fullmatch(k)}
+    return partial(_build, partial(create, name, **_options(spec, query, allowed)), spec)
 
 
 def _shipped(spec: str, name: str) -> Factory:

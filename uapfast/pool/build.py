@@ -34,9 +34,9 @@ from uapfast.models.model import Model
 from uapfast.models.registry import resolve_arch
 from uapfast.pool.finish import Ancestor, finish
 from uapfast.pool.origin import doubt, find_origin, said_init
-from uapfast.pool.plan import Job, PoolConfig, code_sha256, default_archs, make_plan
+from uapfast.pool.plan import Job, PoolConfig, default_archs, make_plan
 from uapfast.pool.pool import few_innocents, few_related, few_twins
-from uapfast.pool.recipe import held_at_once, load_recipe
+from uapfast.pool.recipe import held_at_once, load_recipe, recipe_sha256
 from uapfast.pool.train import MEASURED_ON, Context, make_model, one_thread, predict
 from uapfast.pool.twins import Selected, check_distinct, find_twins
 
@@ -99,7 +99,8 @@ def build_pool(
         std: per channel, > 0; with ``mean``.
         recipe: ``FILE.py:FUNCTION``, the owner's training ``(model, images, labels, seed) -> model``, or
             ``(model, dataset, seed) -> model`` with those names, for images that are read as they are needed
-            (:class:`uapfast.pool.recipe.LabelledImages`); it trains the twins and part of the homologous
+            (:class:`uapfast.pool.recipe.LabelledImages`); or the name of one that an installed package has
+            registered (docs/extend.md); it trains the twins and part of the homologous
             models. The default recipe otherwise.
         twins: models of the victim's recipe with other seeds, m.
         surrogates: piracy models of each candidate (the victim and every twin), the same kinds of each.
@@ -207,7 +208,7 @@ def _recipe(recipe: str | None) -> dict[str, str | None]:
     if recipe is None:
         return {"recipe": None, "code": None}
     load_recipe(recipe)
-    return {"recipe": recipe.rpartition(":")[2], "code": code_sha256(recipe)}
+    return {"recipe": recipe.rpartition(":")[2], "code": recipe_sha256(recipe)}
 
 
 def _check(jobs: object, init: str | os.PathLike[str], ancestor: object) -> None:

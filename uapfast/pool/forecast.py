@@ -20,7 +20,7 @@ ASSUMES = (
     "a training of every network costs what one of the victim costs, on a share of the images as much less; "
     "where the other architectures are small, a pool costs less",
     "thresholds are for scores of innocents with mean 0 and spread 1; uapfast info has those of a reference",
-    "surrogates may be left out (--surrogates 0; docs/method.md): the table's pools have 2 of each candidate",
+    "surrogates may be left out (--surrogates 0; docs/notebook.md): the table has 2 of each candidate",
     "convicted, modified: the share of copies of all kinds, and of direct modifications, that are convicted "
     "at 0.001 in the named world with this many twins and homologous models; other tasks differ",
 )

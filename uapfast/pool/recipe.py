@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 
+from uapfast import plugins
 from uapfast.config import check
 from uapfast.data import Images
 from uapfast.errors import InputError, ModelError
 from uapfast.models.batches import most_at_once
+from uapfast.models.code import source_sha256
 from uapfast.models.userfile import load_function
 
 LEARNING_RATE = 0.01
@@ -81,7 +83,7 @@ def run_recipe(spec: str, model: nn.Module, images: Images, labels: Tensor, seed
     """What the owner's recipe makes of a model, handed images in the form that it takes.
 
     Args:
-        spec: ``FILE.py:FUNCTION``.
+        spec: as :func:`load_recipe`.
         model: to train.
         images: of the owner.
         labels: int64 ``[N]``.
@@ -171,12 +173,29 @@ def default_recipe(
 
 
 def load_recipe(spec: str, base: Path | None = None) -> Recipe:
-    """The owner's recipe ``FILE.py:FUNCTION``; the file is executed.
+    """The owner's recipe: ``FILE.py:FUNCTION``, or a name that an installed package has registered.
+
+    The file, or the package, is executed.
 
     Raises:
-        ModelError: no such file or function.
+        ModelError: no such file, function or name.
     """
     path, _, function = spec.rpartition(":")
-    if not path.endswith(".py") or not function:
-        raise ModelError("pool", "recipe", "FILE.py:FUNCTION", repr(spec))
-    return load_function((base or Path()) / path, function, where="pool", argument="recipe")
+    if path.endswith(".py") and function:
+        return load_function((base or Path()) / path, function, where="pool", argument="recipe")
+    added = plugins.load(plugins.RECIPES, spec)
+    if added is None:
+        known = ", ".join(plugins.names(plugins.RECIPES))
+        rule = f"FILE.py:FUNCTION, or one of {known}" if known else "FILE.py:FUNCTION"
+        raise ModelError("pool", "recipe", rule, repr(spec))
+    return added
+
+
+def recipe_sha256(spec: str) -> str | None:
+    """SHA-256 of a recipe's file with what it imports from beside itself; None where it has none to read."""
+    path, _, function = spec.rpartition(":")
+    file: Path | None = Path(path) if path.endswith(".py") and function else None
+    if file is None:
+        point = plugins.registered(plugins.RECIPES, spec)
+        file = None if point is None else plugins.file_of(point)
+    return source_sha256(file) if file is not None and file.is_file() else None

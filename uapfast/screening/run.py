@@ -117,6 +117,12 @@ def screen(
         ClusterError: while it runs, if the cluster cannot be reached or used (``ray``).
         StorageError: store or table cannot be written, or another process uses the store.
         TimeLimitError: while it runs, if too many suspects never end. What is finished is kept.
+
+    Example:
+        >>> arch = "uapfast:mlp-small?size=8"
+        >>> rows = uapfast.screen("victim.uapref", ["copy.safetensors", "honest.safetensors"], arch=arch)
+        >>> sorted((row.name, row.decision) for row in rows)
+        [('copy.safetensors', 'piracy'), ('honest.safetensors', 'independent')]
     """
     check_settings(alpha, fdr, queries, workers, timeout, precision, batch_size)
     check(record is None or engine == "local", "screen", "record", "left out with another engine", engine)

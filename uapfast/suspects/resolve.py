@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from uapfast import plugins
 from uapfast.errors import InputError
-from uapfast.models.model import Model
+from uapfast.models.model import Model, as_model
 from uapfast.safeload.glance import reader_of
 from uapfast.suspects.base import Suspect
 
@@ -45,9 +49,10 @@ def open_suspect(
     """Open a suspect, told by content.
 
     Args:
-        given: a URL or a ``.toml`` file that describes an endpoint (:func:`uapfast.suspects.http.open_http`);
-            a folder that timm or transformers wrote (:func:`uapfast.suspects.folder.open_folder`); an ONNX
-            file (:func:`uapfast.suspects.onnx.open_onnx`); or a weights file, with ``arch``.
+        given: an address ``NAME://...`` of a source that a package has registered (docs/extend.md); a URL
+            or a ``.toml`` file that describes an endpoint (:func:`uapfast.suspects.http.open_http`); a folder
+            that timm or transformers wrote (:func:`uapfast.suspects.folder.open_folder`); an ONNX file
+            (:func:`uapfast.suspects.onnx.open_onnx`); or a weights file, with ``arch``.
         arch: SPEC of a weights file's architecture (:func:`uapfast.models.registry.resolve_arch`).
         key: which weights, where a file holds several maps of tensors, or a folder several files.
         mean: per channel; of weights files and ONNX.
@@ -61,9 +66,19 @@ def open_suspect(
     Raises:
         InputError: nothing of the kind, or an option that this kind does not take; and whatever opening it
             raises.
+
+    Example:
+        >>> suspect = uapfast.open_suspect("copy.safetensors", arch="uapfast:mlp-small?size=8")
+        >>> uapfast.verify("victim.uapref", suspect).decision
+        'piracy'
     """
-    place, kind = os.fspath(given), kind or kind_of(given)
+    place = os.fspath(given)
     chosen = {"--arch": arch, "--key": key, "--mean": mean, "--std": std}
+    source = _source(place) if kind is None else None
+    if source is not None:
+        changed = {"output": output, "device": device} if output != "auto" or device != "cpu" else {}
+        return _added(source, place, chosen, conduct | changed | {"timeout": timeout})
+    kind = kind or kind_of(given)
     own = {name for name, value in chosen.items() if value is not None}
     spent = {name: value for name, value in conduct.items() if value is not None}
     if kind == ENDPOINT:
@@ -91,6 +106,30 @@ def open_suspect(
     from uapfast.models.checkpoint import load_model
 
     return load_model(arch, Path(place), mean=mean, std=std, device=device, output=output, key=key)
+
+
+def _source(place: str) -> Callable[..., Any] | None:
+    """What opens addresses of this kind, if an installed package has registered it."""
+    name, mark, _ = place.partition("://")
+    return plugins.load(plugins.SUSPECTS, name) if mark and not place.startswith(URLS) else None
+
+
+def _added(open_it: Callable[..., Any], place: str, *options: dict[str, Any]) -> Model | Suspect:
+    """A suspect from a registered source, which is handed the options that were given."""
+    given = {k.removeprefix("--"): v for some in options for k, v in some.items() if v is not None}
+    try:
+        inspect.signature(open_it).bind(place, **given)
+    except TypeError as exc:
+        rule = f"such as {place.partition('://')[0]}:// takes"
+        raise InputError("verify", "options", rule, f"{', '.join(given)} ({exc})") from exc
+    found = open_it(place, **given)
+    if isinstance(found, nn.Module):
+        return as_model(found, name=place)
+    if isinstance(found, (Model, Suspect)):
+        return found
+    from uapfast.suspects.callable import open_callable
+
+    return open_callable(found, name=place)
 
 
 def _takes(kind: str, own: set[str], allowed: Sequence[str]) -> None:

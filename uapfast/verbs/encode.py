@@ -40,6 +40,10 @@ def encode(
 
     Raises:
         SuspectError: NaN or infinite answers, or another class count.
+
+    Example:
+        >>> uapfast.encode(reference, suspect).shape[0]  # one row a view
+        6
     """
     reference = as_reference(reference, "encode")
     model = as_suspect(reference, suspect, output, device)

@@ -113,6 +113,14 @@ def generate(
         PoolError: too few models, a pool of another victim, copies of the victim among its innocents or
             twins, or models that do not know the task; the message says what to do.
         FoolingRateError: with ``config.strict``, a UAP below ``config.min_fooling``.
+
+    Example:
+        >>> pool = uapfast.Pool.from_models(twins=twins, homologous=honest_models)
+        >>> config = uapfast.GenerateConfig(points=20, views=5, ray=(0.0,))
+        >>> reference = uapfast.generate(victim, unseen_images, pool=pool, config=config)
+        >>> reference.candidates[:3]
+        ['victim', 'twin-00', 'twin-01']
+        >>> reference.save("victim.uapref")
     """
     report = progress or (lambda done, total, what: None)
     x = owners_images("generate", images)

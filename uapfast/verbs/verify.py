@@ -58,6 +58,13 @@ def verify(
     Raises:
         InputError: ``alpha`` out of range, a suspect that is not something that answers, or a class order
             that does not name every class once.
+
+    Example:
+        >>> verdict = uapfast.verify(reference, suspect)  # a module, or any function from images to answers
+        >>> verdict.decision, verdict.rank
+        ('piracy', 1)
+        >>> uapfast.verify(reference, lambda images: suspect(images).argmax(1)).output
+        'labels'
     """
     good = isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and 0 < alpha < 0.5
     check(good, "verify", "alpha", "a level in (0, 0.5)", repr(alpha))

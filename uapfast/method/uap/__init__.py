@@ -132,6 +132,13 @@ def universal_perturbation(
         InputError: an argument breaks the above (``ModelError`` for a model's, also if its answers have no
             gradient; ``DataError`` for images).
         FoolingRateError: with ``strict``.
+
+    Example:
+        >>> u = uapfast.universal_perturbation(model, images, eps=0.3, max_passes=1)
+        >>> tuple(u.v.shape), bool(u.v.abs().max() <= 0.3)
+        ((1, 8, 8), True)
+        >>> 0 <= u.random_sign_rate <= 1  # the share that random signs of the same size change
+        True
     """
     batched = models is not None or count != 1
     asked = Arguments(
