@@ -289,8 +289,8 @@ def _check_closeness(scorer: LineageScorer, reference: Reference, findings: Find
             "lies from them, where most that were each trained from random weights have 0.6 or more: they "
             "have something in common that no homologous model has, public weights or images. Honest models "
             "that share it may be accused too often: say where the victim began (uapfast pool --init), and "
-            f"give {LEAST_RELATED} homologous models that began there, or some that were trained on as many of "
-            "the owner's images (docs/fine_tuned.md)"
+            f"give {LEAST_RELATED} homologous models that began there, or some that were trained on as many "
+            "of the owner's images (docs/fine_tuned.md)"
         )
 
 
