@@ -40,7 +40,7 @@ APART_OF_FEW = 1e-2  # the same where there are fewer twins than are good: their
 DOUBTFUL = 2e-2  # level from which that is warned of
 STRANGE = 0.85  # the same from which few twins are of another kind; true ones show .75 at most (docs)
 CLOSE = 0.3  # distance between candidates over that of the nearest innocent, below which they are copies
-SHARED = 0.6  # the same, below which they have something in common that no innocent has (docs/fine_tuned.md)
+SHARED, DOUBTFUL_SHARE = 0.45, 0.6  # the same where they share what no innocent has (docs/fine_tuned.md)
 CENTRE = 0.12  # mean cosine between the ways from the victim to its twins below which they were made from it
 LEAST_KNOWN = 0.7  # of what the victim knows beyond guessing, a twin's
 CHANCE = 0.15  # below this share a model hardly knows the task
@@ -283,13 +283,14 @@ def _check_closeness(scorer: LineageScorer, reference: Reference, findings: Find
             "twins were made from the victim, or all from one model. Reruns from a checkpoint and "
             "fine-tunings of public weights have to be said (docs/branches.md, uapfast pool --init)"
         )
-    elif found < SHARED:
-        findings.limit(
+    elif found < DOUBTFUL_SHARE:
+        (findings.limit if found < SHARED else findings.warn)(
             f"victim and twins lie {found:.2f} times as far from each other as the nearest homologous model "
-            "lies from them, where models that were each trained from random weights have 0.64 or more: "
-            "they have something in common that no homologous model has, such as public weights. Honest "
-            "models that began there would be accused too often: say where the victim began (uapfast pool "
-            f"--init), and give {LEAST_RELATED} homologous models that began there, too (docs/fine_tuned.md)"
+            "lies from them, where most that were each trained from random weights have 0.6 or more: they "
+            "have something in common that no homologous model has, public weights or images. Honest models "
+            "that share it may be accused too often: say where the victim began (uapfast pool --init), and "
+            f"give {LEAST_RELATED} homologous models that began there, or some that were trained on as many "
+            "of the owner's images (docs/fine_tuned.md)"
         )
 
 
