@@ -42,6 +42,12 @@ def _softmax(logs, t, bias, column, CLASSES: tl.constexpr):
 
 
 @triton.jit
+def _places(row, first, points, blocks, block):
+    """Rows of an item, and where they stand among those of the model."""
+    return row, ((first + row // points) * blocks + block) * points + row % points
+
+
+@triton.jit
 def features_kernel(
     answers, target, prior, origin, out, group, first, views, blocks, points, least, low, high, most,
     floor, power, clip,
@@ -57,12 +63,10 @@ def features_kernel(
     share = tl.load(prior + (group * blocks + block) * CLASSES + column, mask=column < CLASSES, other=1.0)
     number = tl.zeros([ROWS], tl.float64)
     for begin in range(0, COUNT, ROWS):
-        row = begin + lane
-        at = ((first + row // points) * blocks + block) * points + row % points
+        row, at = _places(begin + lane, first, points, blocks, block)
         _, answered = _rows(answers, model + at, row < COUNT, column, least, CLASSES)
         number += answered.to(tl.float64)
-    answers_given = tl.sum(number, 0)
-    n = tl.maximum(answers_given, 1.0)
+    n = tl.maximum(tl.sum(number, 0), 1.0)
     t = tl.full([], 1.0, tl.float64)
     bias = tl.zeros([WIDE], tl.float64)
     for step in range(3 * STEPS):
@@ -70,8 +74,7 @@ def features_kernel(
             sums = tl.zeros([ROWS], tl.float64)
             gains = tl.zeros([ROWS], tl.float64)
             for begin in range(0, COUNT, ROWS):
-                row = begin + lane
-                at = ((first + row // points) * blocks + block) * points + row % points
+                row, at = _places(begin + lane, first, points, blocks, block)
                 logs, answered = _rows(answers, model + at, row < COUNT, column, least, CLASSES)
                 e, _, total, top = _softmax(logs, t, bias, column, CLASSES)
                 largest = tl.where(answered, 1.0 / total, 0.0)
@@ -86,18 +89,15 @@ def features_kernel(
         else:  # the biases towards the class frequencies; a uniform row more on both sides keeps it short
             mass = tl.zeros([WIDE], tl.float64)
             for begin in range(0, COUNT, ROWS):
-                row = begin + lane
-                at = ((first + row // points) * blocks + block) * points + row % points
+                row, at = _places(begin + lane, first, points, blocks, block)
                 logs, answered = _rows(answers, model + at, row < COUNT, column, least, CLASSES)
                 e, _, total, _ = _softmax(logs, t, bias, column, CLASSES)
                 mass += tl.sum(tl.where(answered[:, None], e / total[:, None], 0.0), 0).to(tl.float64)
-            one = 1.0 / CLASSES
-            bias += tl.log((n * share + one) / (mass + one))
-            bias -= tl.sum(tl.where(column < CLASSES, bias, 0.0), 0) * one
+            bias += tl.log((n * share + 1.0 / CLASSES) / (mass + 1.0 / CLASSES))
+            bias -= tl.sum(tl.where(column < CLASSES, bias, 0.0), 0) * (1.0 / CLASSES)
             bias = tl.where(bias < -most, -most, tl.where(bias > most, most, bias))
     for begin in range(0, COUNT, ROWS):
-        row = begin + lane
-        at = ((first + row // points) * blocks + block) * points + row % points
+        row, at = _places(begin + lane, first, points, blocks, block)
         logs, answered = _rows(answers, model + at, row < COUNT, column, least, CLASSES)
         _, below, total, _ = _softmax(logs, t, bias, column, CLASSES)
         root = tl.exp(below * power) * tl.exp(tl.log(total) * -power)[:, None]
