@@ -44,8 +44,9 @@ from uapfast.method.lineage import LineageScorer
 from uapfast.method.standing import assessment
 from uapfast.models.checkpoint import load_model, save_weights
 from uapfast.pool.degraded import with_degraded
+from uapfast.pool.manifest import load_pool
 from uapfast.pool.plan import job_seed
-from uapfast.pool.pool import CHECKPOINT, Pool, PoolModel, load_pool
+from uapfast.pool.pool import CHECKPOINT, Pool, PoolModel
 from uapfast.pool.recipe import BATCH, LEARNING_RATE, WEIGHT_DECAY
 from uapfast.pool.train import fresh_model, predict
 from uapfast.reference import Reference
