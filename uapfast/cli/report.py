@@ -49,9 +49,7 @@ def report(
         Path | None,
         typer.Option("--record", metavar="DIR", help="Folder of `screen --record`; --pages link it."),
     ] = None,
-    most: Annotated[
-        int, typer.Option("--most", metavar="N", help="How many pages --pages gets at most.")
-    ] = 50,
+    most: Annotated[int, typer.Option("--most", metavar="N", help="Pages of --pages, at most.")] = 50,
     bom: Annotated[
         Path | None,
         typer.Option("--bom", metavar="BOM.json", help="CycloneDX 1.7 ML-BOM of who is convicted (p_holm)."),
@@ -71,15 +69,9 @@ def report(
     An ML-BOM is written for convictions only: it accuses, with evidence and counter-evidence, and settles
     nothing. Whoever is not convicted is not named in it.
     """
-    from uapfast.config import check
     from uapfast.files import require_writable
 
-    check(out is not None or bom is not None, "report", "--out and --bom", "one of them, or both", "neither")
-    apart = out is None or bom is None or os.path.realpath(out) != os.path.realpath(bom)
-    check(apart, "report", "--bom", "another file than --out", str(bom))
-    check(pages is None or out is not None, "report", "--pages", "given with --out", str(pages))
-    check(record is None or pages is not None, "report", "--record", "given with --pages", str(record))
-    check(base_model is None or bom is not None, "report", "--base-model", "given with --bom", base_model)
+    _check_options(out, bom, pages, record, base_model)
     with only_result_on_stdout() as stdout:
         for path, kind in ((out, "page"), (bom, "bill")):
             if path is not None:
@@ -89,6 +81,19 @@ def report(
         else:
             said = _table(source, out, reference or (), title, (pages, record, most), bom, base_model)
         print(*said, sep="\n", file=stdout, flush=True)
+
+
+def _check_options(
+    out: Path | None, bom: Path | None, pages: Path | None, record: Path | None, base_model: str | None
+) -> None:
+    from uapfast.config import check
+
+    check(out is not None or bom is not None, "report", "--out and --bom", "one of them, or both", "neither")
+    apart = out is None or bom is None or os.path.realpath(out) != os.path.realpath(bom)
+    check(apart, "report", "--bom", "another file than --out", str(bom))
+    check(pages is None or out is not None, "report", "--pages", "given with --out", str(pages))
+    check(record is None or pages is not None, "report", "--record", "given with --pages", str(record))
+    check(base_model is None or bom is not None, "report", "--base-model", "given with --bom", base_model)
 
 
 def _is_json(path: Path) -> bool:
