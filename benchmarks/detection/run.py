@@ -1,6 +1,6 @@
 """The table: how well each score tells piracy models from innocents, on models that nothing was tuned on.
 
-    python -m benchmarks.detection run --zoo DIR [--jobs 2]
+    python -m benchmarks.detection run --zoo DIR [--jobs 2] [--victims ARCH ...]
 
 Makes a reference for each victim of the zoo and each variant, judges every suspect by it, and writes
 ``benchmarks/results/detection[_KIND].{json,md,png}`` (the JSON rows, megabytes that nothing else
@@ -10,6 +10,7 @@ reads, are not kept in the repository). Each row's count, interval and access ar
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from benchmarks.detection.make import Place
 from benchmarks.detection.options import parser_for
 from benchmarks.detection.page import text
 from benchmarks.detection.plots import plots
+from benchmarks.detection.table import by_access, by_attack, by_victim, levels
 from benchmarks.detection.workers import over
 from benchmarks.detection.zoo import open_zoo
 from uapfast.files import write_text
@@ -38,16 +40,36 @@ def _task(place: Place, pair: tuple[str, str]) -> list[Row]:
     return rows
 
 
-def main() -> None:
-    """Judge and write."""
-    args = parser_for(__doc__, jobs=2).parse_args()
-    place, kind = open_zoo(args.zoo), json.loads((args.zoo / "zoo.json").read_text())["kind"]
-    require_complete(place)
-    pairs = [(arch, name) for name in scores(place) for arch in place.size.epochs]
-    rows = sum(over(partial(_task, place), pairs, args.jobs, "victim x score"), [])
+def _rows(place: Place, names: Sequence[str], victims: Sequence[str], jobs: int) -> list[Row]:
+    pairs = [(arch, name) for name in names for arch in victims]
+    rows = sum(over(partial(_task, place), pairs, jobs, "victim x score"), [])
     for row in rows:
         record = json.loads(place.suspect_path(row["suspect"]).with_suffix(".json").read_text())
         row |= {k: record[k] for k in ("test_accuracy", "agreement") if k in record}
+    return rows
+
+
+def _some(place: Place, kind: str, victims: Sequence[str], jobs: int) -> None:
+    """The default alone, on some victims of a zoo that may lack the suspects of others."""
+    rows = _rows(place, ["ours"], victims, jobs)
+    command = f"python -m benchmarks.detection run --zoo DIR --victims {' '.join(victims)}"
+    parts = [by_attack(rows), by_victim(rows), by_access(rows), levels(rows)]
+    made = {row["suspect"] for row in rows}
+    head = f"# Detection, some victims\n\nMade by `{command}` (zoo: {kind}; {len(made)} suspects, none in a pool).\n"
+    content = "\n\n".join([head.strip(), *("\n".join(part) for part in parts)]) + "\n"
+    write_text(RESULTS / f"detection_{'_'.join([kind, *victims])}.md", content)
+    console.print(content)
+
+
+def main() -> None:
+    """Judge and write."""
+    args = parser_for(__doc__, jobs=2, victims=True).parse_args()
+    place, kind = open_zoo(args.zoo), json.loads((args.zoo / "zoo.json").read_text())["kind"]
+    if args.victims:
+        _some(place, kind, args.victims, args.jobs)
+        return
+    require_complete(place)
+    rows = _rows(place, scores(place), list(place.size.epochs), args.jobs)
     baselines = [kept_rows(place, arch) for arch in place.size.epochs]
     if all(baselines):
         rows += sum(baselines, [])
