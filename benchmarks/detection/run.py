@@ -55,8 +55,9 @@ def _some(place: Place, kind: str, victims: Sequence[str], jobs: int) -> None:
     command = f"python -m benchmarks.detection run --zoo DIR --victims {' '.join(victims)}"
     parts = [by_attack(rows), by_victim(rows), by_access(rows), levels(rows)]
     made = {row["suspect"] for row in rows}
-    head = f"# Detection, some victims\n\nMade by `{command}` (zoo: {kind}; {len(made)} suspects, none in a pool).\n"
-    content = "\n\n".join([head.strip(), *("\n".join(part) for part in parts)]) + "\n"
+    head = f"# Detection, some victims\n\nMade by `{command}`."
+    head += f" Zoo: {kind}; {len(made)} suspects, none of them in a pool."
+    content = "\n\n".join([head, *("\n".join(part) for part in parts)]) + "\n"
     write_text(RESULTS / f"detection_{'_'.join([kind, *victims])}.md", content)
     console.print(content)
 
