@@ -59,9 +59,9 @@ class Suspect {
   void Center(const double* products) {
     const int64_t models = a_.models;
     total_.assign(static_cast<size_t>(s_.N), 0.0);
-    noise_ = s_.scale;
-    for (int64_t i = 0; i < a_.views * s_.N; ++i) noise_ = std::max(noise_, std::abs(products[i]));
-    noise_ = std::max(noise_ * a_.noise, std::numeric_limits<double>::min());
+    const double largest = LargestOf(products, a_.views * s_.N, s_.scale);
+    noise_ = std::max(largest * a_.noise, std::numeric_limits<double>::min());
+    scale_ = largest * static_cast<double>(a_.views);
     for (int64_t v = 0; v < a_.views; ++v) {
       const double* p = products + v * s_.N;
       double mean = 0;
@@ -198,7 +198,7 @@ class Suspect {
   // Without the round's own innocent: in sums of what the ridge keeps, free of cancellation.
   void LeaveOut() {
     Change& change = changes_[count_++];
-    const double count = static_cast<double>(s_.n), factor = count * s_.less;
+    const double factor = static_cast<double>(s_.n) * s_.less;
     for (int64_t k = 0; k < s_.n; ++k) origin_along_[k] = Dot(along_[k], a_.origin, s_.N);
     for (int64_t r = 0; r < s_.rounds; ++r) {
       double left = 0;
@@ -211,8 +211,7 @@ class Suspect {
         change.sign[r] = 0.0;
         continue;
       }
-      left = factor * (left - 1.0 / count);
-      left = std::max(left, ridge_[r] / (ridge_[r] + factor * Diagonal(a_.some[r])));  // its least value
+      left = std::max(factor * left, ridge_[r] / (ridge_[r] + factor * Diagonal(a_.some[r])));  // its least value
       change.sign[r] = factor / ridge_[r] / left;
     }
     s_.Multiply(change.taken[0], change.taken.Width(), s_.rounds, along_, s_.n, change.inner);
@@ -255,8 +254,9 @@ class Suspect {
     }
   }
 
+  // What lengths are held against: of the models, or the products that they are differences of.
   void Largest() {
-    for (int64_t r = 0; r < s_.rounds; ++r) largest_[r] = *std::max_element(lengths_[r], lengths_[r] + s_.N);
+    for (int64_t r = 0; r < s_.rounds; ++r) largest_[r] = LargestOf(lengths_[r], s_.N, scale_);
   }
 
   // Without the direction from the others' mean to the origin.
@@ -369,7 +369,7 @@ class Suspect {
   std::vector<double> origin_along_ = std::vector<double>(static_cast<size_t>(s_.n));
   Change changes_[3];
   int64_t count_ = 0;
-  double noise_ = 0;
+  double noise_ = 0, scale_ = 0;
 };
 
 }  // namespace

@@ -37,6 +37,12 @@ inline double Dot(const double* a, const double* b, int64_t n) {
   return sum;
 }
 
+// The largest magnitude, `least` at the least.
+inline double LargestOf(const double* values, int64_t n, double least) {
+  for (int64_t i = 0; i < n; ++i) least = std::max(least, std::abs(values[i]));
+  return least;
+}
+
 // Squared lengths to lengths; infinite where rounding is all that is left of the largest.
 inline double Length(double square, double largest, double rounding) {
   return square > rounding * std::max(largest, 0.0) ? std::sqrt(square) : std::numeric_limits<double>::infinity();
@@ -61,7 +67,7 @@ struct Shared {
       for (int64_t i = 0; i < n; ++i) sum += a.mean[v * a.models + a.some[i]];
       grand[v] = sum / static_cast<double>(n);
     }
-    for (int64_t i = 0; i < a.views * a.models; ++i) scale = std::max(scale, std::abs(a.mean[i]));
+    scale = LargestOf(a.mean, a.views * a.models, 0.0);
   }
 
   // out (+)= left [rows, inner] right [inner, ...], rows of `left` a stride apart

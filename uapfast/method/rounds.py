@@ -13,6 +13,20 @@ from uapfast import ops
 from uapfast.method.whitening import ROUNDING, SHRINK, Array, Index
 
 
+def directions(inner: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared lengths ``[I]`` and coefficients ``[I,I]`` of the principal directions of centred models.
+
+    Coefficients add to 0, so that there is one direction less than models: the last is none. Left to the
+    eigenvectors, it would be one whose length is rounding, beside which a small ridge is lost.
+    """
+    count = len(inner)
+    full = torch.cat([torch.ones(count, 1, dtype=inner.dtype), torch.eye(count, dtype=inner.dtype)[:, 1:]], 1)
+    basis = torch.linalg.qr(full)[0][:, 1:]  # of all that adds to 0
+    values, vectors = torch.linalg.eigh(basis.T @ inner @ basis)
+    none = inner.new_zeros(1)
+    return torch.cat([values.clamp(min=0.0), none]), torch.cat([basis @ vectors, none.expand(count, 1)], 1)
+
+
 class Rounds:
     """A pool, ready to score suspects by their inner products with its models. Safe to share between threads.
 
@@ -41,7 +55,7 @@ class Rounds:
         mean = views[:, :, some].mean(-1)  # [V,M]
         centered = views - mean[:, :, None] - mean[:, None] + mean[:, some].mean(-1)[:, None, None]
         total, inside = centered.sum(0), centered[:, some][:, :, some]
-        values, vectors = torch.linalg.eigh(total[some[:, None], some])
+        values, vectors = directions(total[some[:, None], some])
         point, pieces = torch.from_numpy(origin), torch.from_numpy(np.stack([rows for _, rows in parts]))
         rows, middle = pieces.flatten(0, 1), point[:-1] @ centered
         seen = rows[:, :-1].T
@@ -49,7 +63,7 @@ class Rounds:
             some,
             mean,
             total,
-            values.clamp(min=0.0),
+            values,
             vectors,
             vectors.T @ total[some],
             torch.diagonal(inside, dim1=1, dim2=2),

@@ -26,7 +26,7 @@ class Tables(NamedTuple):
         mean: ``[V,M]`` mean product of a model with the innocents, as it is.
         total: ``[M,M]`` inner products over all views.
         values: ``[I]`` squared lengths of the innocents' principal directions, >= 0.
-        vectors: ``[I,I]`` coefficients of the directions, a column each.
+        vectors: ``[I,I]`` coefficients of the directions, a column each, which adds to 0; the last is zeros.
         along: ``[I,M]`` products of the directions with the models, times their lengths.
         squares: ``[V,I]`` of the innocents.
         middle: ``[V,M]`` products of the origin, as far as the pool makes it, with the models.
@@ -81,7 +81,8 @@ def leave_one_out(
         freed: whether the direction of the origin from the others' mean is taken out.
         alone: there is no suspect; innocents are scored among themselves.
         shrink: share of the variation of what a round is fitted on that is added to every direction.
-        rounding: share of the largest squared length below which a length is taken as none.
+        rounding: share of the largest squared length, or inner product if that is more (differences of
+            models are differences of those), below which a length is taken as none.
         backend: ``cpu``, ``scalar``, ``avx2``, ``avx512``, ``reference``; left out, the fastest that applies.
 
     Returns:
@@ -177,6 +178,7 @@ class _Rounds:
         self.changes: list[_Change] = []
         self._mixed(own, square)
         largest = torch.maximum(products.abs().amax((1, 2)), tables.mean.abs().amax())
+        self.scale = largest[:, None] * products.shape[1]  # [A,1] of products over all views
         self.ridge = self._ridge(count, shrink, (NOISE * largest).clamp(min=TINY))
         self.shares = 1.0 / (
             tables.values + self.ridge[..., None]
@@ -245,6 +247,10 @@ class _Rounds:
         own = inner[:, self.rounds, self.every]
         return mix.of(own[..., None], (inner @ self.tables.origin)[..., None], inner[..., -1:])[..., 0]
 
+    def _largest(self) -> Tensor:
+        """What lengths of each round are held against, ``[A,S]``: of its models, or what was subtracted."""
+        return torch.maximum(self._squares().amax(-1), self.scale)
+
     def _squares(self) -> Tensor:
         """Squared lengths ``[A,S,N]`` of all models."""
         out = torch.diagonal(self.inner, dim1=1, dim2=2)[:, None] - self.shares @ self.along.square()
@@ -258,7 +264,7 @@ class _Rounds:
         ridge, factor = self.ridge[:, :count], count * self.less
         kept = pool.vectors * (self.shares[:, :count] * ridge[..., None])  # [A,I,n]
         squares = torch.diagonal(pool.total)[pool.some]
-        left = factor * ((kept * pool.vectors).sum(-1) - 1.0 / count)
+        left = factor * (kept * pool.vectors).sum(-1)
         left = torch.maximum(left, ridge / (ridge + factor * squares))  # its least value, rounding aside
         found = _Change(
             factor / ridge / left, kept @ self.along, (self.back[:, :count] @ kept[..., None])[..., 0]
@@ -277,7 +283,7 @@ class _Rounds:
     def free(self) -> None:
         """Without the direction from the others' mean to the origin."""
         inner, seen = self._whitened(self.way)
-        length = self._length(self._with(inner, self.way), self._squares().amax(-1))
+        length = self._length(self._with(inner, self.way), self._largest())
         self.changes.append(_Change(-1.0 / length.square(), inner, seen))
 
     # -- scores ------------------------------------------------------------------------------------
@@ -291,7 +297,7 @@ class _Rounds:
 
     def scores(self) -> Tensor:
         """``[A,S,V,C]``."""
-        largest = self._squares().amax(-1)
+        largest = self._largest()
         along = self.along @ self.tables.parts.T  # [A,n,P*C]
         shadows = [inner @ self.tables.parts.T for _, inner, _ in self.changes]  # [A,S,P*C] each
         weights = self._weigh(along, shadows, largest)  # [A,S,P*C]
