@@ -7,7 +7,7 @@ is decided, and what is said about it, stands here alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,6 @@ from uapfast.examination.classes import agreement_by_half, checked_order, reorde
 from uapfast.examination.design import Design
 from uapfast.examination.logged import mostly_logged
 from uapfast.examination.remarks import remarks, told
-from uapfast.examination.together import Found, Steps, Wanted, take_together
 from uapfast.method.consensus import Range, class_order, says_nothing
 from uapfast.method.decision import Assessment, decide, view_level_p
 from uapfast.method.fingerprint import only_labels, reduce_classes, shown
@@ -141,10 +140,6 @@ class Examination:
 
         Unusable answers end the examination with :attr:`error`.
         """
-        take_together([self.taking(values)])
-
-    def taking(self, values: Tensor | Answers) -> Steps:
-        """As :meth:`take`, for :func:`take_together`: asks for the scores that it needs."""
         try:
             part, count = self.due()
             answers = self._read(values, count)
@@ -152,7 +147,7 @@ class Examination:
             if part is None:
                 self._probed(answers)
             else:
-                yield from self._look(answers, part)
+                self._look(answers, part)
         except SuspectError as exc:
             self.fail(exc)
 
@@ -176,7 +171,7 @@ class Examination:
         return values if self._order is None else reordered(values, self._order)
 
     # -- looking -----------------------------------------------------------------------------------
-    def _look(self, answers: Answers, part: range) -> Steps:
+    def _look(self, answers: Answers, part: range) -> None:
         reference, plan = self.design.reference, self.design.reference.plan
         full = shown(answers).reshape(len(part), plan.blocks, plan.per_view, -1)
         if self.sha256 is None:
@@ -192,10 +187,9 @@ class Examination:
             return
         self._features.append(self._features_of(reduced, answers.kind == "labels", part.start))
         self._form = joint_form(self._given)  # by all so far: the last look says what verify says
-        own, rest = yield self.design.mode(self._form).scorer, torch.cat(self._features)
-        self._stand(own, rest)
+        self._stand(*self.design.mode(self._form).scorer.scores(torch.cat(self._features)))
         if self._stop is not None:
-            yield from self._conclude()
+            self._conclude()
         self._stage += 1
 
     def _features_of(self, shown: Tensor, labels: bool, first: int) -> Tensor:
@@ -214,7 +208,7 @@ class Examination:
         if self._stop is not None:
             self._p_view = view_level_p(own[:, 0], rest[:, :, 0])
 
-    def _conclude(self) -> Steps:
+    def _conclude(self) -> None:
         """After the last look: whether the answers are such as a model that was asked rightly gives."""
         assert self._stop is not None
         reference, labels = self.design.reference, self._labels()
@@ -228,7 +222,7 @@ class Examination:
             return
         if self._range == "usual":
             if self._stop.outcome.decision == "independent":
-                self._odd = yield from self._by_labels()
+                self._odd = self._by_labels()
             return
         others = f"the least of them with {consensus.least:.0%}"
         if self._range == "weak":
@@ -249,7 +243,7 @@ class Examination:
         clean = torch.cat([hard[:, self.design.reference.clean] for _, hard in self._hard])
         return torch.where(clean.any(-1), clean.argmax(-1), -1).numpy()
 
-    def _by_labels(self) -> Generator[Wanted, Found, str | None]:
+    def _by_labels(self) -> str | None:
         """What its labels alone say against it, if its scores acquit it; asked once all views are there.
 
         Labels in the dress of scores (smoothed, saturated, with random rest) say less than the labels do. To
@@ -260,7 +254,7 @@ class Examination:
         if self._first.kind == "labels" or self.views < design.views or not reference.statistic.partial:
             return None
         scorer = design.mode(LABELS).scorer
-        own, rest = yield scorer, torch.cat([self._features_of(h, True, first) for first, h in self._hard])
+        own, rest = scorer.scores(torch.cat([self._features_of(h, True, first) for first, h in self._hard]))
         outcome = decide(assessment(own, rest, twins=scorer.has_twins), self.alpha)
         if outcome.p > HELD_BACK or outcome.rank not in (None, 1):
             return None
