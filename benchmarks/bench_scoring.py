@@ -3,8 +3,8 @@
     python -m benchmarks.bench_scoring --before CHECKOUT [--classes 33] [--suspects 2000] [--save FILE]
 
 CHECKOUT is another revision with its modules built (``git worktree add``, ``setup.py build_ext --inplace``).
-Both sides are processes that take turns on the same two threads, on the same answers: a batch of 16 suspects
-at a time each, the other checkout in two Python threads with one BLAS thread each, as its ``screen`` ran.
+Both sides are processes that take turns on the same two threads, on the same answers: 16 suspects a turn,
+one after another in two Python threads with one thread of torch and BLAS each, as ``screen`` scores them.
 Times are CPU time of both threads, answers to scores (features and leave-one-out), medians over rounds, so
 that a machine that others use gives the same ratios; a look is all that ``verify`` does with the answers of
 one suspect, on one thread. Decisions and scores of both sides are compared.
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve()
-ALPHA, BATCH, SEED = 1e-3, 16, 0
+ALPHA, SUSPECTS, SEED = 1e-3, 16, 0
 
 
 class Side:
@@ -42,15 +42,14 @@ class Side:
         worlds = importlib.util.module_from_spec(spec)
         sys.modules["score_world"] = worlds
         spec.loader.exec_module(worlds)
-        self.batches = importlib.util.find_spec("uapfast.ops.leave_one_out") is not None
-        torch.set_num_threads(threads if self.batches else 1)
+        torch.set_num_threads(1)
         self.threads, self._limits = threads, threadpool_limits
         self.world = worlds.World(worlds.Size(classes=classes), SEED)
         reference = self.reference = self.world.reference
         from uapfast.method.fingerprint import reduce_classes
 
         shape = (-1, *reference.answers.shape[1:4], classes)
-        self.logits = list(self.world.suspects(BATCH, 8))
+        self.logits = list(self.world.suspects(SUSPECTS, 8))
         whole = torch.stack([x.softmax(-1) for x in self.logits]).view(shape)
         self.answers = reduce_classes(whole, reference.keep)
         self.scorer = reference.statistic.scorer()
@@ -59,11 +58,9 @@ class Side:
         return [self.scorer.scores(self.reference.statistic.features(one, False)) for one in rows]
 
     def scores(self) -> Any:
-        """Of a batch: own and the innocents'."""
+        """Of all suspects: own and the innocents'."""
         import numpy as np
 
-        if self.batches:
-            return self.scorer.scores(self.reference.statistic.features(self.answers, False))
         parts = [self.answers[i :: self.threads] for i in range(self.threads)]
         found: list[Any] = [None] * len(self.answers)
         with self._limits(1, user_api="blas"), ThreadPoolExecutor(self.threads) as pool:
@@ -71,20 +68,16 @@ class Side:
                 found[i :: self.threads] = some
         return tuple(np.stack([f[k] for f in found]) for k in (0, 1))
 
-    def batch(self, count: int) -> float:
+    def turn(self, count: int) -> float:
         start = time.process_time()
         for _ in range(count):
             self.scores()
         return time.process_time() - start
 
     def look(self, _: int = 0) -> float:
-        import torch
-
         from uapfast.examination import Design, Examination
         from uapfast.method.sequential import Looks
 
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
         design = self.__dict__.setdefault("design", Design(self.reference, Looks.single(20)))
         times = []
         with self._limits(1, user_api="blas"):
@@ -93,7 +86,6 @@ class Side:
                 start = time.process_time()
                 examination.take(values)
                 times.append(time.process_time() - start)
-        torch.set_num_threads(before)
         return statistics.median(times)
 
     def said(self, _: int = 0) -> bytes:
@@ -144,18 +136,18 @@ class Other:
 def compare(before: Path, classes: int, threads: int, suspects: int) -> dict[str, Any]:
     sides = {"before": Other(before, classes, threads), "now": Other(HERE.parents[1], classes, threads)}
     said = {name: pickle.loads(side.ask("said")) for name, side in sides.items()}
-    rounds = max(1, suspects // (10 * BATCH))
-    times: dict[str, list[float]] = {f"{what} {name}": [] for what in ("batch", "look") for name in sides}
+    rounds = max(1, suspects // (10 * SUSPECTS))
+    times: dict[str, list[float]] = {f"{what} {name}": [] for what in ("turn", "look") for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
-            times[f"batch {name}"].append(side.ask("batch", 10) / (10 * BATCH))
+            times[f"turn {name}"].append(side.ask("turn", 10) / (10 * SUSPECTS))
             times[f"look {name}"].append(side.ask("look"))
     (a, b), found = said.values(), {f"ms {k}": 1e3 * statistics.median(v) for k, v in times.items()}
-    for what in ("batch", "look"):
+    for what in ("turn", "look"):
         pairs = zip(times[f"{what} before"], times[f"{what} now"], strict=True)
         found[f"ratio {what}"] = statistics.median(x / y for x, y in pairs)
     return {
-        "classes": classes, "threads": threads, "suspects": rounds * 10 * BATCH, **found,
+        "classes": classes, "threads": threads, "suspects": rounds * 10 * SUSPECTS, **found,
         "equal decisions": a[2] == b[2],
         "largest difference of a score": max(
             float(abs(x - y).max()) for x, y in zip(a[:2], b[:2], strict=True)
