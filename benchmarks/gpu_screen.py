@@ -36,6 +36,7 @@ from uapfast.screening.entry import Defaults
 
 HERE = Path(__file__).with_name("networks.py")
 ALPHA = 1e-3
+HONEST_STEPS = 60  # of 25 most small networks learn nothing, and generate refuses the pool
 
 
 class Case(NamedTuple):
@@ -70,7 +71,7 @@ def reference_of(case: Case, device: str, tiny: bool) -> tuple[uapfast.Reference
     kinds = ("resnet", "vgg", "cnn")
     honest = [
         networks.trained(
-            resolve_arch(f"uapfast:{kinds[s % 3]}-small?channels=3&size=32"), 32, 50 + s, device, case.steps
+            resolve_arch(f"uapfast:{kinds[s % 3]}-small?channels=3&size=32"), 32, 50 + s, device, HONEST_STEPS
         )[0]
         for s in range(others)
     ]
