@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.api.evidence_case import Case, only_failure
+from tests.api.evidence_case import Case, only_failure, resigned
 from tests.api.evidence_world import MLP
 from uapfast.cli import main
 from uapfast.errors import EvidenceError, InputError, ReferenceFileError, UapfastError
@@ -83,6 +84,42 @@ def test_fewer_views_are_said(case: Case, tmp_path: Path) -> None:
     found = audit(forged(case, tmp_path, fewer))
     said = {c.what: c.said for c in found.checks}
     assert found.holds and said["looks"] == "after [5] of 6 views: no commitment says so"
+
+
+# -- numbers and versions ----------------------------------------------------------------------------
+def test_a_number_that_no_float_holds_is_not_near_another(case: Case, tmp_path: Path) -> None:
+    """Infinity is within a millionth of itself of everything; so are digits of other scripts."""
+
+    def stated(place: str, text: str) -> Callable[[dict[str, Any]], None]:
+        def change(made: dict[str, Any]) -> None:
+            verdict = made["predicate"]["verdict"]
+            if place == "verdict.z":
+                verdict["z"] = text.format(z=verdict["z"])
+            else:
+                found = re.search(r"\d\.\d+", made["predicate"]["reasons"][0])
+                assert found is not None
+                made["predicate"]["reasons"][0] = made["predicate"]["reasons"][0].replace(found[0], text)
+
+        return change
+
+    for place, text in (
+        *(("verdict.z", "1e999"), ("verdict.z", "-1e999"), ("verdict.z", "000{z}")),
+        *(("reasons[0]", "1e999"), ("reasons[0]", "٠.٠٠٠٧٤١")),
+    ):
+        name, error = only_failure(audit(resigned(case, tmp_path, stated(place, text))))
+        assert name == "what is stated" and isinstance(error, EvidenceError) and error.argument == place
+
+
+def test_versions_are_versions(case: Case, tmp_path: Path) -> None:
+    """They are not compared, and would have room for anything."""
+    for name, text in (("certified by", "1"), ("torch", "this is a copy, and everybody knows")):
+
+        def change(made: dict[str, Any], name: str = name, text: str = text) -> None:
+            for told in (made["predicate"], made["predicate"]["verdict"]["settings"]):
+                told["versions"][name] = text
+
+        _, error = only_failure(audit(resigned(case, tmp_path, change)))
+        assert isinstance(error, EvidenceError) and error.argument == f"versions.{name}"
 
 
 # -- places ----------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import Any
 
-from uapfast._version import __version__
+from uapfast._version import __version__, versions
 from uapfast.config import ALPHA
 from uapfast.errors import EvidenceError
 from uapfast.evidence import timestamp
@@ -24,6 +25,7 @@ from uapfast.verbs.replay import Replayed
 # against the record whatever it says.
 MOST_REMARKS, LONGEST = 20, 400  # of a record that are shown, and their characters
 CORE = r"decision|alpha|rank|relation|output|z|reasons|settings\.commitment|p_|reference"
+NUMBER = re.compile(r"unknown|[0-9][0-9A-Za-z.+!_-]{0,39}")  # of a version, as packages have it
 ADDED = re.compile(rf"verdict\.(?!{CORE})")
 
 
@@ -113,6 +115,7 @@ def check_content(out: Audit, stated: Signed, replayed: Replayed, commitment: Co
     settings = stated.predicate["verdict"].get("settings")
     if not isinstance(settings, dict) or settings.get("versions") != stated.predicate["versions"]:
         found.append("verdict.settings.versions: other versions than the statement's")
+    found += _no_versions(stated.predicate["versions"])
 
     def same() -> tuple[bool, str]:
         if found:
@@ -125,6 +128,17 @@ def check_content(out: Audit, stated: Signed, replayed: Replayed, commitment: Co
     if cited is not None and cited.get("began") != "after":
         said = {"before": "before the commitment"}.get(str(cited.get("began")), "nobody knows when")
         out.add("note", "examination", f"it was begun {said}: the commitment proves nothing of it")
+
+
+def _no_versions(told: dict[str, Any]) -> list[str]:
+    """What stands among the versions and is none: nothing is held against them, so that anything could."""
+    strange = [name for name in told if name not in versions()]
+    found = [f"versions.{name[:40]}: of nothing that a verdict depends on" for name in strange]
+    known = [name for name in told if name not in strange]
+    good = {name: isinstance(told[name], str) and NUMBER.fullmatch(told[name]) for name in known}
+    return found + [
+        f"versions.{name}: no version, {str(told[name])[:80]}" for name in known if not good[name]
+    ]
 
 
 def check_rates(out: Audit, stated: Signed) -> None:
