@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from tests.api.evidence_case import Case, only_failure, resigned
 from tests.api.evidence_world import MLP
 from uapfast.cli import main
-from uapfast.errors import EvidenceError, InputError, ReferenceFileError, UapfastError
+from uapfast.errors import EvidenceError, InputError, RecordError, ReferenceFileError, UapfastError
 from uapfast.evidence.audit import Files, audit
 from uapfast.evidence.commitment import read_commitment
 from uapfast.evidence.envelope import bundled, sign
@@ -26,6 +27,7 @@ from uapfast.reference import load
 from uapfast.reference_file import KEY, digest
 from uapfast.report.bom import make_bom
 from uapfast.report.stated import stated
+from uapfast.suspects.record_reader import read_record
 from uapfast.suspects.record_writer import line_of
 from uapfast.verbs.queries import numbered
 
@@ -41,7 +43,7 @@ def forged(case: Case, folder: Path, change: Callable[[list[dict[str, Any]]], An
     record.write_bytes(b"".join(map(line_of, lines)))
     asked = ["verify", str(case.world.ref), "--answers", str(record), "--statement", str(statement)]
     code = main([*asked, "--key", str(case.key), "--overwrite"])
-    assert code in (0, 1, 2, 3)
+    assert code in (0, 1, 2, 3, 5)
     if code == 2:  # our tool refuses: the owner changes it, too
         return Files(case.files.statement, case.world.ref, record)
     return Files(statement, case.world.ref, record, any_key=True)
@@ -120,6 +122,61 @@ def test_versions_are_versions(case: Case, tmp_path: Path) -> None:
 
         _, error = only_failure(audit(resigned(case, tmp_path, change)))
         assert isinstance(error, EvidenceError) and error.argument == f"versions.{name}"
+
+
+# -- words of a record, and names of a suspect --------------------------------------------------------
+def test_all_words_of_a_record_are_the_accusers(case: Case, tmp_path: Path) -> None:
+    """How earlier answers were read, and why it ended, become reasons as well."""
+    read = {"kind": "probabilities", "scale": 1.0, "least": 0.0, "note": "what a stolen model says"}
+
+    def noted(lines: list[dict[str, Any]]) -> None:
+        lines[0]["suspect"]["replay"] = "suspect"
+        lines[0]["suspect"]["settings"]["read"] = read
+        for line in lines[1:-1]:
+            line["answer"] = torch.tensor(line["answer"]).softmax(-1).tolist()
+
+    def ended(lines: list[dict[str, Any]]) -> None:
+        lines[-1]["end"]["error"] = {"class": "UnavailableError", "args": ["it confessed"]}
+
+    for change, text in ((noted, read["note"]), (ended, "it confessed")):
+        files = forged(case, tmp_path, change)
+        assert text in " ".join(read_statement(files.statement).predicate["reasons"])
+        said = [c.said for c in audit(files).checks if c.what == "remark of the record"]
+        assert len(said) == 1 and said[0].startswith("the accuser's word: ") and str(text) in said[0]
+    for bad in ({"scale": -1.0}, {"least": 2.0}, {"note": ["x"]}, {"scale": "1"}):
+        told = {"replay": "suspect", "settings": {"read": read | bad}}
+        files = forged(case, tmp_path, lambda lines, told=told: lines[0]["suspect"].update(told))  # type: ignore[misc]
+        assert files.statement == case.files.statement  # refused
+
+
+def test_words_are_no_numbers_and_an_endpoint_is_read_as_one(case: Case, tmp_path: Path) -> None:
+    """Another reader of JSON would see no numbers; and what a server sent may not be left out unseen."""
+    for value in ("1.5", "1_0", " nan", None, []):
+        with pytest.raises(RecordError, match="line 2"):
+            spoiled(case, tmp_path, lambda lines, value=value: lines[1]["answer"].__setitem__(0, value))
+    for told in ({"settings": {"kind": "http"}}, {"subject": {"name": "x", "digest": {"urlSha256": "0"}}}):
+        with pytest.raises(RecordError, match="line 1"):
+            spoiled(case, tmp_path, lambda lines, told=told: lines[0]["suspect"].update(told))
+
+
+def spoiled(case: Case, folder: Path, change: Callable[[list[dict[str, Any]]], Any]) -> None:
+    lines = [json.loads(line) for line in Path(case.files.record).read_text().splitlines()]
+    change(lines)
+    (folder / "spoiled").write_bytes(b"".join(map(line_of, lines)))
+    read_record(folder / "spoiled", case.world.reference.most_asked)
+
+
+def test_no_name_of_a_suspect_hinders_its_statement(case: Case, tmp_path: Path) -> None:
+    """A name that UTF-8 has no bytes for cannot be canonical JSON: the accused may have chosen it."""
+    bad = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.safetensors")
+    Path(bad).write_bytes(Path(case.world.files["copy"]).read_bytes())
+    record, statement, bill = tmp_path / "r", tmp_path / "s", tmp_path / "b.json"
+    asked = ["verify", str(case.world.ref), bad, "--arch", MLP, "--record", str(record)]
+    asked += ["--statement", str(statement), "--key", str(case.key), "--report", str(tmp_path / "p.html")]
+    assert main(asked) == 1
+    assert read_statement(statement).statement["subject"][0]["name"] == "\\udcff.safetensors"
+    assert audit(Files(statement, case.world.ref, record, any_key=True)).holds
+    assert main(["report", str(statement), "--bom", str(bill)]) == 0
 
 
 # -- places ----------------------------------------------------------------------------------------

@@ -64,11 +64,22 @@ def check_raw(out: Audit, recording: Recording) -> None:
 
 def remarked(out: Audit, recording: Recording) -> None:
     """What the record remarks on the asking: it is among the reasons, and nothing else says it."""
-    notes = recording.end["notes"]
+    notes = [*_besides(recording), *recording.end["notes"]]
     for text in notes[:MOST_REMARKS]:
         out.add("note", "remark of the record", f"the accuser's word: {text[:LONGEST]}")
     if len(notes) > MOST_REMARKS:
         out.add("note", "remark of the record", f"and {len(notes) - MOST_REMARKS} more")
+
+
+def _besides(recording: Recording) -> list[str]:
+    """Other words of a record that become reasons: how earlier answers were read, and why it ended."""
+    read, error = recording.suspect["settings"].get("read"), recording.end.get("error")
+    found = []
+    if isinstance(read, dict):
+        found.append(f"its answers are read as earlier ones were: {', '.join(map(str, read.values()))}")
+    if error is not None:
+        found.append(f"it ended by {error['class']}: {' '.join(error['args'])}")
+    return found
 
 
 def check_times(
