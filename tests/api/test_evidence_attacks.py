@@ -84,8 +84,41 @@ def test_fewer_views_are_said(case: Case, tmp_path: Path) -> None:
         lines[-1]["end"].update(asked=5 * per_view, answers=5 * per_view)
 
     found = audit(forged(case, tmp_path, fewer))
-    said = {c.what: c.said for c in found.checks}
-    assert found.holds and said["looks"] == "after [5] of 6 views: no commitment says so"
+    said = [(c.state, c.said) for c in found.checks if c.what == "looks"]
+    assert found.holds and said[-1] == ("note", "after [5] of 6 views: no commitment says so")
+
+
+def test_answers_that_others_are_said_to_have_given_are_noted(case: Case, tmp_path: Path) -> None:
+    """Whoever hands in a part of them chose it, and only the accuser says that others were asked."""
+    ids = sorted({int(i) for i in numbered(case.world.reference).ids.ravel()})
+
+    def recorded(lines: list[dict[str, Any]]) -> None:
+        lines[0]["suspect"]["settings"]["kind"] = "recorded"
+        lines[0]["answered"] = ids
+
+    found = audit(forged(case, tmp_path, recorded))
+    said = [c.said for c in found.checks if c.what == "answers" and c.state == "note"]
+    assert found.holds and len(said) == 2
+    assert "the accuser says" in said[0] and "no file tells who chose them" in said[1]
+
+
+def test_what_only_the_accusers_clock_says_is_noted(case: Case, tmp_path: Path) -> None:
+    made, out = tmp_path / "c.json", tmp_path / "s.json"
+    assert main(["commit", str(case.world.ref), "--key", str(case.key), "--out", str(made)]) == 0
+    asked = ["verify", str(case.world.ref), str(case.world.files["copy"]), "--arch", MLP]
+    asked += ["--record", str(tmp_path / "r"), "--statement", str(out), "--key", str(case.key)]
+    assert main([*asked, "--commitment", str(made)]) == 1
+    found = audit(Files(out, case.world.ref, tmp_path / "r", made, trust=case.files.trust))
+    notes = {c.what: c.said for c in found.checks if c.state == "note"}
+    assert found.holds and "signer's own word" in notes["time of the commitment"]
+    assert "no file tells whether the suspect was asked before that" in notes["examination"]
+
+
+def test_a_name_that_goes_on_like_a_hash_is_no_hash(case: Case, tmp_path: Path) -> None:
+    name = "x.safetensors sha256 " + "0" * 40
+    told = {"name": name, "digest": {}}
+    found = audit(forged(case, tmp_path, lambda lines: lines[0]["suspect"].update(subject=told)))
+    assert f"'{name}' 'answersSha256' '" in next(c.said for c in found.checks if c.what == "suspect")
 
 
 # -- numbers and versions ----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from uapfast.evidence.content import (
     check_rates,
     check_raw,
     check_times,
+    chosen,
     maker,
     remarked,
 )
@@ -99,6 +100,7 @@ def audit(files: Files) -> Audit:
         out.step("suspect", lambda: _suspect(stated, replayed))
         out.step("times", lambda: check_times(stated, replayed.recording, commitment, stamp))
         if out.step("looks", lambda: _looks(commitment, replayed, reference)):
+            chosen(out, replayed.recording, reference, commitment)
             check_content(out, stated, replayed, commitment)
     return out
 
@@ -217,6 +219,8 @@ def _commitment(out: Audit, stated: Signed, files: Files) -> Commitment | None:
         return found, f"the one cited, {when}"
 
     found = out.step("commitment", read)
+    if found is not None and found.stamp is None:
+        out.add("note", "time of the commitment", "no time stamp: it is the signer's own word")
     _authority(out, "the commitment", None if found is None else found.stamp, files)
     return found
 
@@ -243,11 +247,11 @@ def _replayed(files: Files, reference: Reference, level: float) -> tuple[Replaye
 def _looks(commitment: Commitment | None, replayed: Replayed, reference: Reference) -> tuple[bool, str]:
     recording, views = replayed.recording, reference.plan.views
     said = f"after {recording.first['looks']} of {views} views"
-    if commitment is not None:
-        check_looks(commitment, recording)
-        return True, f"{said}, as committed"
-    check_all_judged(recording)
-    return True, said if recording.first["looks"][-1:] == [views] else f"{said}: no commitment says so"
+    if commitment is None:
+        check_all_judged(recording)
+        return True, said
+    check_looks(commitment, recording)
+    return True, f"{said}, as committed" if recording.first["answered"] is None else said
 
 
 def _suspect(stated: Signed, replayed: Replayed) -> tuple[bool, str]:
@@ -262,7 +266,10 @@ def _suspect(stated: Signed, replayed: Replayed) -> tuple[bool, str]:
 def _shown(subject: list[dict[str, Any]]) -> str:
     one = subject[0]
     digest: dict[str, Any] = one["digest"] if isinstance(one["digest"], dict) else {}
-    return " ".join([str(one["name"])[:80], *(f"{k} {str(v)[:64]}" for k, v in digest.items())])
+    # in quotes: a name that goes on like a hash is no hash
+    return " ".join(
+        [repr(str(one["name"])[:80]), *(f"{str(k)[:40]!r} {str(v)[:64]!r}" for k, v in digest.items())]
+    )
 
 
 __all__ = ["Audit", "Check", "Files", "audit"]

@@ -13,11 +13,12 @@ from uapfast.evidence import timestamp
 from uapfast.evidence.audited import Audit, Check
 from uapfast.evidence.commitment import Commitment
 from uapfast.evidence.compare import differences
-from uapfast.evidence.dossier import basis_of, citation_of
+from uapfast.evidence.dossier import basis_of, by_others, citation_of
 from uapfast.evidence.envelope import Signed
 from uapfast.evidence.statement import measured, predicate, with_their_last
 from uapfast.examination.error_rates import table_of
 from uapfast.examination.levels import levels_said
+from uapfast.reference import Reference
 from uapfast.suspects.record_reader import Recording
 from uapfast.verbs.replay import Replayed
 
@@ -82,6 +83,18 @@ def _besides(recording: Recording) -> list[str]:
     return found
 
 
+def chosen(out: Audit, recording: Recording, reference: Reference, commitment: Commitment | None) -> None:
+    """What of the answers may have been chosen once they were known, which no check can tell."""
+    first, views = recording.first, reference.plan.views
+    if by_others(recording):
+        out.add("note", "answers", "recorded by others, the accuser says: no file tells who asked, or when")
+    if first["answered"] is not None:
+        said = f"{len(recording.lines)} answers were judged, of {reference.plan.queries} that a whole"
+        out.add("note", "answers", f"{said} examination asks for: no file tells who chose them")
+    elif commitment is None and first["looks"][-1:] != [views]:
+        out.add("note", "looks", f"after {first['looks']} of {views} views: no commitment says so")
+
+
 def check_times(
     stated: Signed, recording: Recording, commitment: Commitment | None, stamp: timestamp.Stamp | None
 ) -> tuple[bool, str]:
@@ -136,7 +149,10 @@ def check_content(out: Audit, stated: Signed, replayed: Replayed, commitment: Co
         return True, "decision, numbers (to 1e-6) and reasons are what the record comes to"
 
     out.step("what is stated", same)
-    if cited is not None and cited.get("began") != "after":
+    if cited is not None and cited.get("began") == "after":
+        said = "by the accuser's clock it was begun after the commitment: no file tells whether the suspect"
+        out.add("note", "examination", f"{said} was asked before that, too")
+    elif cited is not None:
         said = {"before": "before the commitment"}.get(str(cited.get("began")), "nobody knows when")
         out.add("note", "examination", f"it was begun {said}: the commitment proves nothing of it")
 
@@ -171,4 +187,13 @@ def check_rates(out: Audit, stated: Signed) -> None:
             out.add("note", what, f"uapfast {__version__} states others: they were measured anew since")
 
 
-__all__ = ["check_content", "check_level", "check_rates", "check_raw", "check_times", "maker", "remarked"]
+__all__ = [
+    "check_content",
+    "check_level",
+    "check_rates",
+    "check_raw",
+    "check_times",
+    "chosen",
+    "maker",
+    "remarked",
+]
