@@ -32,6 +32,7 @@ from uapfast.errors import (
     StorageError,
     TimeStampError,
 )
+from uapfast.evidence import commitment, statement, timestamp
 from uapfast.evidence.audit import Files, audit
 from uapfast.evidence.canonical import dumps
 from uapfast.evidence.commitment import commit, read_commitment, salted
@@ -318,6 +319,25 @@ def test_a_commitment_is_made_once_and_whole(case, tmp_path, monkeypatch):
     assert found.stamp is None and found.settings["alpha"] == "0.001"
     pool = found.signed.predicate["pool"]
     assert pool["twins"] == 8 and pool["innocents"] == len(case.world.reference.innocents) > 10
+
+
+def test_a_clock_that_is_ahead_of_the_authority_leaves_nothing_behind(case, tmp_path, monkeypatch):
+    """What it dates would be later than its own stamp, and fail every audit."""
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(minutes=3)
+
+    for module in (commitment, statement, timestamp):
+        monkeypatch.setattr(module, "datetime", Ahead)
+    key = load_private(case.key)
+    with case.authority.served() as url:
+        with pytest.raises(TimeStampError, match="this machine's clock must be at most 60 s ahead"):
+            commit(case.world.ref, key, tmp_path / "c.json", tsa=url)
+        asked = ["verify", str(case.world.ref), "--answers", str(case.files.record), "--tsa", url]
+        assert main([*asked, "--statement", str(tmp_path / "s"), "--key", str(case.key)]) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def wanted(case: Case, folder: Path, **more) -> Wanted:

@@ -187,7 +187,11 @@ def test_words_are_no_numbers_and_an_endpoint_is_read_as_one(case: Case, tmp_pat
     for value in ("1.5", "1_0", " nan", None, []):
         with pytest.raises(RecordError, match="line 2"):
             spoiled(case, tmp_path, lambda lines, value=value: lines[1]["answer"].__setitem__(0, value))
-    for told in ({"settings": {"kind": "http"}}, {"subject": {"name": "x", "digest": {"urlSha256": "0"}}}):
+    for told in (
+        {"settings": {"kind": "http"}}, {"subject": {"name": "x", "digest": {"urlSha256": "0" * 64}}},
+        {"sha256": "a copy"}, {"subject": {"name": "x", "digest": {"sha256": "a copy"}}},
+        {"subject": {"name": "x", "digest": {"certified": "0" * 64}}},
+    ):  # fmt: skip
         with pytest.raises(RecordError, match="line 1"):
             spoiled(case, tmp_path, lambda lines, told=told: lines[0]["suspect"].update(told))
 

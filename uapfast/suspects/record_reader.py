@@ -30,6 +30,8 @@ MOST_CLASSES = 25_000  # of a suspect; the largest of the usual lists of classes
 MOST_ANSWER = 4096 + 64 * MOST_CLASSES  # bytes of an answer's line
 MOST_REPEATS = 1000  # lines of a query: requests that failed, and questions that were asked again
 MOST_WHOLE = 1 << 53  # that every reader of JSON knows exactly
+HASH = re.compile(r"[0-9a-f]{64}")
+DIGESTS = ("sha256", "tensorsSha256", "urlSha256", "endpointSha256")  # that a subject may have
 ENDPOINT = ("urlSha256", "endpointSha256")  # of a suspect that has a URL
 REPLAYS = ("model", "suspect", "endpoint")
 DTYPE = re.compile(r"(?:bfloat|u?int|float|complex|bool)[0-9a-z_]*")  # as torch names them
@@ -178,7 +180,7 @@ def _first(raw: bytes, where: str) -> dict[str, Any]:
     good = (
         isinstance(suspect, dict)
         and isinstance(suspect.get("name"), str)
-        and isinstance(suspect.get("sha256"), str | None)
+        and (suspect.get("sha256") is None or _is_hash(suspect["sha256"]))
         and suspect.get("output") in OUTPUTS
         and suspect.get("replay") in REPLAYS
         and isinstance(suspect.get("settings"), dict)
@@ -207,7 +209,12 @@ def _is_subject(found: Any) -> bool:
     if found is None:
         return True
     good = isinstance(found, dict) and set(found) == {"name", "digest"} and isinstance(found["name"], str)
-    return good and isinstance(found["digest"], dict) and _texts(list(found["digest"].values()))
+    good = good and isinstance(found["digest"], dict)
+    return good and set(found["digest"]) <= set(DIGESTS) and all(map(_is_hash, found["digest"].values()))
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and HASH.fullmatch(value) is not None
 
 
 def _texts(values: Any) -> bool:
