@@ -290,6 +290,26 @@ def test_a_made_up_statement_makes_no_bill_but_a_typed_error(case: Case, tmp_pat
     assert bills > 20
 
 
+def test_a_statement_that_contradicts_itself_makes_no_bill(case: Case, tmp_path: Path) -> None:
+    """A hub that is handed one has no record: what it says must at least agree with itself."""
+    key, whole = load_private(case.key), read_statement(case.files.statement).statement
+    told, made = ("predicate", "verdict"), tmp_path / "s.json"
+    for path, value in (
+        ((*told, "p_value"), "0.00001"), (("predicate", "pValues", "value"), "0.00001"),
+        ((*told, "alpha"), "0.9"), (("predicate", "decision"), "independent"),
+        (("predicate", "reasons"), ["it is guilty"]),
+        (("subject", 0, "digest", "sha256"), "certified"), ((*told, "suspect_sha256"), "certified"),
+    ):  # fmt: skip
+        made.write_bytes(bundled(*sign(put(whole, path, value), key), key, None))
+        with pytest.raises(EvidenceError):
+            stated(made)
+    for p in ("0.5", "-1.0", "1e-999"):  # wherever it stands
+        other = put(put(whole, (*told, "p_value"), p), ("predicate", "pValues", "value"), p)
+        made.write_bytes(bundled(*sign(other, key), key, None))
+        with pytest.raises(EvidenceError, match="p_value"):
+            stated(made)
+
+
 # each was an error of Python's in the midst of an examination
 WRONG: list[tuple[tuple[Any, ...], Any]] = [
     (("encoder",), "x"), (("encoder",), []), (("views",), True), (("classes",), 1), (("format",), True),
