@@ -11,7 +11,7 @@ from uapfast.config import ALPHA
 from uapfast.errors import EvidenceError
 from uapfast.evidence import timestamp
 from uapfast.evidence.audited import Audit, Check
-from uapfast.evidence.commitment import Commitment
+from uapfast.evidence.commitment import Commitment, settings_of
 from uapfast.evidence.compare import differences
 from uapfast.evidence.dossier import basis_of, by_others, citation_of
 from uapfast.evidence.envelope import Signed
@@ -88,10 +88,14 @@ def chosen(out: Audit, recording: Recording, reference: Reference, commitment: C
     first, views = recording.first, reference.plan.views
     if by_others(recording):
         out.add("note", "answers", "recorded by others, the accuser says: no file tells who asked, or when")
+    if recording.suspect["output"] != "auto":
+        out.add("note", "answers", f"read as {recording.suspect['output']}: the accuser said so")
+    if first["class_order"] is not None:
+        out.add("note", "class order", "the one that the accuser gave")
     if first["answered"] is not None:
         said = f"{len(recording.lines)} answers were judged, of {reference.plan.queries} that a whole"
         out.add("note", "answers", f"{said} examination asks for: no file tells who chose them")
-    elif commitment is None and first["looks"][-1:] != [views]:
+    elif commitment is None and first["looks"] not in settings_of(reference, ALPHA)["looks"].values():
         out.add("note", "looks", f"after {first['looks']} of {views} views: no commitment says so")
 
 
