@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,17 @@ def test_no_name_of_a_suspect_hinders_its_statement(case: Case, tmp_path: Path) 
     assert read_statement(statement).statement["subject"][0]["name"] == "\\udcff.safetensors"
     assert audit(Files(statement, case.world.ref, record, any_key=True)).holds
     assert main(["report", str(statement), "--bom", str(bill)]) == 0
+
+
+def test_line_ends_of_another_system_are_named(
+    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "r.jsonl"
+    record.write_bytes(Path(case.files.record).read_bytes().replace(b"\n", b"\r\n"))
+    name, error = only_failure(audit(replace(case.files, record=record)))
+    assert name == "record" and "CR LF" in str(error)
+    assert main(["verify", str(case.world.ref), "--answers", str(record)]) == 2
+    assert "CR LF" in capsys.readouterr().err
 
 
 # -- places ----------------------------------------------------------------------------------------

@@ -28,11 +28,13 @@ from uapfast.evidence.dossier import basis_of, check_all_judged, check_looks
 from uapfast.evidence.envelope import Signed
 from uapfast.evidence.keys import PublicKey
 from uapfast.evidence.statement import read_statement, subjects
+from uapfast.files import open_plain
 from uapfast.reference import FORMAT, Reference, load
 from uapfast.suspects.subject import file_sha256
 from uapfast.verbs.replay import Replayed, verify_record
 
 Path_ = str | os.PathLike[str]
+CR_LF, HEAD = b"\r\n", 1 << 20
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,13 @@ def _record_file(files: Files, stated: Signed) -> tuple[str, str]:
     except InputError as exc:
         raise RecordError(where, exc.argument, exc.rule, exc.got) from exc
     if digest != about.get("sha256"):
-        raise RecordError(where, "file", f"the one stated, SHA-256 {about.get('sha256')}", digest)
+        with open_plain(files.record) as stream:
+            ends = (
+                " (lines end in CR LF: a checkout or an editor did that)"
+                if CR_LF in stream.readline(HEAD)
+                else ""
+            )
+        raise RecordError(where, "file", f"the one stated, SHA-256 {about.get('sha256')}", f"{digest}{ends}")
     return digest, f"the one stated, SHA-256 {digest}"
 
 

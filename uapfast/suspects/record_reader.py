@@ -165,7 +165,10 @@ def _object(raw: bytes, number: int, where: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise RecordError(where, f"line {number}", "a JSON object", type(found).__name__)
     if again != raw:  # another reader of JSON could see another answer in it
-        raise RecordError(where, f"line {number}", "as uapfast writes it, byte for byte", "another form")
+        got = (
+            "CR LF at its end (a checkout or an editor did that)" if raw.endswith(b"\r\n") else "another form"
+        )
+        raise RecordError(where, f"line {number}", "as uapfast writes it, byte for byte", got)
     return found
 
 
