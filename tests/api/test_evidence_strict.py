@@ -66,7 +66,7 @@ def test_whoever_does_without_has_to_say_so(case: Case, capsys: pytest.CaptureFi
     said = json.loads(capsys.readouterr().out)
     assert said["holds"] is True and said["unchecked"] == said["failed"] == []
     assert {c["what"] for c in said["checks"] if c["state"] == "note"} == {
-        "key", "authority that stamped the statement", "authority that stamped the commitment",
+        "key", "authority that stamped the statement", "authority that stamped the commitment", "examination",
     }  # fmt: skip
     assert main([*asked, "--any-key", "--trust", str(case.folder / "key.pub")]) == 2
     assert "--any-key must be left out beside what it does without" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from tests.api.evidence_world import World
 from uapfast.cli import main
 from uapfast.errors import RecordError, UapfastError
 from uapfast.evidence.audit import Files, audit
+from uapfast.suspects import record_bodies
 from uapfast.suspects.http import HttpSuspect, open_http
 from uapfast.suspects.record_bodies import MOST_BODY, PLAIN, packed, unpacked
 from uapfast.suspects.record_reader import read_record
@@ -235,6 +236,28 @@ def test_no_secret_is_kept_with_a_response(
     assert sum("withheld" in one for one in only(lines, "response")) == 1
     found = verify_record(evidence_world.ref, tmp_path / "r.jsonl")
     assert found.verdict.decision == "independent" and found.recording.bodies.withheld == 8
+
+
+def test_a_server_that_pads_its_answers_makes_a_record_that_can_be_read(
+    evidence_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be refused for what its bodies unpack to, after the suspect was asked."""
+    servers = pytest.importorskip("tests.api.http_servers", reason="needs uvicorn and Pillow")
+    monkeypatch.setattr(record_bodies, "MOST_ALL", 1 << 18)
+
+    def padding(about: Any, path: str, body: bytes, headers: dict[str, str]) -> Any:
+        status, more, answer = servers.v1(about, path, body, headers)
+        return status, more, answer + b" " * (1 << 17)
+
+    with servers.Server(padding, servers.Served(evidence_world.honest)) as server:
+        suspect = open_http(
+            server.url + "/v1/models/digits", layout="nhwc", batch_size=8, concurrency=1
+        )  # fmt: skip
+        lines = recorded(evidence_world, suspect, tmp_path / "r.jsonl")
+    sent = only(lines, "response")
+    assert 0 < sum(one.get("withheld") == record_bodies.MANY for one in sent) < len(sent)
+    found = verify_record(evidence_world.ref, tmp_path / "r.jsonl")
+    assert found.verdict.decision == "independent" and found.recording.bodies.withheld
 
 
 # -- the audit -------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from uapfast.report.alternatives import Alternative
 from uapfast.report.evidence import Evidence, attach
 from uapfast.report.suspect import Among, Standing, SuspectReport
 from uapfast.report.suspect_figure import axis_of, lanes_of, standing_picture
-from uapfast.report.suspect_page import THEMES, percent, render_suspect, sentence, write_suspect_page
+from uapfast.report.suspect_page import THEMES, named, percent, render_suspect, sentence, write_suspect_page
 from uapfast.types import Decision
 
 DECISIONS: tuple[Decision, ...] = ("piracy", "independent", "inconclusive", "invalid", "unavailable")
@@ -132,6 +132,14 @@ def test_hostile_names_stay_text() -> None:
     assert page.text.count("<script>alert(1)</script>") >= 8
     long = make_page(name="x" * 5000)
     assert len(sentence(long)) < 400
+
+
+def test_a_name_that_reads_from_right_to_left_turns_nothing_else_around() -> None:
+    """Beside Hebrew or Arabic letters a browser moves digits and brackets of the sentence."""
+    assert named("שם 0.9") == "\u2068שם 0.9\u2069" and named("plain 0.9") == "plain 0.9"
+    assert "\u202e" not in named("x\u202ey") and named("ש" * 300).endswith("\u2069")
+    report = make_page(name="שם 0.9")
+    assert "\u2068שם 0.9\u2069" in sentence(report)
 
 
 def test_the_rates_are_the_measured_ones_with_their_n() -> None:

@@ -20,6 +20,7 @@ from uapfast.evidence.content import (
     check_rates,
     check_raw,
     check_times,
+    chosen,
     maker,
     remarked,
 )
@@ -27,11 +28,13 @@ from uapfast.evidence.dossier import basis_of, check_all_judged, check_looks
 from uapfast.evidence.envelope import Signed
 from uapfast.evidence.keys import PublicKey
 from uapfast.evidence.statement import read_statement, subjects
+from uapfast.files import open_plain
 from uapfast.reference import FORMAT, Reference, load
 from uapfast.suspects.subject import file_sha256
 from uapfast.verbs.replay import Replayed, verify_record
 
 Path_ = str | os.PathLike[str]
+CR_LF, HEAD = b"\r\n", 1 << 20
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def audit(files: Files) -> Audit:
         out.step("suspect", lambda: _suspect(stated, replayed))
         out.step("times", lambda: check_times(stated, replayed.recording, commitment, stamp))
         if out.step("looks", lambda: _looks(commitment, replayed, reference)):
+            chosen(out, replayed.recording, reference, commitment)
             check_content(out, stated, replayed, commitment)
     return out
 
@@ -184,7 +188,13 @@ def _record_file(files: Files, stated: Signed) -> tuple[str, str]:
     except InputError as exc:
         raise RecordError(where, exc.argument, exc.rule, exc.got) from exc
     if digest != about.get("sha256"):
-        raise RecordError(where, "file", f"the one stated, SHA-256 {about.get('sha256')}", digest)
+        with open_plain(files.record) as stream:
+            ends = (
+                " (lines end in CR LF: a checkout or an editor did that)"
+                if CR_LF in stream.readline(HEAD)
+                else ""
+            )
+        raise RecordError(where, "file", f"the one stated, SHA-256 {about.get('sha256')}", f"{digest}{ends}")
     return digest, f"the one stated, SHA-256 {digest}"
 
 
@@ -217,6 +227,8 @@ def _commitment(out: Audit, stated: Signed, files: Files) -> Commitment | None:
         return found, f"the one cited, {when}"
 
     found = out.step("commitment", read)
+    if found is not None and found.stamp is None:
+        out.add("note", "time of the commitment", "no time stamp: it is the signer's own word")
     _authority(out, "the commitment", None if found is None else found.stamp, files)
     return found
 
@@ -243,11 +255,11 @@ def _replayed(files: Files, reference: Reference, level: float) -> tuple[Replaye
 def _looks(commitment: Commitment | None, replayed: Replayed, reference: Reference) -> tuple[bool, str]:
     recording, views = replayed.recording, reference.plan.views
     said = f"after {recording.first['looks']} of {views} views"
-    if commitment is not None:
-        check_looks(commitment, recording)
-        return True, f"{said}, as committed"
-    check_all_judged(recording)
-    return True, said if recording.first["looks"][-1:] == [views] else f"{said}: no commitment says so"
+    if commitment is None:
+        check_all_judged(recording)
+        return True, said
+    check_looks(commitment, recording)
+    return True, f"{said}, as committed" if recording.first["answered"] is None else said
 
 
 def _suspect(stated: Signed, replayed: Replayed) -> tuple[bool, str]:
@@ -262,7 +274,10 @@ def _suspect(stated: Signed, replayed: Replayed) -> tuple[bool, str]:
 def _shown(subject: list[dict[str, Any]]) -> str:
     one = subject[0]
     digest: dict[str, Any] = one["digest"] if isinstance(one["digest"], dict) else {}
-    return " ".join([str(one["name"])[:80], *(f"{k} {str(v)[:64]}" for k, v in digest.items())])
+    # in quotes: a name that goes on like a hash is no hash
+    return " ".join(
+        [repr(str(one["name"])[:80]), *(f"{str(k)[:40]!r} {str(v)[:64]!r}" for k, v in digest.items())]
+    )
 
 
 __all__ = ["Audit", "Check", "Files", "audit"]

@@ -57,16 +57,26 @@ def _no_float(text: str) -> Any:
 
 
 def decimals(value: Any) -> Any:
-    """The same with every float as the shortest decimal that reads back as it; tuples become lists."""
-    if isinstance(value, bool) or value is None or isinstance(value, int | str):
+    """The same with every float as the shortest decimal that reads back as it; tuples become lists.
+
+    Texts become :func:`plain`.
+    """
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, bool) or value is None or isinstance(value, int):
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
             raise EvidenceError("evidence", "numbers", "finite", value)
         return repr(value)
     if isinstance(value, dict):
-        return {str(k): decimals(v) for k, v in value.items()}
+        return {plain(str(k)): decimals(v) for k, v in value.items()}
     return [decimals(v) for v in value]
+
+
+def plain(text: str) -> str:
+    """A text with what UTF-8 has no bytes for escaped: whoever names a file or a class may put it there."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def encoded(data: bytes) -> str:
@@ -87,4 +97,4 @@ def decoded(text: Any, where: str, what: str) -> bytes:
     return data
 
 
-__all__ = ["MOST_BYTES", "decimals", "decoded", "dumps", "encoded", "loads", "needed"]
+__all__ = ["MOST_BYTES", "decimals", "decoded", "dumps", "encoded", "loads", "needed", "plain"]

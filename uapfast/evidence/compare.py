@@ -5,6 +5,7 @@ Times, hashes and names hold digits too: nothing in them is a number that anothe
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 TOLERANCE = 1e-6
 SMALL = 1e-9  # below it a number is nothing; above, no p-value may be off by more than its printed digits
 PRINTED = 0.02  # relative: sentences show two or three digits, and the last may be rounded the other way
-DECIMAL = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+DECIMAL = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", re.ASCII)  # other digits are digits to float
 SENTENCE = re.compile(r"(?:.*\.)?reasons\[\d+\]")
 EXACT = {"level", "alpha", "verdict.alpha"}  # are chosen, not computed
 
@@ -61,6 +62,8 @@ def alike(a: Any, b: Any, path: str) -> bool:
         return False
     if _computed(a) and _computed(b):
         x, y = float(a), float(b)
+        if repr(x) != a and repr(y) == b:  # zeros before it, say: no number is written so
+            return False
         return abs(x - y) <= min(TOLERANCE * max(1.0, abs(x)), SMALL + PRINTED * abs(x))
     if not SENTENCE.fullmatch(path) or DECIMAL.split(a) != DECIMAL.split(b):
         return False
@@ -69,8 +72,12 @@ def alike(a: Any, b: Any, path: str) -> bool:
 
 
 def _computed(text: str) -> bool:
-    """Whether it is a decimal as ``repr`` or a format writes floats; whole numbers are counts."""
-    return DECIMAL.fullmatch(text) is not None and ("." in text or "e" in text)
+    """Whether it is a decimal as ``repr`` or a format writes floats; whole numbers are counts.
+
+    One that is too large for a float would be infinitely far from everything, and within its own tolerance.
+    """
+    good = DECIMAL.fullmatch(text) is not None and ("." in text or "e" in text)
+    return good and math.isfinite(float(text))
 
 
 def _as_printed(x: str, y: str) -> bool:

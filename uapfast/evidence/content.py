@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import Any
 
-from uapfast._version import __version__
+from uapfast._version import __version__, versions
 from uapfast.config import ALPHA
 from uapfast.errors import EvidenceError
 from uapfast.evidence import timestamp
 from uapfast.evidence.audited import Audit, Check
-from uapfast.evidence.commitment import Commitment
+from uapfast.evidence.commitment import Commitment, settings_of
 from uapfast.evidence.compare import differences
-from uapfast.evidence.dossier import basis_of, citation_of
+from uapfast.evidence.dossier import basis_of, by_others, citation_of
 from uapfast.evidence.envelope import Signed
 from uapfast.evidence.statement import measured, predicate, with_their_last
 from uapfast.examination.error_rates import table_of
 from uapfast.examination.levels import levels_said
+from uapfast.reference import Reference
 from uapfast.suspects.record_reader import Recording
 from uapfast.verbs.replay import Replayed
 
@@ -24,6 +26,7 @@ from uapfast.verbs.replay import Replayed
 # against the record whatever it says.
 MOST_REMARKS, LONGEST = 20, 400  # of a record that are shown, and their characters
 CORE = r"decision|alpha|rank|relation|output|z|reasons|settings\.commitment|p_|reference"
+NUMBER = re.compile(r"unknown|[0-9][0-9A-Za-z.+!_-]{0,39}")  # of a version, as packages have it
 ADDED = re.compile(rf"verdict\.(?!{CORE})")
 
 
@@ -62,11 +65,38 @@ def check_raw(out: Audit, recording: Recording) -> None:
 
 def remarked(out: Audit, recording: Recording) -> None:
     """What the record remarks on the asking: it is among the reasons, and nothing else says it."""
-    notes = recording.end["notes"]
+    notes = [*_besides(recording), *recording.end["notes"]]
     for text in notes[:MOST_REMARKS]:
         out.add("note", "remark of the record", f"the accuser's word: {text[:LONGEST]}")
     if len(notes) > MOST_REMARKS:
         out.add("note", "remark of the record", f"and {len(notes) - MOST_REMARKS} more")
+
+
+def _besides(recording: Recording) -> list[str]:
+    """Other words of a record that become reasons: how earlier answers were read, and why it ended."""
+    read, error = recording.suspect["settings"].get("read"), recording.end.get("error")
+    found = []
+    if isinstance(read, dict):
+        found.append(f"its answers are read as earlier ones were: {', '.join(map(str, read.values()))}")
+    if error is not None:
+        found.append(f"it ended by {error['class']}: {' '.join(error['args'])}")
+    return found
+
+
+def chosen(out: Audit, recording: Recording, reference: Reference, commitment: Commitment | None) -> None:
+    """What of the answers may have been chosen once they were known, which no check can tell."""
+    first, views = recording.first, reference.plan.views
+    if by_others(recording):
+        out.add("note", "answers", "recorded by others, the accuser says: no file tells who asked, or when")
+    if recording.suspect["output"] != "auto":
+        out.add("note", "answers", f"read as {recording.suspect['output']}: the accuser said so")
+    if first["class_order"] is not None:
+        out.add("note", "class order", "the one that the accuser gave")
+    if first["answered"] is not None:
+        said = f"{len(recording.lines)} answers were judged, of {reference.plan.queries} that a whole"
+        out.add("note", "answers", f"{said} examination asks for: no file tells who chose them")
+    elif commitment is None and first["looks"] not in settings_of(reference, ALPHA)["looks"].values():
+        out.add("note", "looks", f"after {first['looks']} of {views} views: no commitment says so")
 
 
 def check_times(
@@ -113,6 +143,7 @@ def check_content(out: Audit, stated: Signed, replayed: Replayed, commitment: Co
     settings = stated.predicate["verdict"].get("settings")
     if not isinstance(settings, dict) or settings.get("versions") != stated.predicate["versions"]:
         found.append("verdict.settings.versions: other versions than the statement's")
+    found += _no_versions(stated.predicate["versions"])
 
     def same() -> tuple[bool, str]:
         if found:
@@ -122,9 +153,23 @@ def check_content(out: Audit, stated: Signed, replayed: Replayed, commitment: Co
         return True, "decision, numbers (to 1e-6) and reasons are what the record comes to"
 
     out.step("what is stated", same)
-    if cited is not None and cited.get("began") != "after":
+    if cited is not None and cited.get("began") == "after":
+        said = "by the accuser's clock it was begun after the commitment: no file tells whether the suspect"
+        out.add("note", "examination", f"{said} was asked before that, too")
+    elif cited is not None:
         said = {"before": "before the commitment"}.get(str(cited.get("began")), "nobody knows when")
         out.add("note", "examination", f"it was begun {said}: the commitment proves nothing of it")
+
+
+def _no_versions(told: dict[str, Any]) -> list[str]:
+    """What stands among the versions and is none: nothing is held against them, so that anything could."""
+    strange = [name for name in told if name not in versions()]
+    found = [f"versions.{name[:40]}: of nothing that a verdict depends on" for name in strange]
+    known = [name for name in told if name not in strange]
+    good = {name: isinstance(told[name], str) and NUMBER.fullmatch(told[name]) for name in known}
+    return found + [
+        f"versions.{name}: no version, {str(told[name])[:80]}" for name in known if not good[name]
+    ]
 
 
 def check_rates(out: Audit, stated: Signed) -> None:
@@ -146,4 +191,13 @@ def check_rates(out: Audit, stated: Signed) -> None:
             out.add("note", what, f"uapfast {__version__} states others: they were measured anew since")
 
 
-__all__ = ["check_content", "check_level", "check_rates", "check_raw", "check_times", "maker", "remarked"]
+__all__ = [
+    "check_content",
+    "check_level",
+    "check_rates",
+    "check_raw",
+    "check_times",
+    "chosen",
+    "maker",
+    "remarked",
+]

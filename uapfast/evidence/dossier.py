@@ -193,7 +193,7 @@ def check_all_judged(recording: Recording) -> None:
     A part of answers that others recorded may have fewer views, and nobody is told when they were given. Of a
     suspect that was asked, all is judged: whoever picks its answers afterwards picks the verdict.
     """
-    if recording.first["answered"] is not None and not _by_others(recording):
+    if recording.first["answered"] is not None and not by_others(recording):
         raise EvidenceError(recording.where, "answers", "all of them, of a suspect that was asked", "a part")
 
 
@@ -218,11 +218,12 @@ def citation_of(commitment: Commitment, recording: Recording) -> Citation:
         EvidenceError: it was looked after other numbers of views than was committed to.
     """
     check_looks(commitment, recording)
-    began = None if _by_others(recording) else recording.first["started"]
+    began = None if by_others(recording) else recording.first["started"]
     return Citation.of(commitment, began, recording.cached)
 
 
-def _by_others(recording: Recording) -> bool:
+def by_others(recording: Recording) -> bool:
+    """Whether its answers came in a file: others gave them, nobody is told when."""
     return bool(recording.suspect["settings"].get("kind") == "recorded")
 
 
@@ -237,7 +238,7 @@ def basis_of(
         citation: of the commitment.
         kept: whether anybody else can have the record.
     """
-    others = _by_others(recording)
+    others = by_others(recording)
     record = {"sha256": recording.sha256, "answers": len(recording.lines), "cached": recording.cached}
     subject = recording.suspect["subject"] or {"name": recording.suspect["name"], "digest": {}}
     return Basis(
@@ -250,4 +251,4 @@ def basis_of(
     )
 
 
-__all__ = ["Dossier", "Wanted", "basis_of", "check_all_judged", "check_looks", "citation_of"]
+__all__ = ["Dossier", "Wanted", "basis_of", "by_others", "check_all_judged", "check_looks", "citation_of"]

@@ -219,7 +219,7 @@ def subjects(basis: Basis, verdict: Verdict) -> list[dict[str, Any]]:
     digest = basis.subject["digest"]
     if not digest and verdict.suspect_sha256 is not None:
         digest = {"answersSha256": verdict.suspect_sha256}
-    return [{"name": basis.subject["name"], "digest": digest}]
+    return [decimals({"name": basis.subject["name"], "digest": digest})]
 
 
 def write_statement(

@@ -57,10 +57,11 @@ def ask(url: str, message: bytes, roots: Sequence[Any] | None = None) -> bytes:
         roots: as :func:`check`.
 
     Raises:
-        TimeStampError: the authority does not answer, or with a stamp that does not hold.
+        TimeStampError: the authority does not answer, or with a stamp that does not hold; or this machine's
+            clock is ahead of it.
         MissingDependency: without the extra ``evidence``.
     """
-    client = needed("rfc3161_client")
+    client, asked = needed("rfc3161_client"), datetime.now(UTC)
     if not url.startswith(("http://", "https://")):
         raise TimeStampError("time stamp", "--tsa", "http(s)://... of an RFC 3161 authority", repr(url)[:80])
     request = client.TimestampRequestBuilder().data(message).hash_algorithm(client.HashAlgorithm.SHA256)
@@ -72,7 +73,10 @@ def ask(url: str, message: bytes, roots: Sequence[Any] | None = None) -> bytes:
         raise TimeStampError("time stamp", "answer", "a stamp that is granted", got)
     if response.tst_info.nonce != request.nonce:
         raise TimeStampError("time stamp", "nonce", "that of the request", "another: an old answer")
-    check(data, message, "time stamp", roots)
+    found = check(data, message, "time stamp", roots)
+    if asked > found.time + SKEW:  # what was signed before it would be later than its own stamp
+        rule = f"at most {SKEW.seconds} s ahead of the authority's, {said(found.time)}"
+        raise TimeStampError("time stamp", "this machine's clock", rule, said(asked))
     return data
 
 

@@ -173,18 +173,16 @@ def _tuned(commitment: Mapping[str, Any] | None) -> Alternative:
     began = None if commitment is None else commitment.get("began")
     if commitment is not None and began == "after":
         stamped = commitment.get("stampedAt")
-        when = f"stamped at {stamped} by an authority whose certificate the audit has to be given"
-        if not stamped:
-            by = (
-                f"The reference was committed to at {commitment.get('committedAt')} by the owner's clock, "
-                "before the examination began; no authority stamped that time."
-            )
-            return _row(what, "declared", by)
-        by = (
-            f"The reference and the settings were committed to before the examination began, {when}. That no "
-            "other reference was tried it does not show: ask for all commitments."
+        rest = (
+            "That the suspect was not at hand before that, or that no other reference was tried, it does not "
+            "show: ask when the owner first had it, and for all commitments."
         )
-        return _row(what, "tested", by, "ruled out, unless others were tried")
+        by = "The reference and the settings were committed to before this examination began"
+        if not stamped:
+            by = f"{by}, at {commitment.get('committedAt')} by the owner's clock; no authority stamped that"
+        else:
+            by = f"{by}, stamped at {stamped} by an authority whose certificate the audit has to be given"
+        return _row(what, "declared", f"{by}. {rest}")
     if commitment is not None:
         order = "before it" if began == "before" else "nobody knows whether before or after it"
         return _row(what, "open", f"There is a commitment, but the examination began {order}.")

@@ -7,6 +7,7 @@ likely that is. Names come from files that nobody trusts: jinja2 escapes every s
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,11 @@ SAYS = {
 
 
 def named(text: str) -> str:
-    """A name for the page: control characters shown, not too long."""
+    """A name for the page: control characters shown, not too long, turning nothing beside it around."""
     found = shown(text)
-    return found if len(found) <= NAME else f"{found[: NAME - 40]} ... {found[-34:]}"
+    found = found if len(found) <= NAME else f"{found[: NAME - 40]} ... {found[-34:]}"
+    turned = any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in found)
+    return f"\N{FIRST STRONG ISOLATE}{found}\N{POP DIRECTIONAL ISOLATE}" if turned else found
 
 
 def sentence(report: SuspectReport) -> str:

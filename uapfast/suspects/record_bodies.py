@@ -13,12 +13,19 @@ PLAIN = 4096  # bytes; larger bodies are compressed
 MOST_BODY = 48 << 20  # bytes of one; of larger ones only the rows are kept
 MOST_LINE = 65 << 20  # bytes of its line: compressed, in base64
 KEPT = ("body", "base64", "gzip", "withheld")
+MOST_ALL, MOST_TIMES = 1 << 30, 20  # bytes of all bodies, and how many times as many as the record has
 SECRET, LARGE = "it repeats a secret", f"it has more than {MOST_BODY} bytes"
+MANY = f"all of them have more than {MOST_ALL} bytes, and {MOST_TIMES} times those of the record"
 
 
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Those of a response that its record keeps."""
     return {name: headers[name] for name in HEADERS if name in headers}
+
+
+def fits(bodies: int, size: int) -> bool:
+    """Whether a record of so many bytes may hold so many bytes of bodies: whoever reads it unpacks them."""
+    return bodies <= MOST_ALL + MOST_TIMES * size
 
 
 def packed(body: bytes | None) -> dict[str, str]:
@@ -61,4 +68,4 @@ def unpacked(told: Mapping[str, Any]) -> bytes | None:
     return body
 
 
-__all__ = ["KEPT", "MOST_LINE", "kept_headers", "packed", "unpacked"]
+__all__ = ["KEPT", "MANY", "MOST_LINE", "fits", "kept_headers", "packed", "unpacked"]

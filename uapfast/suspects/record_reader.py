@@ -21,14 +21,18 @@ from uapfast.files import KINDS, open_plain
 from uapfast.models.answers import OUTPUTS
 from uapfast.suspects.record_bodies import MOST_LINE
 from uapfast.suspects.record_responses import FAULTS, Bodies
-from uapfast.suspects.record_writer import ENDS, FORMAT, VERSION, line_of
+from uapfast.suspects.record_writer import ENDS, FORMAT, UNSAID, VERSION, line_of
 
+WORDS = ("NaN", *UNSAID.values())
 MARK = KINDS["record"]
 MOST_FIRST = 64 << 20  # bytes of the first line, which may name every query that was answered
 MOST_CLASSES = 25_000  # of a suspect; the largest of the usual lists of classes has 21,843
 MOST_ANSWER = 4096 + 64 * MOST_CLASSES  # bytes of an answer's line
 MOST_REPEATS = 1000  # lines of a query: requests that failed, and questions that were asked again
 MOST_WHOLE = 1 << 53  # that every reader of JSON knows exactly
+HASH = re.compile(r"[0-9a-f]{64}")
+DIGESTS = ("sha256", "tensorsSha256", "urlSha256", "endpointSha256")  # that a subject may have
+ENDPOINT = ("urlSha256", "endpointSha256")  # of a suspect that has a URL
 REPLAYS = ("model", "suspect", "endpoint")
 DTYPE = re.compile(r"(?:bfloat|u?int|float|complex|bool)[0-9a-z_]*")  # as torch names them
 
@@ -161,7 +165,10 @@ def _object(raw: bytes, number: int, where: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise RecordError(where, f"line {number}", "a JSON object", type(found).__name__)
     if again != raw:  # another reader of JSON could see another answer in it
-        raise RecordError(where, f"line {number}", "as uapfast writes it, byte for byte", "another form")
+        got = (
+            "CR LF at its end (a checkout or an editor did that)" if raw.endswith(b"\r\n") else "another form"
+        )
+        raise RecordError(where, f"line {number}", "as uapfast writes it, byte for byte", got)
     return found
 
 
@@ -176,11 +183,12 @@ def _first(raw: bytes, where: str) -> dict[str, Any]:
     good = (
         isinstance(suspect, dict)
         and isinstance(suspect.get("name"), str)
-        and isinstance(suspect.get("sha256"), str | None)
+        and (suspect.get("sha256") is None or _is_hash(suspect["sha256"]))
         and suspect.get("output") in OUTPUTS
         and suspect.get("replay") in REPLAYS
         and isinstance(suspect.get("settings"), dict)
         and _is_subject(suspect.get("subject"))
+        and (suspect["replay"] == "endpoint" or not _is_endpoint(suspect))
         and _texts(suspect["settings"].get("classes"))
         and isinstance(found.get("started"), str)
         and isinstance(found.get("reference_sha256"), str)
@@ -194,11 +202,22 @@ def _first(raw: bytes, where: str) -> dict[str, Any]:
     return found
 
 
+def _is_endpoint(suspect: dict[str, Any]) -> bool:
+    """Whether it says that it was asked at a URL: then its rows have to be in its responses."""
+    digest = (suspect["subject"] or {}).get("digest") or {}
+    return suspect["settings"].get("kind") == "http" or any(name in digest for name in ENDPOINT)
+
+
 def _is_subject(found: Any) -> bool:
     if found is None:
         return True
     good = isinstance(found, dict) and set(found) == {"name", "digest"} and isinstance(found["name"], str)
-    return good and isinstance(found["digest"], dict) and _texts(list(found["digest"].values()))
+    good = good and isinstance(found["digest"], dict)
+    return good and set(found["digest"]) <= set(DIGESTS) and all(map(_is_hash, found["digest"].values()))
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and HASH.fullmatch(value) is not None
 
 
 def _texts(values: Any) -> bool:
@@ -275,11 +294,23 @@ def _answer(found: Recording, one: dict[str, Any], number: int) -> None:
     found.lines[place] = Line(query, kind, values, one.get("cached") is True)
 
 
+def _floats(answer: Any) -> Any:
+    """Numbers, and the words for those that JSON lacks; numpy would take more words, and null for NaN."""
+    found = np.array(answer)
+    if found.dtype.kind == "f":
+        return found.astype(np.float64)
+    every = np.array(answer, dtype=object)
+    for value in every.ravel():
+        if type(value) not in (float, int) and value not in WORDS:
+            raise ValueError(f"{str(value)[:40]!r} for a number")
+    return every.astype(np.float64)
+
+
 def _numbers(dtype: str, answer: Any) -> Any:
     if not DTYPE.fullmatch(dtype) or not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ValueError(f"dtype {dtype!r}")
     if "float" in dtype or "complex" in dtype:
-        return np.array(answer, dtype=np.float64)
+        return _floats(answer)
     out = np.array(answer)
     if out.dtype.kind not in "bi":
         raise ValueError(f"{out.dtype} for {dtype}")

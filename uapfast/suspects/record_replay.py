@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -119,7 +120,11 @@ def _read_before(told: Any, where: str) -> Answers | None:
             raise ValueError(kind)
         if kind == "labels" and "scale" not in told:
             return Answers(kind, torch.zeros(0), 0)
-        scale, least, note = float(told["scale"]), float(told["least"]), told["note"]
+        scale, least, note = told["scale"], told["least"], told["note"]
+        if not (isinstance(scale, float) and isinstance(least, float) and isinstance(note, str | None)):
+            raise ValueError("scale, least and note")
+        if not (0 < scale < math.inf and 0 <= least < 1):
+            raise ValueError("scale and least")
         return Answers(kind, torch.zeros(0), 0, None, Reading(kind, scale, least, note))
     except (KeyError, TypeError, ValueError) as exc:
         raise RecordError(where, "read", "how earlier answers were read", type(exc).__name__) from exc

@@ -18,11 +18,10 @@ from uapfast.errors import InputError, RecordError
 from uapfast.suspects.http_client import Response
 from uapfast.suspects.http_reading import Reader, reader_of
 from uapfast.suspects.http_rows import row_of_plain
-from uapfast.suspects.record_bodies import KEPT, unpacked
+from uapfast.suspects.record_bodies import KEPT, fits, unpacked
 
 TRIP = ("at", "attempt", "status")  # what a row says of its response
 AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")  # sorts by time
-MOST_ALL, MOST_TIMES = 1 << 30, 20  # bytes of all bodies, and how many times as many as the record has
 
 
 class Bodies:
@@ -84,8 +83,8 @@ class Bodies:
     def _body(self, told: Mapping[str, Any], size: int) -> bytes | None:
         body = unpacked(told)
         self._bytes += 0 if body is None else len(body)
-        if self._bytes > MOST_ALL + MOST_TIMES * size:
-            raise ValueError(f"more than {MOST_TIMES} times the bytes of the record in its bodies")
+        if not fits(self._bytes, size):
+            raise ValueError("more in its bodies than so large a record may hold")
         return body
 
     def failed(self, told: Any, size: int) -> None:

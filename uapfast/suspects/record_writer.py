@@ -23,7 +23,7 @@ from uapfast._version import versions
 from uapfast.errors import InputError, SuspectError, TimeLimitError, UapfastError, UnavailableError
 from uapfast.files import atomic_path
 from uapfast.suspects.http_rows import kind_of_row, plain_row
-from uapfast.suspects.record_bodies import kept_headers, packed
+from uapfast.suspects.record_bodies import MANY, fits, kept_headers, packed
 
 FORMAT, VERSION = "uapfast record", 2
 ENDS = {kind.__name__: kind for kind in (TimeLimitError, SuspectError, UnavailableError)}
@@ -84,6 +84,7 @@ class Recorder:
         self.answers, self.started, self.ended, self.begun = 0, "", "", False
         self._hash, self._queries = hashlib.sha256(), list[bytes]()
         self._reading: Any = None
+        self._size = self._bodies = 0  # bytes of the record, and of the bodies in it
         self._first = self._next = 0  # of the images that are asked now; of those whose answers came in order
         self._stack = contextlib.ExitStack()
 
@@ -108,6 +109,7 @@ class Recorder:
         line = line_of(values)
         self._hash.update(line)
         self._stream.write(line)
+        self._size += len(line)
 
     # -- what the examination tells ----------------------------------------------------------------
     def start(
@@ -161,7 +163,7 @@ class Recorder:
         if reading != self._reading:
             self._line({"reading": reading})
             self._reading = reading
-        self._line({"response": {**trip.told(), "images": images, **_sent(trip, body)}})
+        self._line({"response": {**trip.told(), "images": images, **self._sent(trip, body)}})
 
     def row(self, place: int, row: Any, trip: Any = None, nth: int = 0) -> None:
         """See :class:`uapfast.models.tape.Tape`."""
@@ -177,14 +179,20 @@ class Recorder:
 
     def failed(self, trip: Any, images: int, body: bytes | None = None) -> None:
         """See :class:`uapfast.models.tape.Tape`."""
-        sent = {} if trip.response is None else _sent(trip, body)
+        sent = {} if trip.response is None else self._sent(trip, body)
         self._line({"failed": {**trip.told(), "images": images, **sent}})
 
+    def _sent(self, trip: Any, body: bytes | None) -> dict[str, Any]:
+        """A response as the record has it; headers that belong to a body only.
 
-def _sent(trip: Any, body: bytes | None) -> dict[str, Any]:
-    """A response as the record has it; headers that belong to a body only."""
-    headers = {} if body is None or trip.response is None else kept_headers(trip.response.headers)
-    return {"headers": headers, **packed(body)}
+        A server that pads its answers must not make a record that nobody may read.
+        """
+        size = 0 if body is None else len(body)
+        if not fits(self._bodies + size, self._size):
+            return {"headers": {}, "withheld": MANY}
+        self._bodies += size
+        headers = {} if body is None or trip.response is None else kept_headers(trip.response.headers)
+        return {"headers": headers, **packed(body)}
 
 
 def plain_numbers(values: Tensor) -> list[Any]:
