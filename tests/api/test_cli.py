@@ -308,7 +308,7 @@ def test_a_query_log_is_asked_if_it_is_blind(
     given = [
         "generate", "--arch", world.arch, "--weights", str(world.victim), "--data", world.data, "--pool",
         str(world.manifest), "--out", str(tmp_path / "x.uapref"), "--points", "20", "--views", "6",
-        "--ray", "0",
+        "--ray", "0", "--overwrite",
     ]  # fmt: skip
     for blind, asked in (("--log-blind", 60), ("--log-adaptive", 0)):
         code, out, err = answer(capfd, *given, "--log", str(log), blind)

@@ -59,7 +59,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         owned = data.subset(slice(300, 600))
         pool = build_pool(
             ARCH, folder / "victim.safetensors", owned, folder / "pool", init=public, twins=8, surrogates=0,
-            homologous=12, epochs=PASSES,
+            homologous=16, epochs=PASSES,
         )  # fmt: skip
         config = uapfast.GenerateConfig(ray=(0.0,), uap_images=64)
         return World(uapfast.generate(victim, test.x(), pool=pool, config=config), victim, start, tune)

@@ -176,7 +176,8 @@ def test_the_command_line_shows_neither_retries_nor_secrets(world: World, tmp_pa
         file.write_text(TOML.format(url=f"{server.url}/v2/models/digits"))
         found = run("verify", reference, str(file), "--json", **{VARIABLE: SECRET})
         assert json.loads(found.stdout)["decision"] == "independent"
-        assert found.stderr == "" and found.returncode == 0
+        said = [line for line in found.stderr.splitlines() if not line.startswith("[")]  # progress, if slow
+        assert not said and found.returncode == 0
     with servers.Server(echoing(403, "no: HEADERS"), Served(module)) as server:
         file.write_text(TOML.format(url=f"{server.url}/v2/models/digits"))
         found = run("verify", reference, str(file), "--debug", **{VARIABLE: SECRET})
