@@ -20,7 +20,7 @@ FORBIDDEN = (
     r"\bstolen\b|\bstole\b|\btheft\b|\bstealing from\b",
     r"probabilit(y|ies) (of|that)( \w+){0,6} (theft|guilt\w*|innocen(t|ce)|copied|copy|piracy|independent)\b",
     r"(chance|likelihood|odds) (of|that)( \w+){0,4} (guilt\w*|innocence|a copy|was copied)\b",
-    r"closer( [\w']+){0,8} than (chance|honest training|coincidence)\b|(than|that) chance explains",
+    r"(closer|nearer)( [\w']+){0,8} than (chance|honest training|coincidence)\b|(than|that) chance explains",
     r"(was|were|been|is) copied from\b|\bwho copied\b|\bcopied the victim\b",
     r"(?<!whether )\b(the|this) suspect (descends|comes|was made) from\b",
     r"(?<!no )(?<!not a )\bproofs? (of|that)\b|\bproves? (that|theft|descent|innocence)\b",

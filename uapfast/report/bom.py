@@ -80,8 +80,9 @@ class Accused:
         if v.get("p_holm") is not None:
             q = f"; corrected for its whole list by Holm {p_text(v['p_holm'])}, for tries elsewhere not"
         return (
-            f"The answers of this model are nearer to those of the victim of {shown(self.victim)} than "
-            f"honest training explains ({p} at level {v['alpha']:g}{q}; {self.levels})"
+            f"The answers of this model are closer to those of the victim of {shown(self.victim)} than those "
+            f"of the reference's honest models are "
+            f"({p} at level {v['alpha']:g}{q}; {self.levels})"
         )
 
 
