@@ -24,7 +24,7 @@ from uapfast.method.fingerprint import QueryPlan
 from uapfast.method.lineage import Roster
 from uapfast.method.statistic import STATISTICS, PoolAnswers, Statistic
 from uapfast.pool.twins import selection_doubt
-from uapfast.reference_check import fault
+from uapfast.reference_check import inconsistency
 from uapfast.reference_file import FORMAT, Record, bad, digest, make_roster, parse, read, to_bytes
 
 
@@ -267,7 +267,7 @@ def from_bytes(content: bytes, name: str = "bytes") -> Reference:
 
 def _made(tensors: dict[str, Tensor], header: dict[str, Any], sha256: str, path: object) -> Reference:
     try:
-        wrong = fault(header, tensors)
+        wrong = inconsistency(header, tensors)
         if wrong is not None:
             raise bad(path, "complete", f"one with {wrong}")
         views = int(header["views"])

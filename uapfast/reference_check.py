@@ -22,7 +22,7 @@ TWINS: dict[str, type | tuple[type, ...]] = {
 DRAWN = ("models", "time", "draw_sha256")
 
 
-def fault(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
+def inconsistency(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
     """What is wrong with the parts of a reference; None where each can be used.
 
     Raises:
@@ -98,4 +98,4 @@ def _tensors_fault(tensors: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-__all__ = ["fault"]
+__all__ = ["inconsistency"]

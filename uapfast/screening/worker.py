@@ -182,11 +182,10 @@ class Worker:
             return 0.0
         return min(end, self._first + LINGER) - now
 
-    def leave(self) -> list[threading.Thread]:
-        """Stop after what is under way, which counts no more; returns threads that are at it still."""
+    def leave(self) -> None:
+        """Stop after what is under way, which counts no more."""
         with self._changed:
             self._left = True
-            at = list(self._at.values())
             self._changed.notify_all()
         for source in (self._to_read, self._to_ask):
             with contextlib.suppress(queue.Empty):
@@ -196,7 +195,6 @@ class Worker:
             self._to_read.put(None)
             self._buffers.put(None)
         self._to_ask.put(None)
-        return at
 
     def abandon(self) -> list[threading.Thread]:
         """Leave, and count no longer on threads that are at something; returns these."""
