@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import pytest
+import torch
+from torch import nn
 
 from tests.api import evidence_world as evidence
 from tests.api.evidence_case import Case, make_case
 from tests.api.screen_world import World, make_world
+from uapfast.models.registry import resolve_arch
+from uapfast.screening.remote import Packed, RemoteWorker
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +42,34 @@ def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def case(evidence_world: evidence.World, tmp_path_factory: pytest.TempPathFactory) -> Case:
     """What an owner hands over of the copy: not to be changed, only :meth:`Case.copied`."""
     return make_case(evidence_world, tmp_path_factory.mktemp("case"))
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., RemoteWorker]]:
+    """Makes workers; the process gets its threads back afterwards."""
+    before, folder = torch.get_num_threads(), os.getcwd()
+    made: list[RemoteWorker] = []
+
+    def one(packed: Packed, home: str = socket.gethostname()) -> RemoteWorker:
+        made.append(RemoteWorker(packed, "cpu", 1, os.getcwd(), home))
+        return made[-1]
+
+    yield one
+    for worker in reversed(made):
+        worker._worker.leave()
+        worker._limits.restore_original_limits()
+    torch.set_num_threads(before)
+    os.chdir(folder)
+
+
+@pytest.fixture
+def timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library whose networks are ours."""
+
+    def create_model(name: str, **_: Any) -> nn.Module:
+        made: Any = resolve_arch(f"uapfast:{name}-small?size=8")()
+        made.num_classes, made.in_chans, made.pretrained_cfg = 10, 1, {}
+        return made
+
+    fake = types.SimpleNamespace(is_model=lambda name: True, create_model=create_model)
+    monkeypatch.setitem(sys.modules, "timm", fake)  # type: ignore[arg-type]

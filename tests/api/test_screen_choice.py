@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import uapfast
+from tests.api.mixed_suspects import rows_of
 from tests.api.screen_world import CNN, World
-from tests.api.test_screen_mixed import rows_of
 from uapfast.cli import main
 from uapfast.errors import InputError, ModelError
 from uapfast.models.archdir import specs_in

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import uapfast
+from tests.api.screen_rows import bare, table
 from tests.api.screen_world import MLP
-from tests.api.test_screen import bare, table
 from tests.lazy import LazyDevice
 from uapfast.errors import InputError
 from uapfast.screening import local

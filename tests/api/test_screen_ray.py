@@ -15,8 +15,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import uapfast
+from tests.api.bad_suspects import bad_suspects
+from tests.api.screen_rows import bare, table
 from tests.api.screen_world import MLP, World
-from tests.api.test_screen import bad_suspects, bare, table
 from uapfast.errors import ClusterError, InputError, MissingDependency
 from uapfast.screening import engines
 from uapfast.screening import ray as ray_engine

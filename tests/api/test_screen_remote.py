@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,62 +12,20 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.api.screen_world import CNN, MLP, World
+from tests.api.thread_backend import Threads
 from uapfast.errors import ClusterError, InputError
 from uapfast.screening import ray as ray_engine
 from uapfast.screening import worker as worker_module
 from uapfast.screening.entry import Entry
 from uapfast.screening.judge import failed_rows
 from uapfast.screening.local import run as run_local
-from uapfast.screening.messages import BACKLOG, BUFFERS, Job, Message, Request
+from uapfast.screening.messages import BACKLOG, BUFFERS, Job, Request
 from uapfast.screening.panel import Panel, Settings
 from uapfast.screening.ray import Share
-from uapfast.screening.remote import Packed, RemoteWorker, pack, unpack
+from uapfast.screening.remote import pack, unpack
 from uapfast.screening.rows import SECONDS, Row
 from uapfast.screening.scheduler import Scheduler
 from uapfast.screening.supervisor import Supervisor
-
-
-@pytest.fixture
-def make(request, monkeypatch):
-    """Makes workers; the process gets its threads back afterwards."""
-    before, folder = torch.get_num_threads(), os.getcwd()
-    made: list[RemoteWorker] = []
-
-    def one(packed: Packed, home: str = socket.gethostname()) -> RemoteWorker:
-        made.append(RemoteWorker(packed, "cpu", 1, os.getcwd(), home))
-        return made[-1]
-
-    yield one
-    for worker in reversed(made):
-        worker._worker.leave()
-        worker._limits.restore_original_limits()
-    torch.set_num_threads(before)
-    os.chdir(folder)
-
-
-class Threads:
-    """A backend of workers in this process."""
-
-    def __init__(self, make, packed: Packed) -> None:
-        self.make, self.packed, self.pool = make, packed, ThreadPoolExecutor(8)
-        self.workers: list[RemoteWorker] = []
-        self.calls: dict[Future, int] = {}
-
-    def start(self) -> int:
-        self.workers.append(self.make(self.packed))
-        number = len(self.workers) - 1
-        self.calls[self.pool.submit(self.workers[number].hello)] = number
-        return number
-
-    def send(self, worker: int, request: Request) -> None:
-        self.calls[self.pool.submit(self.workers[worker].exchange, request)] = worker
-
-    def wait(self, seconds: float) -> list[tuple[int, Message]]:
-        done, _ = wait(self.calls, seconds, FIRST_COMPLETED)
-        return [(self.calls.pop(call), call.result()) for call in done]
-
-    def kill(self, worker: int) -> None:
-        raise AssertionError("nobody dies here")
 
 
 def bare(rows: list[Row]) -> list[dict]:

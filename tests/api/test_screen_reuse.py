@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import uapfast
-from tests.api.screen_world import CNN, World
-from tests.api.test_screen_remote import Threads, make  # noqa: F401
-from uapfast.models.checkpoint import load_model, save_weights
-from uapfast.models.registry import resolve_arch
+from tests.api.keeping_networks import NETS
+from tests.api.screen_world import World
+from tests.api.thread_backend import Threads
+from uapfast.models.checkpoint import load_model
 from uapfast.screening import judge as judge_module
 from uapfast.screening import run
 from uapfast.screening.entry import Entry
@@ -25,162 +25,6 @@ from uapfast.screening.supervisor import Supervisor
 from uapfast.suspects.networks import proof, skeletons
 from uapfast.suspects.networks.traces import Picture, holds_more
 
-NETS = """
-import contextvars, copy, functools, itertools
-import torch
-from torch import nn
-from uapfast.models.nets import mlp_small
-
-CACHE = {}
-HIDDEN = contextvars.ContextVar("hidden")   # what it holds cannot be seen, and each thread has its own
-COUNT = itertools.count()
-
-class Base(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.n = mlp_small(1, 10, 8)
-        self.a = nn.Parameter(torch.zeros(10))
-    def weights(self):
-        return self.n[3].weight
-    def forward(self, x):
-        return nn.functional.linear(self.n[:3](x), self.weights(), self.n[3].bias) + 0 * self.a
-
-class Plain(Base):
-    pass
-
-class Folded(Base):                 # an inference copy made at the first answer
-    def __init__(self):
-        super().__init__()
-        self.quick = []
-    def train(self, mode=True):
-        self.quick = []
-        return super().train(mode)
-    def forward(self, x):
-        if self.training:
-            return self.n(x)
-        if not self.quick:
-            self.quick = [copy.deepcopy(self.n)]
-        return self.quick[0](x)
-
-class Biases(Base):                 # as in LeViT
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("idxs", torch.arange(10), persistent=False)
-        self.attention_bias_cache = {}
-    def train(self, mode=True):
-        super().train(mode)
-        if mode and self.attention_bias_cache:
-            self.attention_bias_cache = {}
-        return self
-    def get_attention_biases(self, device):
-        key = str(device)
-        if key not in self.attention_bias_cache:
-            self.attention_bias_cache[key] = self.n[3].bias[self.idxs]
-        return self.attention_bias_cache[key]
-    def forward(self, x):
-        biases = self.n[3].bias if self.training else self.get_attention_biases(x.device)
-        return nn.functional.linear(self.n[:3](x), self.n[3].weight, biases)
-
-class Repointed(Base):
-    def forward(self, x):
-        self.n[3].weight.data = self.n[3].weight.data.clone()
-        return self.n(x)
-
-class Merged(Base):                 # as LoRA layers do
-    merged = False
-    def train(self, mode=True):
-        super().train(mode)
-        if mode == self.merged:
-            with torch.no_grad():
-                self.n[3].bias += -self.a if mode else self.a
-            self.merged = not mode
-        return self
-
-class MergedAside(Base):
-    def eval(self):
-        super().eval()
-        self.whole = self.n[3].weight.detach().clone()
-        return self
-    def weights(self):
-        return self.whole
-
-class Dict(Base):
-    def __init__(self):
-        super().__init__()
-        self.kept = {"w": None}
-    def weights(self):
-        self.kept["w"] = self.kept["w"] if self.kept["w"] is not None else self.n[3].weight.clone()
-        return self.kept["w"]
-
-class Class(Base):
-    kept = []
-    def weights(self):
-        if not self.kept:
-            self.kept.append(self.n[3].weight.clone())
-        return self.kept[0]
-
-class Global(Base):
-    def weights(self):
-        return CACHE.setdefault("w", self.n[3].weight.clone())
-
-class Buffer(Base):
-    def weights(self):
-        if not hasattr(self, "late"):
-            self.register_buffer("late", self.n[3].weight.clone(), persistent=False)
-        return self.late
-
-class Cached(Base):
-    @functools.lru_cache(maxsize=None)
-    def weights(self):
-        return self.n[3].weight.clone()
-
-class Aside(Base):                  # memory of the weights that is no parameter's
-    def __init__(self):
-        super().__init__()
-        self.views = (self.n[3].weight.detach(),)
-    def weights(self):
-        return self.views[0]
-
-class Hidden(Base):
-    def weights(self):
-        try:
-            return HIDDEN.get()
-        except LookupError:
-            HIDDEN.set(self.n[3].weight.clone())
-            return self.n[3].weight
-
-class Late(Hidden):                 # honest for its first suspects
-    def weights(self):
-        return self.n[3].weight if next(COUNT) < LATE else super().weights()
-
-def Closure():
-    net = Base()
-    body, head = net.n[:3], net.n[3]
-    net.forward = lambda x: head(body(x))
-    return net
-
-class Whole(Base):
-    def forward(self, x):
-        return self.n(x)
-
-def Hooked():
-    net, kept = Whole(), []
-    def hook(module, given, answers):
-        kept.append(module.weight.clone()) if not kept else None
-        return nn.functional.linear(given[0], kept[0], module.bias)
-    net.n[3].register_forward_hook(hook)
-    return net
-
-def Enclosed():
-    inner = mlp_small(1, 10, 8)
-    class Net(Base):
-        def __init__(self):
-            super().__init__()
-            self.n = inner
-        def forward(self, x):
-            return inner(x)
-    return Net()
-"""
 SEEN = (
     "Folded Biases Repointed Merged MergedAside Dict Class Global Buffer Cached Aside Closure Hooked"
 ).split()
@@ -369,7 +213,7 @@ def test_answers_agree_bit_for_bit_on_a_cpu_and_up_to_rounding_elsewhere():
 
 
 @pytest.mark.parametrize("kind", ["Folded", "Hidden"])
-def test_workers_of_a_cluster_keep_to_the_same(world, nets, files, make, kind):  # noqa: F811
+def test_workers_of_a_cluster_keep_to_the_same(world, nets, files, make, kind):
     arch = f"{nets}:{kind}"
     panel = Panel.of({"first": world.references["first"]}, Settings(1e-3, early=False))
     some = [Entry(str(files[n]), arch) for n in MIX]
@@ -383,56 +227,3 @@ def test_workers_of_a_cluster_keep_to_the_same(world, nets, files, make, kind): 
     backend.pool.shutdown()
     check(world, {row.path: row for one in done for row in one.rows}, arch)
     assert any(one.refuted for one in done) and not any(one.lent for one in done)
-
-
-# -- code ----------------------------------------------------------------------------------------------
-
-
-def test_corrected_code_is_asked_again_and_counted(world, tmp_path):
-    path, arch = world.suspect("honest-1").path, f"{tmp_path / 'net.py'}:net"
-    assert world.suspect("honest-1").arch == CNN
-    (tmp_path / "net.py").write_text("import wrapped\ndef net():\n    return wrapped.Net()\n")
-    (tmp_path / "wrapped.py").write_text(
-        "from uapfast.models.nets import cnn_small\nfrom torch import nn\n"
-        "class Net(nn.Sequential):\n"
-        "    def __init__(self):\n        super().__init__(*cnn_small(1, 10, 8))\n"
-        "    def forward(self, x):\n        return super().forward((x - 0.5) / 0.1)\n"
-    )
-    out, given = tmp_path / "t.parquet", {"arch": arch, "early": False}
-    reference = world.references["first"]
-    first = uapfast.screen(reference, [path], out=out, **given).finish()
-    wrong = uapfast.verify(reference, load_model(arch, path))
-    text = (tmp_path / "wrapped.py").read_text().replace("(x - 0.5) / 0.1", "(x - 0.0) / 1.0")
-    (tmp_path / "wrapped.py").write_text(text)  # a neighbour, of the same size
-    with uapfast.screen(reference, [path], out=out, **given) as screening:
-        (row,) = screening
-        assert screening.summary is not None and screening.summary.code_changed == 1
-    right = uapfast.verify(reference, load_model(arch, path))
-    assert first.code_changed == 0 and row.z == right.z != wrong.z
-    assert row.z == world.verify("first", "honest-1").z
-    again = uapfast.screen(reference, [path], out=out, **given).finish()
-    assert again.code_changed == 0
-
-
-def test_code_that_changes_while_a_screen_runs_is_an_error_of_that_row(world, tmp_path):
-    path = tmp_path / "net.py"
-    path.write_text("from uapfast.models.nets import mlp_small\ndef net():\n    return mlp_small(1, 10, 8)\n")
-    with uapfast.screen(
-        world.references["first"], [world.suspect("honest-0").path], arch=f"{path}:net"
-    ) as screening:
-        path.write_text(path.read_text() + "# edited\n")
-        (row,) = screening
-    assert row.error_class == "ModelError" and "code that it was when the screen began" in row.error_message
-
-
-def test_fresh_weights_are_saved_for_the_reference_of_this_file(tmp_path):
-    """Two networks of one file share no globals."""
-    (tmp_path / "net.py").write_text(
-        "from torch import nn\nMADE = []\n"
-        "def net():\n    MADE.append(1)\n    return nn.Linear(2, 1 + len(MADE))\n"
-    )
-    arch = f"{tmp_path / 'net.py'}:net"
-    assert [resolve_arch(arch, anew=True)().out_features for _ in range(2)] == [2, 2]
-    save_weights(resolve_arch(arch, anew=True)(), tmp_path / "w.safetensors")
-    for _ in range(2):
-        load_model(arch, tmp_path / "w.safetensors")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import uapfast
+from tests.api.screen_rows import bare, table
 from tests.api.screen_world import MLP, World, make_world
-from tests.api.test_screen import bare, table
 from tests.api.test_screen_device import population
 from tests.unit.test_screen_device import (
     NETS,
