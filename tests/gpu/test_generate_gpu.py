@@ -12,8 +12,8 @@ from torch import nn
 
 import uapfast
 from benchmarks.parity import CONFIG, trained, world
-from tests.unit.test_uap_device import images
-from tests.unit.test_uap_device import trained as convolutional
+from tests.unit.uap_models import images
+from tests.unit.uap_models import trained as convolutional
 from uapfast import universal_perturbation
 from uapfast.method.uap.common import Counter, Victim
 from uapfast.method.uap.forms import How

@@ -8,78 +8,25 @@ from typing import ClassVar
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 
 from tests.lazy import LazyDevice
+from tests.unit.uap_models import EPS, images, jobs_of, of_the_loop, settings, told, trained
 from uapfast import universal_perturbation
 from uapfast.errors import InputError, ModelError
 from uapfast.method.uap import forms
-from uapfast.method.uap.common import Counter, Victim
 from uapfast.method.uap.forms import How, alike, choose_form, chunk_of, in_order
-from uapfast.method.uap.margin import MarginSettings, run_margin
-from uapfast.method.uap.resident import Job, Steps, run_resident
-from uapfast.method.uap.stopping import make_runs
+from uapfast.method.uap.resident import Steps, run_resident
 from uapfast.method.uap.together import make_together
 from uapfast.models.registry import resolve_arch
 from uapfast.streams import Host, Replay, device_for
 
-EPS = 0.2
 FORMS = ["alone", "streams", "stacked"]
-
-
-def images(count: int = 300) -> torch.Tensor:
-    return torch.tensor(load_digits().images[:count], dtype=torch.float32)[:, None] / 16
-
-
-def trained(seed: int, arch: str = "cnn") -> nn.Module:
-    torch.manual_seed(seed)
-    x, y = images(1797), torch.tensor(load_digits().target)
-    if arch == "cnn":
-        model = nn.Sequential(
-            nn.Conv2d(1, 8, 3, 2, 1),
-            nn.BatchNorm2d(8),
-            nn.ReLU(inplace=True),
-            nn.Flatten(),
-            nn.Linear(128, 10),
-        )
-    else:
-        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 10))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    for _ in range(100):
-        rows = torch.randint(len(x), (128,))
-        loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
 def models() -> list[nn.Module]:
     return [trained(0), trained(1), trained(2, "mlp"), trained(3), trained(4, "mlp")]
-
-
-def jobs_of(
-    models: list[nn.Module], count: int = 1, goal: float = 0.8, x: torch.Tensor | None = None
-) -> list[Job]:
-    made = []
-    for model in models:
-        victim = Victim(model, images() if x is None else x, Counter())
-        made.append(Job(victim, make_runs(victim, range(count), 0.25, goal)))
-    return made
-
-
-def settings(**given: object) -> MarginSettings:
-    return MarginSettings(**({"eps": EPS, "norm": "linf", "max_passes": 4, "batch_size": 64} | given))
-
-
-def of_the_loop(jobs: list[Job], s: MarginSettings) -> list[torch.Tensor]:
-    return [run_margin(job.victim, job.runs, s) for job in jobs]
-
-
-def told(jobs: list[Job]) -> list[tuple[object, ...]]:
-    return [(run.seed, run.seen, run.passes, run.rate, run.checked_at) for job in jobs for run in job.runs]
 
 
 @pytest.mark.parametrize("form", FORMS)
