@@ -13,7 +13,11 @@ import pytest
 import torch
 from torch import nn
 
+import uapfast
+from tests.api import cli_world as commands
 from tests.api import evidence_world as evidence
+from tests.api import recorded_world as recorded
+from tests.api import verbs_world as verbs
 from tests.api.evidence_case import Case, make_case
 from tests.api.screen_world import World, make_world
 from uapfast.models.registry import resolve_arch
@@ -42,6 +46,30 @@ def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def case(evidence_world: evidence.World, tmp_path_factory: pytest.TempPathFactory) -> Case:
     """What an owner hands over of the copy: not to be changed, only :meth:`Case.copied`."""
     return make_case(evidence_world, tmp_path_factory.mktemp("case"))
+
+
+@pytest.fixture(scope="session")
+def cli_world(tmp_path_factory: pytest.TempPathFactory) -> commands.World:
+    """Files of one small case of the commands."""
+    return commands.make_world(tmp_path_factory.mktemp("cli"))
+
+
+@pytest.fixture(scope="session")
+def recorded_world(tmp_path_factory: pytest.TempPathFactory) -> recorded.World:
+    """Queries handed out, and models that answer them."""
+    return recorded.make_world(tmp_path_factory.mktemp("recorded"))
+
+
+@pytest.fixture(scope="session")
+def verbs_world() -> dict:
+    """A victim, copies, innocents and a pool, as modules."""
+    return verbs.make_world()
+
+
+@pytest.fixture(scope="session")
+def verbs_reference(verbs_world: dict) -> uapfast.Reference:
+    """The reference of ``verbs_world``."""
+    return verbs.make_reference(verbs_world)
 
 
 @pytest.fixture

@@ -16,6 +16,9 @@ from uapfast.models.checkpoint import load_model, save_weights
 from uapfast.screening.entry import Entry
 
 MLP, CNN, RESIDUAL = (f"uapfast:{n}-small?size=8" for n in ("mlp", "cnn", "resnet"))
+# of the reference "first"; the first innocent is a twin
+COPY = "victim-1"
+INNOCENTS = ("victim-2", "honest-1", "honest-2", "honest-3", "honest-4", "honest-5")
 CONFIG = uapfast.GenerateConfig(points=30, views=20, uap_images=200, eps=0.2, min_fooling=0.0, seed=0)
 
 
