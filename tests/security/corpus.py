@@ -4,6 +4,8 @@
 
 prints one JSON object: for each file its outcome (an error's class, or ``read``), message and seconds; peak
 memory of this process and of the readers; and whether the marker that the payloads try to make is there.
+
+More than 400 lines: it is one list of files, and a part of it would be no corpus.
 """
 
 from __future__ import annotations
