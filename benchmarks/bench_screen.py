@@ -35,9 +35,9 @@ from benchmarks.screen_world import TASKS, World, make_world, populate
 from uapfast._version import versions
 from uapfast.files import write_text
 from uapfast.models.registry import resolve_arch
-from uapfast.screening.collection import from_folder
-from uapfast.screening.entry import Defaults, Entry
-from uapfast.screening.reader import HostBuffer, read_checkpoint
+from uapfast.screening.asking.reader import HostBuffer, read_checkpoint
+from uapfast.screening.listing.collection import from_folder
+from uapfast.screening.listing.entry import Defaults, Entry
 from uapfast.suspects.networks.skeletons import Skeletons
 
 ALPHA = 1e-3

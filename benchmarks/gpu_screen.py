@@ -31,8 +31,8 @@ import uapfast
 from benchmarks import networks
 from benchmarks.pipelines import Report, Row, arguments, timed
 from uapfast.models.registry import resolve_arch
-from uapfast.screening.collection import from_folder
-from uapfast.screening.entry import Defaults
+from uapfast.screening.listing.collection import from_folder
+from uapfast.screening.listing.entry import Defaults
 
 HERE = Path(__file__).with_name("networks.py")
 ALPHA = 1e-3

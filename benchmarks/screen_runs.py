@@ -20,9 +20,9 @@ import torch
 
 import uapfast
 from benchmarks.screen_world import TASKS, World, populate
-from uapfast.screening.collection import from_folder
-from uapfast.screening.entry import Defaults
-from uapfast.screening.rows import SECONDS
+from uapfast.screening.listing.collection import from_folder
+from uapfast.screening.listing.entry import Defaults
+from uapfast.screening.table.rows import SECONDS
 
 FEW = 100
 

@@ -36,7 +36,7 @@ from uapfast.models.model import as_model
 from uapfast.pool import attacks
 from uapfast.pool.recipe import default_recipe
 from uapfast.pool.train import fresh_model
-from uapfast.screening.correction import q_values
+from uapfast.screening.table.correction import q_values
 from uapfast.verbs.encode import features_of
 
 RESULTS = Path(__file__).parent / "results" / "screen_sizes.md"

@@ -60,6 +60,8 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": BELOW_OPS | {"ops"},
     "testing": BELOW_METHOD,
 }
+# The folders of screening, each using only those before it; its files use all of them.
+SCREENING = ("listing", "table", "asking", "engine")
 NO_TORCH_AT_IMPORT = (
     "__init__", "_version", "errors", "config", "types", "files", "plugins", "threads", "cli", "safeload",
 )  # fmt: skip
@@ -138,6 +140,28 @@ def test_imports_run_downwards(path: Path) -> None:
     if part_of(path) in {"cli", "demo", "report"}:
         found = [f for f in found if "the top level" not in f]
     assert not found, "\n".join(found)
+
+
+def upward_in_screening(path: Path, tree: ast.Module) -> list[str]:
+    folder = path.relative_to(PACKAGE / "screening").parts[0]
+    below = SCREENING[: SCREENING.index(folder) + 1] if folder in SCREENING else SCREENING
+    return [
+        f"{relative(path)}:{line} {name}"
+        for line, name in imports(tree, path)
+        if name.startswith("uapfast.screening.") and name.split(".")[2] not in below
+    ]
+
+
+def test_imports_of_screening_run_downwards() -> None:
+    root = PACKAGE / "screening"
+    assert {p.name for p in root.iterdir() if (p / "__init__.py").exists()} == set(SCREENING)
+    upward = ast.parse("from uapfast.screening.engine.registry import Done")
+    assert upward_in_screening(root / "table/store.py", upward)
+    assert upward_in_screening(root / "table/store.py", ast.parse("from uapfast.screening import run"))
+    assert not upward_in_screening(root / "engine/local.py", upward)
+    files = [p for p in sources(root) if p.parent != root]
+    bad = [line for path in files for line in upward_in_screening(path, parse(path))]
+    assert files and not bad, "\n".join(bad)
 
 
 def circles(graph: dict[str, set[str]]) -> list[str]:

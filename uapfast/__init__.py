@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from uapfast.pool.manifest import load_pool
     from uapfast.pool.pool import Pool
     from uapfast.reference import Reference, load
-    from uapfast.screening.entry import Entry
+    from uapfast.screening.listing.entry import Entry
     from uapfast.screening.run import screen
     from uapfast.suspects.resolve import open_suspect
     from uapfast.verbs.encode import encode
@@ -41,7 +41,7 @@ _LAZY = {
     "Reference": "uapfast.reference",
     "load": "uapfast.reference",
     "screen": "uapfast.screening.run",
-    "Entry": "uapfast.screening.entry",
+    "Entry": "uapfast.screening.listing.entry",
     "open_suspect": "uapfast.suspects.resolve",
     "verify": "uapfast.verbs.verify",
 }

@@ -3,7 +3,7 @@
     python -m benchmarks.detection zoo --out DIR [--small | --digits] [--jobs 2]
         [--victims ARCH ...] [--without ARCH ...]
 
-Three victims of different architectures; for each a pool made by ``uapfast.pool.build_pool`` as a user
+Three victims of different architectures; for each a pool made by ``uapfast.pool.build.build_pool`` as a user
 would (twins, surrogates, homologous models), and suspects that are in no pool. ``DIR/zoo.json`` records the
 extent; a model counts as made once its record is in place, and a second run goes on where the first stopped.
 With ``--victims`` only these, what derives from them and the innocents are made; ``--without`` leaves out

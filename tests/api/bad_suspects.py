@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.api.screen_world import MLP, World
-from uapfast.screening.entry import Entry
+from uapfast.screening.listing.entry import Entry
 
 
 def bad_suspects(world: World, folder: Path) -> list[Entry]:

@@ -21,7 +21,7 @@ from tests.api import verbs_world as verbs
 from tests.api.evidence_case import Case, make_case
 from tests.api.screen_world import World, make_world
 from uapfast.models.registry import resolve_arch
-from uapfast.screening.remote import Packed, RemoteWorker
+from uapfast.screening.engine.remote import Packed, RemoteWorker
 
 
 @pytest.fixture(scope="session")

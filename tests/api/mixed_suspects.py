@@ -17,7 +17,7 @@ import uapfast
 from tests.api.screen_world import CNN, MLP, RESIDUAL, World
 from tests.security.onnx_forge import classifier
 from uapfast.models.checkpoint import load_model, read_weights
-from uapfast.screening.rows import Row
+from uapfast.screening.table.rows import Row
 
 State = dict[str, Tensor]
 ARCHS = (CNN, MLP, RESIDUAL)

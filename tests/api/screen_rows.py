@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from uapfast.screening.rows import SECONDS
+from uapfast.screening.table.rows import SECONDS
 
 
 def table(path: Path) -> dict[tuple[str, str], dict]:

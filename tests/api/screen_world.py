@@ -13,7 +13,7 @@ from torch import nn
 import uapfast
 from tests.api.mlp import shipped
 from uapfast.models.checkpoint import load_model, save_weights
-from uapfast.screening.entry import Entry
+from uapfast.screening.listing.entry import Entry
 
 MLP, CNN, RESIDUAL = (f"uapfast:{n}-small?size=8" for n in ("mlp", "cnn", "resnet"))
 # of the reference "first"; the first innocent is a twin

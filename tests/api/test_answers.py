@@ -10,7 +10,7 @@ import uapfast
 from tests.api.screen_world import MLP, World
 from uapfast.errors import InputError, SuspectError
 from uapfast.models.checkpoint import load_model, save_weights
-from uapfast.screening.entry import Entry
+from uapfast.screening.listing.entry import Entry
 
 
 def network(world: World, name: str) -> nn.Module:

@@ -17,7 +17,7 @@ from tests.api.evidence_world import MLP
 from uapfast.cli import main
 from uapfast.errors import StorageError
 from uapfast.files import atomic_path, open_plain
-from uapfast.screening.store import Store
+from uapfast.screening.table.store import Store
 from uapfast.suspects.record_reader import is_record
 
 pytestmark = [pytest.mark.needs("cryptography", "rfc8785", "rfc3161-client", "openssl", "httpx2")]

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 import uapfast
 from tests.api.screen_rows import table
 from uapfast.errors import InputError
-from uapfast.screening.rows import VERDICT_FIELDS
+from uapfast.screening.table.rows import VERDICT_FIELDS
 
 NAMES = ("victim-1", "victim-2", "pruned-1", *(f"honest-{i}" for i in range(6)), "half", "shifted")
 

@@ -10,7 +10,7 @@ import torch
 
 import uapfast
 from uapfast.errors import InputError, ManifestError, MissingDependency, ReferenceFileError, StorageError
-from uapfast.screening.engines import ENGINES
+from uapfast.screening.engine.registry import ENGINES
 
 
 def test_bad_arguments_are_named(world, tmp_path):

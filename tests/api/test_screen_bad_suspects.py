@@ -11,8 +11,8 @@ import uapfast
 from tests.api.bad_suspects import bad_suspects
 from tests.api.screen_world import MLP
 from uapfast.errors import ModelError
-from uapfast.screening.entry import Entry
-from uapfast.screening.reader import HostBuffer, read_checkpoint
+from uapfast.screening.asking.reader import HostBuffer, read_checkpoint
+from uapfast.screening.listing.entry import Entry
 from uapfast.suspects.networks.skeletons import Skeletons
 
 

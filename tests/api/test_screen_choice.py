@@ -16,8 +16,8 @@ from uapfast.cli import main
 from uapfast.errors import InputError, ModelError
 from uapfast.models.archdir import specs_in
 from uapfast.models.registry import resolve_arch
-from uapfast.screening.choice import answers_differ
-from uapfast.screening.rows import Row
+from uapfast.screening.asking.architecture import answers_differ
+from uapfast.screening.table.rows import Row
 
 TWINS = """
 from torch import nn

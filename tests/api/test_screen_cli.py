@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.api.screen_world import CNN, MLP, World
 from uapfast.cli import main
-from uapfast.screening.engines import ENGINES
-from uapfast.screening.rows import SECONDS
+from uapfast.screening.engine.registry import ENGINES
+from uapfast.screening.table.rows import SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ("--alpha", "0.01", "--fdr", "1")
@@ -115,7 +115,7 @@ KILLER = """
 import os, random, signal, sys, time
 import torch
 torch.set_num_threads(1)
-import uapfast.screening.local, uapfast.screening.run
+import uapfast.screening.engine.local, uapfast.screening.run
 from uapfast.cli import main
 
 chance, kills, wanted = random.Random(5), 0, {kills}

@@ -13,9 +13,9 @@ from tests.api.screen_rows import bare, table
 from tests.api.screen_world import MLP
 from tests.lazy import LazyDevice
 from uapfast.errors import InputError
-from uapfast.screening import local
-from uapfast.screening.device import DeviceLoader
-from uapfast.screening.entry import Entry
+from uapfast.screening.asking.device import DeviceLoader
+from uapfast.screening.engine import local
+from uapfast.screening.listing.entry import Entry
 
 
 def population(world, folder: Path) -> list[Entry]:

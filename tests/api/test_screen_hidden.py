@@ -10,8 +10,8 @@ import safetensors.torch
 import uapfast
 from tests.api.mixed_suspects import ARCHS, config, rows_of, state
 from tests.api.screen_world import MLP, World
-from uapfast.screening.collection import Skipped, from_folder
-from uapfast.screening.entry import Defaults
+from uapfast.screening.listing.collection import Skipped, from_folder
+from uapfast.screening.listing.entry import Defaults
 
 
 def names(top: Path) -> tuple[set[str], Skipped]:

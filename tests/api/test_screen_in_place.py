@@ -16,8 +16,8 @@ from tests.api.screen_world import CNN, MLP, RESIDUAL
 from uapfast.errors import SuspectError
 from uapfast.models.batches import batch_size, batches
 from uapfast.models.model import tensors_sha256
-from uapfast.screening.entry import Entry
-from uapfast.screening.reader import HostBuffer, read_checkpoint
+from uapfast.screening.asking.reader import HostBuffer, read_checkpoint
+from uapfast.screening.listing.entry import Entry
 from uapfast.suspects.networks.skeletons import Skeleton, Skeletons
 
 

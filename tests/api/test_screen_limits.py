@@ -18,14 +18,15 @@ import uapfast
 from tests.api.screen_world import MLP, World
 from uapfast.errors import InputError, TimeLimitError
 from uapfast.models.fitting import wanted
-from uapfast.screening import local, run, worker
-from uapfast.screening.budget import MemoryBudget
-from uapfast.screening.device import loader_for
-from uapfast.screening.engines import holds, late
-from uapfast.screening.entry import Entry
-from uapfast.screening.messages import Job, Request
-from uapfast.screening.panel import Panel, Settings
-from uapfast.screening.reader import HostBuffer, read_checkpoint
+from uapfast.screening import run
+from uapfast.screening.asking.budget import MemoryBudget
+from uapfast.screening.asking.device import loader_for
+from uapfast.screening.asking.panel import Panel, Settings
+from uapfast.screening.asking.reader import HostBuffer, read_checkpoint
+from uapfast.screening.engine import local, worker
+from uapfast.screening.engine.messages import Job, Request
+from uapfast.screening.listing.entry import Entry
+from uapfast.screening.table.stamps import holds, late
 from uapfast.suspects.networks.shapes import Shapes
 from uapfast.suspects.networks.skeletons import Skeletons
 from uapfast.suspects.networks.watch import Watch

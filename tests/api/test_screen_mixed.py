@@ -28,14 +28,14 @@ from tests.api.thread_backend import Threads
 from tests.security.onnx_forge import classifier
 from uapfast.errors import ManifestError
 from uapfast.models.checkpoint import load_model
-from uapfast.screening.collection import from_folder
-from uapfast.screening.entry import Defaults
-from uapfast.screening.judge import failed_rows
-from uapfast.screening.local import run as run_local
-from uapfast.screening.panel import Panel, Settings
-from uapfast.screening.remote import pack
-from uapfast.screening.scheduler import Scheduler
-from uapfast.screening.supervisor import Supervisor
+from uapfast.screening.asking.judge import failed_rows
+from uapfast.screening.asking.panel import Panel, Settings
+from uapfast.screening.engine.local import run as run_local
+from uapfast.screening.engine.remote import pack
+from uapfast.screening.engine.scheduler import Scheduler
+from uapfast.screening.engine.supervisor import Supervisor
+from uapfast.screening.listing.collection import from_folder
+from uapfast.screening.listing.entry import Defaults
 from uapfast.suspects.folder import open_folder
 from uapfast.suspects.onnx import open_onnx
 

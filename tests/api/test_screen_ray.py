@@ -19,11 +19,11 @@ from tests.api.bad_suspects import bad_suspects
 from tests.api.screen_rows import bare, table
 from tests.api.screen_world import MLP, World
 from uapfast.errors import ClusterError, InputError, MissingDependency
-from uapfast.screening import engines
-from uapfast.screening import ray as ray_engine
-from uapfast.screening.entry import Entry
-from uapfast.screening.messages import Hello
-from uapfast.screening.supervisor import Supervisor, Timeouts
+from uapfast.screening.engine import ray as ray_engine
+from uapfast.screening.engine import registry
+from uapfast.screening.engine.messages import Hello
+from uapfast.screening.engine.supervisor import Supervisor, Timeouts
+from uapfast.screening.listing.entry import Entry
 
 pytestmark = [pytest.mark.needs("ray"), pytest.mark.slow]
 # a network of its own file, as a user names it on the call
@@ -181,7 +181,7 @@ def test_a_running_cluster_is_found_at_its_address(world, tmp_path, cluster):
 
 
 def test_without_ray_the_extra_is_named(world, monkeypatch):
-    real = engines.find_spec
-    monkeypatch.setattr(engines, "find_spec", lambda name: None if name == "ray" else real(name))
+    real = registry.find_spec
+    monkeypatch.setattr(registry, "find_spec", lambda name: None if name == "ray" else real(name))
     with pytest.raises(MissingDependency, match=r"pip install 'uapfast\[ray\]'"):
         uapfast.screen(world.references, world.suspects[:1], engine="ray")

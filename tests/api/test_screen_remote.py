@@ -14,18 +14,18 @@ from safetensors.torch import load_file, save_file
 from tests.api.screen_world import CNN, MLP, World
 from tests.api.thread_backend import Threads
 from uapfast.errors import ClusterError, InputError
-from uapfast.screening import ray as ray_engine
-from uapfast.screening import worker as worker_module
-from uapfast.screening.entry import Entry
-from uapfast.screening.judge import failed_rows
-from uapfast.screening.local import run as run_local
-from uapfast.screening.messages import BACKLOG, BUFFERS, Job, Request
-from uapfast.screening.panel import Panel, Settings
-from uapfast.screening.ray import Share
-from uapfast.screening.remote import pack, unpack
-from uapfast.screening.rows import SECONDS, Row
-from uapfast.screening.scheduler import Scheduler
-from uapfast.screening.supervisor import Supervisor
+from uapfast.screening.asking.judge import failed_rows
+from uapfast.screening.asking.panel import Panel, Settings
+from uapfast.screening.engine import ray as ray_engine
+from uapfast.screening.engine import worker as worker_module
+from uapfast.screening.engine.local import run as run_local
+from uapfast.screening.engine.messages import BACKLOG, BUFFERS, Job, Request
+from uapfast.screening.engine.ray import Share
+from uapfast.screening.engine.remote import pack, unpack
+from uapfast.screening.engine.scheduler import Scheduler
+from uapfast.screening.engine.supervisor import Supervisor
+from uapfast.screening.listing.entry import Entry
+from uapfast.screening.table.rows import SECONDS, Row
 
 
 def bare(rows: list[Row]) -> list[dict]:

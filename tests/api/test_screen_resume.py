@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 import uapfast
 from tests.api.screen_rows import bare, table
 from tests.api.screen_world import CNN, MLP, RESIDUAL
-from uapfast.screening import judge as judge_module
-from uapfast.screening import worker
-from uapfast.screening.entry import Entry
+from uapfast.screening.asking import judge as judge_module
+from uapfast.screening.engine import worker
+from uapfast.screening.listing.entry import Entry
 
 
 def test_identical_tensors_are_asked_once(world, tmp_path, monkeypatch):

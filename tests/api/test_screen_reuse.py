@@ -14,14 +14,14 @@ from tests.api.keeping_networks import NETS
 from tests.api.screen_world import World
 from tests.api.thread_backend import Threads
 from uapfast.models.checkpoint import load_model
-from uapfast.screening import judge as judge_module
 from uapfast.screening import run
-from uapfast.screening.entry import Entry
-from uapfast.screening.judge import failed_rows
-from uapfast.screening.panel import Panel, Settings
-from uapfast.screening.remote import pack
-from uapfast.screening.scheduler import Scheduler
-from uapfast.screening.supervisor import Supervisor
+from uapfast.screening.asking import judge as judge_module
+from uapfast.screening.asking.judge import failed_rows
+from uapfast.screening.asking.panel import Panel, Settings
+from uapfast.screening.engine.remote import pack
+from uapfast.screening.engine.scheduler import Scheduler
+from uapfast.screening.engine.supervisor import Supervisor
+from uapfast.screening.listing.entry import Entry
 from uapfast.suspects.networks import proof, skeletons
 from uapfast.suspects.networks.traces import Picture, holds_more
 
@@ -63,7 +63,7 @@ def several(files, tmp_path_factory) -> list[Path]:
     return [folder / f"{i}.safetensors" for i in range(8)]
 
 
-def screened(world: World, paths, arch: str, **given) -> dict[str, uapfast.screening.rows.Row]:
+def screened(world: World, paths, arch: str, **given) -> dict[str, uapfast.screening.table.rows.Row]:
     reference = world.references["first"]
     with uapfast.screen(reference, paths, arch=arch, early=False, fdr=1.0, **given) as screening:
         for _ in screening:

@@ -15,7 +15,7 @@ from tests.api.screen_world import MLP, World
 from uapfast.cli import main
 from uapfast.errors import InputError, ManifestError
 from uapfast.models.checkpoint import load_model
-from uapfast.screening.rows import VERDICT_FIELDS
+from uapfast.screening.table.rows import VERDICT_FIELDS
 
 QUICK = ("victim-1", "honest-0")
 

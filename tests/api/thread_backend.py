@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from uapfast.screening.messages import Message, Request
-from uapfast.screening.remote import Packed, RemoteWorker
+from uapfast.screening.engine.messages import Message, Request
+from uapfast.screening.engine.remote import Packed, RemoteWorker
 
 
 class Threads:

@@ -25,9 +25,9 @@ from tests.unit.test_screen_device import (
     through_the_ring,
 )
 from tests.unit.test_screen_device import population as weights
-from uapfast.screening.device import DeviceLoader
-from uapfast.screening.entry import Entry
-from uapfast.screening.panel import Settings
+from uapfast.screening.asking.device import DeviceLoader
+from uapfast.screening.asking.panel import Settings
+from uapfast.screening.listing.entry import Entry
 from uapfast.streams.cuda import Cuda, CudaStream
 from uapfast.suspects.networks.device import DeviceSkeleton
 from uapfast.suspects.networks.skeletons import Skeleton

@@ -26,8 +26,8 @@ from uapfast.models.model import tensors_sha256
 from uapfast.models.registry import resolve_arch
 from uapfast.models.state import digest
 from uapfast.safeload import Limits, open_checkpoint
-from uapfast.screening.entry import Entry
-from uapfast.screening.reader import HostBuffer, read_checkpoint
+from uapfast.screening.asking.reader import HostBuffer, read_checkpoint
+from uapfast.screening.listing.entry import Entry
 from uapfast.suspects.networks.skeletons import Skeletons
 
 SPEC = "uapfast:resnet-small?size=8&classes=3"

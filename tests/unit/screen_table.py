@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats
 
-from uapfast.screening.correction import holm, q_values
-from uapfast.screening.export import schema
-from uapfast.screening.population import compare_with_pool
-from uapfast.screening.rows import SCHEMA_VERSION
+from uapfast.screening.table.correction import holm, q_values
+from uapfast.screening.table.export import schema
+from uapfast.screening.table.population import compare_with_pool
+from uapfast.screening.table.rows import SCHEMA_VERSION
 
 TOLD = {"encoder": "lineage", "twins": 12, "innocents": 24, "ray": [0.0, 0.2], "device": "cpu"}
 ARCHES = ("uapfast:cnn-small", "uapfast:resnet-small", "timm:resnet18?classes=10")

@@ -9,9 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from uapfast.screening.engines import Done
-from uapfast.screening.entry import Entry
-from uapfast.screening.messages import (
+from uapfast.screening.engine.messages import (
     BACKLOG,
     BUFFERS,
     Busy,
@@ -23,9 +21,11 @@ from uapfast.screening.messages import (
     Request,
     Update,
 )
-from uapfast.screening.rows import Row
-from uapfast.screening.scheduler import Scheduler
-from uapfast.screening.supervisor import Supervisor, Timeouts
+from uapfast.screening.engine.registry import Done
+from uapfast.screening.engine.scheduler import Scheduler
+from uapfast.screening.engine.supervisor import Supervisor, Timeouts
+from uapfast.screening.listing.entry import Entry
+from uapfast.screening.table.rows import Row
 
 VERSIONS = json.dumps({"uapfast": "1", "torch": "2"})
 

@@ -13,7 +13,7 @@ from uapfast.models.batches import BATCH, batch_size, most_at_once
 from uapfast.models.checkpoint import load_model, save_weights
 from uapfast.models.model import Model
 from uapfast.models.registry import resolve_arch
-from uapfast.screening.entry import Entry
+from uapfast.screening.listing.entry import Entry
 from uapfast.suspects.networks.skeleton import Skeleton
 
 ARCH = "uapfast:cnn-small?channels=3&classes=4&size=32"

@@ -23,8 +23,8 @@ from uapfast.models.checkpoint import fill, load_model, read_weights, save_weigh
 from uapfast.models.model import tensors_sha256
 from uapfast.models.registry import resolve_arch
 from uapfast.safeload import Limits
-from uapfast.screening.entry import Entry
-from uapfast.screening.reader import HostBuffer, read_checkpoint
+from uapfast.screening.asking.reader import HostBuffer, read_checkpoint
+from uapfast.screening.listing.entry import Entry
 from uapfast.suspects.networks.skeletons import Skeletons
 
 SPEC = "uapfast:resnet-small?size=8&classes=3"

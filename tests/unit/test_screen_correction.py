@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from uapfast.errors import ManifestError
-from uapfast.screening.correction import counted, holm, q_values
-from uapfast.screening.entry import Entry
-from uapfast.screening.export import export, finished_rows, summarise
-from uapfast.screening.listed import says
-from uapfast.screening.manifest import from_manifest
-from uapfast.screening.population import compare_with_pool
-from uapfast.screening.rows import About, Row
-from uapfast.screening.store import Store
+from uapfast.screening.listing.entry import Entry
+from uapfast.screening.listing.history import says
+from uapfast.screening.listing.manifest import from_manifest
+from uapfast.screening.table.correction import counted, holm, q_values
+from uapfast.screening.table.export import export, finished_rows, summarise
+from uapfast.screening.table.population import compare_with_pool
+from uapfast.screening.table.rows import About, Row
+from uapfast.screening.table.store import Store
 
 ALPHA = 1e-3
 NET = "uapfast:mlp-small?size=8"

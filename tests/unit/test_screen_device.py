@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from tests.lazy import LazyDevice
 from uapfast.errors import ModelError, SuspectError
 from uapfast.models.registry import resolve_arch
-from uapfast.screening.device import DeviceLoader, HostLoader, MirroredBuffer, loader_for
-from uapfast.screening.entry import Entry
-from uapfast.screening.panel import Settings
-from uapfast.screening.reader import HostBuffer, read_checkpoint
+from uapfast.screening.asking.device import DeviceLoader, HostLoader, MirroredBuffer, loader_for
+from uapfast.screening.asking.panel import Settings
+from uapfast.screening.asking.reader import HostBuffer, read_checkpoint
+from uapfast.screening.listing.entry import Entry
 from uapfast.streams import Host
 from uapfast.suspects.networks.arriving import Arriving
 from uapfast.suspects.networks.device import FORWARDS, DeviceSkeleton

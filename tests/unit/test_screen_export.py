@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from uapfast.errors import StorageError
-from uapfast.screening import export as module
-from uapfast.screening.entry import Entry
-from uapfast.screening.export import export, schema
-from uapfast.screening.rows import COLUMNS, SCHEMA_VERSION, About, Row, one_line
-from uapfast.screening.store import Store
+from uapfast.screening.listing.entry import Entry
+from uapfast.screening.table import export as module
+from uapfast.screening.table.export import export, schema
+from uapfast.screening.table.rows import COLUMNS, SCHEMA_VERSION, About, Row, one_line
+from uapfast.screening.table.store import Store
 
 REFERENCES = {"a": About("a", 30, 1e-3), "b": About("b", 30, 1e-3)}
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "screening.md"

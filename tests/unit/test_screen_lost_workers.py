@@ -10,9 +10,9 @@ import pytest
 
 from tests.unit.scripted_backend import Fake, Scripted, drawn, failed, play, started, suspects
 from uapfast.errors import ClusterError, WorkerLostError
-from uapfast.screening.engines import AGAIN, holds
-from uapfast.screening.messages import Message, Reply, Request
-from uapfast.screening.scheduler import DEATHS, KILLERS, Scheduler
+from uapfast.screening.engine.messages import Message, Reply, Request
+from uapfast.screening.engine.scheduler import DEATHS, KILLERS, Scheduler
+from uapfast.screening.table.stamps import AGAIN, holds
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from uapfast.screening.correction import q_values
-from uapfast.screening.population import FALSE_ALARM, LEAST, compare_with_pool, finished, limits
-from uapfast.screening.rows import Row
+from uapfast.screening.table.correction import q_values
+from uapfast.screening.table.population import FALSE_ALARM, LEAST, compare_with_pool, finished, limits
+from uapfast.screening.table.rows import Row
 
 
 def row(**fields) -> Row:

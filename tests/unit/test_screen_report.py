@@ -13,8 +13,8 @@ from uapfast.cli import main
 from uapfast.errors import InputError
 from uapfast.report.screened import collect_screen
 from uapfast.report.screened_page import STATIC, render_screen
-from uapfast.screening.correction import TERMS, Correction
-from uapfast.screening.listed import Listed
+from uapfast.screening.listing.history import SuspectList
+from uapfast.screening.table.correction import TERMS, Correction
 
 HOSTILE = "</script><script>alert(1)</script>\"'&"
 
@@ -63,8 +63,8 @@ def test_the_list_what_it_is_corrected_for_and_both_numbers_are_said(tmp_path):
     row = make_rows(8)[7] | {"known_copy": "declared"}
     sha256 = row["reference_sha256"]
     lists = [
-        Listed("a" * 64, "2026-01-01T00:00:00+00:00", 9, 0, 9, 0, 9),
-        Listed("b" * 64, "2026-01-02T00:00:00+00:00", 8, 1, 0, 1, 9),
+        SuspectList("a" * 64, "2026-01-01T00:00:00+00:00", 9, 0, 9, 0, 9),
+        SuspectList("b" * 64, "2026-01-02T00:00:00+00:00", 8, 1, 0, 1, 9),
     ]
     told = {
         "lists": [one.to_dict() for one in lists],

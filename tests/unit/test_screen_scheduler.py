@@ -6,11 +6,11 @@ from collections import Counter, deque
 from dataclasses import replace
 
 from tests.unit.scripted_backend import Fake, Scripted, failed, play, row, suspects
-from uapfast.screening import scheduler as scheduler_module
-from uapfast.screening.entry import Entry
-from uapfast.screening.messages import BUFFERS, Request, Update
-from uapfast.screening.rows import Row
-from uapfast.screening.scheduler import MOST, Scheduler
+from uapfast.screening.engine import scheduler as scheduler_module
+from uapfast.screening.engine.messages import BUFFERS, Request, Update
+from uapfast.screening.engine.scheduler import MOST, Scheduler
+from uapfast.screening.listing.entry import Entry
+from uapfast.screening.table.rows import Row
 
 
 def test_identical_tensors_are_asked_once_whoever_reads_them():

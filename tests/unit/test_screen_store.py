@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from uapfast.errors import ManifestError, StorageError
-from uapfast.screening.entry import Entry
-from uapfast.screening.rows import SCHEMA_VERSION, Row
-from uapfast.screening.store import Store
+from uapfast.screening.listing.entry import Entry
+from uapfast.screening.table.rows import SCHEMA_VERSION, Row
+from uapfast.screening.table.store import Store
 
 NET = "uapfast:mlp-small?size=8"
 REFERENCES = {"r1": "s", "r2": "s"}

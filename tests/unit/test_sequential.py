@@ -14,7 +14,7 @@ from uapfast.method.lineage import LineageScorer, Roster
 from uapfast.method.sequential import MISSED, Background, Looks, Stop, Stopper, stands_out, too_few
 from uapfast.method.spread import standings
 from uapfast.method.standing import assessment, typical_spread
-from uapfast.screening.correction import q_values
+from uapfast.screening.table.correction import q_values
 
 ALPHA = 0.01
 

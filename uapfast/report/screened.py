@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from uapfast.errors import InputError, fault
 from uapfast.files import open_plain
 from uapfast.reference import Reference
-from uapfast.screening.correction import Correction
-from uapfast.screening.listed import Listed, says
-from uapfast.screening.population import Population
-from uapfast.screening.rows import COLUMNS, SCHEMA_VERSION
+from uapfast.screening.listing.history import SuspectList, says
+from uapfast.screening.table.correction import Correction
+from uapfast.screening.table.population import Population
+from uapfast.screening.table.rows import COLUMNS, SCHEMA_VERSION
 
 ORDER = {"piracy": 0, "inconclusive": 1, "independent": 2, "invalid": 3, "unavailable": 4}
 KEY = b"uapfast"
@@ -193,7 +193,9 @@ def collect_screen(
         for sha256, found in by.items()
     )
     name = Path(table).name
-    lists = [one for one in (_read(Listed, found) for found in told.get("lists") or ()) if one is not None]
+    lists = [
+        one for one in (_read(SuspectList, found) for found in told.get("lists") or ()) if one is not None
+    ]
     fdr = told.get("fdr")
     return ScreenReport(
         title=title or f"Screening: {Path(name).stem}",

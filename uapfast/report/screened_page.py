@@ -29,7 +29,7 @@ from uapfast.report.figures import Lane
 from uapfast.report.page import DECISIONS, MADE, TEMPLATES, template
 from uapfast.report.screen_figures import lanes
 from uapfast.report.screened import ORDER, Row, Screened, ScreenReport, shown
-from uapfast.screening.correction import TERMS
+from uapfast.screening.table.correction import TERMS
 
 STATIC = 100  # rows that are there without JavaScript
 MOST = 20_000  # rows in the page; the table has all

@@ -1,6 +1,6 @@
-"""Screening: thousands of checkpoints against one or more references; docs/screening.md.
+"""Screening: many suspects against one reference or several; docs/screening.md.
 
-A manifest or a folder becomes suspects (``plan``); an engine (``engines``; the local one is ``pipeline``)
-reads, copies, asks and scores them, overlapped; ``store`` is the truth while it runs (SQLite), ``export``
-makes the table (Parquet).
+Four folders, each using only those before it: ``listing`` (which suspects), ``table`` (their rows: SQLite
+while a screen runs, Parquet at the end), ``asking`` (one suspect: read, asked, decided), ``engine`` (which
+worker asks which suspect, in threads or in a cluster). ``run`` puts them together.
 """

@@ -12,8 +12,8 @@ from uapfast.config import check
 from uapfast.errors import InputError
 from uapfast.models.model import check_batch_size
 from uapfast.reference import Reference, as_reference
-from uapfast.screening.entry import Entry
-from uapfast.screening.panel import Panel
+from uapfast.screening.asking.panel import Panel
+from uapfast.screening.listing.entry import Entry
 from uapfast.suspects.resolve import WEIGHTS
 
 

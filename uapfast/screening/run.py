@@ -18,15 +18,15 @@ from uapfast.errors import InputError, PoolWarning, UapfastError
 from uapfast.files import require_writable
 from uapfast.models.registry import resolve_arch
 from uapfast.screening.arguments import check_settings, named_references, preprocessed, store_path
-from uapfast.screening.collection import Skipped
-from uapfast.screening.engines import Done, engine
-from uapfast.screening.entry import Defaults, Entry, as_specs
-from uapfast.screening.export import Summary, export, finished_rows, summarise
-from uapfast.screening.panel import Panel, Settings
-from uapfast.screening.plan import as_entries
-from uapfast.screening.records import record_folder
-from uapfast.screening.rows import Row
-from uapfast.screening.store import Store
+from uapfast.screening.asking.panel import Panel, Settings
+from uapfast.screening.asking.records import record_folder
+from uapfast.screening.engine.registry import Done, engine
+from uapfast.screening.listing.collection import Skipped
+from uapfast.screening.listing.entry import Defaults, Entry, as_specs
+from uapfast.screening.listing.sources import as_entries
+from uapfast.screening.table.export import Summary, export, finished_rows, summarise
+from uapfast.screening.table.rows import Row
+from uapfast.screening.table.store import Store
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]

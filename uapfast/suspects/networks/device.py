@@ -1,9 +1,9 @@
 """A skeleton on a GPU: one recorded forward for every shape of batch, on a stream of its own.
 
-The thread that has read a checkpoint sends its bytes on a stream for copies (:mod:`uapfast.screening.ring`),
-while other threads' networks compute. A worker's stream waits on the device for the copy, takes the weights
-out of the mirror into the memory that the recorded forward reads, and replays it for batch after batch of the
-resident queries. The host waits once a stage, for the answers.
+The thread that has read a checkpoint sends its bytes on a stream for copies
+(:mod:`uapfast.screening.asking.device`), while other threads' networks compute. A worker's stream waits on
+the device for the copy, takes the weights out of the mirror into the memory that the recorded forward reads,
+and replays it for batch after batch of the resident queries. The host waits once a stage, for the answers.
 """
 
 from __future__ import annotations

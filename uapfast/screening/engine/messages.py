@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from uapfast.screening.entry import Entry
-from uapfast.screening.rows import Row
+from uapfast.screening.listing.entry import Entry
+from uapfast.screening.table.rows import Row
 
 BUFFERS = 3  # checkpoints in a worker's memory: one asked, one read ahead, one between
 BACKLOG = 16  # updates that a worker keeps before it waits to be heard
@@ -32,7 +32,7 @@ class Update(NamedTuple):
 
     ``sha256`` is None for one that is asked as it is, and for one that cannot be read; ``arch`` is the
     architecture that was taken, ``notes`` what was done in reading. ``lent`` and ``refuted`` are those of
-    :class:`uapfast.screening.engines.Done`.
+    :class:`uapfast.screening.engine.registry.Done`.
     """
 
     number: int

@@ -9,28 +9,15 @@ from importlib.util import find_spec
 from typing import Protocol
 
 from uapfast.errors import InputError, MissingDependency
-from uapfast.screening.entry import Entry
-from uapfast.screening.panel import Panel
-from uapfast.screening.rows import Row
+from uapfast.screening.asking.panel import Panel
+from uapfast.screening.listing.entry import Entry
+from uapfast.screening.table.rows import Row
 
 # name -> (module with ``run``, package that it needs, extra that brings it)
 ENGINES: dict[str, tuple[str, str, str]] = {
-    "local": ("uapfast.screening.local", "torch", ""),
-    "ray": ("uapfast.screening.ray", "ray", "ray"),
+    "local": ("uapfast.screening.engine.local", "torch", ""),
+    "ray": ("uapfast.screening.engine.ray", "ray", "ray"),
 }
-AGAIN = "again"  # stamp of a result that a resumed run tries once more
-LATE = " took more than "
-
-
-def late(stamp: str, seconds: float) -> str:
-    """Stamp of a suspect that took more than ``seconds``: a run that gives it more time tries once more."""
-    return f"{stamp}{LATE}{seconds!r}"
-
-
-def holds(found: str, stamp: str, seconds: float) -> bool:
-    """Whether a result stamped ``found`` holds for a file of that stamp, in a run that gives ``seconds``."""
-    own, _, limit = found.partition(LATE)
-    return own == stamp and (not limit or float(limit) >= seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,4 +82,4 @@ def engine(name: str) -> Engine:
     return run
 
 
-__all__ = ["AGAIN", "ENGINES", "Done", "Engine", "engine", "holds", "late"]
+__all__ = ["ENGINES", "Done", "Engine", "engine"]

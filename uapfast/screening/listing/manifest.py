@@ -12,7 +12,7 @@ from uapfast.csv_lines import read_lines
 from uapfast.errors import ManifestError
 from uapfast.models.answers import OUTPUTS
 from uapfast.models.registry import arch_file
-from uapfast.screening.entry import Defaults, Entry
+from uapfast.screening.listing.entry import Defaults, Entry
 from uapfast.suspects.resolve import ENDPOINT, FOLDER, KINDS, ONNX, URLS, WEIGHTS, kind_of
 
 OWN = ("kind", "arch", "name", "mean", "std", "output", "key", "class_order", "known_copy")

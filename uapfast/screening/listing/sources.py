@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable, Iterator
 
 from uapfast.errors import InputError
-from uapfast.screening.collection import Skipped, from_folder
-from uapfast.screening.entry import Defaults, Entry
-from uapfast.screening.manifest import from_manifest
+from uapfast.screening.listing.collection import Skipped, from_folder
+from uapfast.screening.listing.entry import Defaults, Entry
+from uapfast.screening.listing.manifest import from_manifest
 from uapfast.suspects.resolve import WEIGHTS, kind_of
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uapfast.screening.entry import Entry
-from uapfast.screening.panel import Settings
-from uapfast.screening.reader import HostBuffer, Loaded, read_checkpoint
+from uapfast.screening.asking.panel import Settings
+from uapfast.screening.asking.reader import HostBuffer, Loaded, read_checkpoint
+from uapfast.screening.listing.entry import Entry
 from uapfast.streams import Device, Stream, device_for
 from uapfast.suspects.networks.arriving import Arriving
 from uapfast.suspects.networks.described import Described

@@ -131,7 +131,7 @@ class Row:
     """One row of the table; the fields are those of ``COLUMNS``, which says what each is.
 
     Rows that come while a screen runs have no ``q_value``, ``p_holm`` and ``*population*`` yet: these need
-    all rows, and so does the final ``decision`` (:mod:`uapfast.screening.population`).
+    all rows, and so does the final ``decision`` (:mod:`uapfast.screening.table.population`).
     """
 
     reference: str

@@ -13,12 +13,12 @@ from torch import Tensor
 from uapfast.errors import ModelError, SuspectError, UnavailableError
 from uapfast.examination import Examination
 from uapfast.models.state import TRIED
-from uapfast.screening.choice import answers_differ
-from uapfast.screening.entry import Entry
-from uapfast.screening.panel import Asked, Panel, shape_of
-from uapfast.screening.reader import Loaded
-from uapfast.screening.records import Kept
-from uapfast.screening.rows import VERDICT_FIELDS, Row, one_line
+from uapfast.screening.asking.architecture import answers_differ
+from uapfast.screening.asking.panel import Asked, Panel, shape_of
+from uapfast.screening.asking.reader import Loaded
+from uapfast.screening.asking.records import Kept
+from uapfast.screening.listing.entry import Entry
+from uapfast.screening.table.rows import VERDICT_FIELDS, Row, one_line
 from uapfast.suspects.networks.proof import agree
 from uapfast.suspects.networks.skeletons import Skeleton, Skeletons
 from uapfast.types import Decision

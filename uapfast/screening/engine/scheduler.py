@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from uapfast.errors import TimeLimitError, UapfastError, WorkerLostError
-from uapfast.screening.engines import AGAIN, Done, late
-from uapfast.screening.entry import Entry
-from uapfast.screening.messages import BACKLOG, BUFFERS, Busy, Job, Request, Update
-from uapfast.screening.rows import Row
+from uapfast.screening.engine.messages import BACKLOG, BUFFERS, Busy, Job, Request, Update
+from uapfast.screening.engine.registry import Done
+from uapfast.screening.listing.entry import Entry
+from uapfast.screening.table.rows import Row
+from uapfast.screening.table.stamps import AGAIN, late
 
 MOST = 256  # suspects that a worker is given ahead, at most
 AHEAD = 2.0  # seconds of work that a worker in another process is given ahead
@@ -97,7 +98,7 @@ class Scheduler:
 
     Args:
         suspects: with stamps; taken as workers need them.
-        known: see :class:`uapfast.screening.engines.Engine`.
+        known: see :class:`uapfast.screening.engine.registry.Engine`.
         failed: rows of a suspect that cannot be asked.
         clock: seconds.
         buffers: checkpoints that a worker has room for.

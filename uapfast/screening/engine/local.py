@@ -19,17 +19,17 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from uapfast.errors import TimeLimitError
-from uapfast.screening.budget import MemoryBudget
-from uapfast.screening.device import loader_for
-from uapfast.screening.engines import Done
-from uapfast.screening.entry import Entry
-from uapfast.screening.judge import failed_rows
-from uapfast.screening.messages import BUFFERS, Hello, Message, Request
-from uapfast.screening.panel import Panel
-from uapfast.screening.rows import Row
-from uapfast.screening.scheduler import Scheduler
-from uapfast.screening.supervisor import Supervisor, Timeouts
-from uapfast.screening.worker import Means, Worker, worker_count
+from uapfast.screening.asking.budget import MemoryBudget
+from uapfast.screening.asking.device import loader_for
+from uapfast.screening.asking.judge import failed_rows
+from uapfast.screening.asking.panel import Panel
+from uapfast.screening.engine.messages import BUFFERS, Hello, Message, Request
+from uapfast.screening.engine.registry import Done
+from uapfast.screening.engine.scheduler import Scheduler
+from uapfast.screening.engine.supervisor import Supervisor, Timeouts
+from uapfast.screening.engine.worker import Means, Worker, worker_count
+from uapfast.screening.listing.entry import Entry
+from uapfast.screening.table.rows import Row
 from uapfast.threads import WorkerThread
 
 LOST = 8  # threads that were abandoned and still run, at most: each may occupy a core
@@ -43,7 +43,7 @@ def run(
     known: Callable[[Entry, str], list[Row] | None],
     address: str | None = None,
 ) -> Generator[Done, None, None]:
-    """Ask every suspect on this machine; see :class:`uapfast.screening.engines.Engine`.
+    """Ask every suspect on this machine; see :class:`uapfast.screening.engine.registry.Engine`.
 
     Raises:
         TimeLimitError: too many suspects do not end, and their threads still run.
@@ -66,7 +66,7 @@ def run(
 
 
 class Threads:
-    """The backend of workers in this process (:class:`uapfast.screening.supervisor.Backend`).
+    """The backend of workers in this process (:class:`uapfast.screening.engine.supervisor.Backend`).
 
     Args:
         panel: references and settings.

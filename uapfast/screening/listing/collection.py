@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from uapfast.errors import InputError
 from uapfast.safeload.glance import looks_like_weights
 from uapfast.safeload.sharded import is_index, parts_of
-from uapfast.screening.entry import Defaults, Entry, printable
+from uapfast.screening.listing.entry import Defaults, Entry, printable
 from uapfast.suspects import hub_files
 from uapfast.suspects.onnx import is_onnx
 from uapfast.suspects.resolve import FOLDER, ONNX, WEIGHTS

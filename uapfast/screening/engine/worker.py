@@ -28,14 +28,14 @@ from uapfast.errors import (
     StorageError,
     UnavailableError,
 )
-from uapfast.screening.budget import MemoryBudget
-from uapfast.screening.device import Loader
-from uapfast.screening.direct import judge_direct
-from uapfast.screening.entry import Entry
-from uapfast.screening.judge import failed_rows, judge
-from uapfast.screening.messages import BACKLOG, BUFFERS, Busy, Job, Reply, Request, Update
-from uapfast.screening.panel import Panel
-from uapfast.screening.reader import HostBuffer, Loaded
+from uapfast.screening.asking.budget import MemoryBudget
+from uapfast.screening.asking.device import Loader
+from uapfast.screening.asking.judge import failed_rows, judge
+from uapfast.screening.asking.judge_direct import judge_direct
+from uapfast.screening.asking.panel import Panel
+from uapfast.screening.asking.reader import HostBuffer, Loaded
+from uapfast.screening.engine.messages import BACKLOG, BUFFERS, Busy, Job, Reply, Request, Update
+from uapfast.screening.listing.entry import Entry
 from uapfast.suspects.networks.shapes import Shapes
 from uapfast.suspects.networks.skeletons import Skeletons
 from uapfast.suspects.networks.watch import Watch

@@ -17,7 +17,7 @@ from uapfast.errors import InputError
 from uapfast.examination import Design, told
 from uapfast.method.sequential import Looks
 from uapfast.reference import Reference
-from uapfast.screening.rows import About
+from uapfast.screening.table.rows import About
 
 RESIDENT = 2 << 30  # bytes of queries that are kept; beyond, they are made anew for every suspect
 

@@ -11,9 +11,9 @@ from typing import Protocol
 
 from uapfast.config import TIMEOUT
 from uapfast.errors import ClusterError
-from uapfast.screening.engines import Done
-from uapfast.screening.messages import Hello, Lost, Message, Reply, Request
-from uapfast.screening.scheduler import Scheduler
+from uapfast.screening.engine.messages import Hello, Lost, Message, Reply, Request
+from uapfast.screening.engine.registry import Done
+from uapfast.screening.engine.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from types import TracebackType
 from typing import NamedTuple
 
 from uapfast.errors import StorageError
-from uapfast.screening import listed
-from uapfast.screening.engines import holds
-from uapfast.screening.entry import Entry
-from uapfast.screening.rows import DECLARED, SCHEMA_VERSION, Row
+from uapfast.screening.listing import history
+from uapfast.screening.listing.entry import Entry
+from uapfast.screening.table.rows import DECLARED, SCHEMA_VERSION, Row
+from uapfast.screening.table.stamps import holds
 
 APPLICATION = 0x75617073  # "uaps" in the file's header
 PAGE = 256
@@ -87,7 +87,7 @@ class Store:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-4096"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.execute("BEGIN IMMEDIATE")
-        for statement in (*TABLES.split(";\n"), *listed.TABLES):
+        for statement in (*TABLES.split(";\n"), *history.TABLES):
             self._db.execute(statement)
         self._db.execute(f"PRAGMA application_id={APPLICATION}")
         self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
@@ -132,9 +132,10 @@ class Store:
 
     # -- what is to be done ----------------------------------------------------------------------
     def set_plan(self, suspects: Iterable[Entry]) -> int:
-        """Replace the list of suspects, and remember it (:mod:`uapfast.screening.listed`); returns how many.
+        """Replace the list of suspects, and remember it; returns how many are on it.
 
-        All of them, or the old list is kept, and the old rows as well where they are not to be resumed.
+        :mod:`uapfast.screening.listing.history` remembers. All of them, or the old list is kept, and
+        the old rows as well where they are not to be resumed.
         """
         with self._typed():
             self._db.execute("BEGIN IMMEDIATE")
@@ -147,7 +148,7 @@ class Store:
             if not self._keep:
                 for table in ("rows", "lent", "refuted", "lists", "suspected", "declared", "replaced"):
                     self._db.execute(f"DELETE FROM {table}")
-            listed.fix(self._db)
+            history.fix(self._db)
             self._db.execute("DROP TABLE before")
             self._db.execute("COMMIT")
             self._keep = True
@@ -318,10 +319,10 @@ class Store:
             ).fetchall()
         return len(self.references.keys() | {reference for (reference,) in found})
 
-    def lists(self) -> tuple[listed.Listed, ...]:
+    def lists(self) -> tuple[history.SuspectList, ...]:
         """All lists that this store was given, the one in force last."""
         with self._typed():
-            return listed.read(self._db)
+            return history.read(self._db)
 
     def counted(self, count: int) -> None:
         """Remember how many p-values the numbers of the list in force are corrected for."""

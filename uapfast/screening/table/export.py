@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 
 from uapfast.errors import StorageError
 from uapfast.files import atomic_path
-from uapfast.screening.correction import TERMS, Correction, counted, holm, q_values
-from uapfast.screening.listed import Listed, says
-from uapfast.screening.population import Population, compare_with_pool, finished
-from uapfast.screening.rows import COLUMNS, SCHEMA_VERSION, VICTIM, About, Row
-from uapfast.screening.store import Store
+from uapfast.screening.listing.history import SuspectList, says
+from uapfast.screening.table.correction import TERMS, Correction, counted, holm, q_values
+from uapfast.screening.table.population import Population, compare_with_pool, finished
+from uapfast.screening.table.rows import COLUMNS, SCHEMA_VERSION, VICTIM, About, Row
+from uapfast.screening.table.store import Store
 from uapfast.suspects.resolve import WEIGHTS
 
 BATCH = 512  # rows in memory; more would show beside the rest of a screen
@@ -63,7 +63,7 @@ class Summary:
     code_changed: int = 0
     messages: dict[str, str] = field(default_factory=dict)
     corrections: dict[str, Correction] = field(default_factory=dict)
-    lists: tuple[Listed, ...] = ()
+    lists: tuple[SuspectList, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -18,11 +18,11 @@ from uapfast._version import versions
 from uapfast.errors import ClusterError
 from uapfast.models.registry import arch_file
 from uapfast.reference import from_bytes
-from uapfast.screening.device import loader_for
-from uapfast.screening.entry import URL
-from uapfast.screening.messages import Hello, Job, Reply, Request
-from uapfast.screening.panel import Asked, Panel, Settings
-from uapfast.screening.worker import Means, Worker
+from uapfast.screening.asking.device import loader_for
+from uapfast.screening.asking.panel import Asked, Panel, Settings
+from uapfast.screening.engine.messages import Hello, Job, Reply, Request
+from uapfast.screening.engine.worker import Means, Worker
+from uapfast.screening.listing.entry import URL
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from uapfast.models.fitting import Fitted, check_whole, fit
 from uapfast.safeload import LastHeader, Limits, open_checkpoint
 from uapfast.safeload.dtypes import DTYPES
 from uapfast.safeload.header import Header
-from uapfast.screening.budget import MemoryBudget
-from uapfast.screening.choice import Known, choose
-from uapfast.screening.entry import Entry
+from uapfast.screening.asking.architecture import Known, choose
+from uapfast.screening.asking.budget import MemoryBudget
+from uapfast.screening.listing.entry import Entry
 from uapfast.suspects.networks.shapes import Shapes
 
 DEFAULT = Limits()

@@ -1,8 +1,8 @@
 """The engine of a Ray cluster (docs/cluster.md).
 
-An actor is a :class:`uapfast.screening.remote.RemoteWorker`. Paths go to the actors and rows come back;
-references are put into the object store once. ``Supervisor`` and ``Scheduler`` decide everything; what is
-here starts actors, calls them, and hears them die.
+An actor is a :class:`uapfast.screening.engine.remote.RemoteWorker`. Paths go to the actors and rows come
+back; references are put into the object store once. ``Supervisor`` and ``Scheduler`` decide everything; what
+is here starts actors, calls them, and hears them die.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Any
 import torch
 
 from uapfast.errors import ClusterError, InputError
-from uapfast.screening.engines import Done
-from uapfast.screening.entry import Entry
-from uapfast.screening.judge import failed_rows
-from uapfast.screening.messages import Lost, Message, Request
-from uapfast.screening.panel import Panel
-from uapfast.screening.remote import RemoteWorker, pack
-from uapfast.screening.rows import Row, one_line
-from uapfast.screening.scheduler import Scheduler
-from uapfast.screening.supervisor import Supervisor, Timeouts
-from uapfast.screening.worker import worker_count
+from uapfast.screening.asking.judge import failed_rows
+from uapfast.screening.asking.panel import Panel
+from uapfast.screening.engine.messages import Lost, Message, Request
+from uapfast.screening.engine.registry import Done
+from uapfast.screening.engine.remote import RemoteWorker, pack
+from uapfast.screening.engine.scheduler import Scheduler
+from uapfast.screening.engine.supervisor import Supervisor, Timeouts
+from uapfast.screening.engine.worker import worker_count
+from uapfast.screening.listing.entry import Entry
+from uapfast.screening.table.rows import Row, one_line
 
 CONNECT = 10.0  # seconds for an address to answer
 HEAD_CHECK, HEAD_GONE = 5.0, 30.0  # seconds between looks at the head, and without it; Ray exits after 60
@@ -43,7 +43,7 @@ def run(
     address: str | None = None,
     timeouts: Timeouts | None = None,
 ) -> Generator[Done, None, None]:
-    """Ask every suspect on a cluster; see :class:`uapfast.screening.engines.Engine`.
+    """Ask every suspect on a cluster; see :class:`uapfast.screening.engine.registry.Engine`.
 
     Args:
         panel: references and settings.
@@ -177,7 +177,7 @@ def _check_address(address: str) -> None:
 
 
 class Actors:
-    """The backend of Ray actors (:class:`uapfast.screening.supervisor.Backend`).
+    """The backend of Ray actors (:class:`uapfast.screening.engine.supervisor.Backend`).
 
     Args:
         panel: is put into the object store.

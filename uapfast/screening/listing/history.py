@@ -29,7 +29,7 @@ TABLES = (
 
 
 @dataclass(frozen=True)
-class Listed:
+class SuspectList:
     """One list of suspects.
 
     Attributes:
@@ -89,13 +89,13 @@ def fix(db: sqlite3.Connection) -> None:
     )
 
 
-def read(db: sqlite3.Connection) -> tuple[Listed, ...]:
+def read(db: sqlite3.Connection) -> tuple[SuspectList, ...]:
     """All lists, the one in force last."""
     query = "SELECT sha256, fixed, suspects, known, added, gone, counted FROM lists ORDER BY position"
-    return tuple(Listed(*row) for row in db.execute(query))
+    return tuple(SuspectList(*row) for row in db.execute(query))
 
 
-def says(lists: Sequence[Listed]) -> list[str]:
+def says(lists: Sequence[SuspectList]) -> list[str]:
     """What a reader has to know of the list, as sentences; nothing of none."""
     if not lists:
         return []
@@ -115,4 +115,4 @@ def says(lists: Sequence[Listed]) -> list[str]:
     return said
 
 
-__all__ = ["TABLES", "Listed", "fix", "read", "says"]
+__all__ = ["TABLES", "SuspectList", "fix", "read", "says"]

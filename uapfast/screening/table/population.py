@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from uapfast.screening.rows import DECLARED, Row
+from uapfast.screening.table.rows import DECLARED, Row
 from uapfast.types import HOW_MADE
 
 LEAST = 300  # suspects from which on the population is asked

@@ -11,7 +11,7 @@ from uapfast.errors import InputError, ModelError, UapfastError
 from uapfast.models.fitting import fit, misfits
 from uapfast.safeload.dtypes import DTYPES
 from uapfast.safeload.header import Header
-from uapfast.screening.entry import Entry
+from uapfast.screening.listing.entry import Entry
 from uapfast.suspects.networks.proof import alike
 from uapfast.suspects.networks.shapes import Shapes
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from uapfast.examination.asking import as_suspect, examine
 from uapfast.models.model import Model
-from uapfast.screening.entry import Entry
-from uapfast.screening.judge import Case, Judged
-from uapfast.screening.panel import Panel, Settings
-from uapfast.screening.records import recording
+from uapfast.screening.asking.judge import Case, Judged
+from uapfast.screening.asking.panel import Panel, Settings
+from uapfast.screening.asking.records import recording
+from uapfast.screening.listing.entry import Entry
 from uapfast.suspects.base import Suspect
 from uapfast.suspects.networks.watch import Watch
 from uapfast.suspects.resolve import ENDPOINT, ONNX, open_suspect

@@ -17,8 +17,8 @@ from uapfast.errors import StorageError, TimeLimitError
 from uapfast.examination import Examination
 from uapfast.examination.asking import begin_record
 from uapfast.files import make_folder
-from uapfast.screening.entry import Entry
-from uapfast.screening.panel import Asked
+from uapfast.screening.asking.panel import Asked
+from uapfast.screening.listing.entry import Entry
 from uapfast.suspects.record_reader import is_record
 from uapfast.suspects.record_writer import Recorder, now
 from uapfast.suspects.subject import file_sha256

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from uapfast.errors import InputError, ManifestError
-from uapfast.screening.collection import Skipped, from_folder
-from uapfast.screening.entry import Defaults, Entry, as_specs
-from uapfast.screening.manifest import from_manifest
-from uapfast.screening.plan import as_entries
+from uapfast.screening.listing.collection import Skipped, from_folder
+from uapfast.screening.listing.entry import Defaults, Entry, as_specs
+from uapfast.screening.listing.manifest import from_manifest
+from uapfast.screening.listing.sources import as_entries
 
 NET = "uapfast:mlp-small?size=8"
 ONE = Defaults((NET,))

@@ -1,0 +1,1 @@
+"""One suspect before all references: its weights are read, it is asked, every reference decides."""

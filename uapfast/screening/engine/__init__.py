@@ -1,0 +1,1 @@
+"""Which worker asks which suspect, and where workers run: threads of this process, or a Ray cluster."""

@@ -1,0 +1,1 @@
+"""Which suspects: a manifest, a folder, or paths as entries, and the list that they make."""

@@ -1,0 +1,1 @@
+"""What comes of a screen: rows, their store, what they say together, the table."""
