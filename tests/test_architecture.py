@@ -313,6 +313,24 @@ def test_functions_are_small(path: Path) -> None:
     assert not long, "\n".join(long)
 
 
+def classes_of_one_name(trees: dict[str, ast.Module]) -> dict[str, list[str]]:
+    """Public names of classes that more than one file defines, with the files."""
+    found: dict[str, list[str]] = {}
+    for name, tree in trees.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(name)
+    return {name: files for name, files in found.items() if len(files) > 1}
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    twice = {"a.py": ast.parse("class Row: ..."), "b.py": ast.parse("class Row: ...\nclass _Own: ...")}
+    assert classes_of_one_name(twice) == {"Row": ["a.py", "b.py"]}
+    assert not classes_of_one_name({"a.py": twice["a.py"], "c.py": ast.parse("class _Own: ...\nRow = int")})
+    trees = {relative(path): parse(path) for path in sources()}
+    assert not classes_of_one_name(trees)
+
+
 def test_the_native_core_knows_no_python_and_no_torch() -> None:
     banned = re.compile(r'#\s*include\s*[<"](pybind11|Python\.h|torch|ATen|c10)')
     bad = []

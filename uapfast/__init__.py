@@ -47,11 +47,11 @@ _LAZY = {
 }
 
 __all__ = [
+    "Entry",
     "GenerateConfig",
     "Model",
     "Pool",
     "Reference",
-    "Entry",
     "UapfastError",
     "UniversalPerturbation",
     "Verdict",

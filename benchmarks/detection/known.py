@@ -27,7 +27,7 @@ from uapfast.models.forms import Form
 from uapfast.pool.manifest import load_pool
 from uapfast.pool.train import predict
 from uapfast.reference import Reference
-from uapfast.verbs.entries import Entry, ordered
+from uapfast.verbs.entries import RecordedModel, ordered
 from uapfast.verbs.points import select_points
 
 Index = NDArray[np.int64]
@@ -53,7 +53,7 @@ class Known:
     """
 
     base: Reference
-    entries: list[Entry]
+    entries: list[RecordedModel]
     images: Tensor
     answers: Tensor
     parts: dict[str, Index]

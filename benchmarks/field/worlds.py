@@ -146,7 +146,7 @@ def _moved(x: Tensor) -> Tensor:
 def _copies(kept: Kept, victim: nn.Module, key: str, x: Tensor, y: Tensor) -> list[Suspect]:
     """What a thief makes of a victim (``key``: its recipe) with images ``x``, labels ``y``."""
 
-    def student(net: str, labels: attacks.Labels) -> nn.Module:
+    def student(net: str, labels: attacks.LabelKind) -> nn.Module:
         def recipe(model: nn.Module, images: Tensor, answers: Tensor, seed: int) -> nn.Module:
             return fit(model, images, answers, seed, epochs=8)
 

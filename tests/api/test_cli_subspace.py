@@ -10,7 +10,7 @@ from uapfast.cli import main
 from uapfast.data import load_data
 from uapfast.models.checkpoint import save_weights
 from uapfast.models.registry import resolve_arch
-from uapfast.pool.manifest import Entry, write_manifest
+from uapfast.pool.manifest import ManifestEntry, write_manifest
 from uapfast.pool.recipe import default_recipe
 
 ARCH = "uapfast:mlp-small?size=8"
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0 if name == "copy" else i)
         model = default_recipe(resolve_arch(ARCH)(), data.x(), data.labels, i, epochs=3)
         save_weights(model, place / f"{name}.safetensors")
-        entries.append(Entry(f"{name}.safetensors", ARCH, name, relation, candidate))
+        entries.append(ManifestEntry(f"{name}.safetensors", ARCH, name, relation, candidate))
     write_manifest(place / "manifest.csv", entries)
     return place
 

@@ -23,7 +23,7 @@ from uapfast.errors import (
 )
 from uapfast.evidence import commitment, statement, timestamp
 from uapfast.evidence.commitment import commit, read_commitment
-from uapfast.evidence.dossier import Dossier, Wanted
+from uapfast.evidence.dossier import Dossier, DossierRequest
 from uapfast.evidence.keys import load_private
 from uapfast.verbs.queries import numbered
 from uapfast.verbs.replay import verify_record
@@ -87,9 +87,9 @@ def test_a_clock_that_is_ahead_of_the_authority_leaves_nothing_behind(case, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def wanted(case: Case, folder: Path, **more) -> Wanted:
+def wanted(case: Case, folder: Path, **more) -> DossierRequest:
     given = {"record": folder / "r", "statement": folder / "s", "key": case.key}
-    return Wanted(**{**given, "commitment": case.files.commitment, "salt": case.files.salt, **more})
+    return DossierRequest(**{**given, "commitment": case.files.commitment, "salt": case.files.salt, **more})
 
 
 def test_what_would_fail_afterwards_fails_before_anybody_is_asked(case, tmp_path):
@@ -98,8 +98,20 @@ def test_what_would_fail_afterwards_fails_before_anybody_is_asked(case, tmp_path
     other.save(tmp_path / "other.uapref")
     bad = [
         (InputError, "--key must be given with --statement", wanted(case, tmp_path, key=None), 0.001, w.ref),
-        (InputError, "--key must be given with", Wanted(key=case.key, record=tmp_path / "r"), 0.001, w.ref),
-        (InputError, "--salt must be", Wanted(record=tmp_path / "r", salt=case.files.salt), 0.001, w.ref),
+        (
+            InputError,
+            "--key must be given with",
+            DossierRequest(key=case.key, record=tmp_path / "r"),
+            0.001,
+            w.ref,
+        ),
+        (
+            InputError,
+            "--salt must be",
+            DossierRequest(record=tmp_path / "r", salt=case.files.salt),
+            0.001,
+            w.ref,
+        ),
         (SignatureError, "No such file", wanted(case, tmp_path, key=tmp_path / "none"), 0.001, w.ref),
         (
             SignatureError,
@@ -130,7 +142,7 @@ def test_what_would_fail_afterwards_fails_before_anybody_is_asked(case, tmp_path
         (
             StorageError,
             "got a commitment",
-            Wanted(statement=case.files.commitment, key=case.key),
+            DossierRequest(statement=case.files.commitment, key=case.key),
             0.001,
             w.ref,
         ),

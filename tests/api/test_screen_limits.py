@@ -299,7 +299,7 @@ def test_a_read_that_ends_after_its_worker_was_abandoned_changes_nothing(world, 
 
     monkeypatch.setattr(loader, "read", slow)
     suspect = world.suspects[0]
-    means = worker.Means.of(panel, loader)
+    means = worker.WorkerSetup.of(panel, loader)
     one = worker.Worker(means)
     one.take(Request((Job(1, suspect, suspect.stamp()), Job(2, suspect, suspect.stamp()))))
     assert inside.wait(20)

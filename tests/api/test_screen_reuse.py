@@ -23,7 +23,7 @@ from uapfast.screening.engine.scheduler import Scheduler
 from uapfast.screening.engine.supervisor import Supervisor
 from uapfast.screening.listing.entry import Entry
 from uapfast.suspects.networks import proof, skeletons
-from uapfast.suspects.networks.traces import Picture, holds_more
+from uapfast.suspects.networks.traces import NetworkSnapshot, holds_more
 
 SEEN = (
     "Folded Biases Repointed Merged MergedAside Dict Class Global Buffer Cached Aside Closure Hooked"
@@ -138,7 +138,7 @@ def test_what_is_seen(nets, files, where):
     if where == "skeleton":
         for kind in ("Folded", "Biases", "Repointed", "Dict", "Class", "Global", "Buffer", "Cached"):
             net = frozen(kind)
-            before = Picture(net)
+            before = NetworkSnapshot(net)
             assert before.is_still(net) and holds_more(net) is None, kind
             net(x)
             assert not before.is_still(net), kind
@@ -150,7 +150,7 @@ def test_what_is_seen(nets, files, where):
         net = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(8, 2, batch_first=True), 2)
         x = x[:, 0]
     net.eval().requires_grad_(False)
-    before = Picture(net)
+    before = NetworkSnapshot(net)
     net(x)
     assert holds_more(net) is None and before.is_still(net)  # nothing against usual networks
 

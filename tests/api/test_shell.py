@@ -328,10 +328,10 @@ def test_enums_match_the_settings() -> None:
     from uapfast import config
 
     for enum, literal in (
-        (options.Norm, config.Norm),
-        (options.Uap, config.UapMethod),
-        (options.Encoder, config.EncoderName),
-        (options.Selection, config.Selection),
+        (options.NormChoice, config.Norm),
+        (options.UapChoice, config.UapMethod),
+        (options.EncoderChoice, config.EncoderName),
+        (options.SelectionChoice, config.Selection),
     ):
         assert tuple(e.value for e in enum) == get_args(literal)
     assert isinstance(commands.app, typer.Typer)

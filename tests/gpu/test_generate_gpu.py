@@ -16,9 +16,9 @@ from tests.unit.uap_models import images
 from tests.unit.uap_models import trained as convolutional
 from uapfast import universal_perturbation
 from uapfast.method.uap.common import Counter, Victim
-from uapfast.method.uap.forms import How
+from uapfast.method.uap.forms import StepSettings
 from uapfast.method.uap.margin import MarginSettings, run_margin
-from uapfast.method.uap.resident import Job, run_resident
+from uapfast.method.uap.resident import UapJob, run_resident
 from uapfast.method.uap.stopping import make_runs
 from uapfast.streams.cuda import Cuda
 
@@ -31,11 +31,11 @@ def models() -> list[nn.Module]:
     return [m.cuda() for m in (convolutional(0), convolutional(1), convolutional(2, "mlp"), convolutional(3))]
 
 
-def jobs_of(models: list[nn.Module], count: int = 1) -> list[Job]:
+def jobs_of(models: list[nn.Module], count: int = 1) -> list[UapJob]:
     made = []
     for model in models:
         victim = Victim(model, images(), Counter())
-        made.append(Job(victim, make_runs(victim, range(count), 0.25, 0.8)))
+        made.append(UapJob(victim, make_runs(victim, range(count), 0.25, 0.8)))
     return made
 
 
@@ -43,7 +43,7 @@ def settings(**given: Any) -> MarginSettings:
     return MarginSettings(**({"eps": 0.2, "norm": "linf", "max_passes": 2, "batch_size": 64} | given))
 
 
-def told(jobs: list[Job]) -> list[tuple[object, ...]]:
+def told(jobs: list[UapJob]) -> list[tuple[object, ...]]:
     return [(run.seen, run.passes, run.rate) for job in jobs for run in job.runs]
 
 
@@ -54,7 +54,7 @@ def test_every_form_makes_what_the_loop_makes(models, form, norm, eps) -> None:
     s = settings(norm=norm, eps=eps)
     one, other = jobs_of(models, 2), jobs_of(models, 2)
     want = torch.stack([run_margin(job.victim, job.runs, s) for job in one])
-    got = torch.stack(run_resident(other, s, How(form), Cuda("cuda")))
+    got = torch.stack(run_resident(other, s, StepSettings(form), Cuda("cuda")))
     near = ((want - got).abs() <= 1e-4).double().mean()
     assert float(near) > 0.98
     for a, b in zip(told(one), told(other), strict=True):
@@ -65,15 +65,15 @@ def test_every_form_makes_what_the_loop_makes(models, form, norm, eps) -> None:
 def test_a_graph_changes_no_bit(models, form, caplog) -> None:
     with caplog.at_level(logging.WARNING):
         one, other = jobs_of(models, 2), jobs_of(models, 2)
-        with_graph = run_resident(one, settings(), How(form), Cuda("cuda"))
-        without = run_resident(other, settings(), How(form, graph=False), Cuda("cuda"))
+        with_graph = run_resident(one, settings(), StepSettings(form), Cuda("cuda"))
+        without = run_resident(other, settings(), StepSettings(form, graph=False), Cuda("cuda"))
     assert all(torch.equal(a, b) for a, b in zip(with_graph, without, strict=True))
     assert told(one) == told(other) and "without a graph" not in caplog.text
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_same_bits_in_every_run(models, form) -> None:
-    runs = [run_resident(jobs_of(models), settings(), How(form), Cuda("cuda")) for _ in range(3)]
+    runs = [run_resident(jobs_of(models), settings(), StepSettings(form), Cuda("cuda")) for _ in range(3)]
     assert all(torch.equal(a, b) for other in runs[1:] for a, b in zip(runs[0], other, strict=True))
 
 
@@ -88,9 +88,9 @@ def test_what_a_graph_cannot_hold_runs_without_one(models, caplog) -> None:
             return out
 
     with caplog.at_level(logging.WARNING):
-        got = run_resident(jobs_of([Looks(models[0])]), settings(), How("alone"), Cuda("cuda"))
+        got = run_resident(jobs_of([Looks(models[0])]), settings(), StepSettings("alone"), Cuda("cuda"))
     assert "runs without a graph" in caplog.text
-    want = run_resident(jobs_of(models[:1]), settings(), How("alone"), Cuda("cuda"))
+    want = run_resident(jobs_of(models[:1]), settings(), StepSettings("alone"), Cuda("cuda"))
     assert torch.equal(got[0], want[0])
     # the stream, the memory and the generator are as before
     assert torch.cuda.current_stream() == torch.cuda.default_stream()

@@ -66,7 +66,7 @@ def sandboxed(steps: list[str], path: Path) -> dict[str, object]:
 
 
 def has(part: str) -> None:
-    worker = pool.Worker()
+    worker = pool.SandboxProcess()
     tier = worker.tier
     worker.close()
     if part not in tier:

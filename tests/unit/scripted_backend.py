@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from uapfast.screening.engine.messages import (
     BACKLOG,
     BUFFERS,
-    Busy,
     Hello,
+    InProgress,
     Job,
     Lost,
     Message,
@@ -21,7 +21,7 @@ from uapfast.screening.engine.messages import (
     Request,
     Update,
 )
-from uapfast.screening.engine.registry import Done
+from uapfast.screening.engine.registry import JobResult
 from uapfast.screening.engine.scheduler import Scheduler
 from uapfast.screening.engine.supervisor import Supervisor, Timeouts
 from uapfast.screening.listing.entry import Entry
@@ -118,10 +118,10 @@ class Scripted:
             return Lost("power")  # with everything that was not heard
         return Reply(tuple(updates))
 
-    def hung(self, fake: Fake) -> Busy:
+    def hung(self, fake: Fake) -> InProgress:
         found = next(e for e in fake.read.values() if e.suspect.name.startswith(("hang", "build")))
         building = found.suspect.network if found.suspect.name.startswith("build") else None
-        return Busy(found.number, 1e6, building)
+        return InProgress(found.number, 1e6, building)
 
     def step(self, fake: Fake) -> Update | str | None:
         can_read = fake.jobs and len(fake.read) < BUFFERS
@@ -159,7 +159,7 @@ def started(
     return Supervisor(backend, scheduler, workers, VERSIONS, Timeouts(**timeouts), backend.clock), scheduler
 
 
-def play(names: list[str], backend: Scripted, workers: int = 3, known=None, **timeouts) -> list[Done]:
+def play(names: list[str], backend: Scripted, workers: int = 3, known=None, **timeouts) -> list[JobResult]:
     stored: dict[tuple[str, str], list[Row]] = {}
     known = known or (lambda suspect, sha256: stored.get((suspect.network, sha256)))
     supervisor, scheduler = started(names, backend, workers, known, **timeouts)

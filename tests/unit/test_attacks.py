@@ -92,7 +92,7 @@ def test_fine_tuning_learns(layers: attacks.Layers) -> None:
 
 
 @pytest.mark.parametrize("labels", ["soft", "hard"])
-def test_extraction_hands_the_victims_answers_to_the_recipe(labels: attacks.Labels) -> None:
+def test_extraction_hands_the_victims_answers_to_the_recipe(labels: attacks.LabelKind) -> None:
     images = data()[0]
     answers = network(1)(images).softmax(1).detach()
     seen: list[Tensor] = []

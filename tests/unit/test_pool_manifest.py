@@ -15,7 +15,7 @@ from torch import nn
 
 from uapfast.errors import ManifestError, ModelError, PoolError, StorageError
 from uapfast.models.checkpoint import save_weights
-from uapfast.pool.manifest import Entry, load_pool, read_manifest, write_manifest
+from uapfast.pool.manifest import ManifestEntry, load_pool, read_manifest, write_manifest
 from uapfast.pool.pool import Pool, PoolModel
 
 FIXED = [HealthCheck.function_scoped_fixture]
@@ -68,8 +68,8 @@ def test_a_pool_from_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_two_columns_are_enough(folder: Path) -> None:
     entries = read_manifest(write(folder, "path,arch", A, "", B, "  ,  "))
     assert entries == [
-        Entry("models/a.safetensors", "code/nets.py:make", "a"),
-        Entry("models/b.safetensors", "code/nets.py:make", "b"),
+        ManifestEntry("models/a.safetensors", "code/nets.py:make", "a"),
+        ManifestEntry("models/b.safetensors", "code/nets.py:make", "b"),
     ]
     with pytest.raises(
         ManifestError, match="relation must be given for every model of a pool, got none for 'a'"
@@ -82,7 +82,7 @@ def test_spreadsheets_are_read(folder: Path) -> None:
     path = folder / "manifest.csv"
     text = '"relation",arch,path\r\ntwin, code/nets.py:make ,"models/a.safetensors"\r\n'
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
-    assert read_manifest(path) == [Entry("models/a.safetensors", "code/nets.py:make", "a", "twin")]
+    assert read_manifest(path) == [ManifestEntry("models/a.safetensors", "code/nets.py:make", "a", "twin")]
 
 
 WRONG = {
@@ -232,7 +232,7 @@ def test_round_trip(tmp_path: Path, rows: list[tuple[str, str]], data: st.DataOb
         )
         parent = data.draw(st.sampled_from([None, "ancestor"]))
         source = "victim" if relation == "piracy" else None
-        entries.append(Entry(f"f{i}.pt", arch, name, relation, source, mean, std, parent))
+        entries.append(ManifestEntry(f"f{i}.pt", arch, name, relation, source, mean, std, parent))
         (tmp_path / f"f{i}.pt").touch()
     write_manifest(tmp_path / "m.csv", entries)
     assert read_manifest(tmp_path / "m.csv") == entries
@@ -251,10 +251,10 @@ def test_any_bytes_give_entries_or_a_manifest_error(tmp_path: Path, blob: bytes)
 def test_what_would_not_be_read_back_is_not_written(tmp_path: Path) -> None:
     for name in (" a", "a\n", "a\rb", "\ud800"):
         with pytest.raises(ManifestError, match="name must be free of surrounding blanks"):
-            write_manifest(tmp_path / "m.csv", [Entry("f.pt", "x:y", name)])
+            write_manifest(tmp_path / "m.csv", [ManifestEntry("f.pt", "x:y", name)])
     assert not (tmp_path / "m.csv").exists()
     with pytest.raises(StorageError, match="folder must be an existing one"):
-        write_manifest(tmp_path / "none" / "m.csv", [Entry("f.pt", "x:y", "a")])
+        write_manifest(tmp_path / "none" / "m.csv", [ManifestEntry("f.pt", "x:y", "a")])
 
 
 def test_pools_in_memory() -> None:

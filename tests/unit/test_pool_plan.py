@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from uapfast.data import Dataset
 from uapfast.errors import InputError
 from uapfast.models.registry import resolve_arch
-from uapfast.pool.plan import Job, PoolConfig, default_archs, job_seed, make_plan, relative_arch
+from uapfast.pool.plan import PoolConfig, TrainingJob, default_archs, job_seed, make_plan, relative_arch
 
 ARCH = "uapfast:resnet-small?size=8"
 OTHERS = ("uapfast:cnn-small?size=8", "uapfast:vgg-small?size=8", "nets/file.py:make")
@@ -135,7 +135,7 @@ def test_some_homologous_models_are_made_as_the_twins_are_of_other_images(
     jobs = make_plan("a.py:own", config, [f"a.py:other{k}" for k in range(others)], owners_recipe, start)  # type: ignore[arg-type]
     twin, *rest = jobs
 
-    def how(job: Job) -> tuple[object, ...]:
+    def how(job: TrainingJob) -> tuple[object, ...]:
         return job.arch, job.how, job.epochs, job.rate, job.owners_recipe, job.start
 
     alike = [job for job in rest if how(job) == how(twin)]

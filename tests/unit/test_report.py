@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from uapfast.errors import StorageError
-from uapfast.report import Answer, Report, Row, StripItem, render, summarise, write_report
+from uapfast.report import Answer, Report, StripItem, SuspectRow, render, summarise_detection, write_report
 from uapfast.report.page import p_text
 from uapfast.types import Decision, Verdict
 
@@ -51,13 +51,13 @@ def make_verdict(decision: Decision, p: float | None = 0.5, **changed: Any) -> V
     return Verdict(**{**values, **changed})
 
 
-def make_rows() -> tuple[Row, ...]:
+def make_rows() -> tuple[SuspectRow, ...]:
     return (
-        Row("pruned", "pruned 30 %", make_verdict("piracy", 1e-6), "piracy", "modified", 0.91),
-        Row("student", "soft labels", make_verdict("inconclusive", 0.01), "piracy", "extracted", 0.85),
-        Row("honest-1", "other seed", make_verdict("independent", 0.4), "innocent", "innocent", 0.9),
-        Row("honest-2", "other net", make_verdict("piracy", 5e-4), "innocent", "innocent", 0.9),
-        Row("broken", "NaN weights", make_verdict("invalid", None), "piracy", "modified"),
+        SuspectRow("pruned", "pruned 30 %", make_verdict("piracy", 1e-6), "piracy", "modified", 0.91),
+        SuspectRow("student", "soft labels", make_verdict("inconclusive", 0.01), "piracy", "extracted", 0.85),
+        SuspectRow("honest-1", "other seed", make_verdict("independent", 0.4), "innocent", "innocent", 0.9),
+        SuspectRow("honest-2", "other net", make_verdict("piracy", 5e-4), "innocent", "innocent", 0.9),
+        SuspectRow("broken", "NaN weights", make_verdict("invalid", None), "piracy", "modified"),
     )
 
 
@@ -91,10 +91,10 @@ def make_report(channels: int = 1, **changed: Any) -> Report:
 
 def test_convictions_come_first_whatever_their_p() -> None:
     rows = (
-        Row("broken", "", make_verdict("invalid", None), "piracy", "modified"),
-        Row("open", "", make_verdict("inconclusive", 1e-9), "piracy", "modified"),
-        Row("free", "", make_verdict("independent", 1e-10), "innocent", "innocent"),
-        Row("thief", "", make_verdict("piracy", 1e-5), "piracy", "modified"),
+        SuspectRow("broken", "", make_verdict("invalid", None), "piracy", "modified"),
+        SuspectRow("open", "", make_verdict("inconclusive", 1e-9), "piracy", "modified"),
+        SuspectRow("free", "", make_verdict("independent", 1e-10), "innocent", "innocent"),
+        SuspectRow("thief", "", make_verdict("piracy", 1e-5), "piracy", "modified"),
     )
     page = render(make_report(rows=rows))
     places = [page.index(f">{name}<") for name in ("thief", "open", "free", "broken")]
@@ -134,7 +134,7 @@ def read(html: str) -> Reader:
 
 
 def test_rates_count_what_is_known() -> None:
-    summary = summarise(make_rows())
+    summary = summarise_detection(make_rows())
     assert (summary.piracy, summary.convicted) == (3, 1)
     assert (summary.innocents, summary.accused, summary.cleared) == (2, 1, 1)
     # Of 2 x 2 pairs (the invalid one has no score) one is in the wrong order: .01 against 5e-4.
@@ -144,8 +144,8 @@ def test_rates_count_what_is_known() -> None:
 
 
 def test_no_rates_without_truth() -> None:
-    rows = tuple(Row(r.name, r.made, r.verdict) for r in make_rows())
-    summary = summarise(rows)
+    rows = tuple(SuspectRow(r.name, r.made, r.verdict) for r in make_rows())
+    summary = summarise_detection(rows)
     assert (summary.piracy, summary.innocents, summary.auc) == (0, 0, None)
     page = read(render(make_report(rows=rows)))
     assert "falsely accused" not in page.text and "AUC" not in page.text
@@ -178,7 +178,7 @@ def test_nothing_is_fetched_or_run() -> None:
 
 def test_strings_from_outside_are_escaped() -> None:
     verdict = make_verdict("piracy", 1e-4, reasons=(HOSTILE,), suspect_sha256=HOSTILE)
-    row = Row(HOSTILE, HOSTILE, verdict, "piracy", HOSTILE)
+    row = SuspectRow(HOSTILE, HOSTILE, verdict, "piracy", HOSTILE)
     item = StripItem(
         make_report().strip[0].x, make_report().strip[0].x, (Answer(HOSTILE, HOSTILE, 1, "1", 1),)
     )

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from uapfast.errors import InputError, MissingDependency, ModelError, SuspectError
-from uapfast.models.bounded import Bounds, rehearse
+from uapfast.models.bounded import BuildBounds, rehearse
 from uapfast.models.state import digest
 from uapfast.suspects.folder import open_folder
 from uapfast.suspects.inspect import inspect
@@ -256,7 +256,7 @@ def test_bounds_count_bytes_and_modules_of_one_build(monkeypatch: pytest.MonkeyP
     with pytest.raises(ModelError, match="at most 3 tensors"):
         rehearse(lambda: nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), tensors=3)
     monkeypatch.setattr("uapfast.models.bounded.MOST_MODULES", 3)
-    with pytest.raises(ModelError, match="at most 3 modules"), Bounds():
+    with pytest.raises(ModelError, match="at most 3 modules"), BuildBounds():
         nn.Sequential(*(nn.Identity() for _ in range(4)))
     nn.Sequential(*(nn.Identity() for _ in range(4)))  # afterwards nothing is counted
 

@@ -15,7 +15,7 @@ from tests.unit.uap_models import EPS, images, jobs_of, of_the_loop, settings, t
 from uapfast import universal_perturbation
 from uapfast.errors import InputError, ModelError
 from uapfast.method.uap import forms
-from uapfast.method.uap.forms import How, alike, choose_form, chunk_of, in_order
+from uapfast.method.uap.forms import StepSettings, alike, choose_form, chunk_of, in_order
 from uapfast.method.uap.resident import Steps, run_resident
 from uapfast.method.uap.together import make_together
 from uapfast.models.registry import resolve_arch
@@ -54,7 +54,7 @@ def test_models_end_one_by_one_and_the_others_go_on(models, form):
     for jobs in (one, other):
         for job, goal in zip(jobs, (0.1, 0.95, 0.35, 0.4, 1.0), strict=True):
             job.runs[0].goal = goal
-    want, got = of_the_loop(one, s), run_resident(other, s, How(form), Host())
+    want, got = of_the_loop(one, s), run_resident(other, s, StepSettings(form), Host())
     assert told(one) == told(other)
     assert len({run[1] for run in told(one)}) == 3, told(one)
     for a, b in zip(want, got, strict=True):
@@ -64,14 +64,14 @@ def test_models_end_one_by_one_and_the_others_go_on(models, form):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_graph_changes_no_bit(models, form, caplog):
     s = settings(max_passes=2)
-    plain = run_resident(jobs_of(models), s, How(form, graph=False), Host())
+    plain = run_resident(jobs_of(models), s, StepSettings(form, graph=False), Host())
     device = LazyDevice(prompt=True)
-    with_graph = run_resident(jobs_of(models), s, How(form), device)
+    with_graph = run_resident(jobs_of(models), s, StepSettings(form), device)
     assert device.captures >= 2 and device.replays > device.captures
     assert all(torch.equal(a, b) for a, b in zip(plain, with_graph, strict=True))
     unable = LazyDevice(prompt=True, capture=False)
     with caplog.at_level(logging.WARNING):
-        without = run_resident(jobs_of(models), s, How(form), unable)
+        without = run_resident(jobs_of(models), s, StepSettings(form), unable)
     assert all(torch.equal(a, b) for a, b in zip(plain, without, strict=True))
     assert "runs without a graph (the test says so)" in caplog.text
 
@@ -79,17 +79,17 @@ def test_a_graph_changes_no_bit(models, form, caplog):
 @pytest.mark.parametrize("seed", range(4))
 def test_streams_are_joined_before_what_they_found_is_used(models, seed):
     s = settings(max_passes=1)
-    plain = run_resident(jobs_of(models), s, How("streams", graph=False), Host())
-    got = run_resident(jobs_of(models), s, How("streams"), LazyDevice(seed, prompt=True))
+    plain = run_resident(jobs_of(models), s, StepSettings("streams", graph=False), Host())
+    got = run_resident(jobs_of(models), s, StepSettings("streams"), LazyDevice(seed, prompt=True))
     assert all(torch.equal(a, b) for a, b in zip(plain, got, strict=True))
 
 
 def test_without_the_joins_the_result_would_be_another(models):
     s = settings(max_passes=1)
-    plain = run_resident(jobs_of(models), s, How("streams", graph=False), Host())
+    plain = run_resident(jobs_of(models), s, StepSettings("streams", graph=False), Host())
     device = LazyDevice(prompt=True, deaf=True)
     device.eagerness = 0.0
-    got = run_resident(jobs_of(models), s, How("streams"), device)
+    got = run_resident(jobs_of(models), s, StepSettings("streams"), device)
     assert not all(torch.equal(a, b) for a, b in zip(plain, got, strict=True))
 
 
@@ -97,7 +97,7 @@ def test_more_steps_between_two_looks_than_counts_are_kept(models, monkeypatch):
     monkeypatch.setattr("uapfast.method.uap.resident.KEPT", 3)
     s = settings(batch_size=16, max_passes=2)
     one, other = jobs_of(models[:2]), jobs_of(models[:2])
-    want, got = of_the_loop(one, s), run_resident(other, s, How("streams"), Host())
+    want, got = of_the_loop(one, s), run_resident(other, s, StepSettings("streams"), Host())
     assert told(one) == told(other)
     for a, b in zip(want, got, strict=True):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
@@ -205,7 +205,7 @@ def test_a_stack_that_answers_otherwise_is_not_used(models, caplog):
     odd = [Odd(models[2], 1.0), Odd(models[4], 3.0)]
     assert alike(*odd)
     with caplog.at_level(logging.WARNING):
-        Steps(jobs_of(odd), settings(), How("stacked"), Host(), Host().stream())
+        Steps(jobs_of(odd), settings(), StepSettings("stacked"), Host(), Host().stream())
     assert "weights are not stacked" in caplog.text
 
 
@@ -220,7 +220,7 @@ def test_what_vmap_cannot_do_is_asked_one_by_one(models, caplog):
 
     odd = [Branches(models[2]), Branches(models[4])]
     with caplog.at_level(logging.WARNING):
-        got = run_resident(jobs_of(odd), settings(max_passes=1), How("stacked"), Host())
+        got = run_resident(jobs_of(odd), settings(max_passes=1), StepSettings("stacked"), Host())
     assert "weights are not stacked" in caplog.text
     want = of_the_loop(jobs_of(odd), settings(max_passes=1))
     torch.testing.assert_close(torch.cat(got), torch.cat(want), atol=2e-5, rtol=0)
@@ -296,7 +296,7 @@ def test_a_finished_step_is_gone_at_once(models, monkeypatch):
     jobs[0].runs[0].goal = jobs[1].runs[0].goal = 0.01
     gc.disable()
     try:
-        run_resident(jobs, settings(max_passes=2), How("streams"), LazyDevice(prompt=True))
+        run_resident(jobs, settings(max_passes=2), StepSettings("streams"), LazyDevice(prompt=True))
         assert watched and all(w() is None for w in watched)
     finally:
         gc.enable()
@@ -313,9 +313,9 @@ def test_a_step_that_reads_on_the_host_is_not_recorded(models, caplog):
 
     device = LazyDevice(prompt=True)
     with caplog.at_level(logging.WARNING):
-        got = run_resident(jobs_of([Reads(models[0])]), settings(max_passes=2), How("alone"), device)
+        got = run_resident(jobs_of([Reads(models[0])]), settings(max_passes=2), StepSettings("alone"), device)
     assert device.captures == 0 and "runs without a graph (it calls _local_scalar_dense" in caplog.text
-    want = run_resident(jobs_of(models[:1]), settings(max_passes=2), How("alone"), Host())
+    want = run_resident(jobs_of(models[:1]), settings(max_passes=2), StepSettings("alone"), Host())
     assert torch.equal(got[0], want[0])
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from uapfast.method.uap.common import Counter, Victim
 from uapfast.method.uap.margin import MarginSettings, run_margin
-from uapfast.method.uap.resident import Job
+from uapfast.method.uap.resident import UapJob
 from uapfast.method.uap.stopping import make_runs
 
 EPS = 0.2
@@ -43,11 +43,11 @@ def trained(seed: int, arch: str = "cnn") -> nn.Module:
 
 def jobs_of(
     models: list[nn.Module], count: int = 1, goal: float = 0.8, x: torch.Tensor | None = None
-) -> list[Job]:
+) -> list[UapJob]:
     made = []
     for model in models:
         victim = Victim(model, images() if x is None else x, Counter())
-        made.append(Job(victim, make_runs(victim, range(count), 0.25, goal)))
+        made.append(UapJob(victim, make_runs(victim, range(count), 0.25, goal)))
     return made
 
 
@@ -55,9 +55,9 @@ def settings(**given: object) -> MarginSettings:
     return MarginSettings(**({"eps": EPS, "norm": "linf", "max_passes": 4, "batch_size": 64} | given))
 
 
-def of_the_loop(jobs: list[Job], s: MarginSettings) -> list[torch.Tensor]:
+def of_the_loop(jobs: list[UapJob], s: MarginSettings) -> list[torch.Tensor]:
     return [run_margin(job.victim, job.runs, s) for job in jobs]
 
 
-def told(jobs: list[Job]) -> list[tuple[object, ...]]:
+def told(jobs: list[UapJob]) -> list[tuple[object, ...]]:
     return [(run.seed, run.seen, run.passes, run.rate, run.checked_at) for job in jobs for run in job.runs]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PRIVATE = b"PRIVATE KEY-----"
 WIDE = 2000  # characters of a line of an audit
-Key = Annotated[
+KeyFileOption = Annotated[
     Path,
     typer.Option(
         "--key",
@@ -46,11 +46,11 @@ class Given(NamedTuple):
 
     def dossier(self, path: Path, reference: Reference, alpha: float) -> Dossier:
         """Checks them before anybody is asked; raises as :class:`uapfast.evidence.dossier.Dossier`."""
-        from uapfast.evidence.dossier import Dossier, Wanted
+        from uapfast.evidence.dossier import Dossier, DossierRequest
 
         files = self._asdict()
         shown: Shown = files.pop("shown")
-        found = Dossier(Wanted(**files), path, reference, alpha)
+        found = Dossier(DossierRequest(**files), path, reference, alpha)
         shown.begins(found)
         return found
 
@@ -96,8 +96,8 @@ def replayed(
 
 @app.command()
 def commit(
-    reference: o.Reference,
-    key: Key,
+    reference: o.ReferenceArgument,
+    key: KeyFileOption,
     out: Annotated[
         Path,
         typer.Option(
@@ -112,10 +112,10 @@ def commit(
             help="The salt is written here: keep it to yourself. By default OUT.salt.",
         ),
     ] = None,
-    tsa: e.Tsa = None,
-    tsa_root: e.TsaRoot = None,
-    alpha: o.Alpha = 1e-3,
-    debug: o.Debug = False,
+    tsa: e.TsaOption = None,
+    tsa_root: e.TsaRootOption = None,
+    alpha: o.AlphaOption = 1e-3,
+    debug: o.DebugOption = False,
 ) -> None:
     """Commit to a reference before a suspect is asked: its salted hash, signed, time-stamped with --tsa."""
     with only_result_on_stdout() as stdout:
@@ -155,22 +155,22 @@ def audit(
         Path | None,
         typer.Option("--commitment", metavar="FILE", help="The commitment that the statement cites."),
     ] = None,
-    salt: e.Salt = None,
+    salt: e.SaltOption = None,
     trust: Annotated[
         Path | None,
         typer.Option(
             "--trust", metavar="PUBKEY", help="The accuser's public key (PEM), which you got by another way."
         ),
     ] = None,
-    tsa_root: e.TsaRoot = None,
+    tsa_root: e.TsaRootOption = None,
     any_key: Annotated[
         bool, typer.Option("--any-key", help="Without --trust: whoever signed it, nobody says who that was.")
     ] = False,
     any_tsa: Annotated[
         bool, typer.Option("--any-tsa", help="Without --tsa-root: whoever stamped, it may be the signer.")
     ] = False,
-    as_json: o.Json = False,
-    debug: o.Debug = False,
+    as_json: o.JsonOption = False,
+    debug: o.DebugOption = False,
 ) -> int:
     """Work out anew everything that a statement says, from files alone; says what it checked, line by line.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-RecordFile = Annotated[
+RecordFileOption = Annotated[
     Path | None,
     typer.Option(
         "--record",
@@ -15,27 +15,27 @@ RecordFile = Annotated[
         help="Every answer is written here as it came; `verify --answers FILE` reads it.",
     ),
 ]
-RecordDir = Annotated[
+RecordDirOption = Annotated[
     Path | None,
     typer.Option("--record", metavar="DIR", help="Folder for a record of each suspect and reference."),
 ]
-StatementFile = Annotated[
+StatementFileOption = Annotated[
     Path | None,
     typer.Option(
         "--statement", metavar="FILE", help="The signed verdict is written here, for `uapfast audit`."
     ),
 ]
-PageFile = Annotated[
+PageFileOption = Annotated[
     Path | None,
     typer.Option(
         "--report", metavar="FILE.html", help="A page on this suspect is written here; it opens offline."
     ),
 ]
-Overwrite = Annotated[
+OverwriteOption = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace results that are there already; others may rest on them."),
 ]
-SigningKey = Annotated[
+SigningKeyOption = Annotated[
     Path | None,
     typer.Option(
         "--signing-key",
@@ -43,7 +43,7 @@ SigningKey = Annotated[
         help="The Ed25519 private key that signs --statement. --key KEY.pem beside it means the same.",
     ),
 ]
-CommitmentFile = Annotated[
+CommitmentFileOption = Annotated[
     Path | None,
     typer.Option(
         "--commitment",
@@ -51,17 +51,17 @@ CommitmentFile = Annotated[
         help="The commitment that the verdict is made under, from `uapfast commit`.",
     ),
 ]
-Salt = Annotated[
+SaltOption = Annotated[
     Path | None,
     typer.Option(
         "--salt", metavar="FILE", help="The salt of the commitment; by default COMMITMENT.salt beside it."
     ),
 ]
-Tsa = Annotated[
+TsaOption = Annotated[
     str | None,
     typer.Option("--tsa", metavar="URL", help="The time-stamping authority (RFC 3161) to ask."),
 ]
-TsaRoot = Annotated[
+TsaRootOption = Annotated[
     Path | None,
     typer.Option(
         "--tsa-root", metavar="CERT.pem", help="Certificates of the time-stamping authorities that you trust."

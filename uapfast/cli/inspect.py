@@ -17,8 +17,8 @@ from uapfast.cli.show import lines
 @app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A file or folder that may be a suspect.")],
-    as_json: o.Json = False,
-    debug: o.Debug = False,
+    as_json: o.JsonOption = False,
+    debug: o.DebugOption = False,
 ) -> None:
     """Say what a file or folder is, and what would be asked of it. Needs no reference; runs nothing of it."""
     with only_result_on_stdout() as stdout:

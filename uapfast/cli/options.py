@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from uapfast.data import Framing
 
 
-class Norm(StrEnum):
+class NormChoice(StrEnum):
     """The norm that --eps bounds."""
 
     linf = "linf"
     l2 = "l2"
 
 
-class Uap(StrEnum):
+class UapChoice(StrEnum):
     """The algorithm that makes the UAP."""
 
     deepfool = "deepfool"
@@ -30,21 +30,21 @@ class Uap(StrEnum):
     contrastive = "contrastive"
 
 
-class Encoder(StrEnum):
+class EncoderChoice(StrEnum):
     """How answers are compared: lineage, or the paper's encoder."""
 
     lineage = "lineage"
     paper = "paper"
 
 
-class Selection(StrEnum):
+class SelectionChoice(StrEnum):
     """How query points are chosen."""
 
     disagree = "disagree"
     kmeans = "kmeans"
 
 
-class Chosen(StrEnum):
+class SelectedChoice(StrEnum):
     """Whether the victim was chosen among several outcomes of its training."""
 
     no = "no"
@@ -52,7 +52,7 @@ class Chosen(StrEnum):
     unlike = "unlike"
 
 
-class Interpolation(StrEnum):
+class InterpolationChoice(StrEnum):
     """Of resizing."""
 
     nearest = "nearest"
@@ -60,7 +60,7 @@ class Interpolation(StrEnum):
     bicubic = "bicubic"
 
 
-class Output(StrEnum):
+class OutputChoice(StrEnum):
     """What the suspect answers with."""
 
     auto = "auto"
@@ -72,14 +72,14 @@ class Output(StrEnum):
 SPEC = "path/to/file.py:factory, timm:NAME, torchvision:NAME or uapfast:NAME"
 DATA = "FILE.npz with x and y, fashion-mnist, digits, or a folder of class folders"
 
-Reference = Annotated[
+ReferenceArgument = Annotated[
     Path, typer.Argument(metavar="REF", help="Reference file, written by `uapfast generate`.")
 ]
 ARCH_HELP = f"Architecture: {SPEC}."
 WEIGHTS_HELP = "Weights: .safetensors, .pt, .ckpt or .npz, or the .index.json of several."
-Arch = Annotated[str, typer.Option("--arch", metavar="SPEC", help=ARCH_HELP)]
-Weights = Annotated[Path, typer.Option("--weights", metavar="FILE", help=WEIGHTS_HELP)]
-Key = Annotated[
+ArchOption = Annotated[str, typer.Option("--arch", metavar="SPEC", help=ARCH_HELP)]
+WeightsOption = Annotated[Path, typer.Option("--weights", metavar="FILE", help=WEIGHTS_HELP)]
+KeyOption = Annotated[
     str | None,
     typer.Option(
         "--key",
@@ -87,7 +87,7 @@ Key = Annotated[
         help="Which weights to take from a file that holds several: state_dict_ema, ema, ...",
     ),
 ]
-Suspect = Annotated[
+SuspectArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="SUSPECT",
@@ -95,19 +95,21 @@ Suspect = Annotated[
         "describes an endpoint.",
     ),
 ]
-MaybeArch = Annotated[str | None, typer.Option("--arch", metavar="SPEC", help=ARCH_HELP)]
-MaybeWeights = Annotated[Path | None, typer.Option("--weights", metavar="FILE", help="The same as SUSPECT.")]
-Alpha = Annotated[
+MaybeArchOption = Annotated[str | None, typer.Option("--arch", metavar="SPEC", help=ARCH_HELP)]
+MaybeWeightsOption = Annotated[
+    Path | None, typer.Option("--weights", metavar="FILE", help="The same as SUSPECT.")
+]
+AlphaOption = Annotated[
     float, typer.Option("--alpha", help="The level: convict only if p_value is at or below it.")
 ]
-MaybeAlpha = Annotated[
+MaybeAlphaOption = Annotated[
     float | None,
     typer.Option(
         "--alpha",
         help="Level: convict only if p_value is at or below it; unset 0.001, or that of a record.",
     ),
 ]
-ClassOrder = Annotated[
+ClassOrderOption = Annotated[
     str | None,
     typer.Option(
         "--class-order",
@@ -115,20 +117,20 @@ ClassOrder = Annotated[
         help="For each class of the reference the suspect's class that means it.",
     ),
 ]
-Budget = Annotated[
+BudgetOption = Annotated[
     int | None, typer.Option("--budget", metavar="N", help="Send at most so many images to an endpoint.")
 ]
-Rate = Annotated[
+RateOption = Annotated[
     str | None, typer.Option("--rate", metavar="N/s", help="Send at most so many requests to an endpoint.")
 ]
-AnswersCache = Annotated[
+CacheOption = Annotated[
     Path | None,
     typer.Option("--cache", metavar="FILE", help="A file that keeps an endpoint's answers for the next run."),
 ]
-DryRun = Annotated[
+DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Say what asking an endpoint takes at most, and ask nothing.")
 ]
-Recorded = Annotated[
+AnswersOption = Annotated[
     Path | None,
     typer.Option(
         "--answers",
@@ -136,7 +138,7 @@ Recorded = Annotated[
         help="A record, or answers to what `uapfast queries` wrote: .npz, CSV, Parquet, JSON lines.",
     ),
 ]
-ClassNames = Annotated[
+ClassNamesOption = Annotated[
     Path | None,
     typer.Option(
         "--class-names",
@@ -144,8 +146,8 @@ ClassNames = Annotated[
         help="What --answers calls the classes, in order: a name a line, or JSON (a list, or id2label).",
     ),
 ]
-Data = Annotated[str, typer.Option("--data", metavar="DATA", help=f"The owner's data: {DATA}.")]
-Size = Annotated[
+DataOption = Annotated[str, typer.Option("--data", metavar="DATA", help=f"The owner's data: {DATA}.")]
+SizeOption = Annotated[
     str | None,
     typer.Option(
         "--size",
@@ -153,18 +155,20 @@ Size = Annotated[
         help="Pictures of a folder are resized: S pixels the shorter side, or H,W exactly.",
     ),
 ]
-Crop = Annotated[
+CropOption = Annotated[
     str | None,
     typer.Option("--crop", metavar="S|H,W", help="After --size this much is cut out of their middle."),
 ]
-Interpolating = Annotated[Interpolation, typer.Option("--interpolation", help="How --size resizes.")]
-Vouch = Annotated[
+InterpolationOption = Annotated[
+    InterpolationChoice, typer.Option("--interpolation", help="How --size resizes.")
+]
+VouchOption = Annotated[
     list[str] | None,
     typer.Option(
         "--vouch", metavar="NAME=REASON", help="You vouch that a homologous model is honest; may be repeated."
     ),
 ]
-Log = Annotated[
+LogOption = Annotated[
     Path | None,
     typer.Option(
         "--log",
@@ -173,7 +177,7 @@ Log = Annotated[
         "(docs/verdicts.md, section 9).",
     ),
 ]
-LogBlind = Annotated[
+LogBlindOption = Annotated[
     bool | None,
     typer.Option(
         "--log-blind/--log-adaptive",
@@ -181,14 +185,14 @@ LogBlind = Annotated[
         "had none, the log is not asked.",
     ),
 ]
-Manifest = Annotated[Path, typer.Option("--pool", metavar="MANIFEST", help="The pool's manifest.csv.")]
-Points = Annotated[
+PoolOption = Annotated[Path, typer.Option("--pool", metavar="MANIFEST", help="The pool's manifest.csv.")]
+PointsOption = Annotated[
     int | None,
     typer.Option(
         "--points", help="Query points in each view; by default as many as make 4,000 queries in all."
     ),
 ]
-Ray = Annotated[
+RayOption = Annotated[
     str | None,
     typer.Option(
         "--ray",
@@ -196,34 +200,41 @@ Ray = Annotated[
         help="Points are asked at x + t v for each of these t; by default the encoder's own.",
     ),
 ]
-Precision = Annotated[
+PrecisionOption = Annotated[
     str,
     typer.Option("--precision", help="The precision of the networks: float32, or bf16 (faster on a GPU)."),
 ]
-ShowUap = Annotated[
+ShowUapOption = Annotated[
     bool, typer.Option("--show-uap", help="Make the victim's UAP even where no query asks it (--ray 0).")
 ]
-Eps = Annotated[float, typer.Option("--eps", help="How large the UAP may be, in units of the input (0..1).")]
-EncoderChoice = Annotated[
-    Encoder, typer.Option("--encoder", help="How answers are compared: lineage, or the paper's encoder.")
+EpsOption = Annotated[
+    float, typer.Option("--eps", help="How large the UAP may be, in units of the input (0..1).")
 ]
-SelectionChoice = Annotated[
-    Selection | None,
+NormOption = Annotated[NormChoice, typer.Option("--norm", help="The norm that --eps bounds.")]
+UapOption = Annotated[UapChoice, typer.Option("--uap", help="The algorithm that makes the UAP.")]
+EncoderOption = Annotated[
+    EncoderChoice,
+    typer.Option("--encoder", help="How answers are compared: lineage, or the paper's encoder."),
+]
+SelectionOption = Annotated[
+    SelectionChoice | None,
     typer.Option("--selection", help="How points are chosen; by default the encoder's own way."),
 ]
-Fooling = Annotated[
+FoolingOption = Annotated[
     float, typer.Option("--fooling", help="The UAP is done when it changes this share of the labels.")
 ]
-MinFooling = Annotated[float, typer.Option("--min-fooling", help="Warn if it changes a smaller share.")]
-WireSafe = Annotated[
+MinFoolingOption = Annotated[float, typer.Option("--min-fooling", help="Warn if it changes a smaller share.")]
+WireSafeOption = Annotated[
     bool,
     typer.Option("--wire-safe", help="Keep the UAP on the 1/255 grid, so that it survives 8-bit images."),
 ]
-Surrogates = Annotated[
+SurrogatesOption = Annotated[
     int, typer.Option("--surrogates", help="How many copies to make of every candidate, for calibration.")
 ]
-Homologous = Annotated[int, typer.Option("--homologous", help="How many honest models of the task to train.")]
-BatchSize = Annotated[
+HomologousOption = Annotated[
+    int, typer.Option("--homologous", help="How many honest models of the task to train.")
+]
+BatchSizeOption = Annotated[
     int | None,
     typer.Option(
         "--batch-size",
@@ -232,8 +243,8 @@ BatchSize = Annotated[
         "(256 of 64 px, 20 of 224 px on a CPU).",
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="Where networks run: auto, cpu, cuda or cuda:N.")]
-Mean = Annotated[
+DeviceOption = Annotated[str, typer.Option("--device", help="Where networks run: auto, cpu, cuda or cuda:N.")]
+MeanOption = Annotated[
     str | None,
     typer.Option(
         "--mean",
@@ -241,7 +252,7 @@ Mean = Annotated[
         help="What the network wants subtracted from images in 0..1, for each channel.",
     ),
 ]
-Std = Annotated[
+StdOption = Annotated[
     str | None,
     typer.Option(
         "--std",
@@ -249,7 +260,7 @@ Std = Annotated[
         help="What the network wants images divided by after that, for each channel.",
     ),
 ]
-Init = Annotated[
+InitOption = Annotated[
     str | None,
     typer.Option(
         "--init",
@@ -258,7 +269,7 @@ Init = Annotated[
         "fine-tuned from; or weights that the factory of --arch loads. Has to be said (docs/fine_tuned.md).",
     ),
 ]
-Branch = Annotated[
+BranchOption = Annotated[
     Path | None,
     typer.Option(
         "--branch",
@@ -267,7 +278,7 @@ Branch = Annotated[
         "(docs/branches.md). Writes branches.csv.",
     ),
 ]
-BranchAt = Annotated[
+BranchAtOption = Annotated[
     float | None,
     typer.Option(
         "--branch-at",
@@ -275,15 +286,15 @@ BranchAt = Annotated[
         help="The share of the training that lies before --branch, above 0 and below 1.",
     ),
 ]
-Selected = Annotated[
-    Chosen | None,
+SelectedOption = Annotated[
+    SelectedChoice | None,
     typer.Option(
         "--selected",
         help="Was the victim chosen among several outcomes (best of several seeds or epochs, early stopping, "
         "an average)? no; same: and the recipe chooses every twin so; unlike: and the twins are not.",
     ),
 ]
-Designated = Annotated[
+DesignatedOption = Annotated[
     Path | None,
     typer.Option(
         "--designated",
@@ -291,16 +302,16 @@ Designated = Annotated[
         help="Twins are the models that the victim was drawn from: the record of `uapfast designate`.",
     ),
 ]
-Ancestor = Annotated[
+AncestorOption = Annotated[
     Path | None,
     typer.Option(
         "--ancestor", metavar="WEIGHTS", help="What the victim was fine-tuned from, as a whole classifier."
     ),
 ]
-Answers = Annotated[Output, typer.Option("--output", help="What the model answers with.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
-Seed = Annotated[int, typer.Option("--seed", help="The seed of everything random.")]
-HomologousArchs = Annotated[
+OutputOption = Annotated[OutputChoice, typer.Option("--output", help="What the model answers with.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="The seed of everything random.")]
+HomologousArchsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--homologous-arch",
@@ -309,7 +320,7 @@ HomologousArchs = Annotated[
         "default small networks that ship.",
     ),
 ]
-Debug = Annotated[
+DebugOption = Annotated[
     bool, typer.Option("--debug", help="Show the log, every warning, and the traceback of an error.")
 ]
 
@@ -335,7 +346,7 @@ def whole_numbers(text: str | None, argument: str) -> tuple[int, ...] | None:
     return tuple(map(int, parts))
 
 
-def framing(size: str | None, crop: str | None, interpolation: Interpolation) -> Framing:
+def framing(size: str | None, crop: str | None, interpolation: InterpolationChoice) -> Framing:
     """What ``--size`` and ``--crop`` do to pictures; raises ``InputError`` or ``DataError``."""
     from uapfast.data import Framing
 

@@ -19,15 +19,15 @@ def plan(
     twins: Annotated[
         str, typer.Option("--twins", metavar="M[,M...]", help="The numbers of twins to compare.")
     ] = "2,3,6,12",
-    homologous: o.Homologous = 40,
-    surrogates: o.Surrogates = 2,
-    branch_at: o.BranchAt = None,
+    homologous: o.HomologousOption = 40,
+    surrogates: o.SurrogatesOption = 2,
+    branch_at: o.BranchAtOption = None,
     victim_hours: Annotated[
         float | None,
         typer.Option("--victim-hours", metavar="H", help="How many hours one training of the victim takes."),
     ] = None,
-    as_json: o.Json = False,
-    debug: o.Debug = False,
+    as_json: o.JsonOption = False,
+    debug: o.DebugOption = False,
 ) -> None:
     """Say before any training what a pool costs and what it buys, as far as that was measured."""
     with only_result_on_stdout() as stdout:
@@ -46,7 +46,7 @@ def designate(
     weights: Annotated[
         list[Path], typer.Argument(metavar="WEIGHTS...", help="Weights of models that were trained alike.")
     ],
-    arch: o.Arch,
+    arch: o.ArchOption,
     out: Annotated[
         Path,
         typer.Option(
@@ -55,7 +55,7 @@ def designate(
             help="The record of the draw (JSON) is written here; no file may be there yet.",
         ),
     ],
-    debug: o.Debug = False,
+    debug: o.DebugOption = False,
 ) -> None:
     """Draw which of several models trained alike is published; the others are its twins."""
     with only_result_on_stdout() as stdout:

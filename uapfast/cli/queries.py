@@ -14,12 +14,12 @@ from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
 
 @app.command()
 def queries(
-    reference: o.Reference,
+    reference: o.ReferenceArgument,
     out: Annotated[
         Path,
         typer.Option("--out", metavar="DIR", help="A new folder for queries.npz, png/ID.png and README.txt."),
     ],
-    debug: o.Debug = False,
+    debug: o.DebugOption = False,
 ) -> None:
     """Write the queries for somebody else to answer; `verify --answers` reads what comes back."""
     with only_result_on_stdout() as stdout, Reporter() as progress:

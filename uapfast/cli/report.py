@@ -62,7 +62,7 @@ def report(
             help="What a hub calls the victim; suggests a base_model line, in --bom and here.",
         ),
     ] = None,
-    debug: o.Debug = False,
+    debug: o.DebugOption = False,
 ) -> None:
     """Make one HTML page of a screening table (it opens offline), or an ML-BOM of what is convicted.
 

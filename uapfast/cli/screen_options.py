@@ -9,23 +9,25 @@ import typer
 
 from uapfast.cli.options import SPEC
 
-Timeout = Annotated[
+TimeoutOption = Annotated[
     float,
     typer.Option(
         "--timeout", metavar="SECONDS", help="How long reading one suspect, or asking it, may take; or inf."
     ),
 ]
-Workers = Annotated[
+WorkersOption = Annotated[
     int | None,
     typer.Option(
         "--workers", metavar="N", help="How many suspects to ask at a time; by default one for each core."
     ),
 ]
-References = Annotated[
+ReferencesArgument = Annotated[
     list[Path], typer.Argument(metavar="REF...", help="Reference files, written by `uapfast generate`.")
 ]
-Table = Annotated[Path, typer.Option("--out", metavar="TABLE.parquet", help="The table is written here.")]
-ScreenManifest = Annotated[
+TableOption = Annotated[
+    Path, typer.Option("--out", metavar="TABLE.parquet", help="The table is written here.")
+]
+ScreenManifestOption = Annotated[
     Path | None,
     typer.Option(
         "--manifest",
@@ -33,13 +35,13 @@ ScreenManifest = Annotated[
         help="A list of suspects, CSV: path, and if wanted kind,arch,name,mean,std,output,key,class_order.",
     ),
 ]
-ScreenFolder = Annotated[
+ScreenFolderOption = Annotated[
     Path | None,
     typer.Option(
         "--dir", metavar="DIR", help="Ask every model below this folder: hub folders, ONNX files, weights."
     ),
 ]
-Archs = Annotated[
+ArchsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--arch",
@@ -47,7 +49,7 @@ Archs = Annotated[
         help=f"Architecture of weights files: {SPEC}. Given several times, the one that fits is taken.",
     ),
 ]
-ArchDir = Annotated[
+ArchDirOption = Annotated[
     Path | None,
     typer.Option(
         "--arch-dir",
@@ -55,12 +57,12 @@ ArchDir = Annotated[
         help="Your Python files; their factories count as further --arch. They are run.",
     ),
 ]
-Profile = Annotated[bool, typer.Option("--profile", help="Say where the time went, by stage.")]
-Resume = Annotated[
+ProfileOption = Annotated[bool, typer.Option("--profile", help="Say where the time went, by stage.")]
+ResumeOption = Annotated[
     bool, typer.Option("--resume/--no-resume", help="Go on where a stopped run left its store.")
 ]
-Fdr = Annotated[float, typer.Option("--fdr", help="Convict only if q_value is at or below it.")]
-MostQueries = Annotated[
+FdrOption = Annotated[float, typer.Option("--fdr", help="Convict only if q_value is at or below it.")]
+MostQueriesOption = Annotated[
     int | None,
     typer.Option(
         "--queries",
@@ -68,8 +70,8 @@ MostQueries = Annotated[
         help="Ask at most so many answers for one reference; below five views nobody is convicted.",
     ),
 ]
-Endpoints = Annotated[bool, typer.Option("--endpoints", help="Ask the hosts that the manifest names.")]
-Secrets = Annotated[
+EndpointsOption = Annotated[bool, typer.Option("--endpoints", help="Ask the hosts that the manifest names.")]
+SecretsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--secret",
@@ -77,7 +79,7 @@ Secrets = Annotated[
         help="An environment variable that headers of endpoints may refer to; may be repeated.",
     ),
 ]
-Engine = Annotated[str, typer.Option("--engine", help="Where suspects are asked: local or ray.")]
-Address = Annotated[
+EngineOption = Annotated[str, typer.Option("--engine", help="Where suspects are asked: local or ray.")]
+AddressOption = Annotated[
     str | None, typer.Option("--address", metavar="ADDR", help="The address of a cluster (--engine ray).")
 ]

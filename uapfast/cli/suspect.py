@@ -24,35 +24,35 @@ if TYPE_CHECKING:
 
 @app.command()
 def verify(
-    reference: o.Reference,
-    suspect: o.Suspect = None,
-    arch: o.MaybeArch = None,
-    weights: o.MaybeWeights = None,
-    answers: o.Recorded = None,
-    class_names: o.ClassNames = None,
-    as_json: o.Json = False,
-    alpha: o.MaybeAlpha = None,
-    output: o.Answers = o.Output.auto,
-    class_order: o.ClassOrder = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    key: o.Key = None,
-    budget: o.Budget = None,
-    rate: o.Rate = None,
-    cache: o.AnswersCache = None,
-    dry_run: o.DryRun = False,
-    batch_size: o.BatchSize = None,
-    record: e.RecordFile = None,
-    statement: e.StatementFile = None,
-    report: e.PageFile = None,
-    signing_key: e.SigningKey = None,
-    commitment: e.CommitmentFile = None,
-    salt: e.Salt = None,
-    tsa: e.Tsa = None,
-    tsa_root: e.TsaRoot = None,
-    overwrite: e.Overwrite = False,
-    device: o.Device = "auto",
-    debug: o.Debug = False,
+    reference: o.ReferenceArgument,
+    suspect: o.SuspectArgument = None,
+    arch: o.MaybeArchOption = None,
+    weights: o.MaybeWeightsOption = None,
+    answers: o.AnswersOption = None,
+    class_names: o.ClassNamesOption = None,
+    as_json: o.JsonOption = False,
+    alpha: o.MaybeAlphaOption = None,
+    output: o.OutputOption = o.OutputChoice.auto,
+    class_order: o.ClassOrderOption = None,
+    mean: o.MeanOption = None,
+    std: o.StdOption = None,
+    key: o.KeyOption = None,
+    budget: o.BudgetOption = None,
+    rate: o.RateOption = None,
+    cache: o.CacheOption = None,
+    dry_run: o.DryRunOption = False,
+    batch_size: o.BatchSizeOption = None,
+    record: e.RecordFileOption = None,
+    statement: e.StatementFileOption = None,
+    report: e.PageFileOption = None,
+    signing_key: e.SigningKeyOption = None,
+    commitment: e.CommitmentFileOption = None,
+    salt: e.SaltOption = None,
+    tsa: e.TsaOption = None,
+    tsa_root: e.TsaRootOption = None,
+    overwrite: e.OverwriteOption = False,
+    device: o.DeviceOption = "auto",
+    debug: o.DebugOption = False,
 ) -> int:
     """Say whether a suspect is closer to the victim than its twins and honest models are.
 
@@ -201,16 +201,16 @@ def _recorded(
 
 @app.command()
 def encode(
-    reference: o.Reference,
-    arch: o.Arch,
-    weights: o.Weights,
+    reference: o.ReferenceArgument,
+    arch: o.ArchOption,
+    weights: o.WeightsOption,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.npz", help="Gets z, float32 [V, d].")],
-    output: o.Answers = o.Output.auto,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    key: o.Key = None,
-    device: o.Device = "auto",
-    debug: o.Debug = False,
+    output: o.OutputOption = o.OutputChoice.auto,
+    mean: o.MeanOption = None,
+    std: o.StdOption = None,
+    key: o.KeyOption = None,
+    device: o.DeviceOption = "auto",
+    debug: o.DebugOption = False,
 ) -> None:
     """Write the embedding of a suspect's answers: one unit row for each view."""
     from uapfast.files import atomic_path, require_writable
@@ -230,7 +230,7 @@ def encode(
 
 
 @app.command()
-def info(reference: o.Reference, as_json: o.Json = False, debug: o.Debug = False) -> None:
+def info(reference: o.ReferenceArgument, as_json: o.JsonOption = False, debug: o.DebugOption = False) -> None:
     """Say what a reference holds and how it was made."""
     with only_result_on_stdout() as stdout:
         from uapfast.examination.calibration import summary

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uapfast.data.pictures import Framing, Header, bad, pixels, read_header
+from uapfast.data.pictures import Framing, PictureHeader, bad, pixels, read_picture_header
 from uapfast.errors import DataError, DataWarning, MissingDependency
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
@@ -153,7 +153,7 @@ def _images_of(folder: Path) -> list[Path]:
     )
 
 
-def _headers(files: Sequence[Path]) -> list[Header]:
+def _headers(files: Sequence[Path]) -> list[PictureHeader]:
     """Of every file; raises ``DataError`` that tells of all that cannot be read, and not of one at a time."""
     from PIL import Image
 
@@ -161,7 +161,7 @@ def _headers(files: Sequence[Path]) -> list[Header]:
     for file in files:
         try:
             with Image.open(file) as image:
-                found.append(read_header(image, file))
+                found.append(read_picture_header(image, file))
         except DataError:
             raise
         except Exception as exc:  # Pillow raises many kinds for damaged files
@@ -177,7 +177,9 @@ def _unreadable(broken: Sequence[tuple[Path, Exception]]) -> DataError:
     return bad("DATA", "images that can be read (remove or mend the others)", shown + more)
 
 
-def _one_shape(files: Sequence[Path], headers: Sequence[Header], framing: Framing) -> tuple[int, int, int]:
+def _one_shape(
+    files: Sequence[Path], headers: Sequence[PictureHeader], framing: Framing
+) -> tuple[int, int, int]:
     """``[C,H,W]`` that all pictures come to."""
     channels = max(h.channels for h in headers)
     gray = [file for file, h in zip(files, headers, strict=True) if h.channels < channels]

@@ -85,7 +85,7 @@ class Framing:
 
 
 @dataclass(frozen=True)
-class Header:
+class PictureHeader:
     """What a file says of its picture before it is decoded.
 
     Attributes:
@@ -100,7 +100,7 @@ class Header:
     width: int
 
 
-def read_header(image: Any, file: Path) -> Header:
+def read_picture_header(image: Any, file: Path) -> PictureHeader:
     """Of an opened Pillow image; raises ``DataError`` for kinds that are not read."""
     if getattr(image, "n_frames", 1) > 1:
         raise bad("DATA", "images of one frame", f"{image.n_frames} frames: {file}")
@@ -110,7 +110,7 @@ def read_header(image: Any, file: Path) -> Header:
     width, height = image.size
     if image.getexif().get(ORIENTATION) in TURNED:
         width, height = height, width
-    return Header(3 if image.mode in COLOUR else 1, deep, height, width)
+    return PictureHeader(3 if image.mode in COLOUR else 1, deep, height, width)
 
 
 def pixels(image: Any, file: Path, framing: Framing) -> NDArray[Any]:
@@ -145,4 +145,4 @@ def _deep(image: Any, file: Path, framing: Framing) -> NDArray[Any]:
     return framed.clip(0.0, 1.0)[None]
 
 
-__all__ = ["INTERPOLATIONS", "Framing", "Header", "bad", "pixels", "read_header"]
+__all__ = ["INTERPOLATIONS", "Framing", "PictureHeader", "bad", "pixels", "read_picture_header"]

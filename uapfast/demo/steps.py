@@ -24,7 +24,7 @@ from uapfast.models.checkpoint import load_model, save_weights
 from uapfast.models.model import Model
 from uapfast.pool.build import build_pool
 from uapfast.pool.train import one_thread
-from uapfast.report import Report, Row, collect, write_report
+from uapfast.report import Report, SuspectRow, collect, write_report
 
 Progress = Callable[[int, int, str], None]
 ALPHA = 1e-3
@@ -158,7 +158,7 @@ def run(
     return result
 
 
-def _suspects(victim: nn.Module, split: make.Split, scale: Scale, seed: int) -> list[make.Suspect]:
+def _suspects(victim: nn.Module, split: make.Split, scale: Scale, seed: int) -> list[make.DemoSuspect]:
     copies = list(make.copies(victim, split, scale.epochs, seed + 1000))
     honest = list(make.honest(split, scale.epochs, seed + 2000))
     most = scale.suspects or len(copies) + len(honest)
@@ -167,11 +167,11 @@ def _suspects(victim: nn.Module, split: make.Split, scale: Scale, seed: int) -> 
 
 def _verify(
     reference: uapfast.Reference,
-    suspects: list[make.Suspect],
+    suspects: list[make.DemoSuspect],
     split: make.Split,
     folder: Path,
     report: Progress,
-) -> list[Row]:
+) -> list[SuspectRow]:
     rows = []
     for number, suspect in enumerate(suspects):
         report(number, len(suspects), f"suspect {suspect.name}")
@@ -183,7 +183,7 @@ def _verify(
     return rows
 
 
-def _shown(suspects: list[make.Suspect], folder: Path, weights: Path) -> dict[str, Model]:
+def _shown(suspects: list[make.DemoSuspect], folder: Path, weights: Path) -> dict[str, Model]:
     """Whose answers the report shows: the victim, an extracted copy (or any other), an innocent."""
     copies = [s for s in suspects if s.truth == "piracy"]
     chosen = [next((s for s in copies if s.group == "extracted"), copies[0])]
@@ -194,6 +194,6 @@ def _shown(suspects: list[make.Suspect], folder: Path, weights: Path) -> dict[st
     return shown
 
 
-def _example(suspect: make.Suspect, folder: Path) -> str:
+def _example(suspect: make.DemoSuspect, folder: Path) -> str:
     weights = folder / "suspects" / f"{suspect.name}.safetensors"
     return f"uapfast verify {folder / 'victim.uapref'} --arch '{suspect.arch}' --weights {weights}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from uapfast.pool import attacks
 from uapfast.pool.recipe import default_recipe
 from uapfast.pool.train import fresh_model
-from uapfast.report import Row
+from uapfast.report import SuspectRow
 from uapfast.types import Verdict
 
 RESIDUAL, VGG, DEPTHWISE, CNN, MLP = (
@@ -33,7 +33,7 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
-class Suspect:
+class DemoSuspect:
     """How to make one suspect; ``make`` trains and takes a second or two."""
 
     name: str
@@ -43,9 +43,9 @@ class Suspect:
     arch: str
     make: Callable[[], nn.Module]
 
-    def row(self, verdict: Verdict, accuracy: float) -> Row:
+    def row(self, verdict: Verdict, accuracy: float) -> SuspectRow:
         """The suspect's line in the report."""
-        return Row(self.name, self.made, verdict, self.truth, self.group, accuracy)
+        return SuspectRow(self.name, self.made, verdict, self.truth, self.group, accuracy)
 
 
 def train(arch: str, data: tuple[Tensor, Tensor], seed: int, epochs: int) -> nn.Module:
@@ -59,12 +59,12 @@ def accuracy(model: nn.Module, data: tuple[Tensor, Tensor]) -> float:
         return float((model(data[0]).argmax(1) == data[1]).float().mean())
 
 
-def copies(victim: nn.Module, split: Split, epochs: int, seed: int) -> Iterator[Suspect]:
+def copies(victim: nn.Module, split: Split, epochs: int, seed: int) -> Iterator[DemoSuspect]:
     """Modified and extracted copies. The thief has images of the task, and may ask the victim."""
     images, labels = split.thief
     tune = partial(attacks.fine_tune, victim, images, labels, seed=seed)
 
-    def student(arch: str, kind: attacks.Labels, number: int) -> nn.Module:
+    def student(arch: str, kind: attacks.LabelKind, number: int) -> nn.Module:
         recipe = partial(default_recipe, epochs=2 * epochs)
         return attacks.extract(
             lambda x: victim(x).softmax(1),
@@ -83,8 +83,8 @@ def copies(victim: nn.Module, split: Split, epochs: int, seed: int) -> Iterator[
         ("4-bit", "weights rounded to 4 bits", partial(attacks.quantise, victim, 4)),
     ]
     for name, made, make in modified:
-        yield Suspect(name, made, "piracy", "modified", RESIDUAL, make)
-    students: list[tuple[str, str, str, attacks.Labels]] = [
+        yield DemoSuspect(name, made, "piracy", "modified", RESIDUAL, make)
+    students: list[tuple[str, str, str, attacks.LabelKind]] = [
         ("soft-same", "learned its probabilities, same network", RESIDUAL, "soft"),
         ("soft-vgg", "learned its probabilities, VGG-like", VGG, "soft"),
         ("soft-cnn", "learned its probabilities, plain CNN", CNN, "soft"),
@@ -92,10 +92,10 @@ def copies(victim: nn.Module, split: Split, epochs: int, seed: int) -> Iterator[
         ("hard-vgg", "learned its labels, VGG-like", VGG, "hard"),
     ]
     for number, (name, made, arch, kind) in enumerate(students):
-        yield Suspect(name, made, "piracy", "extracted", arch, partial(student, arch, kind, number))
+        yield DemoSuspect(name, made, "piracy", "extracted", arch, partial(student, arch, kind, number))
 
 
-def honest(split: Split, epochs: int, seed: int) -> Iterator[Suspect]:
+def honest(split: Split, epochs: int, seed: int) -> Iterator[DemoSuspect]:
     """Models that never met the victim: other seeds, networks and images, the owner's included."""
     both = (torch.cat([split.owner[0], split.thief[0]]), torch.cat([split.owner[1], split.thief[1]]))
     half = (split.owner[0][::2], split.owner[1][::2])
@@ -106,4 +106,4 @@ def honest(split: Split, epochs: int, seed: int) -> Iterator[Suspect]:
         longer = epochs if number % 2 else epochs + epochs // 2
         make = partial(train, arch, data[words], seed + number, longer)
         name = f"honest-{number + 1:02d}"
-        yield Suspect(name, f"{short}, {words}, {longer} epochs", "innocent", "innocent", arch, make)
+        yield DemoSuspect(name, f"{short}, {words}, {longer} epochs", "innocent", "innocent", arch, make)

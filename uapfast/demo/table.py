@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from uapfast.report import Report, summarise
+from uapfast.report import Report, summarise_detection
 from uapfast.report.page import against, p_text
 
 STYLES = {
@@ -51,7 +51,7 @@ def print_table(report: Report, stream: TextIO) -> None:
 
 def print_summary(report: Report, folder: Path, seconds: float, example: str, stream: TextIO) -> None:
     """Rates over all suspects, and where things are."""
-    console, summary = _console(stream), summarise(report.rows)
+    console, summary = _console(stream), summarise_detection(report.rows)
     console.print()
     console.print(
         f"convicted: {summary.convicted} of {summary.piracy} piracy models at level {report.alpha:g}"

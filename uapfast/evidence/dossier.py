@@ -27,7 +27,7 @@ Path_ = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DossierRequest:
     """What is to be written of an examination, and by what.
 
     Attributes:
@@ -73,7 +73,7 @@ class Dossier:
         MissingDependency: without the extra ``evidence``, for all but a record.
     """
 
-    wanted: Wanted
+    wanted: DossierRequest
     path: Path_
     reference: Reference
     alpha: float
@@ -163,7 +163,7 @@ class Dossier:
         return cited
 
 
-def _check_places(wanted: Wanted, reference: Path_, more: Mapping[str, Path_] | None = None) -> None:
+def _check_places(wanted: DossierRequest, reference: Path_, more: Mapping[str, Path_] | None = None) -> None:
     """Raise ``StorageError`` where a result would take the place of another, or of what it is made from."""
     results = {"statement": wanted.statement, "record": wanted.record, **(more or {})}
     sources = {"reference": reference, "commitment": wanted.commitment, "key": wanted.key}
@@ -251,4 +251,12 @@ def basis_of(
     )
 
 
-__all__ = ["Dossier", "Wanted", "basis_of", "by_others", "check_all_judged", "check_looks", "citation_of"]
+__all__ = [
+    "Dossier",
+    "DossierRequest",
+    "basis_of",
+    "by_others",
+    "check_all_judged",
+    "check_looks",
+    "citation_of",
+]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from uapfast.method.lineage import LineageScorer
 from uapfast.method.recent import Recent
-from uapfast.method.relation import Shares, Told
+from uapfast.method.relation import RelationEstimate, Shares
 from uapfast.method.sequential import Background, Looks
 from uapfast.method.statistic import FORMS_KEPT, Scorer
 from uapfast.models.forms import WHOLE, Form
@@ -64,16 +64,20 @@ class Design:
         """The pool beside suspects that show their answers in one form; the last ones are kept."""
         return self._modes.get(form, lambda: self._make_mode(form))
 
-    def tell(self, features: NDArray[np.float32], form: Form) -> Told:
+    def tell(self, features: NDArray[np.float32], form: Form) -> RelationEstimate:
         """What kind of copy a convicted suspect is, from its features ``[V,B,F]`` of all views.
 
         Views of logged images do not count: whoever trained on them keeps more of the victim there.
         """
         shares = self._shares.get(form, lambda: shares_of(self.reference, form, self._part))
         if shares is None:
-            return Told("unclear", None, None, "without two twins nothing tells kinds of copies apart")
+            return RelationEstimate(
+                "unclear", None, None, "without two twins nothing tells kinds of copies apart"
+            )
         if len(features) != self.views:
-            return Told("unclear", None, None, "a part of the views does not tell kinds of copies apart")
+            return RelationEstimate(
+                "unclear", None, None, "a part of the views does not tell kinds of copies apart"
+            )
         return shares.tell(features[self.reference.statistic.pool.logged :])
 
     def _make_mode(self, form: Form) -> Mode:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from uapfast.images import floats, packed
 from uapfast.method.scaling import LEAST_SPREAD, even_spread, without_floor
-from uapfast.models.answers import Answers, Kind
+from uapfast.models.answers import AnswerKind, Answers
 from uapfast.models.model import Model
 from uapfast.ops import build_queries
 
@@ -133,7 +133,7 @@ def answers_of(model: Answering, chunks: Iterable[Tensor], count: int, classes: 
 
 def ask(
     model: Answering, plan: QueryPlan, classes: int | None = None, chunks: Iterable[Tensor] | None = None
-) -> tuple[Tensor, Kind]:
+) -> tuple[Tensor, AnswerKind]:
     """Ask ``model`` every query of the plan (or ``chunks``, which are the same).
 
     Returns:

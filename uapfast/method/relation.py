@@ -30,7 +30,7 @@ LEVEL = 0.05  # one-sided, of the margin around the share kept, and of what stud
 
 
 @dataclass(frozen=True)
-class Told:
+class RelationEstimate:
     """What is said of one suspect: the kind, the share that it keeps, and how far that may be off."""
 
     relation: Relation
@@ -107,16 +107,18 @@ class Shares:
         square = float(self.own @ self.own)
         return float(np.linalg.norm(row - float(row @ self.own) / square * self.own) / np.sqrt(square))
 
-    def tell(self, suspect: Floats) -> Told:
+    def tell(self, suspect: Floats) -> RelationEstimate:
         """The kind of a copy, seen as the pool's candidates were. Only a conviction makes it one."""
         share, margin = self.share(suspect), self.margin * self.besides(suspect)
         least, most = share - margin, share + margin
         shown = f"it keeps {share:.0%} (+- {margin:.0%}) of what sets the victim apart from its twins"
         if least >= MODIFIED and share > self.students:
-            return Told("modification", share, margin, f"{shown}: more than training on answers leaves")
+            return RelationEstimate(
+                "modification", share, margin, f"{shown}: more than training on answers leaves"
+            )
         if most <= TRAINED and not self.by_labels:
-            return Told("extraction", share, margin, f"{shown}: {LITTLE}")
-        return Told("unclear", share, margin, f"{shown}: both kinds of copies may")
+            return RelationEstimate("extraction", share, margin, f"{shown}: {LITTLE}")
+        return RelationEstimate("unclear", share, margin, f"{shown}: both kinds of copies may")
 
 
 def _rows(features: Sequence[Floats]) -> Array:
@@ -149,4 +151,4 @@ def _reached(shares: Sequence[float]) -> float:
     return float(np.mean(shares) + stats.t.isf(LEVEL, count - 1) * spread)
 
 
-__all__ = ["LEVEL", "MODIFIED", "TRAINED", "Shares", "Told"]
+__all__ = ["LEVEL", "MODIFIED", "TRAINED", "RelationEstimate", "Shares"]

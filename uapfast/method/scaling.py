@@ -25,7 +25,7 @@ from torch import Tensor
 
 from uapfast import ops
 
-Answers = Tensor | NDArray[np.float32]
+AnswerArray = Tensor | NDArray[np.float32]
 
 # Views between these are fitted together: one view has few points to know a bias for every class by, and what
 # is asked between two looks (method/sequential.py) must not depend on whether more will be asked.
@@ -98,7 +98,7 @@ class Scaling:
     mean: Tensor
 
     @classmethod
-    def of(cls, candidates: Answers) -> Scaling:
+    def of(cls, candidates: AnswerArray) -> Scaling:
         """From the answers of the candidates ``[C,V,B,n,R]``."""
         p = torch.as_tensor(candidates)
         wide = p.double()
@@ -113,7 +113,7 @@ class Scaling:
         """The same on a device."""
         return Scaling(*(t.to(place) for t in (self.target, self.prior, self.origin, self.mean)))
 
-    def _residuals(self, answers: Answers, first: int, origin: Tensor, clip: float) -> Tensor:
+    def _residuals(self, answers: AnswerArray, first: int, origin: Tensor, clip: float) -> Tensor:
         """Residuals of answers ``[...,k,B,n,R]`` from the origin of these views."""
         p = torch.as_tensor(answers)
         parts = groups(first, p.shape[-4])
@@ -124,13 +124,13 @@ class Scaling:
         found = ops.features(models, target, prior, origin, sizes, floor=floor, root=ROOT, clip=clip)
         return found.view(p.shape)
 
-    def roots(self, answers: Answers, first: int = 0) -> Tensor:
+    def roots(self, answers: AnswerArray, first: int = 0) -> Tensor:
         """Roots of rescaled probabilities, as :meth:`features` takes them and of the same shape."""
         return self._residuals(
             answers, first, torch.zeros_like(self.origin[first:][: answers.shape[-4]]), math.inf
         )
 
-    def features(self, answers: Answers, first: int = 0) -> Tensor:
+    def features(self, answers: AnswerArray, first: int = 0) -> Tensor:
         """Feature rows float32 ``[...,k,B,n*R]`` of models' probabilities ``[...,k,B,n,R]``.
 
         Args:
@@ -141,7 +141,7 @@ class Scaling:
         origin = self.origin[first : first + answers.shape[-4]]
         return self._residuals(answers, first, origin, CLIP).flatten(-2)
 
-    def label_features(self, answers: Answers, first: int = 0) -> Tensor:
+    def label_features(self, answers: AnswerArray, first: int = 0) -> Tensor:
         """Feature rows float32 ``[...,k,B,n*R]`` of one-hot ``[...,k,B,n,R]``: what they add to the mean.
 
         There is no confidence to scale. They are compared with templates of :meth:`features`: a label agrees

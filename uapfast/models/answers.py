@@ -11,7 +11,7 @@ from torch import Tensor
 
 from uapfast.errors import OutputError, SuspectError
 from uapfast.models.forms import LABELS, WHOLE, Form, filled, form_of
-from uapfast.models.kinds import OVER_ONE, PERCENT, Kind, Reading, probabilities, tell
+from uapfast.models.kinds import OVER_ONE, PERCENT, AnswerKind, AnswerReading, probabilities, tell
 from uapfast.models.unpack import unpack
 
 OUTPUTS = ("auto", "logits", "probabilities", "labels")
@@ -43,11 +43,11 @@ class Answers:
         unfilled: ``values`` before zeros of rounding were filled; None where none were.
     """
 
-    kind: Kind
+    kind: AnswerKind
     values: Tensor
     classes: int
     note: str | None = None
-    read: Reading | None = None
+    read: AnswerReading | None = None
     unfilled: Tensor | None = None
 
     def probabilities(self) -> Tensor:
@@ -123,7 +123,7 @@ def detect(
 
 
 def _detect(
-    values: Any, where: str, rows: int | None, classes: int | None, output: str, before: Reading | None
+    values: Any, where: str, rows: int | None, classes: int | None, output: str, before: AnswerReading | None
 ) -> Answers:
     v = as_tensor(values, where, rows, output)
     if rows is not None and (v.ndim == 0 or v.shape[0] != rows):
@@ -153,7 +153,7 @@ def _detect(
     return Answers("probabilities", filled(v, read.least), count, read.note, read, v)
 
 
-def _reading(v: Tensor, where: str, output: str, before: Reading | None) -> Reading:
+def _reading(v: Tensor, where: str, output: str, before: AnswerReading | None) -> AnswerReading:
     if before is not None and before.kind == "probabilities":
         most = before.scale * (1 + OVER_ONE)
         if len(v) and not (float(v.min()) >= -OVER_ONE and float(v.max()) <= most):
@@ -163,10 +163,10 @@ def _reading(v: Tensor, where: str, output: str, before: Reading | None) -> Read
         return tell(v, where)
     if output == "probabilities":
         return probabilities(v, where)
-    return Reading("labels" if output == "labels" else "logits")
+    return AnswerReading("labels" if output == "labels" else "logits")
 
 
-def _as_read(v: Tensor, read: Reading) -> Tensor:
+def _as_read(v: Tensor, read: AnswerReading) -> Tensor:
     """Probabilities as they were given: nothing below 0, percentages divided."""
     v = v.clamp(min=0) if bool((v < 0).any()) else v
     return v / read.scale if read.scale != 1 else v
@@ -209,4 +209,4 @@ def _labels(v: Tensor, where: str, classes: int | None) -> Answers:
     return Answers("labels", v, count)
 
 
-__all__ = ["OUTPUTS", "Answers", "Kind", "as_tensor", "detect", "joint_form", "unpack"]
+__all__ = ["OUTPUTS", "AnswerKind", "Answers", "as_tensor", "detect", "joint_form", "unpack"]

@@ -21,7 +21,7 @@ MOST_MODULES = 30_000  # the largest image classifiers have some thousands
 SECONDS = 60.0
 
 
-class Bounds:
+class BuildBounds:
     """While it is entered, building more than the bounds in this thread raises ``ModelError``.
 
     Args:
@@ -35,7 +35,7 @@ class Bounds:
         self.refusal: ModelError | None = None
         self._handles: list[Any] = []
 
-    def __enter__(self) -> Bounds:
+    def __enter__(self) -> BuildBounds:
         self._thread, self._end = threading.get_ident(), time.monotonic() + SECONDS
         self._handles = [
             registry.register_module_parameter_registration_hook(self._tensor),
@@ -92,8 +92,8 @@ def rehearse(
         ModelError: more bytes, tensors or modules than that, or too slow.
         Exception: whatever ``build`` raises.
     """
-    with Bounds(most, tensors), torch.device("meta"):
+    with BuildBounds(most, tensors), torch.device("meta"):
         return build()
 
 
-__all__ = ["MOST_BYTES", "Bounds", "rehearse"]
+__all__ = ["MOST_BYTES", "BuildBounds", "rehearse"]

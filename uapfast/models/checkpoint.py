@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from uapfast.files import write_bytes
-from uapfast.models.fitting import Wanted, check_finite, check_whole, fit, wanted
+from uapfast.models.fitting import ExpectedState, check_finite, check_whole, fit, wanted
 from uapfast.models.model import Model
 from uapfast.models.registry import resolve_arch
 from uapfast.safeload import Checkpoint, Limits, TensorInfo, open_checkpoint
@@ -75,7 +75,7 @@ def _tensor(found: Checkpoint, info: TensorInfo) -> Tensor:
 
 
 def fill(
-    module: nn.Module, state: Mapping[str, Tensor], path: object, wants: Wanted | None = None
+    module: nn.Module, state: Mapping[str, Tensor], path: object, wants: ExpectedState | None = None
 ) -> tuple[str, ...]:
     """Copy ``state`` into ``module``, if it fits by the rule of :mod:`uapfast.models.fitting`.
 

@@ -25,7 +25,7 @@ COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExpectedState:
     """What an architecture takes as weights.
 
     Attributes:
@@ -46,7 +46,7 @@ class Wanted:
     same: Mapping[str, tuple[str, ...]]
 
 
-def wanted(module: nn.Module) -> Wanted:
+def wanted(module: nn.Module) -> ExpectedState:
     """What a network takes, told from a fresh one.
 
     Raises:
@@ -66,7 +66,7 @@ def wanted(module: nn.Module) -> Wanted:
         if tensor.layout == torch.strided and tensor.numel():
             place = tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype
             sharing[place].append(name)
-    return Wanted(
+    return ExpectedState(
         {name: tuple(tensor.shape) for name, tensor in state.items()},
         {name: tensor.dtype for name, tensor in state.items()},
         parameters,
@@ -96,7 +96,7 @@ class Fitted:
     sources: Mapping[str, str | None]
     notes: tuple[str, ...]
 
-    def complete(self, given: Mapping[str, Tensor], wants: Wanted) -> dict[str, Tensor]:
+    def complete(self, given: Mapping[str, Tensor], wants: ExpectedState) -> dict[str, Tensor]:
         """The weights under the architecture's names."""
         return {
             name: torch.zeros(wants.shapes[name], dtype=wants.dtypes[name])
@@ -107,7 +107,7 @@ class Fitted:
 
 
 def fit(
-    wants: Wanted,
+    wants: ExpectedState,
     shapes: Mapping[str, Sequence[int]],
     dtypes: Mapping[str, torch.dtype],
     path: object,
@@ -145,7 +145,7 @@ def fit(
     return Fitted(sources, tuple(notes))
 
 
-def misfits(wants: Wanted, shapes: Mapping[str, Sequence[int]]) -> int:
+def misfits(wants: ExpectedState, shapes: Mapping[str, Sequence[int]]) -> int:
     """How many tensors stand in one of architecture and weights alone, or have another shape there."""
     found, _ = unwrapped(wants.shapes, shapes, _other_names)
     names = {n for n in wants.shapes.keys() | found.keys() if not _counts(n)}
@@ -166,7 +166,7 @@ def _other_names(name: str) -> list[str]:
     return []
 
 
-def _rename(wants: Wanted, found: dict[str, str], notes: list[str]) -> None:
+def _rename(wants: ExpectedState, found: dict[str, str], notes: list[str]) -> None:
     renamed = []
     for name in wants.shapes.keys() - found.keys():
         for other in _other_names(name):
@@ -178,7 +178,7 @@ def _rename(wants: Wanted, found: dict[str, str], notes: list[str]) -> None:
 
 
 def _count(
-    wants: Wanted, found: dict[str, str], shapes: Mapping[str, Sequence[int]], notes: list[str]
+    wants: ExpectedState, found: dict[str, str], shapes: Mapping[str, Sequence[int]], notes: list[str]
 ) -> None:
     """Counters of batches: evaluation does not look at them; torch's own loading lets them be missing."""
     missing = [n for n in wants.shapes if _counts(n) and n not in found]
@@ -204,7 +204,7 @@ def _count(
         )
 
 
-def _tie(wants: Wanted, found: dict[str, str], notes: list[str]) -> None:
+def _tie(wants: ExpectedState, found: dict[str, str], notes: list[str]) -> None:
     """A weight that shares its memory with one that is there."""
     tied = []
     for name in wants.shapes.keys() - found.keys():
@@ -219,7 +219,7 @@ def _tie(wants: Wanted, found: dict[str, str], notes: list[str]) -> None:
 
 
 def _check_names(
-    wants: Wanted,
+    wants: ExpectedState,
     found: Mapping[str, str],
     given: Mapping[str, Sequence[int]],
     path: object,
@@ -249,7 +249,7 @@ def _check_names(
         raise ModelError("load", "weights", f"those of the architecture ({path})", "; ".join(parts))
 
 
-def _hints(wants: Wanted, found: Mapping[str, str], given: Mapping[str, Sequence[int]]) -> list[str]:
+def _hints(wants: ExpectedState, found: Mapping[str, str], given: Mapping[str, Sequence[int]]) -> list[str]:
     """What to do about names that differ, where the file shows it."""
     parts = parts_that_fit(wants.shapes, given, _counts)
     if parts:
@@ -271,7 +271,7 @@ def _hints(wants: Wanted, found: Mapping[str, str], given: Mapping[str, Sequence
     ]
 
 
-def check_whole(wants: Wanted, given: Mapping[str, Tensor], path: object) -> None:
+def check_whole(wants: ExpectedState, given: Mapping[str, Tensor], path: object) -> None:
     """Values for tensors of whole numbers must be such.
 
     Args:
@@ -289,7 +289,7 @@ def check_whole(wants: Wanted, given: Mapping[str, Tensor], path: object) -> Non
             raise ModelError("load", f"weights {name}", f"values of {own}", got)
 
 
-def check_finite(wants: Wanted, kept: Mapping[str, Tensor], path: object) -> None:
+def check_finite(wants: ExpectedState, kept: Mapping[str, Tensor], path: object) -> None:
     """Parameters, and buffers that are finite in a fresh network, must be finite.
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from uapfast.errors import OutputError
 
-Kind = Literal["logits", "probabilities", "labels"]
+AnswerKind = Literal["logits", "probabilities", "labels"]
 # rows of two-digit or truncated (top-k) probabilities do not sum to 1; logits hardly ever sum to this
 LEAST_SUM, MOST_SUM, OVER_ONE = 0.5, 1.05, 1e-3
 NEAR = 1e-3  # from a sum of 1 a row of logits is, by chance, in fewer than one of a hundred rows
@@ -24,7 +24,7 @@ ASK = "told apart (give output= as logits, probabilities or labels)"
 
 
 @dataclass(frozen=True)
-class Reading:
+class AnswerReading:
     """How rows are to be read.
 
     Attributes:
@@ -34,20 +34,20 @@ class Reading:
         note: what they were taken for, where that is not obvious.
     """
 
-    kind: Kind
+    kind: AnswerKind
     scale: float = 1.0
     least: float = 0.0
     note: str | None = None
 
 
-def tell(v: Tensor, where: str) -> Reading:
+def tell(v: Tensor, where: str) -> AnswerReading:
     """What the rows of ``v`` are, float32 ``[N,K >= 2]``, finite.
 
     Raises:
         OutputError: they may be one thing or the other, or some rows are this and some are that.
     """
     if not len(v):
-        return Reading("logits")
+        return AnswerReading("logits")
     low = float(v.min())
     if low >= 0:
         found = _single(v) or _probabilities(v, 1.0) or _probabilities(v, PERCENT) or _counts(v)
@@ -58,10 +58,10 @@ def tell(v: Tensor, where: str) -> Reading:
         if found is not None:
             return found
     _ask(v, where)
-    return Reading("logits")
+    return AnswerReading("logits")
 
 
-def _single(v: Tensor) -> Reading | None:
+def _single(v: Tensor) -> AnswerReading | None:
     """Rows that show one class each: all that is known is which (and a score that the others lack)."""
     shown = (v > 0).sum(-1)
     if int(shown.max()) != 1 or float(v.max()) > PERCENT * (1 + OVER_ONE):
@@ -69,10 +69,10 @@ def _single(v: Tensor) -> Reading | None:
     top = v.amax(-1)
     alike = bool((top[shown > 0] == top.max()).all())
     said = "one-hot rows: labels" if alike else "top-1 scores: labels, since the other classes are not shown"
-    return Reading("labels", note=_joined(said, _unanswered(v)))
+    return AnswerReading("labels", note=_joined(said, _unanswered(v)))
 
 
-def _counts(v: Tensor) -> Reading | None:
+def _counts(v: Tensor) -> AnswerReading | None:
     """Whole numbers whose rows sum to about one number, 255 or 1000 say: probabilities in steps of one."""
     sums = v.sum(-1)
     sums = sums[sums > 0]
@@ -81,7 +81,7 @@ def _counts(v: Tensor) -> Reading | None:
     total = float(sums.median())
     if total < LEAST_TOTAL or bool(((sums - total).abs() > v.shape[1] / 2).any()):
         return None
-    return Reading(
+    return AnswerReading(
         "probabilities", total, note=_joined(f"whole numbers that sum to about {total:g}", _unanswered(v))
     )
 
@@ -96,7 +96,7 @@ def digits(v: Tensor) -> int | None:
     return None
 
 
-def _probabilities(v: Tensor, scale: float, said: bool = False) -> Reading | None:
+def _probabilities(v: Tensor, scale: float, said: bool = False) -> AnswerReading | None:
     """The reading if rows divided by ``scale`` are probabilities: whole, rounded, or cut off.
 
     Args:
@@ -125,10 +125,10 @@ def _probabilities(v: Tensor, scale: float, said: bool = False) -> Reading | Non
     elif bool((cut & ~near & (shown > 0)).any()):
         parts.append(f"probabilities of at most {int(shown.max())} classes an answer")
     least = LEAST_OF_ONE_DIGIT if few == 1 else 0.0
-    return Reading("probabilities", scale, least, _joined(*parts, _unanswered(v)))
+    return AnswerReading("probabilities", scale, least, _joined(*parts, _unanswered(v)))
 
 
-def probabilities(v: Tensor, where: str) -> Reading:
+def probabilities(v: Tensor, where: str) -> AnswerReading:
     """The reading of rows of which the asker says that they are probabilities; ``v`` as :func:`tell`.
 
     Raises:
@@ -136,7 +136,7 @@ def probabilities(v: Tensor, where: str) -> Reading:
     """
     low = float(v.min()) if len(v) else 0.0
     if not len(v) or not bool(v.any()):
-        return Reading("probabilities")
+        return AnswerReading("probabilities")
     if low >= -OVER_ONE:
         positive = v.clamp(min=0)
         found = _probabilities(positive, 1.0, said=True) or _probabilities(positive, PERCENT, said=True)
@@ -182,4 +182,4 @@ def _joined(*parts: str | None) -> str | None:
     return "; ".join(p for p in parts if p) or None
 
 
-__all__ = ["Kind", "Reading", "digits", "probabilities", "tell"]
+__all__ = ["AnswerKind", "AnswerReading", "digits", "probabilities", "tell"]

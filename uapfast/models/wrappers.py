@@ -18,7 +18,7 @@ SPARE = 100  # names beyond twice the architecture's; a file with more does not 
 
 
 @dataclass(frozen=True)
-class Reading:
+class NameReading:
     """One way to read the names.
 
     Attributes:
@@ -70,10 +70,10 @@ def unwrapped(
         For every name without its wrapper the one in the file, and what was done, in sentences.
     """
     average = _average(wants, given)
-    best = Reading({name: name for name in given if name != average})
+    best = NameReading({name: name for name in given if name != average})
     notes = [f"The weights are an average of several ({shown(average, 80)})."] if average else []
 
-    def hits(reading: Reading) -> int:
+    def hits(reading: NameReading) -> int:
         return sum(name in wants or any(k in wants for k in kin(name)) for name in reading.names)
 
     most = hits(best)
@@ -96,7 +96,7 @@ def _average(wants: Collection[str], given: Collection[str]) -> str | None:
     return None
 
 
-def _readings(wants: Collection[str], plain: Reading) -> Iterator[Reading]:
+def _readings(wants: Collection[str], plain: NameReading) -> Iterator[NameReading]:
     used = {part for name in wants for part in name.split(".")}
     for parts in ((), TORCH, (*TORCH, PARALLEL)):
         out = [part for part in parts if part not in used]
@@ -108,7 +108,7 @@ def _readings(wants: Collection[str], plain: Reading) -> Iterator[Reading]:
             reading = _one_off(wants, reading)
 
 
-def _without(plain: Reading, out: list[str]) -> Reading | None:
+def _without(plain: NameReading, out: list[str]) -> NameReading | None:
     """Parts taken out of all names; None if there are none, or two names become one."""
     names: dict[str, str] = {}
     met: set[str] = set()
@@ -123,7 +123,7 @@ def _without(plain: Reading, out: list[str]) -> Reading | None:
     return replace(plain, names=names, inside=tuple(part for part in out if part in met))
 
 
-def _one_off(wants: Collection[str], reading: Reading) -> Reading | None:
+def _one_off(wants: Collection[str], reading: NameReading) -> NameReading | None:
     """The first part of all names taken off, if they share it; a loss may stand beside them."""
     losses = [n for n in reading.names if n.partition(".")[0] in LOSSES and n not in wants]
     kept = reading.names.keys() - set(losses)
@@ -148,4 +148,4 @@ def parts_that_fit(wants: Collection[str], given: Collection[str], free: Callabl
     return [f for f in firsts if needed and all(f"{f}.{name}" in names for name in needed)]
 
 
-__all__ = ["Reading", "few", "parts_that_fit", "unwrapped"]
+__all__ = ["NameReading", "few", "parts_that_fit", "unwrapped"]

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from uapfast.config import check
 
 Layers = Literal["all", "last"]
-Labels = Literal["soft", "hard"]
-Recipe = Callable[[nn.Module, Tensor, Tensor, int], Any]
+LabelKind = Literal["soft", "hard"]
+TrainModel = Callable[[nn.Module, Tensor, Tensor, int], Any]
 """``(model, images, labels, seed) -> model``; labels int64 ``[N]``, or probabilities ``[N,K]``."""
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -130,8 +130,8 @@ def extract(
     student: nn.Module,
     images: Tensor,
     *,
-    labels: Labels = "soft",
-    recipe: Recipe,
+    labels: LabelKind = "soft",
+    recipe: TrainModel,
     seed: int = 0,
 ) -> nn.Module:
     """Train ``student`` on the victim's answers to the thief's images (Papernot et al. 1602.02697).
@@ -141,7 +141,7 @@ def extract(
         student: a network with fresh weights; it is trained in place.
         images: the thief's, float32 ``[N,C,H,W]`` in 0..1.
         labels: ``soft``: learn the probabilities; ``hard``: the top class only.
-        recipe: trains the student (:data:`Recipe`).
+        recipe: trains the student (:data:`TrainModel`).
         seed: given to the recipe.
     """
     check(labels in ("soft", "hard"), "extract", "labels", "soft or hard", repr(labels))
@@ -208,7 +208,7 @@ def jacobian_images(
     fresh: Callable[[], nn.Module],
     images: Tensor,
     *,
-    recipe: Recipe,
+    recipe: TrainModel,
     rounds: int = 3,
     step: float = 0.1,
     seed: int = 0,
@@ -219,7 +219,7 @@ def jacobian_images(
         ask: the victim as the thief sees it: images to probabilities ``[N,K]``.
         fresh: makes a new student.
         images: the thief's seed images, float32 ``[N,C,H,W]`` in 0..1.
-        recipe: trains a student on labels of the victim (:data:`Recipe`).
+        recipe: trains a student on labels of the victim (:data:`TrainModel`).
         rounds: doublings; the result has ``N * 2**rounds`` images.
         step: lambda of the paper, in input units.
         seed: given to the recipe.

@@ -34,7 +34,7 @@ from uapfast.models.model import Model
 from uapfast.models.registry import resolve_arch
 from uapfast.pool.finish import Ancestor, finish
 from uapfast.pool.origin import doubt, find_origin, said_init
-from uapfast.pool.plan import Job, PoolConfig, default_archs, make_plan
+from uapfast.pool.plan import PoolConfig, TrainingJob, default_archs, make_plan
 from uapfast.pool.pool import few_innocents, few_related, few_twins
 from uapfast.pool.recipe import held_at_once, load_recipe, recipe_sha256
 from uapfast.pool.train import MEASURED_ON, Context, make_model, one_thread, predict
@@ -169,7 +169,7 @@ def build_pool(
         return finish(plan, context, config, (accuracy, former, unlike), keys)
 
 
-def _make(plan: list[Job], context: Context, jobs: int, report: Progress) -> None:
+def _make(plan: list[TrainingJob], context: Context, jobs: int, report: Progress) -> None:
     """Train what is missing."""
     todo = _missing(plan, context)
     done = len(plan) - len(todo)
@@ -181,7 +181,7 @@ def _make(plan: list[Job], context: Context, jobs: int, report: Progress) -> Non
         _check_twins(name, plan, context)
 
 
-def _few_related(plan: Sequence[Job]) -> str | None:
+def _few_related(plan: Sequence[TrainingJob]) -> str | None:
     """What is said of a pool whose twins begin at public weights, and too few innocents do."""
     honest = [job.start != "random" for job in plan if job.relation == "homologous"]
     return few_related(sum(honest), len(honest)) if any(job.start != "random" for job in plan) else None
@@ -274,14 +274,14 @@ def _folder(out: Path) -> Iterator[None]:
         yield
 
 
-def _missing(plan: Sequence[Job], context: Context) -> list[Job]:
+def _missing(plan: Sequence[TrainingJob], context: Context) -> list[TrainingJob]:
     """Jobs to do. What derives from a model that has to be made again is made again as well."""
     todo = [j for j in plan if not _made(j, context)]
     names = {j.name for j in todo}
     return [j for j in plan if j.name in names or j.candidate in names]
 
 
-def _made(job: Job, context: Context) -> bool:
+def _made(job: TrainingJob, context: Context) -> bool:
     """Whether a job's model is in place; raises if it was made with other settings."""
     weights, record = context.files(job)
     if not weights.is_file() or not record.is_file():
@@ -314,7 +314,7 @@ def _differences(record: Mapping[str, Any], settings: Mapping[str, Any]) -> list
     return found
 
 
-def _check_twins(name: str, plan: Sequence[Job], context: Context) -> None:
+def _check_twins(name: str, plan: Sequence[TrainingJob], context: Context) -> None:
     """Hold a twin that was just made against the victim and the other twins."""
     twins = [j for j in plan if j.relation == "twin"]
     if name in {j.name for j in twins}:
@@ -323,7 +323,7 @@ def _check_twins(name: str, plan: Sequence[Job], context: Context) -> None:
         check_distinct([(one, json.loads(text)["sha256"]) for one, text in made], context.base["victim"])
 
 
-def _train_all(todo: Sequence[Job], context: Context, jobs: int) -> Iterator[str]:
+def _train_all(todo: Sequence[TrainingJob], context: Context, jobs: int) -> Iterator[str]:
     """Train jobs, candidates first; yields names as they are done."""
     if jobs == 1 or len(todo) < 2:
         with one_thread():
@@ -364,5 +364,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(job: Job) -> str:
+def _work(job: TrainingJob) -> str:
     return make_model(job, _CONTEXT[0])

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from uapfast._version import versions
 from uapfast.errors import PoolWarning
 from uapfast.files import write_text
-from uapfast.pool.manifest import Entry, write_keys, write_manifest
+from uapfast.pool.manifest import ManifestEntry, write_keys, write_manifest
 from uapfast.pool.origin import ALIKE
-from uapfast.pool.plan import Job, PoolConfig, code_sha256, relative_arch
+from uapfast.pool.plan import PoolConfig, TrainingJob, code_sha256, relative_arch
 from uapfast.pool.pool import CHECKPOINT
 from uapfast.pool.train import Context
 from uapfast.pool.twins import STEMS, record_path
@@ -35,7 +35,7 @@ class Ancestor:
 
 
 def finish(
-    plan: Sequence[Job],
+    plan: Sequence[TrainingJob],
     context: Context,
     config: PoolConfig,
     found: tuple[float, Ancestor | None, str | None],
@@ -74,24 +74,24 @@ def finish(
     return manifest
 
 
-def _archs(plan: Sequence[Job], context: Context) -> list[str]:
+def _archs(plan: Sequence[TrainingJob], context: Context) -> list[str]:
     return sorted({context.arch, *(job.arch for job in plan)})
 
 
-def _entries(plan: Sequence[Job], context: Context, former: Ancestor | None) -> list[Entry]:
+def _entries(plan: Sequence[TrainingJob], context: Context, former: Ancestor | None) -> list[ManifestEntry]:
     """The manifest's lines."""
     folder = context.out.resolve()
     own, both = relative_arch(context.arch, folder), (context.mean, context.std)
     parent = None if context.base["init"]["start"] == "random" else "ancestor"
     twin = CHECKPOINT if context.twins.kind == "branch" else parent
     victim = os.path.relpath(context.weights.resolve(), folder)
-    entries = [Entry(victim, own, "victim", "victim", None, *both, twin)]
+    entries = [ManifestEntry(victim, own, "victim", "victim", None, *both, twin)]
     if former is not None:
         path = os.path.relpath(former.path.resolve(), folder)
-        entries.append(Entry(path, own, "ancestor", "ancestor", None, *both))
+        entries.append(ManifestEntry(path, own, "ancestor", "ancestor", None, *both))
     for job in plan:
         entries.append(
-            Entry(
+            ManifestEntry(
                 f"models/{job.name}.safetensors", relative_arch(job.arch, folder), job.name, job.relation,
                 job.candidate, *context.taking(job),
                 _parent(job, twin, parent),
@@ -100,7 +100,7 @@ def _entries(plan: Sequence[Job], context: Context, former: Ancestor | None) -> 
     return entries
 
 
-def _parent(job: Job, twin: str | None, parent: str | None) -> str | None:
+def _parent(job: TrainingJob, twin: str | None, parent: str | None) -> str | None:
     """What the manifest says that a model was made from; of a piracy model its candidate says it."""
     if job.relation == "twin":
         return twin

@@ -11,7 +11,7 @@ from typing import Any
 from uapfast.config import check
 from uapfast.method import spread
 from uapfast.method.decision import BEYOND
-from uapfast.pool.plan import PREFERRED, Job, PoolConfig, make_plan
+from uapfast.pool.plan import PREFERRED, PoolConfig, TrainingJob, make_plan
 from uapfast.pool.twins import TwinKind
 
 ALPHAS = (0.01, 0.001, 0.0001)
@@ -88,7 +88,7 @@ def forecast(
     return {"assumes": list(ASSUMES), "pools": pools}
 
 
-def _cost(job: Job, config: PoolConfig, branch_at: float | None) -> float:
+def _cost(job: TrainingJob, config: PoolConfig, branch_at: float | None) -> float:
     """Trainings of the victim that a job takes."""
     if job.how == "branch":
         return 1.0 - (branch_at or 0.0)

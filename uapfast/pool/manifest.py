@@ -32,7 +32,7 @@ OPTIONAL = ("name", "relation", "candidate", "mean", "std", "parent")
 
 
 @dataclass(frozen=True)
-class Entry:
+class ManifestEntry:
     """One line.
 
     Attributes:
@@ -60,7 +60,7 @@ def _bad(rule: str, got: object, argument: str = "manifest") -> ManifestError:
     return ManifestError("manifest", argument, rule, got)
 
 
-def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
+def read_manifest(path: str | os.PathLike[str]) -> list[ManifestEntry]:
     """Read and check a manifest; every file named must exist.
 
     Raises:
@@ -73,7 +73,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Entry]:
     return entries
 
 
-def _entry(row: dict[str, str], where: str, path: Path) -> Entry:
+def _entry(row: dict[str, str], where: str, path: Path) -> ManifestEntry:
     if not row["path"] or not row["arch"]:
         raise _bad("with path and arch on every line", f"an empty field ({where})")
     try:
@@ -94,10 +94,12 @@ def _entry(row: dict[str, str], where: str, path: Path) -> Entry:
         raise _bad("given together, one value a channel", f"{mean} and {std} ({where})", "mean and std")
     if min(std or (1.0,)) <= 0:
         raise _bad("above 0", f"{row['std']!r} ({where})", "std")
-    return Entry(row["path"], row["arch"], name, relation, candidate, mean, std, row.get("parent") or None)
+    return ManifestEntry(
+        row["path"], row["arch"], name, relation, candidate, mean, std, row.get("parent") or None
+    )
 
 
-def _check_entries(entries: Sequence[Entry]) -> None:
+def _check_entries(entries: Sequence[ManifestEntry]) -> None:
     seen: set[str] = set()
     for e in entries:
         if e.name in seen:
@@ -119,7 +121,7 @@ def _check_entries(entries: Sequence[Entry]) -> None:
         raise _bad(rule, got, argument)
 
 
-def write_manifest(path: str | os.PathLike[str], entries: Sequence[Entry]) -> None:
+def write_manifest(path: str | os.PathLike[str], entries: Sequence[ManifestEntry]) -> None:
     """Write a manifest, whole or not at all.
 
     Raises:
@@ -203,7 +205,7 @@ def _made(path: Path) -> Made:
         raise _bad("beside a whole pool.json", f"{type(exc).__name__} ({record})") from exc
 
 
-def _check_hash(entry: Entry, model: Model, made: Made) -> None:
+def _check_hash(entry: ManifestEntry, model: Model, made: Made) -> None:
     """A file that was replaced since the pool was made is another model than the record tells of."""
     wanted = made.victim if entry.relation == "victim" else made.hashes.get(entry.name)
     if wanted is not None and wanted != model.sha256:
@@ -211,7 +213,7 @@ def _check_hash(entry: Entry, model: Model, made: Made) -> None:
         raise PoolError("pool", f"weights of {entry.name}", rule, f"SHA-256 {model.sha256} in {entry.path}")
 
 
-def _changed_code(entries: Sequence[Entry], made: Made, base: Path) -> str | None:
+def _changed_code(entries: Sequence[ManifestEntry], made: Made, base: Path) -> str | None:
     """What is said of architectures whose code is not what the pool was trained with."""
     archs = sorted({e.arch for e in entries if e.arch in made.code})
     changed = [arch for arch in archs if code_sha256(arch, base) != made.code[arch]]

@@ -17,11 +17,11 @@ from uapfast.models.registry import arch_file
 from uapfast.pool.origin import Start
 from uapfast.pool.twins import PREFIXES, TwinKind
 
-How = Literal["train", "branch", "given", "soft", "hard", "finetune"]
+TrainingMethod = Literal["train", "branch", "given", "soft", "hard", "finetune"]
 SQUARE_ONLY = ("vgg-small", "depthwise-small", "cnn-small", "mlp-small")
 PREFERRED = ("cnn-small", "vgg-small", "depthwise-small", "resnet-small")
 # (how, which architecture, share of the owner's images); other architectures alternate
-SURROGATES: tuple[tuple[How, Literal["same", "other"], float], ...] = (
+SURROGATES: tuple[tuple[TrainingMethod, Literal["same", "other"], float], ...] = (
     ("soft", "other", 1.0),
     ("soft", "same", 1.0),
     ("hard", "other", 1.0),
@@ -67,7 +67,7 @@ class PoolConfig:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One model to train.
 
     Attributes:
@@ -91,7 +91,7 @@ class Job:
     candidate: str | None
     kind: str
     arch: str
-    how: How
+    how: TrainingMethod
     share: float
     epochs: int
     rate: float
@@ -121,7 +121,7 @@ def make_plan(
     owners_recipe: bool,
     start: Start = "random",
     twins: TwinKind = "full",
-) -> list[Job]:
+) -> list[TrainingJob]:
     """All jobs, candidates before what is made from them; names and seeds do not depend on the counts.
 
     Args:
@@ -144,10 +144,12 @@ def make_plan(
     return candidates + homologous + surrogates
 
 
-def _twin(i: int, arch: str, config: PoolConfig, owners_recipe: bool, start: Start, kind: TwinKind) -> Job:
+def _twin(
+    i: int, arch: str, config: PoolConfig, owners_recipe: bool, start: Start, kind: TwinKind
+) -> TrainingJob:
     name = f"{PREFIXES[kind]}-{i:02d}"
-    how: dict[TwinKind, How] = {"full": "train", "branch": "branch", "designated": "given"}
-    return Job(
+    how: dict[TwinKind, TrainingMethod] = {"full": "train", "branch": "branch", "designated": "given"}
+    return TrainingJob(
         name=name,
         relation="twin",
         candidate=None,
@@ -165,7 +167,7 @@ def _twin(i: int, arch: str, config: PoolConfig, owners_recipe: bool, start: Sta
 
 def _homologous(
     i: int, arch: str, config: PoolConfig, others: Sequence[str], owners_recipe: bool, start: Start
-) -> Job:
+) -> TrainingJob:
     """Architectures in turn, then shares of the data, epochs and rates.
 
     Every second one of the victim's architecture is made as the twins are, of other images: what they share
@@ -182,7 +184,7 @@ def _homologous(
 
 def _related(
     i: int, arch: str, config: PoolConfig, others: Sequence[str], owners_recipe: bool, start: Start
-) -> Job:
+) -> TrainingJob:
     """As :func:`_homologous`, where the victim did not begin at random weights.
 
     Every second one is of its architecture and begins where it did: what such models share has to be known.
@@ -211,7 +213,7 @@ def _innocent(
     start: Start,
     arch: str,
     as_twins: bool = False,
-) -> Job:
+) -> TrainingJob:
     """The i-th homologous model."""
     epochs = max(1, round(config.epochs * EPOCH_FACTORS[i % 3]))
     if as_twins:
@@ -219,7 +221,7 @@ def _innocent(
     elif own == arch and share == 1.0 and epochs == config.epochs:  # or it would be a twin
         rate = RATE_FACTORS[0] if start == "random" else TUNING_RATE * TUNING_FACTORS[0]
     name = f"homologous-{i:02d}"
-    return Job(
+    return TrainingJob(
         name=name,
         relation="homologous",
         candidate=None,
@@ -237,14 +239,14 @@ def _innocent(
 
 def _surrogate(
     k: int, candidate: str, arch: str, config: PoolConfig, others: Sequence[str], start: Start
-) -> Job:
+) -> TrainingJob:
     """A thief's model. One of the victim's architecture begins where the victim did, as thieves may, too."""
     how, which, share = SURROGATES[k % len(SURROGATES)]
     turn = k // len(SURROGATES) + (1 if how == "hard" else 0)
     own = arch if which == "same" or not others else others[turn % len(others)]
     begin: Start = start if own == arch else "random"
     name = f"piracy-{candidate}-{k:02d}"
-    return Job(
+    return TrainingJob(
         name=name,
         relation="piracy",
         candidate=candidate,

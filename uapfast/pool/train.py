@@ -1,4 +1,4 @@
-"""Making one model of a pool: from a :class:`~uapfast.pool.plan.Job` to its two files."""
+"""Making one model of a pool: from a :class:`~uapfast.pool.plan.TrainingJob` to its two files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from uapfast.models.checkpoint import fill, read_weights, save_weights
 from uapfast.models.model import Preprocessed, tensors_sha256
 from uapfast.pool.origin import fresh_model as fresh_model
 from uapfast.pool.origin import likeness
-from uapfast.pool.plan import Job, code_sha256
+from uapfast.pool.plan import TrainingJob, code_sha256
 from uapfast.pool.recipe import LEARNING_RATE, default_recipe, run_recipe, training_batch
 from uapfast.pool.twins import TwinSource
 
@@ -69,21 +69,21 @@ class Context:
         """Images a step of the default recipe."""
         return training_batch(self.data.images.shape, self.batch_size)
 
-    def taking(self, job: Job) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    def taking(self, job: TrainingJob) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
         """Mean and std of a job's model; None for architectures of ours, which take 0..1."""
         return (self.mean, self.std) if job.arch == self.arch else (None, None)
 
-    def files(self, job: Job) -> tuple[Path, Path]:
+    def files(self, job: TrainingJob) -> tuple[Path, Path]:
         """Weights and record of a job."""
         folder = self.out / "models"
         return folder / f"{job.name}.safetensors", folder / f"{job.name}.json"
 
-    def stamp(self, job: Job) -> str:
+    def stamp(self, job: TrainingJob) -> str:
         """SHA-256 of everything that decides a job's weights, the text of architecture files included."""
         told = [self._base(job), self._code(job), asdict(job)]
         return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
-    def settings(self, job: Job) -> dict[str, Any]:
+    def settings(self, job: TrainingJob) -> dict[str, Any]:
         """What :meth:`stamp` is made of, by names for people."""
         base = {
             "code of the recipe" if name == "code" else name: value for name, value in self._base(job).items()
@@ -91,18 +91,18 @@ class Context:
         code = {f"code of {spec}": found for spec, found in self._code(job).items() if found is not None}
         return base | code | asdict(job)
 
-    def _base(self, job: Job) -> dict[str, Any]:
+    def _base(self, job: TrainingJob) -> dict[str, Any]:
         own = {"branch": "checkpoint", "given": "draw"}.get(job.how)
         base = self.base if own is None else self.base | {own: self.twins.sha256}
         # not where it is as ever, so that pools which were made before batches could be chosen go on
         chosen = self.batch != training_batch(self.data.images.shape)
         return base | {"batch size": self.batch} if chosen and not job.owners_recipe else base
 
-    def _code(self, job: Job) -> dict[str, str | None]:
+    def _code(self, job: TrainingJob) -> dict[str, str | None]:
         return {spec: code_sha256(spec) for spec in sorted({self.arch, job.arch})}
 
 
-def make_model(job: Job, context: Context) -> str:
+def make_model(job: TrainingJob, context: Context) -> str:
     """Train a job's model and put its files in place, the record last; returns the job's name.
 
     Raises:
@@ -140,7 +140,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _source(job: Job, context: Context) -> nn.Module | None:
+def _source(job: TrainingJob, context: Context) -> nn.Module | None:
     """The candidate that a piracy model is made from."""
     if job.candidate is None:
         return None
@@ -156,7 +156,7 @@ def _filled(arch: str, path: Path) -> nn.Module:
     return model.eval()
 
 
-def _train(job: Job, context: Context) -> tuple[nn.Module, nn.Module | None]:
+def _train(job: TrainingJob, context: Context) -> tuple[nn.Module, nn.Module | None]:
     data, source = context.data, _source(job, context)
     if job.how == "given":
         return _filled(context.arch, context.twins.files[int(job.name.rpartition("-")[2])]), None
@@ -246,7 +246,9 @@ def predict(
     return torch.cat([asked(part.to(place)).softmax(-1).to("cpu") for part in parts])
 
 
-def _measure(model: nn.Module, source: nn.Module | None, job: Job, context: Context) -> dict[str, float]:
+def _measure(
+    model: nn.Module, source: nn.Module | None, job: TrainingJob, context: Context
+) -> dict[str, float]:
     """Accuracy on the owner's images (a sanity check, not a test accuracy), and agreement with the source."""
     data = context.data
     x, y = Images(data.images).subset(slice(0, MEASURED_ON)), data.labels[:MEASURED_ON]
@@ -261,7 +263,7 @@ def _measure(model: nn.Module, source: nn.Module | None, job: Job, context: Cont
     return found
 
 
-def _beginning(job: Job, context: Context) -> Mapping[str, Tensor] | None:
+def _beginning(job: TrainingJob, context: Context) -> Mapping[str, Tensor] | None:
     """Tensors that a twin's weights have to show something of; None if it began at random ones.
 
     A checkpoint is in the recipe's own form: what goes on from it resembles the victim, which did so, too.

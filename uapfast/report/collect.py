@@ -13,7 +13,7 @@ from uapfast.examination.calibration import summary as summary_of
 from uapfast.examination.calibration import threshold_z
 from uapfast.models.model import Model
 from uapfast.reference import Reference
-from uapfast.report.data import Answer, Picture, Report, Row, StripItem
+from uapfast.report.data import Answer, Picture, Report, StripItem, SuspectRow
 
 MOST_POINTS = 1000  # that are looked through for the strip
 
@@ -67,7 +67,7 @@ def _answer(who: str, clean: Tensor, moved: Tensor) -> Answer:
 
 def collect(
     reference: Reference,
-    rows: Sequence[Row],
+    rows: Sequence[SuspectRow],
     *,
     title: str,
     models: Mapping[str, Model] | None = None,

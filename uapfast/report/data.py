@@ -15,7 +15,7 @@ Picture = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SuspectRow:
     """One suspect.
 
     Attributes:
@@ -77,7 +77,7 @@ class Report:
     """
 
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[SuspectRow, ...]
     v: Picture
     eps: float
     norm: str
@@ -104,7 +104,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class DetectionSummary:
     """Counts over suspects whose truth is known; ``invalid`` ones count as not convicted."""
 
     piracy: int
@@ -120,7 +120,7 @@ class Summary:
         return self.curves[0].auc if self.curves else None
 
 
-def _curve(group: str, piracy: list[Row], innocents: list[Row]) -> Curve | None:
+def _curve(group: str, piracy: list[SuspectRow], innocents: list[SuspectRow]) -> Curve | None:
     from sklearn.metrics import roc_auc_score, roc_curve
 
     valid = [[r for r in rows if r.verdict.p_value is not None] for rows in (piracy, innocents)]
@@ -133,7 +133,7 @@ def _curve(group: str, piracy: list[Row], innocents: list[Row]) -> Curve | None:
     return Curve(group, auc, len(valid[0]), len(valid[1]), false_rate, true_rate)
 
 
-def summarise(rows: tuple[Row, ...]) -> Summary:
+def summarise_detection(rows: tuple[SuspectRow, ...]) -> DetectionSummary:
     """Rates and ROC curves (by p_value) over the rows whose truth is known.
 
     The first curve is over all piracy models, the others over their groups, in order of appearance.
@@ -144,7 +144,7 @@ def summarise(rows: tuple[Row, ...]) -> Summary:
     curves = [_curve("all piracy models", piracy, innocents)]
     if len(groups) > 1:
         curves += [_curve(g, [r for r in piracy if r.group == g], innocents) for g in groups]
-    return Summary(
+    return DetectionSummary(
         piracy=len(piracy),
         convicted=sum(r.verdict.decision == "piracy" for r in piracy),
         innocents=len(innocents),

@@ -30,7 +30,7 @@ class Attached:
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class ShellCommand:
     """What a command does, and the command for a POSIX shell; None where a file's name cannot be typed."""
 
     says: str
@@ -67,19 +67,21 @@ class Evidence:
         return next((f.path for f in self.files if f.role == role), None)
 
     @property
-    def commands(self) -> tuple[Command, ...]:
+    def commands(self) -> tuple[ShellCommand, ...]:
         """How to check it, in order; they run in the folder of the page."""
         found = (
-            [Command("The files are those that this page speaks of", self._hashes())] if self.files else []
+            [ShellCommand("The files are those that this page speaks of", self._hashes())]
+            if self.files
+            else []
         )
         reference, record = self.path("reference"), self.path("record")
         if self.signed and reference and record:
-            found.append(Command(AUDIT, self._audit()))
+            found.append(ShellCommand(AUDIT, self._audit()))
         if reference and record:
             level = [] if self.alpha is None else ["--alpha", f"{self.alpha:g}"]
             line = _line(["uapfast", "verify", reference, "--answers", record, *level])
             alone = ", as that of one suspect: the list is not corrected for" if self.listed else ""
-            found.append(Command(f"The verdict again, from the recorded answers alone{alone}", line))
+            found.append(ShellCommand(f"The verdict again, from the recorded answers alone{alone}", line))
         return tuple(found)
 
     def _hashes(self) -> str | None:
@@ -136,4 +138,4 @@ def _attached(page: str | os.PathLike[str], role: str, path: str | os.PathLike[s
     return Attached(role, told, file_sha256(path, "report", role))
 
 
-__all__ = ["Attached", "Command", "Evidence", "attach"]
+__all__ = ["Attached", "Evidence", "ShellCommand", "attach"]

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from uapfast.files import write_text
 from uapfast.report import figures
-from uapfast.report.data import Report, Row, Summary, summarise
+from uapfast.report.data import DetectionSummary, Report, SuspectRow, summarise_detection
 
 DECISIONS = {
     "piracy": ("✖", "piracy"),
@@ -79,7 +79,7 @@ def _lanes(report: Report, key: str) -> list[figures.Lane]:
     return [lane for lane in lanes if np.isfinite(lane.values).all()]
 
 
-def _plots(report: Report, summary: Summary) -> dict[str, dict[str, str]]:
+def _plots(report: Report, summary: DetectionSummary) -> dict[str, dict[str, str]]:
     """Every plot in both themes: name to {"light": data URI, "dark": data URI}."""
     out: dict[str, dict[str, str]] = {}
     z, similarity = _lanes(report, "z"), _lanes(report, "similarity")
@@ -105,7 +105,7 @@ def _strip(report: Report) -> list[dict[str, Any]]:
     ]
 
 
-def _floors(rows: tuple[Row, ...]) -> str:
+def _floors(rows: tuple[SuspectRow, ...]) -> str:
     """The least rank p-values that the pool allows, the same for all suspects; empty without any."""
     parts = []
     sides = {"p_candidate_floor": "twins", "p_suspect_floor": "innocents", "p_joint_floor": "both together"}
@@ -115,7 +115,7 @@ def _floors(rows: tuple[Row, ...]) -> str:
     return ", ".join(parts)
 
 
-def against(rows: tuple[Row, ...]) -> str:
+def against(rows: tuple[SuspectRow, ...]) -> str:
     """What the p-values were taken against, with the exact floor; empty without any row."""
     if not rows:
         return ""
@@ -125,7 +125,7 @@ def against(rows: tuple[Row, ...]) -> str:
     return f"{told.get('twins', '?')} twins and {told.get('innocents', '?')} innocents{least}"
 
 
-def _order(row: Row) -> tuple[int, float, str]:
+def _order(row: SuspectRow) -> tuple[int, float, str]:
     """Convictions first, then what is open, then the independent, each by p; unusable suspects last."""
     p = row.verdict.p_value
     return ORDER.index(row.verdict.decision), 2.0 if p is None else p, row.name
@@ -137,7 +137,7 @@ def render(report: Report) -> str:
     Everything is inside: style, plots (inline SVG for a light and a dark theme) and pictures. No script,
     nothing is fetched. Strings from outside (names, reasons, settings) are escaped.
     """
-    summary = summarise(report.rows)
+    summary = summarise_detection(report.rows)
     return template("report.html").render(
         report=report,
         rows=sorted(report.rows, key=_order),

@@ -23,7 +23,7 @@ from uapfast.screening.table.rows import COLUMNS, SCHEMA_VERSION
 
 ORDER = {"piracy": 0, "inconclusive": 1, "independent": 2, "invalid": 3, "unavailable": 4}
 KEY = b"uapfast"
-Row = dict[str, Any]
+TableRow = dict[str, Any]
 T = TypeVar("T")
 
 
@@ -42,7 +42,7 @@ class Screened:
 
     name: str
     sha256: str
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     population: Population | None
     reference: Reference | None = None
     correction: Correction | None = None
@@ -79,7 +79,7 @@ class ScreenReport:
     lists: tuple[str, ...] = ()
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[TableRow]:
         """All rows, ranked over all references."""
         return sorted((r for part in self.parts for r in part.rows), key=rank_key)
 
@@ -89,7 +89,7 @@ class ScreenReport:
         return {d: sum(p.decisions[d] for p in self.parts) for d in ORDER}
 
 
-def rank_key(row: Row) -> tuple[int, float, str, str]:
+def rank_key(row: TableRow) -> tuple[int, float, str, str]:
     """Convictions first, then what is open, then the independent, each by p; the unusable last."""
     p = row["p_value"]
     return ORDER[row["decision"]], 2.0 if p is None else p, row["name"], row["reference"]
@@ -103,7 +103,7 @@ def shown(text: object) -> str:
     )
 
 
-def read_table(path: str | os.PathLike[str]) -> tuple[list[Row], dict[str, Any]]:
+def read_table(path: str | os.PathLike[str]) -> tuple[list[TableRow], dict[str, Any]]:
     """The rows of a table that ``screen`` wrote, and its metadata.
 
     Raises:
@@ -144,7 +144,7 @@ def _read(kind: Callable[..., T], found: Any) -> T | None:
         return None
 
 
-def _distinct(rows: Sequence[Row], column: str) -> tuple[Any, ...]:
+def _distinct(rows: Sequence[TableRow], column: str) -> tuple[Any, ...]:
     out = []
     for text in dict.fromkeys(r[column] for r in rows):
         try:
@@ -154,7 +154,7 @@ def _distinct(rows: Sequence[Row], column: str) -> tuple[Any, ...]:
     return tuple(out)
 
 
-def _errors(rows: Sequence[Row]) -> dict[str, tuple[int, str]]:
+def _errors(rows: Sequence[TableRow]) -> dict[str, tuple[int, str]]:
     count = Counter(r["error_class"] for r in rows if r["error_class"])
     first = {r["error_class"]: r["error_message"] or "" for r in reversed(rows) if r["error_class"]}
     return {name: (n, first[name]) for name, n in count.most_common()}
@@ -174,7 +174,7 @@ def collect_screen(
         InputError: no such table, or a reference that is not in it.
     """
     rows, told = read_table(table)
-    by: dict[str, list[Row]] = {}
+    by: dict[str, list[TableRow]] = {}
     for row in rows:
         by.setdefault(row["reference_sha256"], []).append(row)
     known = {r.sha256: r for r in references}

@@ -28,7 +28,7 @@ from uapfast.report import figures
 from uapfast.report.figures import Lane
 from uapfast.report.page import DECISIONS, MADE, TEMPLATES, template
 from uapfast.report.screen_figures import lanes
-from uapfast.report.screened import ORDER, Row, Screened, ScreenReport, shown
+from uapfast.report.screened import ORDER, Screened, ScreenReport, TableRow, shown
 from uapfast.screening.table.correction import TERMS
 
 STATIC = 100  # rows that are there without JavaScript
@@ -47,7 +47,7 @@ TEXTS = ("name", "path", "sha256", "same_as", "error_message")
 REPEATED = ("reference", "arch", "decision", "relation", "output", "error_class", "known_copy", "pool")
 
 
-def seconds(row: Row) -> float:
+def seconds(row: TableRow) -> float:
     """What the row cost in all."""
     return float(sum(row[f"seconds_{stage}"] for stage in ("read", "load", "forward", "score")))
 
@@ -58,7 +58,7 @@ def _number(value: float | int | None) -> float | int | None:
     return value if isinstance(value, int) else float(f"{value:.5g}")
 
 
-def payload(rows: Sequence[Row]) -> str:
+def payload(rows: Sequence[TableRow]) -> str:
     """The rows for the page's script: JSON, columns beside each other, repeated strings once.
 
     Without any character that means something to HTML.
@@ -81,7 +81,7 @@ def payload(rows: Sequence[Row]) -> str:
     return text
 
 
-def _told(row: Row) -> dict[str, Any]:
+def _told(row: TableRow) -> dict[str, Any]:
     try:
         found = json.loads(row["settings"])
     except ValueError:
@@ -89,7 +89,7 @@ def _told(row: Row) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def against(row: Row) -> str:
+def against(row: TableRow) -> str:
     """What the row's p-value was taken against: m and n; a row without them does not tell."""
     told = _told(row)
     return f"{told.get('twins', '?')} twins and {told.get('innocents', '?')} innocents"

@@ -12,7 +12,7 @@ from uapfast.errors import InputError, UapfastError
 from uapfast.files import open_plain
 from uapfast.method.decision import Assessment
 from uapfast.reference import Reference
-from uapfast.report.screened import Row
+from uapfast.report.screened import TableRow
 from uapfast.suspects.record_reader import is_record
 from uapfast.types import Verdict
 from uapfast.verbs.replay import verify_record
@@ -21,7 +21,7 @@ FIRST = 1 << 20  # bytes of a record's first line that are looked at
 SAME = ("p_value", "z", "similarity", "views_used", "queries_used")
 
 
-class Kept(NamedTuple):
+class RowRecord(NamedTuple):
     """A record that a row came of.
 
     Attributes:
@@ -52,7 +52,7 @@ class Records:
             for key, name in _told(path):
                 self._of.setdefault(key, []).append((name, path))
 
-    def of(self, row: Row, reference: Reference) -> Kept | None:
+    def of(self, row: TableRow, reference: Reference) -> RowRecord | None:
         """The record that a row came of: what is decided from it is what the row says. None where none is.
 
         Args:
@@ -68,7 +68,7 @@ class Records:
             except UapfastError:
                 continue
             if all(_alike(getattr(verdict, name), row[name]) for name in SAME) and _tensors(verdict, row):
-                return Kept(path, seen[0] if seen else None)
+                return RowRecord(path, seen[0] if seen else None)
         return None
 
 
@@ -84,7 +84,7 @@ def _told(path: Path) -> list[tuple[tuple[str, str], str]]:
         return []
 
 
-def _tensors(verdict: Verdict, row: Row) -> bool:
+def _tensors(verdict: Verdict, row: TableRow) -> bool:
     return row["sha256"] is None or verdict.suspect_sha256 == row["sha256"]
 
 
@@ -94,4 +94,4 @@ def _alike(a: Any, b: Any) -> bool:
     return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
 
 
-__all__ = ["Kept", "Records"]
+__all__ = ["Records", "RowRecord"]

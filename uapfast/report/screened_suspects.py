@@ -17,7 +17,7 @@ from uapfast.method.decision import Assessment
 from uapfast.reference import Reference
 from uapfast.report.bom import Accused
 from uapfast.report.evidence import Evidence, attach
-from uapfast.report.screened import Row, Screened, ScreenReport
+from uapfast.report.screened import Screened, ScreenReport, TableRow
 from uapfast.report.screened_records import Records
 from uapfast.report.suspect import Among, collect_suspect
 from uapfast.report.suspect_page import write_suspect_page
@@ -27,7 +27,7 @@ PAGED = ("piracy", "inconclusive")  # decisions that somebody has to act upon
 MOST = 50  # pages, unless told
 
 
-class Written(NamedTuple):
+class WrittenPages(NamedTuple):
     """Pages that were written.
 
     Attributes:
@@ -61,7 +61,7 @@ def write_pages(
     most: int = MOST,
     files: Mapping[str, str | os.PathLike[str]] | None = None,
     records: Records | None = None,
-) -> Written:
+) -> WrittenPages:
     """A page for each convicted or inconclusive suspect, the strongest first, linked from the rows.
 
     Args:
@@ -105,16 +105,16 @@ def write_pages(
         evidence = beside[key] if kept is None else beside[key].beside(place / name, "record", kept.path)
         _write(row, parts[key[0]], report, place / name, evidence, None if kept is None else kept.assessed)
         row["page"] = f"{base}/{name}"
-    return Written(min(most, len(wanted)), len(wanted), alone)
+    return WrittenPages(min(most, len(wanted)), len(wanted), alone)
 
 
-def _short(row: Row) -> str:
+def _short(row: TableRow) -> str:
     told = json.dumps([row["reference_sha256"], row["path"], row["name"]])
     return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
 def _write(
-    row: Row,
+    row: TableRow,
     part: Screened,
     report: ScreenReport,
     path: Path,
@@ -156,9 +156,9 @@ def accused_of(report: ScreenReport, references: Sequence[Reference] = ()) -> li
     ]
 
 
-def _nameable(row: Row) -> bool:
+def _nameable(row: TableRow) -> bool:
     corrected = row.get("p_holm")
     return corrected is not None and corrected <= row["alpha"]
 
 
-__all__ = ["MOST", "Written", "accused_of", "verdict_of", "write_pages"]
+__all__ = ["MOST", "WrittenPages", "accused_of", "verdict_of", "write_pages"]

@@ -13,7 +13,7 @@ from uapfast.safeload.header import byte_count
 from uapfast.safeload.limits import Limits
 from uapfast.safeload.refusal import Refused, check_name, shown
 from uapfast.safeload.torchpickle import Storage, Tensor
-from uapfast.safeload.ziparchive import Archive, Record
+from uapfast.safeload.ziparchive import Archive, ArchiveMember
 
 MAGIC, ENDING = b"\x93NUMPY", ".npy"
 WHOLE = "a whole .npz file"
@@ -55,7 +55,7 @@ def _broken(got: str) -> Refused:
     return Refused("corrupt", WHOLE, got)
 
 
-def _tensor(archive: Archive, record: Record, name: str, limits: Limits) -> Tensor:
+def _tensor(archive: Archive, record: ArchiveMember, name: str, limits: Limits) -> Tensor:
     head = next(archive.chunks(record), b"")[: LONGEST + 12]
     wide = head[6:7] in (b"\2", b"\3")
     begin = 12 if wide else 10

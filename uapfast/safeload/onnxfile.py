@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from uapfast.safeload.limits import Limits
-from uapfast.safeload.protobuf import Message, Reader, Schema
+from uapfast.safeload.protobuf import ProtobufMessage, ProtobufReader, Schema
 from uapfast.safeload.refusal import Refused, check_name, shown
 
 FIELDS = 1_500_000  # read at most: about two seconds
@@ -174,7 +174,7 @@ def check_onnx(data: bytes | bytearray, limits: Limits) -> OnnxFile:
     if data[4:8] == b"ORTM":
         rule = "an ONNX file (take the .onnx that this one was converted from)"
         raise Refused("unsupported", rule, "a model in onnxruntime's own format (.ort)")
-    model = Reader(view, SCHEMA, FIELDS, DEPTH).read("Model")
+    model = ProtobufReader(view, SCHEMA, FIELDS, DEPTH).read("Model")
     if "functions" in model:
         got = f"{len(model['functions'])} functions"
         raise Refused("unsupported", f"an ONNX file without functions ({INLINE} unfolds them)", got)
@@ -201,14 +201,14 @@ def check_onnx(data: bytes | bytearray, limits: Limits) -> OnnxFile:
     )  # fmt: skip
 
 
-def _metadata(model: Message) -> dict[str, str]:
+def _metadata(model: ProtobufMessage) -> dict[str, str]:
     found: dict[str, str] = {}
     for entry in model.get("metadata_props", []):
         found.setdefault(entry.get("key", ""), bytes(entry.get("value", b"")).decode("utf-8", "replace"))
     return found
 
 
-def _check_graph(graph: Message, sums: _Sums) -> None:
+def _check_graph(graph: ProtobufMessage, sums: _Sums) -> None:
     sums.graphs += 1
     sums.nodes += len(graph.get("node", []))
     for name, count, most in (("graphs", sums.graphs, GRAPHS), ("nodes", sums.nodes, NODES)):
@@ -230,7 +230,7 @@ def _check_graph(graph: Message, sums: _Sums) -> None:
         _check_node(node, sums)
 
 
-def _check_node(node: Message, sums: _Sums) -> None:
+def _check_node(node: ProtobufMessage, sums: _Sums) -> None:
     op, domain = node.get("op_type", ""), node.get("domain", "")
     if domain not in KNOWN_DOMAINS:
         remedy = REMEDIES.get(domain)
@@ -256,11 +256,11 @@ def _check_node(node: Message, sums: _Sums) -> None:
             _check_graph(graph, sums)
 
 
-def _one(message: Message, name: str) -> list[Message]:
+def _one(message: ProtobufMessage, name: str) -> list[ProtobufMessage]:
     return [message[name]] if name in message else []
 
 
-def _check_sparse(sparse: Message, sums: _Sums) -> None:
+def _check_sparse(sparse: ProtobufMessage, sums: _Sums) -> None:
     where = shown(sparse.get("values", {}).get("name", ""))
     count = _count(sparse.get("dims", []), where, sums.limits)
     for part in ("values", "indices"):
@@ -271,7 +271,7 @@ def _check_sparse(sparse: Message, sums: _Sums) -> None:
     _add(count * bits // 8, where, sums)  # as it lies in memory when spread out
 
 
-def _check_tensor(tensor: Message, sums: _Sums) -> None:
+def _check_tensor(tensor: ProtobufMessage, sums: _Sums) -> None:
     name = tensor.get("name", "")
     where = shown(name) or "a constant"
     if tensor.get("external_data") or tensor.get("data_location"):
@@ -333,7 +333,7 @@ def _count(dims: list[int], where: str, limits: Limits) -> int:
     return count
 
 
-def _ports(graph: Message, where: str, limits: Limits) -> list[Port]:
+def _ports(graph: ProtobufMessage, where: str, limits: Limits) -> list[Port]:
     found = [_port(value) for value in graph.get(where, [])]
     for port in found:
         if len(port.shape or ()) > limits.dimensions:
@@ -342,7 +342,7 @@ def _ports(graph: Message, where: str, limits: Limits) -> list[Port]:
     return found
 
 
-def _port(value: Message) -> Port:
+def _port(value: ProtobufMessage) -> Port:
     name, kind = value.get("name", ""), value.get("type", {})
     given = [t for t in TYPES if t in kind]
     if len(given) > 1:

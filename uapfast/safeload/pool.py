@@ -41,7 +41,7 @@ class _Died(Exception):
     """The worker, not the process that it forked for a file, is gone."""
 
 
-class Worker:
+class SandboxProcess:
     """One worker process; ``tier`` says what stands around it. ``SandboxError`` if it does not start."""
 
     def __init__(self) -> None:
@@ -150,10 +150,10 @@ class _Pool:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.idle: list[Worker] = []
+        self.idle: list[SandboxProcess] = []
         self.registered = False
 
-    def take(self) -> Worker:
+    def take(self) -> SandboxProcess:
         with self.lock:
             if not self.registered:
                 atexit.register(self.empty)
@@ -161,9 +161,9 @@ class _Pool:
                 self.registered = True
             if self.idle:
                 return self.idle.pop()
-        return Worker()
+        return SandboxProcess()
 
-    def give(self, worker: Worker) -> None:
+    def give(self, worker: SandboxProcess) -> None:
         if worker.alive:
             with self.lock:
                 if len(self.idle) < IDLE:
@@ -199,7 +199,7 @@ def _empty_file(size: int) -> int:
 
 def _once(job: bytes, handles: list[int], until: float, limits: Limits, fresh: bool = False) -> str:
     """One attempt; the tier that it was made under."""
-    worker = Worker() if fresh else POOL.take()
+    worker = SandboxProcess() if fresh else POOL.take()
     try:
         worker.run(job, handles, until, limits)
     except (Refused, _Died):

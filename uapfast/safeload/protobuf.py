@@ -18,7 +18,7 @@ from uapfast.safeload.refusal import Refused, shown
 #   blob     bytes, as a memoryview              blobs     a list of them
 #   NAME     a message                           NAME*     a list of messages
 Schema = Mapping[str, Mapping[int, tuple[str, str]]]
-Message = dict[str, Any]
+ProtobufMessage = dict[str, Any]
 VARINT, EIGHT, LENGTH, FOUR = 0, 1, 2, 5
 WIDTH = {EIGHT: 8, FOUR: 4}
 REPEATED = {"ints": VARINT, "varints": VARINT, "floats": FOUR, "doubles": EIGHT}
@@ -28,7 +28,7 @@ NOT_LAST = bytes(range(128, 256))  # the bytes of a number that more bytes follo
 WHOLE = "a whole protobuf message"
 
 
-class Reader:
+class ProtobufReader:
     """Reads messages out of one buffer.
 
     Args:
@@ -42,7 +42,7 @@ class Reader:
         self._data, self._schema = data, schema
         self._left, self._fields, self._depth = fields, fields, depth
 
-    def read(self, name: str) -> Message:
+    def read(self, name: str) -> ProtobufMessage:
         """The whole buffer as one message.
 
         Raises:
@@ -51,11 +51,11 @@ class Reader:
         """
         return self._message(name, 0, len(self._data), self._depth)
 
-    def _message(self, name: str, at: int, end: int, depth: int) -> Message:
+    def _message(self, name: str, at: int, end: int, depth: int) -> ProtobufMessage:
         if depth == 0:
             raise Refused("too large", f"messages nested at most {self._depth} deep", f"more, in {name}")
         table = self._schema[name]
-        out: Message = {}
+        out: ProtobufMessage = {}
         while at < end:
             key, at = self._number(at, end)
             self._spend(1)
@@ -67,7 +67,15 @@ class Reader:
         return out
 
     def _field(
-        self, out: Message, where: str, field: str, kind: str, wire: int, at: int, end: int, depth: int
+        self,
+        out: ProtobufMessage,
+        where: str,
+        field: str,
+        kind: str,
+        wire: int,
+        at: int,
+        end: int,
+        depth: int,
     ) -> int:
         """Read one field into ``out``; the position after it."""
         if kind in REPEATED:
@@ -103,7 +111,9 @@ class Reader:
                 raise Refused("corrupt", "text in UTF-8", got) from None
         return self._message(kind, at, stop, depth - 1), stop
 
-    def _repeated(self, out: Message, where: str, field: str, kind: str, wire: int, at: int, end: int) -> int:
+    def _repeated(
+        self, out: ProtobufMessage, where: str, field: str, kind: str, wire: int, at: int, end: int
+    ) -> int:
         single = REPEATED[kind]
         if wire == LENGTH:
             size, at = self._number(at, end)
@@ -164,4 +174,4 @@ def _within(stop: int, end: int, where: str) -> int:
     return stop
 
 
-__all__ = ["Message", "Reader", "Schema"]
+__all__ = ["ProtobufMessage", "ProtobufReader", "Schema"]

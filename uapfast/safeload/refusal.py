@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-Kind = Literal["unsafe", "corrupt", "too large", "unsupported"]
-KINDS: tuple[Kind, ...] = ("unsafe", "corrupt", "too large", "unsupported")
+RefusalKind = Literal["unsafe", "corrupt", "too large", "unsupported"]
+KINDS: tuple[RefusalKind, ...] = ("unsafe", "corrupt", "too large", "unsupported")
 SHOWN = 120
 
 
@@ -18,9 +18,9 @@ class Refused(Exception):
         got: the offending thing.
     """
 
-    def __init__(self, kind: Kind, rule: str, got: str) -> None:
+    def __init__(self, kind: RefusalKind, rule: str, got: str) -> None:
         super().__init__(kind, rule, got)
-        self.kind: Kind = kind
+        self.kind: RefusalKind = kind
         self.rule, self.got = rule, got
 
 

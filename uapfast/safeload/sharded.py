@@ -41,7 +41,7 @@ def part_of(path: str) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-class Index:
+class ShardIndex:
     """What an index says, and which tensors were met so far.
 
     Attributes:
@@ -74,7 +74,7 @@ class Index:
             raise Refused("too large", rule, "more")
 
 
-def read_index(path: str, limits: Limits) -> Index:
+def read_index(path: str, limits: Limits) -> ShardIndex:
     """Read an index; nothing that it names is opened.
 
     Raises:
@@ -103,7 +103,7 @@ def read_index(path: str, limits: Limits) -> Index:
             raise Refused("unsafe", PLAIN, f"{shown(shard)} for tensor {shown(name)}")
     if len(set(found.values())) > MOST:
         raise Refused("too large", f"an index of at most {MOST} shards", str(len(set(found.values()))))
-    return Index(found)
+    return ShardIndex(found)
 
 
 def _plain(name: object) -> bool:
@@ -203,4 +203,4 @@ class Sharded(Checkpoint):
                 part._read_run(own)
 
 
-__all__ = ["Index", "Sharded", "beside", "is_index", "part_of", "parts_of", "read_index", "shard_path"]
+__all__ = ["ShardIndex", "Sharded", "beside", "is_index", "part_of", "parts_of", "read_index", "shard_path"]

@@ -28,7 +28,7 @@ FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF
 CHUNK = 4 << 20  # bytes of a record that are in memory at once
 
 
-class Record(NamedTuple):
+class ArchiveMember(NamedTuple):
     """One file of an archive; ``bound`` is where the next thing begins."""
 
     name: str
@@ -117,7 +117,7 @@ class Archive:
             raise _broken("two end records that disagree")
         return (*numbers, at)
 
-    def _directory(self, raw: bytes, count: int) -> list[Record]:
+    def _directory(self, raw: bytes, count: int) -> list[ArchiveMember]:
         found, at = [], 0
         for _ in range(count):
             if at + ENTRY.size > len(raw):
@@ -155,16 +155,16 @@ class Archive:
                 raise Refused(
                     "unsupported", "records stored or deflated", f"method {method} for {shown(name)}"
                 )
-            found.append(Record(name, flags, method, crc, packed, size, offset, 0))
+            found.append(ArchiveMember(name, flags, method, crc, packed, size, offset, 0))
         if at != len(raw):
             raise _broken("a directory that is longer than its records")
         return found
 
-    def read(self, record: Record) -> bytes:
+    def read(self, record: ArchiveMember) -> bytes:
         """The content of a record as a whole; raises as :meth:`chunks`."""
         return b"".join(self.chunks(record))
 
-    def chunks(self, record: Record) -> Iterator[bytes]:
+    def chunks(self, record: ArchiveMember) -> Iterator[bytes]:
         """The content of a record in pieces; size and checksum are compared when the last one was taken.
 
         A checksum of 0 was not computed (``torch.serialization.set_crc32_options(False)``).
@@ -178,7 +178,7 @@ class Archive:
         if record.crc and crc != record.crc:
             raise _broken(f"record {shown(record.name)} with another checksum than it states")
 
-    def _begin(self, record: Record) -> int:
+    def _begin(self, record: ArchiveMember) -> int:
         raw = pread(self.handle, LOCAL.size, record.offset)
         mark, _, flags, method, _, _, crc, packed, size, names, extras = LOCAL.unpack(raw)
         name = pread(self.handle, names, record.offset + LOCAL.size)
@@ -192,7 +192,7 @@ class Archive:
             raise _broken(f"record {shown(record.name)} that reaches into the next")
         return start
 
-    def _inflated(self, record: Record, start: int) -> Iterator[bytes]:
+    def _inflated(self, record: ArchiveMember, start: int) -> Iterator[bytes]:
         engine, done, at = zlib.decompressobj(-15), 0, start
         try:
             while at < start + record.packed:
@@ -245,10 +245,10 @@ def _wide(extra: bytes, size: int, packed: int, offset: int, name: str) -> tuple
     raise _broken(f"record {shown(name)} without its zip64 sizes")
 
 
-def _place(found: list[Record], stop: int) -> dict[str, Record]:
+def _place(found: list[ArchiveMember], stop: int) -> dict[str, ArchiveMember]:
     """Records by name, each with the start of what follows it."""
     found.sort(key=lambda r: r.offset)
-    placed: dict[str, Record] = {}
+    placed: dict[str, ArchiveMember] = {}
     if not found:
         return placed
     if found[0].offset:
@@ -262,7 +262,7 @@ def _place(found: list[Record], stop: int) -> dict[str, Record]:
     return placed
 
 
-def _check_growth(records: Iterable[Record], limits: Limits) -> None:
+def _check_growth(records: Iterable[ArchiveMember], limits: Limits) -> None:
     """No deflate bomb: neither one record nor all of them grow beyond reason."""
     packed = size = 0
     for record in records:

@@ -20,7 +20,7 @@ from uapfast.models.registry import resolve_arch
 from uapfast.screening.arguments import check_settings, named_references, preprocessed, store_path
 from uapfast.screening.asking.panel import Panel, Settings
 from uapfast.screening.asking.records import record_folder
-from uapfast.screening.engine.registry import Done, engine
+from uapfast.screening.engine.registry import JobResult, engine
 from uapfast.screening.listing.collection import Skipped
 from uapfast.screening.listing.entry import Defaults, Entry, as_specs
 from uapfast.screening.listing.sources import as_entries
@@ -225,8 +225,8 @@ class Screening:
             InputError: the screen is closed.
         """
         self._require_open("iterated over")
-        batch: list[Done] = []
-        fresh: dict[tuple[str, str], Done] = {}
+        batch: list[JobResult] = []
+        fresh: dict[tuple[str, str], JobResult] = {}
         _, done = self._store.counts()
         last = time.monotonic()
         log.info("screen: %d suspects, %d of them done, store %s", self.total, done, self._store.path)
@@ -267,14 +267,16 @@ class Screening:
         self._refuted |= {network}
         self._again |= self._store.refute(network) > 0
 
-    def _results(self, fresh: dict[tuple[str, str], Done]) -> Generator[Done, None, None]:
+    def _results(self, fresh: dict[tuple[str, str], JobResult]) -> Generator[JobResult, None, None]:
         run = self._run
         panel = replace(run.panel, settings=replace(run.panel.settings, anew=self._refuted))
         pending = self._store.pending(panel.settings.timeout)
-        results: Generator[Done, None, None] = run.engine(panel, pending, self._known(fresh), run.address)
+        results: Generator[JobResult, None, None] = run.engine(
+            panel, pending, self._known(fresh), run.address
+        )
         return results
 
-    def _known(self, fresh: dict[tuple[str, str], Done]) -> Callable[[Entry, str], list[Row] | None]:
+    def _known(self, fresh: dict[tuple[str, str], JobResult]) -> Callable[[Entry, str], list[Row] | None]:
         """Rows of the same network and tensors: from the batch that is not stored yet, or from the store."""
 
         def known(suspect: Entry, sha256: str) -> list[Row] | None:
@@ -285,11 +287,11 @@ class Screening:
 
         return known
 
-    def _keep(self, batch: list[Done]) -> None:
+    def _keep(self, batch: list[JobResult]) -> None:
         lent = [(one.suspect.network, one.rows[0].sha256) for one in batch if one.lent]
         self._store.add(((one.suspect, one.stamp, one.rows) for one in batch), lent)
 
-    def _commit(self, batch: list[Done], fresh: dict[tuple[str, str], Done]) -> Iterator[Row]:
+    def _commit(self, batch: list[JobResult], fresh: dict[tuple[str, str], JobResult]) -> Iterator[Row]:
         self._keep(batch)
         rows = [row for one in batch for row in one.rows]
         for row in rows:

@@ -37,7 +37,7 @@ FREE_BYTES = 16 << 20  # a file may have this, whatever the number of queries
 
 
 @dataclass(frozen=True)
-class Bounds:
+class AnswerBounds:
     """What a file may hold for so many queries.
 
     Attributes:
@@ -53,14 +53,14 @@ class Bounds:
     bytes: int
 
     @classmethod
-    def of(cls, queries: int, width: int) -> Bounds:
+    def of(cls, queries: int, width: int) -> AnswerBounds:
         """For so many queries; more rows are read than that, so that double and foreign ids can be named."""
         rows = 2 * queries + 1000
         return cls(rows, width, 2 * width + 64, FREE_BYTES + rows * (64 * width + NAME_BYTES))
 
 
 @dataclass(frozen=True)
-class Found:
+class FileAnswers:
     """Answers as a file has them.
 
     Attributes:
@@ -77,8 +77,8 @@ class Found:
 
 
 def read(
-    path: str | os.PathLike[str], where: str, bounds: Bounds, names: ClassNames | None, output: str
-) -> Found:
+    path: str | os.PathLike[str], where: str, bounds: AnswerBounds, names: ClassNames | None, output: str
+) -> FileAnswers:
     """Read a file, its kind told by its content; see :func:`uapfast.suspects.recorded.open_recorded`."""
     file = Path(path)
     try:
@@ -96,7 +96,7 @@ def read(
     else:
         columns = tables.read_columns(file, kind, where, bounds.rows, bounds.columns)
         read_all = functools.partial(tables.answers, columns, where, bounds.width, names, output)
-        found = Found(*tables.guarded(read_all, kind, where))
+        found = FileAnswers(*tables.guarded(read_all, kind, where))
     if not len(found.ids):
         raise InputError(where, "file", "one with answers", "no rows")
     named = file.suffix.lower()
@@ -115,7 +115,9 @@ def _kind(start: bytes) -> str:
 
 
 # -- npz -------------------------------------------------------------------------------------------
-def _npz(file: Path, size: int, where: str, bounds: Bounds, names: ClassNames | None, output: str) -> Found:
+def _npz(
+    file: Path, size: int, where: str, bounds: AnswerBounds, names: ClassNames | None, output: str
+) -> FileAnswers:
     try:
         with open_plain(file) as stream:
             archive = Archive(stream.fileno(), size, Limits(header_bytes=1 << 20, tensors=1000))
@@ -135,7 +137,7 @@ def _npz(file: Path, size: int, where: str, bounds: Bounds, names: ClassNames | 
         shape = f"[{len(ids)}]" if key == "labels" else f"[{len(ids)},K]"
         raise InputError(where, key, f"{shape}, as id has it", list(values.shape))
     said = output if output != "auto" else key
-    return Found(ids.astype(np.int64), _numbers(values, key, where, bounds, names), said)
+    return FileAnswers(ids.astype(np.int64), _numbers(values, key, where, bounds, names), said)
 
 
 def _chosen(present: list[str], output: str, where: str) -> str:
@@ -151,7 +153,7 @@ def _chosen(present: list[str], output: str, where: str) -> str:
     return present[0]
 
 
-def _array(archive: Archive, key: str, where: str, bounds: Bounds) -> NDArray[Any]:
+def _array(archive: Archive, key: str, where: str, bounds: AnswerBounds) -> NDArray[Any]:
     """One array, read only if its header fits its bytes and both the bounds."""
     record = archive.records.get(f"{key}.npy")
     if record is None:
@@ -172,7 +174,7 @@ def _array(archive: Archive, key: str, where: str, bounds: Bounds) -> NDArray[An
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
-def _numbers(v: NDArray[Any], key: str, where: str, bounds: Bounds, names: ClassNames | None) -> Tensor:
+def _numbers(v: NDArray[Any], key: str, where: str, bounds: AnswerBounds, names: ClassNames | None) -> Tensor:
     if key != "labels":
         if v.dtype.kind not in "iuf" or v.shape[1] < 2 or (names is not None and v.shape[1] != len(names)):
             rule = f"numbers [N,{'K' if names is None else len(names)}]"
@@ -191,4 +193,4 @@ def _plain(values: NDArray[Any]) -> Iterator[int | str]:
         yield value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-__all__ = ["Bounds", "Found", "read"]
+__all__ = ["AnswerBounds", "FileAnswers", "read"]

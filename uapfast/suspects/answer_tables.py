@@ -44,7 +44,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Form:
+class TableForm:
     """Where the answers stand: ``labels`` best first, ``scores`` with them or one a class, or ``lists``."""
 
     labels: tuple[str, ...] = ()
@@ -189,15 +189,15 @@ def _plain(value: Any, where: str) -> int | str | None:
 
 
 # -- which columns ---------------------------------------------------------------------------------
-def form_of(columns: list[str], where: str, width: int, names: ClassNames | None, output: str) -> Form:
+def form_of(columns: list[str], where: str, width: int, names: ClassNames | None, output: str) -> TableForm:
     """Where a table with these columns holds the answers.
 
     Raises:
         InputError: nowhere, or in more than one place and ``output`` does not say which.
     """
     found = [*_top(columns, where), *_by_class(columns, width, names)]
-    found += [Form(lists=(key,), output=key) for key in LISTS if key in columns]
-    labels = [Form(labels=("label",), output="labels")] if "label" in columns else []
+    found += [TableForm(lists=(key,), output=key) for key in LISTS if key in columns]
+    labels = [TableForm(labels=("label",), output="labels")] if "label" in columns else []
     if output == "labels" and labels:
         return labels[0]
     fitting = found if output in ("logits", "probabilities") else [*found, *labels]
@@ -209,7 +209,7 @@ def form_of(columns: list[str], where: str, width: int, names: ClassNames | None
     return fitting[0]
 
 
-def _top(columns: list[str], where: str) -> Iterator[Form]:
+def _top(columns: list[str], where: str) -> Iterator[TableForm]:
     """``label_1, score_1, ...``, counted from 0 or 1."""
     places: dict[str, list[int]] = {"label": [], "score": []}
     for match in filter(None, map(TOP.fullmatch, columns)):
@@ -223,15 +223,15 @@ def _top(columns: list[str], where: str) -> Iterator[Form]:
         raise InputError(where, "columns", "label_1, score_1, label_2, score_2, ... without gaps", got)
     labels = tuple(f"label_{i}" for i in numbers)
     if places["score"]:
-        yield Form(labels=labels, scores=tuple(f"score_{i}" for i in numbers))
+        yield TableForm(labels=labels, scores=tuple(f"score_{i}" for i in numbers))
     else:
-        yield Form(labels=labels[:1], output="labels")
+        yield TableForm(labels=labels[:1], output="labels")
 
 
-def _by_class(columns: list[str], width: int, names: ClassNames | None) -> Iterator[Form]:
+def _by_class(columns: list[str], width: int, names: ClassNames | None) -> Iterator[TableForm]:
     """A column a class: by the class list's names, or numbered from 0 (or from 1, if so many as classes)."""
     if names is not None and len(set(names.names)) == len(names) and set(names.names) <= set(columns):
-        yield Form(scores=names.names)
+        yield TableForm(scores=names.names)
         return
     groups: dict[str, dict[int, str]] = {}
     for column in columns:
@@ -242,7 +242,7 @@ def _by_class(columns: list[str], width: int, names: ClassNames | None) -> Itera
         numbers, count = sorted(group), len(group)
         from_one = numbers == list(range(1, count + 1)) and count == width
         if count > 1 and (numbers == list(range(count)) or from_one):
-            yield Form(scores=tuple(group[i] for i in numbers), output=SAYS.get(prefix.lower(), "auto"))
+            yield TableForm(scores=tuple(group[i] for i in numbers), output=SAYS.get(prefix.lower(), "auto"))
 
 
 # -- from columns to answers -----------------------------------------------------------------------
@@ -341,7 +341,7 @@ def _labels(column: Any, where: str, width: int, names: ClassNames | None) -> ND
 
 
 def _top_scores(
-    table: Any, form: Form, where: str, width: int, names: ClassNames | None
+    table: Any, form: TableForm, where: str, width: int, names: ClassNames | None
 ) -> tuple[NDArray[np.float64], Flags]:
     out, counts = np.zeros((table.num_rows, width)), np.zeros((table.num_rows, width), np.int64)
     for name, score in zip(form.labels, form.scores, strict=True):

@@ -14,7 +14,7 @@ from uapfast.models.labels import ClassNames
 from uapfast.suspects.base import BATCH, Suspect
 from uapfast.suspects.pixels import to_bytes
 
-Images = Literal["torch", "numpy", "pil"]
+ImageType = Literal["torch", "numpy", "pil"]
 FORMS = ("torch", "numpy", "pil")
 ROUNDED = "it is asked with 8-bit pictures: queries off the 1/255 grid are rounded"
 
@@ -24,7 +24,7 @@ def open_callable(
     *,
     class_names: Sequence[str] | None = None,
     output: str = "auto",
-    images: Images = "torch",
+    images: ImageType = "torch",
     costly: bool = False,
     batch_size: int = BATCH,
     name: str | None = None,

@@ -24,12 +24,12 @@ from uapfast.suspects.http_cache import Cache, key
 from uapfast.suspects.http_client import Client
 from uapfast.suspects.http_conduct import Conduct, Ledger
 from uapfast.suspects.http_endpoint import Endpoint, described
-from uapfast.suspects.http_forms import Form, JsonForm
+from uapfast.suspects.http_forms import HttpForm, JsonForm
 from uapfast.suspects.http_headers import Covered, shown_url
 from uapfast.suspects.http_images import Payload
 from uapfast.suspects.http_oip import OpenInference
 from uapfast.suspects.http_rows import table
-from uapfast.suspects.http_run import Images, Run, as_tensor, held, run
+from uapfast.suspects.http_run import HttpRun, ImageArray, as_tensor, held, run
 
 PLAIN: dict[str, Any] = {"sort_keys": True, "default": str}  # of JSON that is hashed
 NOT_PROBED = (
@@ -141,7 +141,9 @@ class HttpSuspect(Suspect):
         self.endpoint = replace(endpoint, name=self.name)
         self.output, self.conduct = endpoint.output, conduct
         self.ledger = Ledger(conduct.budget)
-        self._form: Form = OpenInference(self.endpoint) if endpoint.form == "oip" else JsonForm(self.endpoint)
+        self._form: HttpForm = (
+            OpenInference(self.endpoint) if endpoint.form == "oip" else JsonForm(self.endpoint)
+        )
         self._cache, self._ca, self._seed = Cache(cache), ca, seed
         self._prepared: tuple[int, ...] | None = None
         self._stage = count()
@@ -259,20 +261,20 @@ class HttpSuspect(Suspect):
         about = {k: v for k, v in vars(self.endpoint).items() if k not in ("name", "batch_size")}
         return {**about, "headers": self.endpoint.headers.written}
 
-    async def _asked(self, images: Images, classes: int | None) -> list[Any]:
+    async def _asked(self, images: ImageArray, classes: int | None) -> list[Any]:
         """Rows for ``[N,C,H,W]``: those that are known, and the others asked in batches."""
         classes = len(self.endpoint.classes) if self.endpoint.classes else classes
         async with self._client() as client:
             settings = await self._prepare(client, images.shape[1:])
             tape = None if self.tape is None else Covered(self.tape, self.endpoint.headers)
-            asked = Run(client, self._form, self._cache, settings, classes, images, self.say, tape)
+            asked = HttpRun(client, self._form, self._cache, settings, classes, images, self.say, tape)
             draw = np.random.default_rng([self._seed, next(self._stage)])
             await asked.ask(draw.permutation(len(images)))
             if asked.fresh:
                 await self._probe(asked, draw)
             return asked.rows
 
-    async def _planned(self, images: Images, classes: int | None, so_far: Plan) -> Plan:
+    async def _planned(self, images: ImageArray, classes: int | None, so_far: Plan) -> Plan:
         classes = len(self.endpoint.classes) if self.endpoint.classes else classes
         requests = so_far.requests
         async with self._client() as client:
@@ -314,7 +316,7 @@ class HttpSuspect(Suspect):
         self._said.setdefault(sentence)
 
     # -- checking ------------------------------------------------------------------------------------
-    async def _probe(self, asked: Run, draw: np.random.Generator) -> None:
+    async def _probe(self, asked: HttpRun, draw: np.random.Generator) -> None:
         """Ask some images again, one by one and past the cache; raises SuspectError as ``probes.judged``."""
         chosen = draw.permutation(asked.fresh)[: probes.FIRST].tolist()
         if not self.ledger.allows(len(chosen) + (self._kept is not None)):

@@ -37,7 +37,7 @@ PIECE = 2**20  # bytes of a body that are sent at a time
 
 
 @dataclass(frozen=True)
-class Request:
+class HttpRequest:
     """One request: where, what, and with which headers besides those of the endpoint.
 
     Attributes:
@@ -192,7 +192,7 @@ class Client:
 
     async def ask(
         self,
-        request: Request,
+        request: HttpRequest,
         queries: int,
         read: Callable[[Response], T],
         note: Callable[[Trip], None] = lambda trip: None,
@@ -251,7 +251,7 @@ class Client:
         self._pace.hold(exc.wait)
         return exc.wait
 
-    async def _whole(self, request: Request, trip: Trip) -> Response:
+    async def _whole(self, request: HttpRequest, trip: Trip) -> Response:
         import httpx2
 
         task = asyncio.current_task()
@@ -279,7 +279,7 @@ class Client:
                 raise EndpointError(self.name, "the server", rule, link.verify_message) from exc
             link = link.__cause__ or link.__context__
 
-    async def _sent(self, request: Request, trip: Trip) -> Response:
+    async def _sent(self, request: HttpRequest, trip: Trip) -> Response:
         headers, size = dict(request.headers), request.size
         if size:
             headers["Content-Length"] = str(size)
@@ -360,4 +360,4 @@ def _seconds(text: str | None) -> float | None:
         return None
 
 
-__all__ = ["Busy", "Client", "Request", "Response", "Trip"]
+__all__ = ["Busy", "Client", "HttpRequest", "Response", "Trip"]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from uapfast.errors import EndpointError, SuspectError
-from uapfast.suspects.http_client import Client, Request, Response
+from uapfast.suspects.http_client import Client, HttpRequest, Response
 from uapfast.suspects.http_endpoint import Endpoint
 from uapfast.suspects.http_images import Payload, Sent
 from uapfast.suspects.http_rows import pairs_of, row_of, short
@@ -19,7 +19,7 @@ BATCH = 16  # images in a JSON request
 IMAGE, IMAGES = "{image}", "{images}"
 
 
-class Form(ABC):
+class HttpForm(ABC):
     """How an endpoint is asked.
 
     Attributes:
@@ -43,7 +43,9 @@ class Form(ABC):
         """
 
     @abstractmethod
-    def request(self, payloads: Sequence[Payload], shape: tuple[int, ...], classes: int | None) -> Request:
+    def request(
+        self, payloads: Sequence[Payload], shape: tuple[int, ...], classes: int | None
+    ) -> HttpRequest:
         """A request for images.
 
         Args:
@@ -69,7 +71,7 @@ class Form(ABC):
         return {"images": vars(self.images)}
 
 
-class JsonForm(Form):
+class JsonForm(HttpForm):
     """A JSON request, or a bare image, and a JSON answer in which a path says where answers stand."""
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -123,13 +125,15 @@ class JsonForm(Form):
             return compact(self.images.numbers(payload).reshape(shape).tolist())
         return b'"' + base64.b64encode(payload) + b'"'
 
-    def request(self, payloads: Sequence[Payload], shape: tuple[int, ...], classes: int | None) -> Request:
-        """See :meth:`Form.request`."""
+    def request(
+        self, payloads: Sequence[Payload], shape: tuple[int, ...], classes: int | None
+    ) -> HttpRequest:
+        """See :meth:`HttpForm.request`."""
         e = self.endpoint
         if e.multipart is not None:
             return self._multipart(payloads[0])
         if self.body is None:
-            return Request(_url(e), e.method, [self._bare(payloads[0])], {"Content-Type": self._kind()})
+            return HttpRequest(_url(e), e.method, [self._bare(payloads[0])], {"Content-Type": self._kind()})
         text = json.dumps(self.body)
         if '"{top_k}"' in text:
             count = e.top_k or classes
@@ -143,7 +147,7 @@ class JsonForm(Form):
             for value in values:
                 each += [b",", *_filled(item, IMAGE, [value])]
             body = _filled(text, IMAGES, [b"[", *each[1:], b"]"])
-        return Request(_url(e), e.method, body, {"Content-Type": "application/json"})
+        return HttpRequest(_url(e), e.method, body, {"Content-Type": "application/json"})
 
     def _bare(self, payload: Payload) -> bytes:
         return base64.b64encode(payload) if self.images.encoding == "base64" else bytes(payload)
@@ -152,16 +156,16 @@ class JsonForm(Form):
         kinds = {"png": "image/png", "jpeg": "image/jpeg", "base64": "text/plain"}
         return kinds.get(self.images.encoding, "application/octet-stream")
 
-    def _multipart(self, payload: Payload) -> Request:
+    def _multipart(self, payload: Payload) -> HttpRequest:
         mark = secrets.token_hex(16)
         place = f'form-data; name="{self.endpoint.multipart}"; filename="image"'
         head = f"--{mark}\r\nContent-Disposition: {place}\r\nContent-Type: {self._kind()}\r\n\r\n"
         body = [head.encode(), self._bare(payload), f"\r\n--{mark}--\r\n".encode()]
         kind = f"multipart/form-data; boundary={mark}"
-        return Request(_url(self.endpoint), self.endpoint.method, body, {"Content-Type": kind})
+        return HttpRequest(_url(self.endpoint), self.endpoint.method, body, {"Content-Type": kind})
 
     def reading(self) -> dict[str, Any]:
-        """See :meth:`Form.reading`."""
+        """See :meth:`HttpForm.reading`."""
         e = self.endpoint
         usual = "predictions" if e.form == "v1" else ""
         paths = {"scores": e.scores, "labels": e.labels, "usual": usual}
@@ -169,7 +173,7 @@ class JsonForm(Form):
         return {"form": "json", "many": self.many, **paths, **keys}
 
     def rows(self, response: Response, count: int) -> list[Any]:
-        """See :meth:`Form.rows`."""
+        """See :meth:`HttpForm.rows`."""
         e, where = self.endpoint, str(self.endpoint.name)
         answer = response.json(where)
         usual = self.reading()["usual"]
@@ -228,4 +232,4 @@ def at(value: Any, path: str, where: str) -> Any:
     return value
 
 
-__all__ = ["Form", "JsonForm", "at", "compact"]
+__all__ = ["HttpForm", "JsonForm", "at", "compact"]

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from uapfast.errors import EndpointError, SuspectError
 from uapfast.models.unpack import KEYS
-from uapfast.suspects.http_client import Client, Request, Response
+from uapfast.suspects.http_client import Client, HttpRequest, Response
 from uapfast.suspects.http_endpoint import Endpoint
-from uapfast.suspects.http_forms import Form, compact
+from uapfast.suspects.http_forms import HttpForm, compact
 from uapfast.suspects.http_images import DATATYPES, Payload
 from uapfast.suspects.http_rows import row_of, short
 
@@ -30,7 +30,7 @@ UNKNOWN = -1
 DATA = "{images}"  # stands for the numbers of all images
 
 
-class OpenInference(Form):
+class OpenInference(HttpForm):
     """A tensor in, a tensor out."""
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -51,9 +51,9 @@ class OpenInference(Form):
     async def prepare(self, client: Client, channels: int, height: int, width: int) -> None:
         """Read the model's metadata and the server's extensions; two requests."""
         where = client.name
-        about = await client.ask(Request(self.url), 1, lambda r: _object(r, where))
+        about = await client.ask(HttpRequest(self.url), 1, lambda r: _object(r, where))
         root = self.url[: self.url.index("/v2/models/")] + "/v2"
-        server = await client.ask(Request(root), 1, lambda r: _object(r, where))
+        server = await client.ask(HttpRequest(root), 1, lambda r: _object(r, where))
         extensions = server.get("extensions")
         announced = isinstance(extensions, list) and "binary_tensor_data" in extensions
         self.binary = announced and self.endpoint.encoding != "array"
@@ -122,12 +122,14 @@ class OpenInference(Form):
             raise EndpointError(where, "layout", "nchw or nhwc; its metadata does not say which", "none")
 
     def settings(self) -> dict[str, Any]:
-        """See :meth:`Form.settings`."""
+        """See :meth:`HttpForm.settings`."""
         return {**super().settings(), "about": self.about, "output": self.output}
 
     # -- asking --------------------------------------------------------------------------------------
-    def request(self, payloads: Sequence[Payload], shape: tuple[int, ...], classes: int | None) -> Request:
-        """See :meth:`Form.request`."""
+    def request(
+        self, payloads: Sequence[Payload], shape: tuple[int, ...], classes: int | None
+    ) -> HttpRequest:
+        """See :meth:`HttpForm.request`."""
         full = [len(payloads), *shape] if self.batched else [*shape]
         tensor: dict[str, Any] = {"name": self.input, "shape": full, "datatype": self.images.datatype}
         wanted: dict[str, Any] = {}
@@ -152,19 +154,19 @@ class OpenInference(Form):
             parts = [head]  # image by image: numbers as Python objects take ten times their room
             for payload in payloads:
                 parts += [compact(self.images.numbers(payload).tolist())[1:-1], b","]
-            return Request(url, "POST", [*parts[:-1], tail], {"Content-Type": "application/json"})
+            return HttpRequest(url, "POST", [*parts[:-1], tail], {"Content-Type": "application/json"})
         tensor["parameters"] = {"binary_data_size": sum(len(p) for p in payloads)}
         text = compact(body)
         headers = {"Content-Type": "application/octet-stream", JSON_SIZE: str(len(text))}
-        return Request(url, "POST", [text, *payloads], headers)
+        return HttpRequest(url, "POST", [text, *payloads], headers)
 
     # -- reading -------------------------------------------------------------------------------------
     def reading(self) -> dict[str, Any]:
-        """See :meth:`Form.reading`."""
+        """See :meth:`HttpForm.reading`."""
         return {"form": "oip", "output": self.output, "batched": self.batched}
 
     def rows(self, response: Response, count: int) -> list[Any]:
-        """See :meth:`Form.rows`."""
+        """See :meth:`HttpForm.rows`."""
         where, size = str(self.endpoint.name), response.headers.get(JSON_SIZE.lower())
         head, tail = response.body, b""
         if size is not None:

@@ -10,15 +10,15 @@ from uapfast.suspects.http_endpoint import Endpoint
 from uapfast.suspects.http_forms import IMAGE, IMAGES, JsonForm
 from uapfast.suspects.http_oip import OpenInference
 
-Reader = Callable[[Response, int], list[Any]]
+ResponseReader = Callable[[Response, int], list[Any]]
 NOBODY = "http://record/v2/models/none"  # is never asked
 
 
-def reader_of(reading: Any, where: str) -> Reader:
+def reader_of(reading: Any, where: str) -> ResponseReader:
     """What reads responses.
 
     Args:
-        reading: of :meth:`uapfast.suspects.http_forms.Form.reading`.
+        reading: of :meth:`uapfast.suspects.http_forms.HttpForm.reading`.
         where: how errors name it.
 
     Raises:
@@ -43,7 +43,7 @@ def reader_of(reading: Any, where: str) -> Reader:
     return JsonForm(endpoint).rows
 
 
-def _tensors(reading: Mapping[str, Any], where: str) -> Reader:
+def _tensors(reading: Mapping[str, Any], where: str) -> ResponseReader:
     _texts(reading, "output")
     form = OpenInference(Endpoint(NOBODY, form="oip", name=where, output_name=reading["output"]))
     form.batched = reading["batched"] is True
@@ -56,4 +56,4 @@ def _texts(reading: Mapping[str, Any], *names: str) -> None:
             raise TypeError(name)
 
 
-__all__ = ["Reader", "reader_of"]
+__all__ = ["ResponseReader", "reader_of"]

@@ -17,7 +17,7 @@ from uapfast.errors import OutputError, SuspectError
 from uapfast.models.unpack import KEYS
 
 Pairs = tuple[tuple["str | int", float], ...]
-Row = "NDArray[np.float64] | int | str | Pairs"
+AnswerRow = "NDArray[np.float64] | int | str | Pairs"
 NUMBERED = re.compile(r"(?:LABEL_|class_)?(\d{1,9})")  # names that transformers and others make up
 SHOWN = 5
 MOST_CLASSES = 1_000_000

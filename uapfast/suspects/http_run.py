@@ -18,18 +18,18 @@ from uapfast.errors import EndpointError, StorageError, SuspectError
 from uapfast.models.tape import Tape
 from uapfast.suspects.http_cache import Cache, key
 from uapfast.suspects.http_client import Client, Trip
-from uapfast.suspects.http_forms import Form
+from uapfast.suspects.http_forms import HttpForm
 from uapfast.suspects.http_images import Payload
 from uapfast.suspects.pixels import off_grid
 
 T = TypeVar("T")
-Images = NDArray[np.float32]
+ImageArray = NDArray[np.float32]
 Waiting = tuple[
     int, bytes, Payload
 ]  # an image that is to be sent: its place, its key in the cache, its bytes
 
 
-class Run:
+class HttpRun:
     """Asks for images in batches, ``concurrency`` at a time.
 
     Args:
@@ -50,11 +50,11 @@ class Run:
     def __init__(
         self,
         client: Client,
-        form: Form,
+        form: HttpForm,
         cache: Cache,
         settings: bytes,
         classes: int | None,
-        images: Images,
+        images: ImageArray,
         say: Callable[[str], None],
         tape: Tape | None = None,
     ) -> None:
@@ -172,7 +172,7 @@ class Run:
 
 
 @contextlib.contextmanager
-def held(chunks: Iterable[Tensor]) -> Iterator[Images]:
+def held(chunks: Iterable[Tensor]) -> Iterator[ImageArray]:
     """Chunks as one array ``[N,C,H,W]``, in a file without a name: they may be more than memory holds.
 
     Raises:
@@ -195,7 +195,7 @@ def held(chunks: Iterable[Tensor]) -> Iterator[Images]:
             yield np.zeros((0, *shape[1:]), np.float32)
 
 
-def as_tensor(images: Images) -> Tensor:
+def as_tensor(images: ImageArray) -> Tensor:
     """A copy of some of them."""
     return torch.from_numpy(images if images.flags.writeable else np.array(images, dtype=np.float32))
 
@@ -223,4 +223,4 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     return found[0]
 
 
-__all__ = ["Images", "Run", "as_tensor", "held", "run"]
+__all__ = ["HttpRun", "ImageArray", "as_tensor", "held", "run"]

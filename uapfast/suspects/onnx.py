@@ -397,4 +397,4 @@ def _parsed(text: str) -> list[str] | None:
     return [part.strip() for part in parts]
 
 
-__all__ = ["OnnxSuspect", "InputSettings", "asked_how", "class_names", "is_onnx", "look_at", "open_onnx"]
+__all__ = ["InputSettings", "OnnxSuspect", "asked_how", "class_names", "is_onnx", "look_at", "open_onnx"]

@@ -26,7 +26,7 @@ START_SECONDS = 60.0
 GRACE = 5.0  # seconds that a worker has beyond its own limit
 MOST_JSON, MOST_BODY = 1 << 16, 1 << 28
 DTYPES = frozenset(np.dtype(d).str for d in "f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 ?".split())
-Reply = tuple[dict[str, Any], bytearray]
+OnnxReply = tuple[dict[str, Any], bytearray]
 # uapfast without its __init__, which would bring torch; of site-packages two packages' folders (-S).
 BOOT = """\
 import sys, types

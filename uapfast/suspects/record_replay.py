@@ -12,14 +12,14 @@ from torch import Tensor
 
 from uapfast.errors import RecordError, UapfastError
 from uapfast.models.answers import OUTPUTS, Answers, detect
-from uapfast.models.kinds import Reading
+from uapfast.models.kinds import AnswerReading
 from uapfast.suspects.base import Suspect
 from uapfast.suspects.http_rows import table
 from uapfast.suspects.record_reader import Line, Recording
 from uapfast.suspects.record_writer import ENDS, query_sha256
 
 
-class Replay(Suspect):
+class RecordReplay(Suspect):
     """What a record holds, as a suspect; its answers are read as they were when they came.
 
     Args:
@@ -125,9 +125,9 @@ def _read_before(told: Any, where: str) -> Answers | None:
             raise ValueError("scale, least and note")
         if not (0 < scale < math.inf and 0 <= least < 1):
             raise ValueError("scale and least")
-        return Answers(kind, torch.zeros(0), 0, None, Reading(kind, scale, least, note))
+        return Answers(kind, torch.zeros(0), 0, None, AnswerReading(kind, scale, least, note))
     except (KeyError, TypeError, ValueError) as exc:
         raise RecordError(where, "read", "how earlier answers were read", type(exc).__name__) from exc
 
 
-__all__ = ["Replay"]
+__all__ = ["RecordReplay"]

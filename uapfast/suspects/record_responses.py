@@ -16,7 +16,7 @@ import numpy as np
 
 from uapfast.errors import InputError, RecordError
 from uapfast.suspects.http_client import Response
-from uapfast.suspects.http_reading import Reader, reader_of
+from uapfast.suspects.http_reading import ResponseReader, reader_of
 from uapfast.suspects.http_rows import row_of_plain
 from uapfast.suspects.record_bodies import KEPT, fits, unpacked
 
@@ -39,7 +39,7 @@ class Bodies:
 
     def __init__(self, where: str) -> None:
         self.where, self.read, self.withheld = where, 0, 0
-        self._reader: Reader | None = None
+        self._reader: ResponseReader | None = None
         self._rows: dict[
             int, list[Any]
         ] = {}  # by request: rows that are not named yet, None each if withheld

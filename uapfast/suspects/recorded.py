@@ -15,7 +15,7 @@ from torch import Tensor
 from uapfast.errors import InputError
 from uapfast.models.answers import OUTPUTS
 from uapfast.models.labels import ClassNames, some
-from uapfast.suspects.answer_files import Bounds, Found, read
+from uapfast.suspects.answer_files import AnswerBounds, FileAnswers, read
 from uapfast.suspects.base import Suspect
 
 BATCH = 1024
@@ -57,7 +57,7 @@ def open_recorded(
     if output not in OUTPUTS:
         raise InputError(where, "output", f"one of {', '.join(OUTPUTS)}", repr(output))
     names = None if class_names is None else ClassNames(class_names, where)
-    bounds = Bounds.of(len(set(queries.values())), classes if names is None else len(names))
+    bounds = AnswerBounds.of(len(set(queries.values())), classes if names is None else len(names))
     found = read(path, where, bounds, names, output)
     _check_ids(found, queries, where)
     return Recorded(where, queries, found, () if names is None else names.notes)
@@ -71,7 +71,7 @@ class Recorded(Suspect):
     """
 
     def __init__(
-        self, name: str, queries: Mapping[bytes, int], found: Found, notes: tuple[str, ...] = ()
+        self, name: str, queries: Mapping[bytes, int], found: FileAnswers, notes: tuple[str, ...] = ()
     ) -> None:
         self.name, self.output, self.batch_size = name, found.output, BATCH
         self.answered: NDArray[np.int64] = np.sort(found.ids)
@@ -104,7 +104,7 @@ class Recorded(Suspect):
         return self._rows[id_]
 
 
-def _check_ids(found: Found, queries: Mapping[bytes, int], where: str) -> None:
+def _check_ids(found: FileAnswers, queries: Mapping[bytes, int], where: str) -> None:
     known = set(queries.values())
     given, counts = np.unique(found.ids, return_counts=True)
     foreign = [int(i) for i in given if int(i) not in known]

@@ -13,13 +13,13 @@ from uapfast.config import GenerateConfig
 from uapfast.method.uap import complain, universal_perturbation
 from uapfast.reference import Record
 from uapfast.types import UniversalPerturbation
-from uapfast.verbs.entries import Entry, moved_by
+from uapfast.verbs.entries import RecordedModel, moved_by
 
 SPARED = 4  # other candidates, and innocents, that a contrastive UAP spares
 
 
 def make_uaps(
-    models: list[Entry], images: Tensor, config: GenerateConfig, step: Callable[[str], None]
+    models: list[RecordedModel], images: Tensor, config: GenerateConfig, step: Callable[[str], None]
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """The UAPs of a reference, ``[P,C,H,W]``, and what is to be reported of each.
 
@@ -55,7 +55,7 @@ def make_uaps(
 
 
 def _at_once(
-    candidates: list[Entry], images: Tensor, config: GenerateConfig, step: Callable[[str], None]
+    candidates: list[RecordedModel], images: Tensor, config: GenerateConfig, step: Callable[[str], None]
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     u = universal_perturbation(
         models=[model for _, model in candidates],
@@ -85,7 +85,7 @@ def _one_of(u: UniversalPerturbation, place: int) -> UniversalPerturbation:
     return replace(u, **own, **shares)
 
 
-def _contrast(models: list[Entry], candidate: Record) -> dict[str, Any]:
+def _contrast(models: list[RecordedModel], candidate: Record) -> dict[str, Any]:
     """What a contrastive UAP of ``candidate`` moves besides it (its surrogates) and what it spares.
 
     Spared are the next other candidates in turn and the first innocents, ``SPARED`` of each: the same

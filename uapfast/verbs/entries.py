@@ -13,13 +13,13 @@ from uapfast.reference import Record
 from uapfast.reference_file import make_roster
 from uapfast.verbs.findings import Findings
 
-Entry = tuple[Record, Model]
+RecordedModel = tuple[Record, Model]
 
 
-def ordered(victim: Model, pool: Pool) -> list[Entry]:
+def ordered(victim: Model, pool: Pool) -> list[RecordedModel]:
     """Victim, twins, homologous, surrogates, then ancestors, by name within each."""
     name = pool.victim.name if pool.victim is not None else "victim"
-    out: list[Entry] = [(Record(name, "victim", None, "victim", victim.sha256), victim)]
+    out: list[RecordedModel] = [(Record(name, "victim", None, "victim", victim.sha256), victim)]
     for relation in ("twin", "homologous", "piracy", "ancestor"):
         found = sorted((m for m in pool.models if m.relation == relation), key=lambda m: m.name)
         out += [
@@ -29,11 +29,11 @@ def ordered(victim: Model, pool: Pool) -> list[Entry]:
     return out
 
 
-def _count(models: list[Entry], relation: str) -> int:
+def _count(models: list[RecordedModel], relation: str) -> int:
     return sum(record.relation == relation for record, _ in models)
 
 
-def check_pool(models: list[Entry], config: GenerateConfig, findings: Findings) -> None:
+def check_pool(models: list[RecordedModel], config: GenerateConfig, findings: Findings) -> None:
     """Refuse a pool that cannot carry a verdict; warn of one that carries little."""
     twins, innocents = _count(models, "twin"), _count(models, "homologous")
     seen: dict[str, str] = {}
@@ -62,7 +62,7 @@ def check_pool(models: list[Entry], config: GenerateConfig, findings: Findings) 
             findings.warn(sentence)
 
 
-def _check_parents(models: list[Entry]) -> None:
+def _check_parents(models: list[RecordedModel]) -> None:
     relations = {record.name: record.relation for record, _ in models}
     for record, _ in models:
         if record.relation == "homologous" and relations.get(str(record.parent)) in ("victim", "twin"):
@@ -70,7 +70,7 @@ def _check_parents(models: list[Entry]) -> None:
             raise PoolError("generate", f"pool model {record.name}", rule, "homologous")
 
 
-def _check_shapes(models: list[Entry]) -> None:
+def _check_shapes(models: list[RecordedModel]) -> None:
     """Twins of another network than the victim's are of another recipe."""
     (_, victim), *rest = models
     own = _shapes(victim)
@@ -85,7 +85,7 @@ def _shapes(model: Model) -> list[tuple[int, ...]]:
     return sorted(tuple(p.shape) for p in model.module.parameters()) if model.module is not None else []
 
 
-def candidates_of(models: list[Entry], config: GenerateConfig) -> list[Entry]:
+def candidates_of(models: list[RecordedModel], config: GenerateConfig) -> list[RecordedModel]:
     """The victim, and its twins where every candidate is to count alike."""
     own = ("victim", "twin") if STATISTICS[config.encoder].by_twins else ("victim",)
     return [entry for entry in models if entry[0].relation in own]
@@ -97,20 +97,20 @@ def own_rows(records: tuple[Record, ...]) -> list[int]:
     return [int(i) for i in (*roster.candidates, *roster.surrogates.ravel())]
 
 
-def inexact(models: list[Entry], config: GenerateConfig) -> str | None:
+def inexact(models: list[RecordedModel], config: GenerateConfig) -> str | None:
     """Why the rank among the innocents is not exact, if it is not: they had a say in what is asked."""
     if config.uap == "contrastive" and moved_by(models, config):
         return "contrastive UAPs spare the first innocents"
     return None
 
 
-def moved_by(models: list[Entry], config: GenerateConfig) -> list[Entry]:
+def moved_by(models: list[RecordedModel], config: GenerateConfig) -> list[RecordedModel]:
     """Models whose UAP is made: every candidate; where v is never asked none, or the victim to be shown."""
     asked = config.ray is None or any(config.ray)
     return candidates_of(models, config) if asked else models[: int(config.show_uap)]
 
 
-def records_of(models: list[Entry], config: GenerateConfig) -> tuple[Record, ...]:
+def records_of(models: list[RecordedModel], config: GenerateConfig) -> tuple[Record, ...]:
     """The pool's records; for the paper's encoder with the half of the homologous models that trains it."""
     records = [record for record, _ in models]
     if STATISTICS[config.encoder].shares == 1:

@@ -37,7 +37,7 @@ from uapfast.pool.pool import Pool, check_victim
 from uapfast.reference import Record, Reference
 from uapfast.verbs.candidates import make_uaps
 from uapfast.verbs.entries import (
-    Entry,
+    RecordedModel,
     candidates_of,
     check_pool,
     inexact,
@@ -198,7 +198,12 @@ def _white_box(victim: Any, device: str) -> Model:
 
 
 def _logged(
-    log: Any, blind: bool | None, own: Images, models: list[Entry], config: GenerateConfig, findings: Findings
+    log: Any,
+    blind: bool | None,
+    own: Images,
+    models: list[RecordedModel],
+    config: GenerateConfig,
+    findings: Findings,
 ) -> QueryLog:
     twins = len(candidates_of(models, config)) - 1
     return read_log(None if log is None else owners_images("log", log), blind, own, config, twins, findings)
@@ -207,7 +212,7 @@ def _logged(
 def _check_answers(
     clean: Tensor,
     labels: Tensor | None,
-    models: list[Entry],
+    models: list[RecordedModel],
     config: GenerateConfig,
     findings: Findings,
     trained: frozenset[str],
@@ -218,7 +223,7 @@ def _check_answers(
         check_confidence(clean, models, findings)
 
 
-def _uap_images(x: Images, models: list[Entry], config: GenerateConfig) -> Tensor:
+def _uap_images(x: Images, models: list[RecordedModel], config: GenerateConfig) -> Tensor:
     """The images that UAPs are made with; none where none is made."""
     most = config.uap_images if moved_by(models, config) else 0
     return x[_subset(len(x), most, config.seed + 1)]
@@ -252,7 +257,7 @@ def _asked_first(config: GenerateConfig) -> tuple[str, ...]:
     return ("victim", "twin", "homologous") if by_twins else ("victim",)
 
 
-def _work(models: list[Entry], config: GenerateConfig, images: int) -> int:
+def _work(models: list[RecordedModel], config: GenerateConfig, images: int) -> int:
     """Images that are asked in all, a UAP's counted as it may take them."""
     assert config.points is not None and config.ray is not None
     first = sum(record.relation in _asked_first(config) for record, _ in models)
@@ -306,7 +311,7 @@ def _of_the_pool(record: Record) -> Iterator[None]:
 
 # -- queries ---------------------------------------------------------------------------------------
 def _clean_answers(
-    models: list[Entry], x: Images, config: GenerateConfig, counter: _Counter
+    models: list[RecordedModel], x: Images, config: GenerateConfig, counter: _Counter
 ) -> tuple[Tensor, int]:
     """Probabilities ``[M,N,K]`` of candidates and innocents on the owner's images, and K."""
     out = []
@@ -325,7 +330,7 @@ def _clean_answers(
 
 
 def _choose(
-    clean: Tensor, x: Images, models: list[Entry], config: GenerateConfig
+    clean: Tensor, x: Images, models: list[RecordedModel], config: GenerateConfig
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
     """Query points ``[Q,C,H,W]``, and probes with their labels from the other images."""
     assert config.points is not None
@@ -341,7 +346,7 @@ def _choose(
 
 
 def _with_logged(
-    points: Tensor, logged: QueryLog, models: list[Entry], config: GenerateConfig, counter: _Counter
+    points: Tensor, logged: QueryLog, models: list[RecordedModel], config: GenerateConfig, counter: _Counter
 ) -> Tensor:
     """Query points with those out of the log before them."""
     if not logged.views:
@@ -358,7 +363,7 @@ def _plan(points: Tensor, uaps: Tensor, config: GenerateConfig) -> QueryPlan:
     return QueryPlan(points, uaps, assign, config.ray, config.views, config.wire_safe)
 
 
-def _ask_all(models: list[Entry], plan: QueryPlan, classes: int, counter: _Counter) -> Tensor:
+def _ask_all(models: list[RecordedModel], plan: QueryPlan, classes: int, counter: _Counter) -> Tensor:
     out = []
     for record, model in models:
         with _of_the_pool(record):

@@ -9,10 +9,10 @@ from torch import Tensor
 from uapfast.config import GenerateConfig
 from uapfast.method.points import disagree_points, disagreement, kmeans_points
 from uapfast.method.statistic import STATISTICS
-from uapfast.verbs.entries import Entry, candidates_of
+from uapfast.verbs.entries import RecordedModel, candidates_of
 
 
-def select_points(clean: Tensor, models: list[Entry], config: GenerateConfig) -> NDArray[np.int64]:
+def select_points(clean: Tensor, models: list[RecordedModel], config: GenerateConfig) -> NDArray[np.int64]:
     """Indices of query points ``[V,n]``, from clean answers ``[M,N,K]``: candidates first, then innocents."""
     assert config.points is not None
     selection = config.selection or STATISTICS[config.encoder].selection

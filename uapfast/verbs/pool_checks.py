@@ -30,7 +30,7 @@ from uapfast.method.relatedness import (
 from uapfast.pool.degraded import DEGRADED
 from uapfast.pool.pool import GOOD_TWINS, LEAST_RELATED, MIN_INNOCENTS
 from uapfast.reference import Record, Reference
-from uapfast.verbs.entries import Entry
+from uapfast.verbs.entries import RecordedModel
 from uapfast.verbs.findings import Findings
 from uapfast.verbs.origin_checks import check_related
 from uapfast.verbs.trials import summary, try_reference
@@ -53,7 +53,7 @@ OTHER_KIND = (
 )
 
 
-def check_vouched(vouched: Mapping[str, str], models: list[Entry], findings: Findings) -> None:
+def check_vouched(vouched: Mapping[str, str], models: list[RecordedModel], findings: Findings) -> None:
     """Whom the owner vouches for: homologous models of the pool, each with a reason; warned of."""
     names = {record.name for record, _ in models if record.relation == "homologous"}
     for name, reason in vouched.items():
@@ -65,7 +65,11 @@ def check_vouched(vouched: Mapping[str, str], models: list[Entry], findings: Fin
 
 
 def check_accuracy(
-    clean: Tensor, labels: Tensor, models: list[Entry], findings: Findings, trained: Collection[str] = ()
+    clean: Tensor,
+    labels: Tensor,
+    models: list[RecordedModel],
+    findings: Findings,
+    trained: Collection[str] = (),
 ) -> None:
     """Whether victim, twins and homologous models know the task that the labels state.
 
@@ -114,7 +118,7 @@ def _with_shares(records: list[Record], right: Any, rows: list[int]) -> str:
     return ", ".join(shown) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
 
 
-def check_confidence(clean: Tensor, models: list[Entry], findings: Findings) -> None:
+def check_confidence(clean: Tensor, models: list[RecordedModel], findings: Findings) -> None:
     """Limit a reference whose victim is surer or less sure than its twins: they are of another recipe.
 
     Args:

@@ -111,7 +111,7 @@ def _new_id(key: bytes, number: int, used: set[int]) -> int:
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenQueries:
     """What :func:`write_queries` wrote.
 
     Attributes:
@@ -155,7 +155,7 @@ def write_queries(
     out: str | os.PathLike[str],
     *,
     progress: Callable[[int, int, str], None] | None = None,
-) -> Written:
+) -> WrittenQueries:
     """Write the queries of a reference, probes included, whole or not at all.
 
     Args:
@@ -185,7 +185,7 @@ def write_queries(
         count = _pictures(folder, ids, x, tell) if shape[0] in PICTURES else 0
         rounds = made.off_grid if count else 0.0
         asked, probes = made.ids.size, len(made.probe_ids)
-        found = Written(len(ids), asked, probes, shape, str(x.dtype), count, rounds, _digest(ids, x))
+        found = WrittenQueries(len(ids), asked, probes, shape, str(x.dtype), count, rounds, _digest(ids, x))
         del x
         (folder / "x.npy").unlink()
         _describe(folder, found)
@@ -225,7 +225,7 @@ def _digest(ids: NDArray[np.int64], x: Any) -> str:
     return h.hexdigest()
 
 
-def _describe(folder: Path, found: Written) -> None:
+def _describe(folder: Path, found: WrittenQueries) -> None:
     c, h, w = found.shape
     pictures = ""
     if found.png:
@@ -245,4 +245,4 @@ def _describe(folder: Path, found: Written) -> None:
     (folder / "queries.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-__all__ = ["Numbered", "Written", "numbered", "write_queries"]
+__all__ = ["Numbered", "WrittenQueries", "numbered", "write_queries"]

@@ -17,7 +17,7 @@ from uapfast.method.decision import Assessment
 from uapfast.method.sequential import Looks
 from uapfast.reference import Reference, as_reference
 from uapfast.suspects.record_reader import Recording, read_record
-from uapfast.suspects.record_replay import Replay
+from uapfast.suspects.record_replay import RecordReplay
 from uapfast.types import Verdict
 from uapfast.verbs.queries import numbered
 from uapfast.verbs.recorded import answered_part
@@ -69,7 +69,7 @@ def verify_record(
         rule = f"at most {part.plan.views} views, those of the reference"
         raise RecordError(where, "looks", rule, first["looks"][-1])
     design = Design(part, Looks(tuple(first["looks"])))
-    suspect = Replay(recording)
+    suspect = RecordReplay(recording)
     found = examine(design, suspect, alpha=level, order=first["class_order"], seen=seen)
     verdict = found.verdict()
     if level != first["alpha"]:

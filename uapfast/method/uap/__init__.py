@@ -27,7 +27,7 @@ from uapfast.method.uap.common import (
 from uapfast.method.uap.contrastive import ContrastSettings, run_contrastive
 from uapfast.method.uap.deepfool import DeepFoolSettings, run_deepfool
 from uapfast.method.uap.margin import MarginSettings, run_margin
-from uapfast.method.uap.resident import Job
+from uapfast.method.uap.resident import UapJob
 from uapfast.method.uap.stopping import check_classes, make_runs
 from uapfast.method.uap.together import form_of, make_together
 from uapfast.models.batches import most_at_once
@@ -168,7 +168,7 @@ def _placed(module: nn.Module, device: str | torch.device | None) -> nn.Module:
     return made if here else made.to(device)
 
 
-def _jobs(modules: list[nn.Module], x: Tensor, a: Arguments) -> list[tuple[Job, int]]:
+def _jobs(modules: list[nn.Module], x: Tensor, a: Arguments) -> list[tuple[UapJob, int]]:
     """The models with their images and seeds, and how many classes each has; images once a device."""
     placed: dict[tuple[torch.device, torch.dtype], Tensor] = {}
     jobs = []
@@ -181,12 +181,12 @@ def _jobs(modules: list[nn.Module], x: Tensor, a: Arguments) -> list[tuple[Job, 
         runs = make_runs(victim, [a.seed + i for i in range(a.count)], a.holdout, a.fooling)
         classes = check_classes(victim, runs[0])
         query.check_gradient(victim.images[:1])
-        jobs.append((Job(victim, runs), classes))
+        jobs.append((UapJob(victim, runs), classes))
     return jobs
 
 
 def _made_of(
-    jobs: list[tuple[Job, int]], move: list[nn.Module], spare: list[nn.Module], a: Arguments
+    jobs: list[tuple[UapJob, int]], move: list[nn.Module], spare: list[nn.Module], a: Arguments
 ) -> list[_Made]:
     """All perturbations, model by model."""
     # On the grid only whole steps count: the ball of the work is the one of the result.
@@ -208,7 +208,7 @@ def _made_of(
     return [m for (job, _), v in zip(jobs, found, strict=True) for m in _report(job, v, a)]
 
 
-def _report(job: Job, v: Tensor, a: Arguments) -> list[_Made]:
+def _report(job: UapJob, v: Tensor, a: Arguments) -> list[_Made]:
     """What ``v`` ``[P,C,H,W]`` of one model comes to."""
     victim = job.victim
     if a.wire_safe:
@@ -230,13 +230,13 @@ def _margin(eps: float, batch: int, a: Arguments) -> MarginSettings:
     return MarginSettings(eps, a.norm, a.max_passes or PASSES["margin"], batch)
 
 
-def _total(jobs: list[tuple[Job, int]]) -> Counter:
+def _total(jobs: list[tuple[UapJob, int]]) -> Counter:
     counters = [job.victim.query.counter for job, _ in jobs]
     return Counter(sum(c.forwards for c in counters), sum(c.backwards for c in counters))
 
 
 def _make(
-    job: Job,
+    job: UapJob,
     move: list[nn.Module],
     spare: list[nn.Module],
     eps: float,

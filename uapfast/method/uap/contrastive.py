@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from uapfast.method.uap.common import Query, Victim
 from uapfast.method.uap.margin import Ascent, margin_of
-from uapfast.method.uap.stopping import Run
+from uapfast.method.uap.stopping import UapRun
 
 SPARED_AT_ONCE = 4
 SPARE_WEIGHT = 2.0
@@ -44,7 +44,11 @@ class ContrastSettings:
 
 
 def run_contrastive(
-    victim: Victim, move: Sequence[Query], spare: Sequence[Query], runs: list[Run], settings: ContrastSettings
+    victim: Victim,
+    move: Sequence[Query],
+    spare: Sequence[Query],
+    runs: list[UapRun],
+    settings: ContrastSettings,
 ) -> Tensor:
     """The contrastive perturbations of ``runs``, ``[P,C,H,W]``.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from uapfast import ops
 from uapfast.method.uap.common import Query, Victim, project
 from uapfast.method.uap.models import Models, groups
-from uapfast.method.uap.stopping import Run
+from uapfast.method.uap.stopping import UapRun
 
 MAX_ITER = 10  # DeepFool steps per sample (LTS4: max_iter_df)
 BACKWARD_ROWS = 512  # rows (samples times classes) of one backward: bounds its memory
@@ -136,7 +136,7 @@ def _ask(query: Query | Models, point: Tensor, owner: Tensor | None) -> tuple[Te
 
 def run_deepfool(
     victims: Sequence[Victim],
-    runs: Sequence[list[Run]],
+    runs: Sequence[list[UapRun]],
     classes: Sequence[int],
     settings: DeepFoolSettings,
     observer: Observer | None = None,
@@ -173,7 +173,7 @@ class _Job:
 
     place: int
     victim: Victim
-    run: Run
+    run: UapRun
 
 
 def _run_group(
@@ -219,7 +219,7 @@ def _steps(
     return steps, [int(fooled[row == p].sum()) for p in range(len(batches))]
 
 
-def _finished(victim: Victim, run: Run, v: Tensor, settings: DeepFoolSettings) -> bool:
+def _finished(victim: Victim, run: UapRun, v: Tensor, settings: DeepFoolSettings) -> bool:
     if (run.at_pass_end or (settings.batch_size > 1 and run.due())) and run.check(victim, v):
         return True
     return run.at_pass_end and run.passes >= settings.max_passes

@@ -30,7 +30,7 @@ Ask = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class How:
+class StepSettings:
     """How the steps of several models are made.
 
     Attributes:
@@ -154,7 +154,7 @@ def in_order(modules: Sequence[nn.Module]) -> list[list[int]]:
 # -- asking ----------------------------------------------------------------------------------------------
 
 
-def one(module: nn.Module, how: How, place: torch.device) -> Ask:
+def one(module: nn.Module, how: StepSettings, place: torch.device) -> Ask:
     """A model asked as it is, ``[1,N,C,H,W]`` to ``[1,N,K]``; its own weights are not touched."""
     weights: dict[str, Tensor] | None = None
     if how.channels_last:
@@ -170,7 +170,7 @@ def one(module: nn.Module, how: How, place: torch.device) -> Ask:
     return ask
 
 
-def stacked(modules: Sequence[nn.Module], how: How, place: torch.device) -> Ask:
+def stacked(modules: Sequence[nn.Module], how: StepSettings, place: torch.device) -> Ask:
     """Models that are alike, asked as one with stacked weights: ``[m,N,C,H,W]`` to ``[m,N,K]``."""
     weights, buffers = stack_module_state(list(modules))
     weights = {k: v.detach() for k, v in weights.items()}
@@ -190,7 +190,7 @@ def stacked(modules: Sequence[nn.Module], how: How, place: torch.device) -> Ask:
 
 
 def parts_of(
-    modules: Sequence[nn.Module], how: How, probe: Tensor, device: Device, home: Stream
+    modules: Sequence[nn.Module], how: StepSettings, probe: Tensor, device: Device, home: Stream
 ) -> list[Part]:
     """The models of a step, cut into what is asked in one call.
 
@@ -219,7 +219,9 @@ def parts_of(
     return parts
 
 
-def _checked_stack(modules: list[nn.Module], how: How, probe: Tensor, place: torch.device) -> Ask | None:
+def _checked_stack(
+    modules: list[nn.Module], how: StepSettings, probe: Tensor, place: torch.device
+) -> Ask | None:
     """The stack, if it answers as its models do; None, and a word in the log, if not."""
     try:
         ask = stacked(modules, how, place)
@@ -241,4 +243,14 @@ def _checked_stack(modules: list[nn.Module], how: How, probe: Tensor, place: tor
     return None
 
 
-__all__ = ["How", "Part", "choose_form", "chunk_of", "in_order", "one", "parts_of", "precise", "stacked"]
+__all__ = [
+    "Part",
+    "StepSettings",
+    "choose_form",
+    "chunk_of",
+    "in_order",
+    "one",
+    "parts_of",
+    "precise",
+    "stacked",
+]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from uapfast.method.uap.common import Victim, project
-from uapfast.method.uap.stopping import Run
+from uapfast.method.uap.stopping import UapRun
 
 KAPPA = 1.0  # the hinge asks for this lead in logits of another class; more only moves what is fooled already
 STEP = 0.2  # Adam's step, in radii of the ball
@@ -85,7 +85,7 @@ class Ascent:
         return torch.stack([row.detach().clone() for row in self.v])
 
 
-def run_margin(victim: Victim, runs: list[Run], settings: MarginSettings) -> Tensor:
+def run_margin(victim: Victim, runs: list[UapRun], settings: MarginSettings) -> Tensor:
     """The universal perturbations of ``runs``, ``[P,C,H,W]``; several seeds share every batch.
 
     Minimises the mean of max(0, kappa + margin of the clean label) at x + v by Adam, projected onto the
@@ -123,7 +123,7 @@ def _loss(victim: Victim, v: Tensor, batches: list[Tensor], kappa: float) -> tup
 
 def _finished(
     victim: Victim,
-    run: Run,
+    run: UapRun,
     ascent: Ascent,
     p: int,
     best: list[tuple[float, Tensor]],

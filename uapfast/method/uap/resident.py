@@ -18,9 +18,9 @@ from torch import Tensor
 
 from uapfast.errors import ModelError
 from uapfast.method.uap.common import EVALUATION_BATCH, WHERE, Victim, out_of_reach, project
-from uapfast.method.uap.forms import How, Part, parts_of
+from uapfast.method.uap.forms import Part, StepSettings, parts_of
 from uapfast.method.uap.margin import BETAS, MarginSettings, element_radius, margin_of
-from uapfast.method.uap.stopping import Run
+from uapfast.method.uap.stopping import UapRun
 from uapfast.streams import Device, Replay, Stream
 
 KEPT = 256  # steps whose counts are kept on the device until the host reads them
@@ -29,11 +29,11 @@ HELD_AT_ONCE = EVALUATION_BATCH // 2  # as Victim.fooling_rate
 
 
 @dataclass
-class Job:
+class UapJob:
     """One model with its perturbations in the making; all jobs of a step have as many runs and images."""
 
     victim: Victim
-    runs: list[Run]
+    runs: list[UapRun]
 
 
 class Steps:
@@ -48,7 +48,12 @@ class Steps:
     """
 
     def __init__(
-        self, jobs: Sequence[Job], settings: MarginSettings, how: How, device: Device, home: Stream
+        self,
+        jobs: Sequence[UapJob],
+        settings: MarginSettings,
+        how: StepSettings,
+        device: Device,
+        home: Stream,
     ) -> None:
         first = jobs[0].victim
         self.jobs, self.settings, self.how, self.device, self.home = list(jobs), settings, how, device, home
@@ -211,7 +216,9 @@ class Steps:
         return done
 
 
-def run_resident(jobs: Sequence[Job], settings: MarginSettings, how: How, device: Device) -> list[Tensor]:
+def run_resident(
+    jobs: Sequence[UapJob], settings: MarginSettings, how: StepSettings, device: Device
+) -> list[Tensor]:
     """The perturbations of every job, ``[P,C,H,W]`` each; as ``run_margin`` makes them, all at once."""
     main, home = device.main(), device.stream()
     home.wait(main.record())
@@ -258,7 +265,7 @@ def _run(steps: Steps, settings: MarginSettings) -> list[Tensor]:
 def _finished(
     steps: Steps,
     names: list[int],
-    runs: dict[tuple[int, int], Run],
+    runs: dict[tuple[int, int], UapRun],
     best: list[list[tuple[float, Tensor]]],
     settings: MarginSettings,
 ) -> set[tuple[int, int]]:
@@ -279,4 +286,4 @@ def _finished(
     return ended
 
 
-__all__ = ["Job", "Steps", "run_resident"]
+__all__ = ["Steps", "UapJob", "run_resident"]

@@ -16,7 +16,7 @@ MARGIN = 0.02  # held-out points are asked for this far below the goal already: 
 
 
 @dataclass
-class Run:
+class UapRun:
     """One perturbation in the making: its seed, its share of the images, what it has seen so far."""
 
     seed: int
@@ -80,17 +80,17 @@ class Run:
         return rate >= self.goal
 
 
-def make_runs(victim: Victim, seeds: Sequence[int], holdout: float, goal: float) -> list[Run]:
+def make_runs(victim: Victim, seeds: Sequence[int], holdout: float, goal: float) -> list[UapRun]:
     """One run per seed, each with its own split of the images."""
     runs = []
     for seed in seeds:
         train, held = split(len(victim.images), holdout, seed)
         device = victim.images.device
-        runs.append(Run(seed, train.to(device), held.to(device), goal))
+        runs.append(UapRun(seed, train.to(device), held.to(device), goal))
     return runs
 
 
-def check_classes(victim: Victim, run: Run) -> int:
+def check_classes(victim: Victim, run: UapRun) -> int:
     """K, after one look at the victim's answers; raises ``DataError`` if it sees one class only."""
     first = victim.query.checked(victim.images[:1])
     if all(len(torch.unique(victim.clean(part))) == 1 for part in (run.held, run.train)):

@@ -12,16 +12,16 @@ from torch import Tensor
 from uapfast.config import UapForm
 from uapfast.method.uap.checks import Arguments
 from uapfast.method.uap.common import WHERE
-from uapfast.method.uap.forms import LARGE_SIDE, How, choose_form, chunk_of, in_order
+from uapfast.method.uap.forms import LARGE_SIDE, StepSettings, choose_form, chunk_of, in_order
 from uapfast.method.uap.margin import MarginSettings
-from uapfast.method.uap.resident import Job, run_resident
+from uapfast.method.uap.resident import UapJob, run_resident
 from uapfast.method.uap.stopping import make_runs
 from uapfast.streams import Device, device_for
 
 log = logging.getLogger(__name__)
 
 
-def form_of(jobs: Sequence[Job], a: Arguments) -> UapForm:
+def form_of(jobs: Sequence[UapJob], a: Arguments) -> UapForm:
     """``a.form``, or the one that ``auto`` stands for: ``loop`` unless every model is on a GPU."""
     if a.method != "margin":
         return "loop"
@@ -33,7 +33,7 @@ def form_of(jobs: Sequence[Job], a: Arguments) -> UapForm:
 
 
 def make_together(
-    jobs: Sequence[Job],
+    jobs: Sequence[UapJob],
     settings: MarginSettings,
     form: UapForm,
     a: Arguments,
@@ -56,13 +56,15 @@ def make_together(
         mine = [jobs[i] for i in rows]
         where = device or device_for(mine[0].victim.query.device)
         side = min(mine[0].victim.images.shape[2:])
-        how = How(form, a.precision, a.graph, where.graphs and side >= LARGE_SIDE)  # type: ignore[arg-type]
+        how = StepSettings(form, a.precision, a.graph, where.graphs and side >= LARGE_SIDE)  # type: ignore[arg-type]
         for i, v in zip(rows, _made(mine, settings, how, where, a), strict=True):
             found[i] = v
     return [v for v in found if v is not None]
 
 
-def _made(jobs: list[Job], settings: MarginSettings, how: How, device: Device, a: Arguments) -> list[Tensor]:
+def _made(
+    jobs: list[UapJob], settings: MarginSettings, how: StepSettings, device: Device, a: Arguments
+) -> list[Tensor]:
     try:
         return run_resident(jobs, settings, how, device)
     except torch.OutOfMemoryError:
@@ -77,7 +79,7 @@ def _made(jobs: list[Job], settings: MarginSettings, how: How, device: Device, a
     return found
 
 
-def _shared(jobs: Sequence[Job], form: UapForm, batch: int) -> list[list[int]]:
+def _shared(jobs: Sequence[UapJob], form: UapForm, batch: int) -> list[list[int]]:
     """Places of the jobs that share steps."""
     kinds: dict[object, list[int]] = {}
     for i, job in enumerate(jobs):

@@ -19,7 +19,7 @@ KNOWN = 64  # layouts of files that are remembered
 ALIKE = 1e-4  # of the largest answer: what two builds of one function may differ by
 
 
-class Known(OrderedDict[object, tuple[str, ...]]):
+class FittingArchitectures(OrderedDict[object, tuple[str, ...]]):
     """Which architectures the layouts that were met last fit. For one thread at a time."""
 
     def keep(self, layout: object, archs: tuple[str, ...]) -> None:
@@ -30,7 +30,7 @@ class Known(OrderedDict[object, tuple[str, ...]]):
 
 
 def choose(
-    entry: Entry, header: Header, shapes_of: Callable[[Entry], Shapes], known: Known
+    entry: Entry, header: Header, shapes_of: Callable[[Entry], Shapes], known: FittingArchitectures
 ) -> tuple[Entry, tuple[str, ...]]:
     """The entry with the architecture that fits taken, and others that fit as well.
 
@@ -95,4 +95,4 @@ def answers_differ(a: torch.Tensor, b: torch.Tensor) -> bool:
     return not alike(a, b, ALIKE)
 
 
-__all__ = ["Known", "answers_differ", "choose"]
+__all__ = ["FittingArchitectures", "answers_differ", "choose"]

@@ -14,9 +14,9 @@ from uapfast.errors import ModelError, SuspectError, UnavailableError
 from uapfast.examination import Examination
 from uapfast.models.state import TRIED
 from uapfast.screening.asking.architecture import answers_differ
-from uapfast.screening.asking.panel import Asked, Panel, shape_of
+from uapfast.screening.asking.panel import Panel, PreparedReference, shape_of
 from uapfast.screening.asking.reader import Loaded
-from uapfast.screening.asking.records import Kept
+from uapfast.screening.asking.records import PendingRecord
 from uapfast.screening.listing.entry import Entry
 from uapfast.screening.table.rows import VERDICT_FIELDS, Row, one_line
 from uapfast.suspects.networks.proof import agree
@@ -26,7 +26,9 @@ from uapfast.types import Decision
 COMPARED = 16  # images on which two architectures are compared
 
 
-def base_row(panel: Panel, asked: Asked, suspect: Entry, sha256: str | None, **fields: Any) -> Row:
+def base_row(
+    panel: Panel, asked: PreparedReference, suspect: Entry, sha256: str | None, **fields: Any
+) -> Row:
     """A row with everything that does not depend on answers."""
     fields.setdefault("arch", suspect.arch)
     return Row(
@@ -52,7 +54,12 @@ def failed_rows(
 
 
 def _failed(
-    panel: Panel, asked: Asked, suspect: Entry, error: BaseException, sha256: str | None, **fields: Any
+    panel: Panel,
+    asked: PreparedReference,
+    suspect: Entry,
+    error: BaseException,
+    sha256: str | None,
+    **fields: Any,
 ) -> Row:
     said = one_line(error) or type(error).__name__
     told = {"error_class": type(error).__name__, "error_message": said, "reasons": (said,)}
@@ -72,14 +79,14 @@ class Case:
         kept: its answers until the end, where a record is wanted.
     """
 
-    asked: Asked
+    asked: PreparedReference
     suspect: Entry
     examination: Examination
     seconds: float = 0.0
-    kept: Kept | None = None
+    kept: PendingRecord | None = None
 
     @classmethod
-    def of(cls, asked: Asked, suspect: Entry, sha256: str, notes: Sequence[str] = ()) -> Case:
+    def of(cls, asked: PreparedReference, suspect: Entry, sha256: str, notes: Sequence[str] = ()) -> Case:
         """Before the first question."""
         examination = Examination(
             asked.design,
@@ -91,7 +98,7 @@ class Case:
             notes=(*notes, *suspect.notes),
         )
         folder = asked.settings.record
-        kept = None if folder is None else Kept(folder, asked, suspect, sha256)
+        kept = None if folder is None else PendingRecord(folder, asked, suspect, sha256)
         return cls(asked, suspect, examination, kept=kept)
 
     @property

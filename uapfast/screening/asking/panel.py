@@ -54,7 +54,7 @@ class Settings:
 
 
 @dataclass
-class Asked:
+class PreparedReference:
     """One reference of a screen.
 
     Attributes:
@@ -115,7 +115,7 @@ class Panel:
         versions: of what results depend on, a JSON object.
     """
 
-    asked: tuple[Asked, ...]
+    asked: tuple[PreparedReference, ...]
     settings: Settings
     versions: str
 
@@ -138,7 +138,7 @@ class Panel:
             first = seen.setdefault(reference.sha256, name)
             if first != name:
                 raise InputError("screen", "references", "different from each other", f"{first} = {name}")
-        asked = tuple(Asked(reference, name, settings) for name, reference in references.items())
+        asked = tuple(PreparedReference(reference, name, settings) for name, reference in references.items())
         size = sum(a.queries * 4 * math.prod(a.reference.shape) for a in asked)
         if size <= RESIDENT:
             for one in asked:
@@ -170,9 +170,9 @@ def _hash(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def shape_of(asked: Asked) -> Sequence[int]:
+def shape_of(asked: PreparedReference) -> Sequence[int]:
     """``[C,H,W]`` of a reference's queries."""
     return asked.reference.shape
 
 
-__all__ = ["Asked", "Panel", "Settings", "shape_of"]
+__all__ = ["Panel", "PreparedReference", "Settings", "shape_of"]

@@ -15,7 +15,7 @@ from uapfast.models.fitting import Fitted, check_whole, fit
 from uapfast.safeload import LastHeader, Limits, open_checkpoint
 from uapfast.safeload.dtypes import DTYPES
 from uapfast.safeload.header import Header
-from uapfast.screening.asking.architecture import Known, choose
+from uapfast.screening.asking.architecture import FittingArchitectures, choose
 from uapfast.screening.asking.budget import MemoryBudget
 from uapfast.screening.listing.entry import Entry
 from uapfast.suspects.networks.shapes import Shapes
@@ -25,7 +25,7 @@ ALIGN = 64  # bytes; what torch's own allocator gives
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class BufferLayout:
     """Where the tensors of one kind of file lie in a buffer.
 
     Attributes:
@@ -62,8 +62,8 @@ class HostBuffer:
     def __init__(self, pinned: bool = False, budget: MemoryBudget | None = None) -> None:
         self._pinned, self._budget = pinned, budget
         self._buffer = torch.empty(0, dtype=torch.uint8)
-        self._layout: Layout | None = None
-        self.last, self.known = LastHeader(), Known()
+        self._layout: BufferLayout | None = None
+        self.last, self.known = LastHeader(), FittingArchitectures()
 
     @property
     def size(self) -> int:
@@ -82,7 +82,7 @@ class HostBuffer:
         if budget is not None:
             budget.release(id(self))
 
-    def lay_out(self, header: Header, shapes: Shapes, path: str) -> Layout:
+    def lay_out(self, header: Header, shapes: Shapes, path: str) -> BufferLayout:
         """Room for the tensors of a file that are to be those of an architecture.
 
         What was in the buffer before is overwritten. Most files of a population have one layout, which
@@ -105,7 +105,7 @@ class HostBuffer:
         self._layout = self._place(header, shapes, fitted)
         return self._layout
 
-    def _place(self, header: Header, shapes: Shapes, fitted: Fitted) -> Layout:
+    def _place(self, header: Header, shapes: Shapes, fitted: Fitted) -> BufferLayout:
         places, end = [], math.ceil(shapes.flat / ALIGN) * ALIGN
         own = {fitted.sources[name]: place for name, place in shapes.places.items()}
         whole = all(source and header.tensors[source].dtype == "F32" for source in own)
@@ -137,7 +137,7 @@ class HostBuffer:
             ours[name] = self._buffer[place : place + dtype.itemsize].zero_().view(dtype).view(shapes[name])
         flat = self._buffer[: shapes.flat]
         flat.zero_()  # between the tensors as well: what was there may be NaN
-        return Layout(
+        return BufferLayout(
             header,
             list(buffers.values()),
             ours,
@@ -163,7 +163,7 @@ class Loaded:
         sha256: of names, dtypes, shapes and bytes, as :func:`uapfast.models.model.tensors_sha256`.
         seconds: that reading and hashing took.
         fits: names and shapes of an architecture that it was found to have.
-        flat: see :class:`Layout`.
+        flat: see :class:`BufferLayout`.
         notes: what was chosen in reading, and taken although it differed, in sentences.
         also: other architectures of the entry's choices that fit.
     """
@@ -210,4 +210,4 @@ def read_checkpoint(
     return Loaded(taken, layout.tensors, sha256, seconds, fits, layout.flat, notes, also)
 
 
-__all__ = ["Layout", "Loaded", "HostBuffer", "read_checkpoint"]
+__all__ = ["BufferLayout", "HostBuffer", "Loaded", "read_checkpoint"]

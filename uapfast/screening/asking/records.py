@@ -17,7 +17,7 @@ from uapfast.errors import StorageError, TimeLimitError
 from uapfast.examination import Examination
 from uapfast.examination.asking import begin_record
 from uapfast.files import make_folder
-from uapfast.screening.asking.panel import Asked
+from uapfast.screening.asking.panel import PreparedReference
 from uapfast.screening.listing.entry import Entry
 from uapfast.suspects.record_reader import is_record
 from uapfast.suspects.record_writer import Recorder, now
@@ -28,7 +28,7 @@ UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 NAME = 80  # characters of a suspect's name in the name of its record
 
 
-def record_path(folder: str, entry: Entry, sha256: str | None, asked: Asked) -> Path:
+def record_path(folder: str, entry: Entry, sha256: str | None, asked: PreparedReference) -> Path:
     """Where the record of a suspect before a reference lies; suspects that answer alike share one."""
     who = [entry.network, sha256] if sha256 is not None else [entry.to_json()]
     s = asked.settings  # other settings give another record
@@ -60,7 +60,9 @@ def record_folder(record: str | os.PathLike[str] | None, overwrite: bool, resume
 
 
 @contextlib.contextmanager
-def recording(folder: str | None, entry: Entry, subject: Any, asked: Asked) -> Iterator[Recorder | None]:
+def recording(
+    folder: str | None, entry: Entry, subject: Any, asked: PreparedReference
+) -> Iterator[Recorder | None]:
     """What takes down a suspect that is asked as it is; None where nobody wants a record.
 
     Raises:
@@ -76,7 +78,7 @@ def recording(folder: str | None, entry: Entry, subject: Any, asked: Asked) -> I
             raise TimeLimitError("screen", entry.name, "asked in time", "no end")
 
 
-class Kept:
+class PendingRecord:
     """The answers of one suspect before one reference, until its record is written.
 
     Args:
@@ -86,7 +88,7 @@ class Kept:
         sha256: of its tensors.
     """
 
-    def __init__(self, folder: str, asked: Asked, entry: Entry, sha256: str) -> None:
+    def __init__(self, folder: str, asked: PreparedReference, entry: Entry, sha256: str) -> None:
         self.folder, self.asked, self.entry, self.sha256 = folder, asked, entry, sha256
         self.started = now()
         self._parts: list[tuple[range | None, Tensor | None]] = []
@@ -134,4 +136,4 @@ class Kept:
         return {"name": Path(self.entry.path).name, "digest": digest}
 
 
-__all__ = ["Kept", "record_folder", "record_path", "recording"]
+__all__ = ["PendingRecord", "record_folder", "record_path", "recording"]

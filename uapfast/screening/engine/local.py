@@ -24,10 +24,10 @@ from uapfast.screening.asking.device import loader_for
 from uapfast.screening.asking.judge import failed_rows
 from uapfast.screening.asking.panel import Panel
 from uapfast.screening.engine.messages import BUFFERS, Hello, Message, Request
-from uapfast.screening.engine.registry import Done
+from uapfast.screening.engine.registry import JobResult
 from uapfast.screening.engine.scheduler import Scheduler
 from uapfast.screening.engine.supervisor import Supervisor, Timeouts
-from uapfast.screening.engine.worker import Means, Worker, worker_count
+from uapfast.screening.engine.worker import Worker, WorkerSetup, worker_count
 from uapfast.screening.listing.entry import Entry
 from uapfast.screening.table.rows import Row
 from uapfast.threads import WorkerThread
@@ -42,7 +42,7 @@ def run(
     suspects: Iterator[tuple[Entry, str]],
     known: Callable[[Entry, str], list[Row] | None],
     address: str | None = None,
-) -> Generator[Done, None, None]:
+) -> Generator[JobResult, None, None]:
     """Ask every suspect on this machine; see :class:`uapfast.screening.engine.registry.Engine`.
 
     Raises:
@@ -66,7 +66,7 @@ def run(
 
 
 class Threads:
-    """The backend of workers in this process (:class:`uapfast.screening.engine.supervisor.Backend`).
+    """The backend of workers in this process (:class:`uapfast.screening.engine.supervisor.WorkerBackend`).
 
     Args:
         panel: references and settings.
@@ -77,7 +77,7 @@ class Threads:
     """
 
     def __init__(self, panel: Panel, workers: int) -> None:
-        self._panel, self._means = panel, Means.of(panel, loader_for(panel.settings))
+        self._panel, self._means = panel, WorkerSetup.of(panel, loader_for(panel.settings))
         self._readers = -(-self._means.loader.readers // workers)
         self.buffers = self._readers + BUFFERS - 1
         self._budget = MemoryBudget(self._means.watch, workers * self.buffers)

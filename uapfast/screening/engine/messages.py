@@ -32,7 +32,7 @@ class Update(NamedTuple):
 
     ``sha256`` is None for one that is asked as it is, and for one that cannot be read; ``arch`` is the
     architecture that was taken, ``notes`` what was done in reading. ``lent`` and ``refuted`` are those of
-    :class:`uapfast.screening.engine.registry.Done`.
+    :class:`uapfast.screening.engine.registry.JobResult`.
     """
 
     number: int
@@ -46,7 +46,7 @@ class Update(NamedTuple):
     refuted: bool = False
 
 
-class Busy(NamedTuple):
+class InProgress(NamedTuple):
     """A suspect that a worker is at, for how many seconds, and the network that it is building for it."""
 
     number: int
@@ -58,7 +58,7 @@ class Reply(NamedTuple):
     """A worker's answer to a request: updates, and what is under way."""
 
     updates: tuple[Update, ...]
-    busy: tuple[Busy, ...] = ()
+    busy: tuple[InProgress, ...] = ()
 
 
 class Hello(NamedTuple):
@@ -77,4 +77,15 @@ class Lost(NamedTuple):
 
 Message = Hello | Reply | Lost
 
-__all__ = ["BACKLOG", "BUFFERS", "Busy", "Hello", "Job", "Lost", "Message", "Reply", "Request", "Update"]
+__all__ = [
+    "BACKLOG",
+    "BUFFERS",
+    "Hello",
+    "InProgress",
+    "Job",
+    "Lost",
+    "Message",
+    "Reply",
+    "Request",
+    "Update",
+]

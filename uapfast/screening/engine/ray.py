@@ -21,7 +21,7 @@ from uapfast.errors import ClusterError, InputError
 from uapfast.screening.asking.judge import failed_rows
 from uapfast.screening.asking.panel import Panel
 from uapfast.screening.engine.messages import Lost, Message, Request
-from uapfast.screening.engine.registry import Done
+from uapfast.screening.engine.registry import JobResult
 from uapfast.screening.engine.remote import RemoteWorker, pack
 from uapfast.screening.engine.scheduler import Scheduler
 from uapfast.screening.engine.supervisor import Supervisor, Timeouts
@@ -42,7 +42,7 @@ def run(
     known: Callable[[Entry, str], list[Row] | None],
     address: str | None = None,
     timeouts: Timeouts | None = None,
-) -> Generator[Done, None, None]:
+) -> Generator[JobResult, None, None]:
     """Ask every suspect on a cluster; see :class:`uapfast.screening.engine.registry.Engine`.
 
     Args:
@@ -54,7 +54,7 @@ def run(
         timeouts: how long is waited; for a suspect as long as the settings say by default.
 
     Yields:
-        One ``Done`` a suspect.
+        One ``JobResult`` a suspect.
 
     Raises:
         InputError: a device or an address of another form.
@@ -177,7 +177,7 @@ def _check_address(address: str) -> None:
 
 
 class Actors:
-    """The backend of Ray actors (:class:`uapfast.screening.engine.supervisor.Backend`).
+    """The backend of Ray actors (:class:`uapfast.screening.engine.supervisor.WorkerBackend`).
 
     Args:
         panel: is put into the object store.

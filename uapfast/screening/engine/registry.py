@@ -21,7 +21,7 @@ ENGINES: dict[str, tuple[str, str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class JobResult:
     """What came of one suspect.
 
     Attributes:
@@ -48,7 +48,7 @@ class Engine(Protocol):
         suspects: Iterator[tuple[Entry, str]],
         known: Callable[[Entry, str], list[Row] | None],
         address: str | None,
-    ) -> Generator[Done, None, None]:
+    ) -> Generator[JobResult, None, None]:
         """Ask every suspect.
 
         Args:
@@ -59,7 +59,7 @@ class Engine(Protocol):
             address: of a cluster.
 
         Yields:
-            One ``Done`` a suspect, in any order. Whatever is wrong with a suspect is in its rows.
+            One ``JobResult`` a suspect, in any order. Whatever is wrong with a suspect is in its rows.
         """
         ...
 
@@ -82,4 +82,4 @@ def engine(name: str) -> Engine:
     return run
 
 
-__all__ = ["ENGINES", "Done", "Engine", "engine"]
+__all__ = ["ENGINES", "Engine", "JobResult", "engine"]

@@ -19,9 +19,9 @@ from uapfast.errors import ClusterError
 from uapfast.models.registry import arch_file
 from uapfast.reference import from_bytes
 from uapfast.screening.asking.device import loader_for
-from uapfast.screening.asking.panel import Asked, Panel, Settings
+from uapfast.screening.asking.panel import Panel, PreparedReference, Settings
 from uapfast.screening.engine.messages import Hello, Job, Reply, Request
-from uapfast.screening.engine.worker import Means, Worker
+from uapfast.screening.engine.worker import Worker, WorkerSetup
 from uapfast.screening.listing.entry import URL
 
 
@@ -59,7 +59,7 @@ def unpack(packed: Packed, device: str = "cpu") -> Panel:
     """The panel that was packed, its queries on ``device``."""
     asked = []
     for name, file, queries in zip(packed.names, packed.files, packed.queries, strict=True):
-        one = Asked(from_bytes(file, name), name, packed.settings)
+        one = PreparedReference(from_bytes(file, name), name, packed.settings)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # not writable: queries are copied into batches
             one.kept.update((view, torch.from_numpy(x).to(device)) for view, x in queries.items())
@@ -86,7 +86,7 @@ class RemoteWorker:
         self._limits = threadpool_limits(1, user_api="blas")  # as long as this process lives
         panel = unpack(packed, device)
         loader = loader_for(replace(packed.settings, device=device))
-        self._worker = Worker(Means.of(panel, loader), explain=self._not_here)
+        self._worker = Worker(WorkerSetup.of(panel, loader), explain=self._not_here)
 
     def hello(self) -> Hello:
         """Where it is and what it runs."""

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from uapfast.errors import TimeLimitError, UapfastError, WorkerLostError
-from uapfast.screening.engine.messages import BACKLOG, BUFFERS, Busy, Job, Request, Update
-from uapfast.screening.engine.registry import Done
+from uapfast.screening.engine.messages import BACKLOG, BUFFERS, InProgress, Job, Request, Update
+from uapfast.screening.engine.registry import JobResult
 from uapfast.screening.listing.entry import Entry
 from uapfast.screening.table.rows import Row
 from uapfast.screening.table.stamps import AGAIN, late
@@ -29,8 +29,8 @@ DEATHS = 2  # of workers that had one suspect alone, until it is a row
 KILLERS = 2  # suspects of one network that killed before they were read, until it is the network
 PAGE = 256  # suspects of such networks that become rows at a time
 
-Known = Callable[[Entry, str], "list[Row] | None"]
-Failed = Callable[[Entry, BaseException, "str | None"], "list[Row]"]
+KnownRows = Callable[[Entry, str], "list[Row] | None"]
+FailedRows = Callable[[Entry, BaseException, "str | None"], "list[Row]"]
 
 
 class Fault(NamedTuple):
@@ -109,8 +109,8 @@ class Scheduler:
     def __init__(
         self,
         suspects: Iterator[tuple[Entry, str]],
-        known: Known,
-        failed: Failed,
+        known: KnownRows,
+        failed: FailedRows,
         clock: Callable[[], float] = time.monotonic,
         buffers: int = BUFFERS,
         ahead: float = AHEAD,
@@ -201,7 +201,7 @@ class Scheduler:
         networks = task.job.suspect.networks
         return next((self._networks[n] for n in networks if n in self._networks), None)
 
-    def settle(self) -> Iterator[Done]:
+    def settle(self) -> Iterator[JobResult]:
         """Suspects that have their rows without being sent."""
         doomed, self._doomed = self._doomed, []
         for task in doomed:
@@ -210,7 +210,7 @@ class Scheduler:
             yield from self._give_up(task, fault)
 
     # -- from a worker -----------------------------------------------------------------------------
-    def hear(self, worker: int, updates: Sequence[Update]) -> Iterator[Done]:
+    def hear(self, worker: int, updates: Sequence[Update]) -> Iterator[JobResult]:
         """Take a worker's updates; yields suspects that have their rows."""
         state = self._workers[worker]
         for update in updates:
@@ -227,7 +227,7 @@ class Scheduler:
             else:
                 yield from self._end(task, update, failed)
 
-    def _was_read(self, state: WorkerState, task: Task) -> Iterator[Done]:
+    def _was_read(self, state: WorkerState, task: Task) -> Iterator[JobResult]:
         number, suspect = task.job.number, task.job.suspect
         if task.sha256 is None:  # asked as it is
             state.ask.append(number)
@@ -255,10 +255,10 @@ class Scheduler:
             task.key = key
         state.ask.append(number)
 
-    def _end(self, task: Task, update: Update, failed: bool) -> Iterator[Done]:
+    def _end(self, task: Task, update: Update, failed: bool) -> Iterator[JobResult]:
         waiting, rows = self._release(task), update.rows or ()
         stamp = AGAIN if update.again else task.job.stamp
-        yield Done(task.job.suspect, stamp, rows, update.lent, update.refuted)
+        yield JobResult(task.job.suspect, stamp, rows, update.lent, update.refuted)
         for other in waiting:
             if failed:  # errors name their file
                 other.own = True
@@ -274,14 +274,14 @@ class Scheduler:
         return waiting
 
     @staticmethod
-    def _adopt(task: Task, rows: Sequence[Row], lent: bool = False) -> Done:
+    def _adopt(task: Task, rows: Sequence[Row], lent: bool = False) -> JobResult:
         suspect = task.job.suspect
         own = (suspect.name, suspect.shown, task.notes)
         moved = (row.moved_to(*own, seconds_read=task.seconds) for row in rows)
-        return Done(suspect, task.job.stamp, tuple(moved), lent)
+        return JobResult(suspect, task.job.stamp, tuple(moved), lent)
 
     # -- without a worker --------------------------------------------------------------------------
-    def expire(self, worker: int, busy: Busy, limit: float) -> Iterator[Done]:
+    def expire(self, worker: int, busy: InProgress, limit: float) -> Iterator[JobResult]:
         """A suspect is given up while its worker is at it; the worker has to be replaced."""
         task = self._workers[worker].out.pop(busy.number)
         suspect = task.job.suspect
@@ -292,7 +292,7 @@ class Scheduler:
             self._networks[busy.building] = fault
         yield from self._give_up(task, fault)
 
-    def lost(self, worker: int, why: str = "", blame: bool = True) -> Iterator[Done]:
+    def lost(self, worker: int, why: str = "", blame: bool = True) -> Iterator[JobResult]:
         """A worker is gone; yields suspects that are given up.
 
         Args:
@@ -317,7 +317,7 @@ class Scheduler:
             else:
                 self._ready.append(task)
 
-    def _killed(self, task: Task, fault: Fault) -> Iterator[Done]:
+    def _killed(self, task: Task, fault: Fault) -> Iterator[JobResult]:
         network = task.job.suspect.network
         if task.sha256 is None:
             self._killers[network] += 1
@@ -325,13 +325,13 @@ class Scheduler:
                 self._networks[network] = fault
         yield from self._give_up(task, fault)
 
-    def _give_up(self, task: Task, fault: Fault) -> Iterator[Done]:
+    def _give_up(self, task: Task, fault: Fault) -> Iterator[JobResult]:
         """Rows with an error, for whoever waits for the same tensors as well."""
         suspect, waiting = task.job.suspect, self._release(task)
         if task.sha256 is not None:
             self._tensors[suspect.network, task.sha256] = fault
         rows = self._failed(suspect, fault.error, task.sha256)
-        yield Done(suspect, fault.stamp(task.job.stamp), tuple(rows))
+        yield JobResult(suspect, fault.stamp(task.job.stamp), tuple(rows))
         for other in waiting:
             yield from self._give_up(other, fault)
 

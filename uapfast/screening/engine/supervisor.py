@@ -12,13 +12,13 @@ from typing import Protocol
 from uapfast.config import TIMEOUT
 from uapfast.errors import ClusterError
 from uapfast.screening.engine.messages import Hello, Lost, Message, Reply, Request
-from uapfast.screening.engine.registry import Done
+from uapfast.screening.engine.registry import JobResult
 from uapfast.screening.engine.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
 
 
-class Backend(Protocol):
+class WorkerBackend(Protocol):
     """Where workers run, by number. Each says ``Hello``, then one ``Reply`` to every request."""
 
     def start(self) -> int:
@@ -65,7 +65,7 @@ class Supervisor:
 
     def __init__(
         self,
-        backend: Backend,
+        backend: WorkerBackend,
         scheduler: Scheduler,
         workers: int,
         versions: str,
@@ -79,7 +79,7 @@ class Supervisor:
         self._busy: dict[int, float] = {}  # since when a reply is awaited
         self._fails, self._why = 0, ""
 
-    def run(self) -> Iterator[Done]:
+    def run(self) -> Iterator[JobResult]:
         """Every suspect's rows as they come.
 
         Raises:
@@ -99,7 +99,7 @@ class Supervisor:
     def _start(self) -> None:
         self._starting[self._backend.start()] = self._clock()
 
-    def _hear(self, worker: int, message: Message) -> Iterator[Done]:
+    def _hear(self, worker: int, message: Message) -> Iterator[JobResult]:
         if isinstance(message, Lost):
             yield from self._lose(worker, message.why)
         elif isinstance(message, Hello):
@@ -122,7 +122,7 @@ class Supervisor:
                 f"on {hello.host}"
             )
 
-    def _endless(self, worker: int, reply: Reply) -> Iterator[Done]:
+    def _endless(self, worker: int, reply: Reply) -> Iterator[JobResult]:
         """Give up suspects that take too long; a thread cannot be ended, so its worker goes as well."""
         limit = self._timeouts.suspect
         late = [busy for busy in reply.busy if busy.seconds > limit]
@@ -131,7 +131,7 @@ class Supervisor:
         if late:
             yield from self._lose(worker, "a suspect without end", blame=False)
 
-    def _lose(self, worker: int, why: str, blame: bool = True) -> Iterator[Done]:
+    def _lose(self, worker: int, why: str, blame: bool = True) -> Iterator[JobResult]:
         log.info("screen: worker %d is lost: %s", worker, why)
         self._backend.kill(worker)
         if self._starting.pop(worker, None) is not None:
@@ -145,7 +145,7 @@ class Supervisor:
             if self._fails < self._timeouts.fails + self._workers:
                 self._start()
 
-    def _silence(self) -> Iterator[Done]:
+    def _silence(self) -> Iterator[JobResult]:
         """Workers that neither reply nor die (one that holds the interpreter's lock, a cut-off node)."""
         latest = self._clock() - self._timeouts.silent
         for worker in [w for w, since in self._busy.items() if since < latest]:
@@ -176,4 +176,4 @@ def _numbers(versions: str) -> dict[str, str]:
     return {name: version.partition("+")[0] for name, version in json.loads(versions).items()}
 
 
-__all__ = ["Backend", "Supervisor", "Timeouts"]
+__all__ = ["Supervisor", "Timeouts", "WorkerBackend"]

@@ -34,7 +34,7 @@ from uapfast.screening.asking.judge import failed_rows, judge
 from uapfast.screening.asking.judge_direct import judge_direct
 from uapfast.screening.asking.panel import Panel
 from uapfast.screening.asking.reader import HostBuffer, Loaded
-from uapfast.screening.engine.messages import BACKLOG, BUFFERS, Busy, Job, Reply, Request, Update
+from uapfast.screening.engine.messages import BACKLOG, BUFFERS, InProgress, Job, Reply, Request, Update
 from uapfast.screening.listing.entry import Entry
 from uapfast.suspects.networks.shapes import Shapes
 from uapfast.suspects.networks.skeletons import Skeletons
@@ -65,7 +65,7 @@ def worker_count(panel: Panel) -> int:
 
 
 @dataclass(frozen=True)
-class Means:
+class WorkerSetup:
     """What workers of one process share.
 
     Attributes:
@@ -83,7 +83,7 @@ class Means:
     changed: threading.Condition
 
     @classmethod
-    def of(cls, panel: Panel, loader: Loader) -> Means:
+    def of(cls, panel: Panel, loader: Loader) -> WorkerSetup:
         """For a panel, networks built by ``loader``."""
         watch, settings = Watch(), panel.settings
         skeletons = Skeletons(settings.device, watch, loader.skeleton, settings.anew)
@@ -91,7 +91,7 @@ class Means:
 
 
 @dataclass
-class Held:
+class LoadedJob:
     """A suspect in a worker's memory."""
 
     job: Job
@@ -111,7 +111,7 @@ class Worker:
 
     def __init__(
         self,
-        means: Means,
+        means: WorkerSetup,
         readers: int = 1,
         budget: MemoryBudget | None = None,
         explain: Callable[[Job], BaseException | None] = lambda _: None,
@@ -125,7 +125,7 @@ class Worker:
         self._updates: list[Update] = []
         self._first = 0.0  # when the oldest of them came
         self._open: set[int] = set()  # jobs that it was sent, and has not yet told the end of
-        self._held: dict[int, Held] = {}
+        self._held: dict[int, LoadedJob] = {}
         self._at: dict[int, threading.Thread] = {}
         self._left = False  # nobody hears it any more
         self.threads = [WorkerThread(step, NAME) for step in [*[self._reads] * readers, self._asks]]
@@ -158,7 +158,7 @@ class Worker:
             self._changed.notify_all()
             now = time.monotonic()
             busy = (
-                Busy(number, now - means.watch.since(thread), means.skeletons.building(thread))
+                InProgress(number, now - means.watch.since(thread), means.skeletons.building(thread))
                 for number, thread in self._at.items()  # infinite for who waits: below any limit
             )
             return Reply(updates, tuple(busy))
@@ -212,7 +212,7 @@ class Worker:
     # -- threads -----------------------------------------------------------------------------------
     def _reads(self) -> None:
         while (job := self._to_read.get()) is not None and (buffer := self._buffers.get()) is not None:
-            held = self._held[job.number] = Held(job, buffer)
+            held = self._held[job.number] = LoadedJob(job, buffer)
             self._try(held, self._read)
 
     def _asks(self) -> None:
@@ -221,7 +221,7 @@ class Worker:
                 self._changed.notify_all()  # there may be none left to ask
             self._try(self._held[number], self._ask)
 
-    def _read(self, held: Held) -> Update:
+    def _read(self, held: LoadedJob) -> Update:
         job = held.job
         if job.suspect.is_direct:
             return Update(job.number, None, 0.0)
@@ -232,7 +232,7 @@ class Worker:
     def _shapes(self, suspect: Entry) -> Shapes:
         return self._means.skeletons.shapes(suspect)
 
-    def _ask(self, held: Held) -> Update:
+    def _ask(self, held: LoadedJob) -> Update:
         number, loaded, means = held.job.number, held.loaded, self._means
         if loaded is None:
             found = judge_direct(means.panel, held.job.suspect, means.watch)
@@ -242,7 +242,7 @@ class Worker:
         rows = tuple(found.rows)
         return update._replace(rows=rows, again=found.again, lent=found.lent, refuted=found.refuted)
 
-    def _try(self, held: Held, step: Callable[[Held], Update]) -> None:
+    def _try(self, held: LoadedJob, step: Callable[[LoadedJob], Update]) -> None:
         number = held.job.number
         self._means.watch.begin()
         with self._changed:
@@ -271,7 +271,7 @@ class Worker:
         buffer.leave()
         self._buffers.put(buffer)
 
-    def _failed(self, held: Held, error: BaseException) -> Update:
+    def _failed(self, held: LoadedJob, error: BaseException) -> Update:
         job, loaded = held.job, held.loaded
         log.debug("screen: %s", job.suspect.name, exc_info=True)
         error = self._explain(job) or error
@@ -285,4 +285,4 @@ def _read(number: int, loaded: Loaded) -> Update:
     return Update(number, loaded.sha256, loaded.seconds, arch=loaded.entry.arch, notes=loaded.notes)
 
 
-__all__ = ["NAME", "POLL", "TRANSIENT", "Means", "Worker", "worker_count"]
+__all__ = ["NAME", "POLL", "TRANSIENT", "Worker", "WorkerSetup", "worker_count"]

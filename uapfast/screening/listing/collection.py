@@ -106,10 +106,10 @@ def _linked(place: str) -> set[str]:
     return found
 
 
-Found = tuple[str, str | None, str | None]  # path, kind (None: no model), key
+FoundModel = tuple[str, str | None, str | None]  # path, kind (None: no model), key
 
 
-def _listed(place: str, files: list[str]) -> Iterator[Found]:
+def _listed(place: str, files: list[str]) -> Iterator[FoundModel]:
     """What is in one folder."""
     found = hub_files.sets_of_weights(place)
     if found is None:
@@ -118,7 +118,9 @@ def _listed(place: str, files: list[str]) -> Iterator[Found]:
         yield from _in_hub_folder(place, files, *found)
 
 
-def _in_hub_folder(place: str, files: list[str], keys: list[str | None], read: set[str]) -> Iterator[Found]:
+def _in_hub_folder(
+    place: str, files: list[str], keys: list[str | None], read: set[str]
+) -> Iterator[FoundModel]:
     """The folder itself, once for each of its sets of weights; ONNX files in it."""
     yield from ((place, FOLDER, key) for key in keys)
     for file in files:
@@ -129,7 +131,7 @@ def _in_hub_folder(place: str, files: list[str], keys: list[str | None], read: s
             yield path, WEIGHTS if _is_model(path) and not hub_files.beside(file) else None, None
 
 
-def _in_folder(place: str, files: list[str]) -> Iterator[Found]:
+def _in_folder(place: str, files: list[str]) -> Iterator[FoundModel]:
     indexes = [file for file in files if is_index(file)]
     names = {part for file in indexes for part in parts_of(os.path.join(place, file))}
     for file in files:

@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS refuted(network TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 
-class Numbers(NamedTuple):
+class RowNumbers(NamedTuple):
     """What the statistics over all rows of one reference need of one row."""
 
     position: int
@@ -275,13 +275,13 @@ class Store:
             (done,) = self._db.execute(f"SELECT count(*) FROM ({each})", given).fetchone()
         return int(total), int(done)
 
-    def numbers(self, reference: str) -> Iterator[Numbers]:
+    def numbers(self, reference: str) -> Iterator[RowNumbers]:
         """One for each row of a reference, in the order of the plan."""
         columns = "plan.position, rows.p_value, rows.z_pool, rows.sha256, plan.known"
         query = f"SELECT {columns} {self._JOIN} ORDER BY plan.position"
         with self._typed():
             for found in self._db.execute(query, (reference, self.references[reference])):
-                yield Numbers(*found)
+                yield RowNumbers(*found)
 
     def taken_off(self, reference: str) -> list[tuple[float, str | None]]:
         """p-value and content of whoever was a suspect, has an answer, and is none on the list in force."""
@@ -373,4 +373,4 @@ def _as_listed(row: Row, suspect: Entry) -> Row:
     return replace(row, name=suspect.name, known_copy=known)
 
 
-__all__ = ["Numbers", "Store"]
+__all__ = ["RowNumbers", "Store"]

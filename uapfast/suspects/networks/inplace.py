@@ -46,7 +46,7 @@ def everything(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-class Layout(NamedTuple):
+class WeightLayout(NamedTuple):
     """Where float32 weights go in one tensor of all of them.
 
     Attributes:
@@ -62,7 +62,7 @@ class Layout(NamedTuple):
     places: dict[str, int]
 
 
-def layout(module: nn.Module) -> Layout:
+def layout(module: nn.Module) -> WeightLayout:
     """The layout of a network's weights; the same for every network that one factory makes."""
     owners = Counter(t.untyped_storage().data_ptr() for t in everything(module))
     state = module.state_dict(keep_vars=True)
@@ -86,7 +86,7 @@ def layout(module: nn.Module) -> Layout:
     place = {id(t): 4 * start for (_, _, t), start in zip(moved, starts, strict=True)}
     names = Counter(id(t) for t in state.values())
     own = {name: place[id(t)] for name, t in state.items() if id(t) in place and names[id(t)] == 1}
-    return Layout(moved, starts, end, own)
+    return WeightLayout(moved, starts, end, own)
 
 
 def flatten(module: nn.Module, device: torch.device) -> Tensor:
@@ -158,7 +158,7 @@ def check_size(size: int, arch: str) -> int:
 
 __all__ = [
     "MOST_BYTES",
-    "Layout",
+    "WeightLayout",
     "alias",
     "changes_with_mode",
     "check_size",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from uapfast.threads import is_abandoned
 
-How = Literal["lent", "both", "own"]
+NetworkUse = Literal["lent", "both", "own"]
 ONE_IN = 50  # later suspects that are asked on a new network as well
 ROUNDING = {"float32": 1e-3, "bf16": 5e-2}  # of the largest answer, where two forwards may differ
 
@@ -61,7 +61,7 @@ class Proof:
         self._lock = threading.Lock()
         self._under_way: threading.Thread | None = None
 
-    def begin(self, sha256: str, before: str | None) -> How:
+    def begin(self, sha256: str, before: str | None) -> NetworkUse:
         """How a suspect is asked for whom a used network is there.
 
         Args:
@@ -98,4 +98,4 @@ class Proof:
             return not known
 
 
-__all__ = ["ONE_IN", "How", "Proof", "agree", "alike", "is_sampled"]
+__all__ = ["ONE_IN", "NetworkUse", "Proof", "agree", "alike", "is_sampled"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from uapfast.models.fitting import Wanted, check_whole, fit
+from uapfast.models.fitting import ExpectedState, check_whole, fit
 
 
 class Shapes(dict[str, tuple[int, ...]]):
@@ -19,7 +19,7 @@ class Shapes(dict[str, tuple[int, ...]]):
         apart: those without a place in it.
     """
 
-    def __init__(self, wants: Wanted) -> None:
+    def __init__(self, wants: ExpectedState) -> None:
         super().__init__(wants.shapes)
         self.wants = wants
         self.places: Mapping[str, int] = {}

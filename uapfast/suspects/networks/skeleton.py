@@ -36,7 +36,7 @@ from uapfast.suspects.networks.inplace import (
 )
 from uapfast.suspects.networks.precision import ask
 from uapfast.suspects.networks.shapes import Shapes
-from uapfast.suspects.networks.traces import Picture, glimpse, holds_more
+from uapfast.suspects.networks.traces import NetworkSnapshot, glimpse, holds_more
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Skeleton:
         self._targets: dict[str, Tensor] = {}
         self._loose, self._moves = False, changes_with_mode(self.module)
         self._where: list[tuple[Mapping[str, Tensor | None], str, Tensor, int]] = []
-        self._picture: Picture | None = None
+        self._picture: NetworkSnapshot | None = None
         self._asked = self._settled = False
 
     def _build(self) -> nn.Module:
@@ -143,7 +143,7 @@ class Skeleton:
         self._after_copy()
         self._check_finite(path)
         if not self._settled:
-            self._picture = Picture(self.module)
+            self._picture = NetworkSnapshot(self.module)
 
     def _load_new(self, tensors: Mapping[str, Tensor], path: object) -> None:
         """As :func:`uapfast.models.checkpoint.load_model` does: build, fill, freeze."""
@@ -166,7 +166,7 @@ class Skeleton:
                 log.debug("screen: %s is built for every suspect: %s", suspect.arch, why)
                 self.in_place = False
             else:
-                self._picture = Picture(self.module)
+                self._picture = NetworkSnapshot(self.module)
 
     def _takes_more(self) -> bool:
         """Whether weights may be copied into it now; its memory is made ready for that."""

@@ -2,8 +2,8 @@
 
 Weights may be replaced in a network's own memory only if everything else that it answers with is code. What
 it keeps outside parameters and buffers is looked at before its first answers (``holds_more``), and
-everything that can be seen of it is compared after them (``Picture``). What neither sees (memory of a C
-extension, a library's globals) is left to the comparison with a new network
+everything that can be seen of it is compared after them (``NetworkSnapshot``). What neither sees (memory of a
+C extension, a library's globals) is left to the comparison with a new network
 (:mod:`uapfast.suspects.networks.proof`).
 """
 
@@ -158,7 +158,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
         return False
 
 
-class Picture:
+class NetworkSnapshot:
     """A network as it is now: its parts, where its weights lie, their values, and all else that it keeps."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -235,4 +235,4 @@ def _globals(kinds: list[type], told: Any) -> list[Any]:
     return found
 
 
-__all__ = ["Picture", "glimpse", "holds_more"]
+__all__ = ["NetworkSnapshot", "glimpse", "holds_more"]
