@@ -51,7 +51,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 import uapfast
 from uapfast import errors
 from uapfast.config import ALPHA
-from uapfast.examination.calibration import summary
+from uapfast.examination.calibration import reference_summary
 from uapfast.models.checkpoint import fill, read_weights
 from uapfast.models.model import Model
 from uapfast.models.registry import resolve_arch
@@ -290,7 +290,7 @@ def create_app(folder: Path, config: Config) -> FastAPI:
             exc.args = tuple(str(a).replace(str(path), "upload") for a in exc.args)
             raise
 
-    summaries = {name: summary(reference) for name, reference in desk.references.items()}
+    summaries = {name: reference_summary(reference) for name, reference in desk.references.items()}
     return app
 
 

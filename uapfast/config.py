@@ -32,7 +32,7 @@ def check(ok: bool, where: str, argument: str, rule: str, got: object) -> None:
         raise InputError(where, argument, rule, got)
 
 
-def numbers(text: str) -> tuple[float, ...]:
+def parse_numbers(text: str) -> tuple[float, ...]:
     """``"0.5,0.4"``, ``"0.5 0.4"`` or ``"0.5; 0.4"`` as ``(0.5, 0.4)``, on the command line and in manifests.
 
     Raises:
@@ -50,7 +50,7 @@ def manifest_numbers(text: str, where: str, column: str, line: str) -> tuple[flo
     if not text:
         return None
     try:
-        return numbers(text)
+        return parse_numbers(text)
     except ValueError:
         rule = "finite numbers with blanks or commas between, one per channel"
         raise ManifestError(where, column, rule, f"{text[:80]!r} ({line})") from None

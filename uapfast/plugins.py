@@ -36,7 +36,7 @@ def registered(group: str, name: str) -> EntryPoint | None:
     return next(iter(found.values()), None)
 
 
-def load(group: str, name: str) -> Callable[..., Any] | None:
+def load_plugin(group: str, name: str) -> Callable[..., Any] | None:
     """The function that a name stands for; None if no package has it.
 
     Raises:
@@ -63,4 +63,4 @@ def file_of(point: EntryPoint) -> Path | None:
     return None if file is None else Path(file)
 
 
-__all__ = ["ARCHITECTURES", "RECIPES", "SUSPECTS", "file_of", "load", "names", "registered"]
+__all__ = ["ARCHITECTURES", "RECIPES", "SUSPECTS", "file_of", "load_plugin", "names", "registered"]

@@ -25,7 +25,16 @@ from uapfast.method.lineage import Roster
 from uapfast.method.statistic import STATISTICS, PoolAnswers, Statistic
 from uapfast.pool.twins import selection_doubt
 from uapfast.reference_check import inconsistency
-from uapfast.reference_file import FORMAT, Record, bad, digest, make_roster, parse, read, to_bytes
+from uapfast.reference_file import (
+    FORMAT,
+    Record,
+    bad_reference,
+    content_sha256,
+    make_roster,
+    parse_reference,
+    read_reference_file,
+    reference_bytes,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +164,7 @@ class Reference:
     @property
     def sha256(self) -> str:
         """Of tensors and settings; the same for equal references wherever they are stored."""
-        return str(self._cached("sha256", lambda: digest(self._tensors(), self._header())))
+        return str(self._cached("sha256", lambda: content_sha256(self._tensors(), self._header())))
 
     def model_answers(self, name: str) -> NDArray[np.float32]:
         """A pool model's probabilities, ``[B,Q,R]``, view after view along Q."""
@@ -237,7 +246,7 @@ class Reference:
 
     def to_bytes(self) -> bytes:
         """The content of its file."""
-        return to_bytes(self._tensors(), self._header(), self.sha256)
+        return reference_bytes(self._tensors(), self._header(), self.sha256)
 
     def _cached(self, key: str, make: Any) -> Any:
         with self._lock:
@@ -257,19 +266,19 @@ def load(path: str | os.PathLike[str]) -> Reference:
         >>> reference.limits  # what keeps it from convicting
         ()
     """
-    return _made(*read(path), path)
+    return _made(*read_reference_file(path), path)
 
 
 def from_bytes(content: bytes, name: str = "bytes") -> Reference:
     """The reference whose file has this content; raises as :func:`load`, with ``name`` for the path."""
-    return _made(*parse(io.BytesIO(content), len(content), name), name)
+    return _made(*parse_reference(io.BytesIO(content), len(content), name), name)
 
 
 def _made(tensors: dict[str, Tensor], header: dict[str, Any], sha256: str, path: object) -> Reference:
     try:
         wrong = inconsistency(header, tensors)
         if wrong is not None:
-            raise bad(path, "complete", f"one with {wrong}")
+            raise bad_reference(path, "complete", f"one with {wrong}")
         views = int(header["views"])
         plan = QueryPlan(
             tensors["points"],
@@ -300,9 +309,9 @@ def _made(tensors: dict[str, Tensor], header: dict[str, Any], sha256: str, path:
     except ReferenceFileError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, IndexError) as exc:
-        raise bad(path, "complete", f"one without {str(exc)[:200]}") from exc
+        raise bad_reference(path, "complete", f"one without {str(exc)[:200]}") from exc
     if not fits:
-        raise bad(path, f"consistent (answers {expected})", tuple(reference.answers.shape))
+        raise bad_reference(path, f"consistent (answers {expected})", tuple(reference.answers.shape))
     return reference
 
 

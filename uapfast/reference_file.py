@@ -63,7 +63,7 @@ def make_roster(records: tuple[Record, ...]) -> Roster:
     )
 
 
-def digest(tensors: dict[str, Tensor], header: dict[str, Any]) -> str:
+def content_sha256(tensors: dict[str, Tensor], header: dict[str, Any]) -> str:
     """SHA-256 over the header and every tensor's name, dtype, shape and bytes."""
     h = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
@@ -72,13 +72,13 @@ def digest(tensors: dict[str, Tensor], header: dict[str, Any]) -> str:
     return h.hexdigest()
 
 
-def to_bytes(tensors: dict[str, Tensor], header: dict[str, Any], sha256: str) -> bytes:
-    """The content of a file with its :func:`digest`."""
+def reference_bytes(tensors: dict[str, Tensor], header: dict[str, Any], sha256: str) -> bytes:
+    """The content of a file with its :func:`content_sha256`."""
     stamped = json.dumps(header | {"sha256": sha256}, sort_keys=True)
     return safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, {KEY: stamped})
 
 
-def bad(path: object, rule: str, got: object) -> ReferenceFileError:
+def bad_reference(path: object, rule: str, got: object) -> ReferenceFileError:
     """The error of a reference that cannot be read."""
     return ReferenceFileError("load", "reference", rule, f"{got} ({path})")
 
@@ -91,15 +91,19 @@ def _header(stream: BinaryIO, size: int, path: object) -> dict[str, Any]:
         header = json.loads(json.loads(raw)["__metadata__"][KEY])
     except (ValueError, KeyError, TypeError, struct.error, RecursionError) as exc:
         rule = "a whole file written by uapfast generate"
-        raise bad(path, rule, "a damaged, truncated or foreign one") from exc
+        raise bad_reference(path, rule, "a damaged, truncated or foreign one") from exc
     if not isinstance(header, dict) or type(header.get("format")) is not int or header["format"] != FORMAT:
         found = header.get("format") if isinstance(header, dict) else header
-        raise bad(path, f"of format version {FORMAT} (make it anew with this uapfast)", f"version {found}")
+        raise bad_reference(
+            path, f"of format version {FORMAT} (make it anew with this uapfast)", f"version {found}"
+        )
     return header
 
 
-def parse(stream: BinaryIO, size: int, path: object) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """Tensors, header and :func:`digest` of a whole content.
+def parse_reference(
+    stream: BinaryIO, size: int, path: object
+) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """Tensors, header and :func:`content_sha256` of a whole content.
 
     Args:
         stream: at its begin, and seekable.
@@ -116,14 +120,14 @@ def parse(stream: BinaryIO, size: int, path: object) -> tuple[dict[str, Tensor],
     try:
         tensors = safetensors.torch.load(raw)
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError, RuntimeError) as exc:
-        raise bad(path, "whole", "a damaged or truncated one") from exc
-    claimed, found = header.pop("sha256", None), digest(tensors, header)
+        raise bad_reference(path, "whole", "a damaged or truncated one") from exc
+    claimed, found = header.pop("sha256", None), content_sha256(tensors, header)
     if found != claimed:
-        raise bad(path, "unchanged since it was written", "content that does not match its SHA-256")
+        raise bad_reference(path, "unchanged since it was written", "content that does not match its SHA-256")
     return tensors, header, found
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+def read_reference_file(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """The same of a file.
 
     Raises:
@@ -131,6 +135,6 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
     """
     try:
         with open_plain(path) as stream:
-            return parse(stream, os.fstat(stream.fileno()).st_size, path)
+            return parse_reference(stream, os.fstat(stream.fileno()).st_size, path)
     except OSError as exc:
-        raise bad(path, "a readable file", exc.strerror or exc) from exc
+        raise bad_reference(path, "a readable file", exc.strerror or exc) from exc

@@ -15,7 +15,7 @@ from uapfast.evidence.audit import Audit, Files
 from uapfast.evidence.envelope import bundled, sign
 from uapfast.evidence.keys import load_private, load_public
 from uapfast.evidence.statement import read_statement
-from uapfast.evidence.timestamp import ask, load_certificates
+from uapfast.evidence.timestamp import load_certificates, request_stamp
 
 
 @dataclass
@@ -88,5 +88,5 @@ def resigned(case: Case, folder: Path, change: Callable[[dict[str, Any]], None])
     change(made)
     payload, signature = sign(made, key)
     with case.authority.served() as url:
-        Path(files.statement).write_bytes(bundled(payload, signature, key, ask(url, signature)))
+        Path(files.statement).write_bytes(bundled(payload, signature, key, request_stamp(url, signature)))
     return files

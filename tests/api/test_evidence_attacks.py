@@ -25,7 +25,7 @@ from uapfast.evidence.envelope import bundled, sign
 from uapfast.evidence.keys import load_private
 from uapfast.evidence.statement import read_statement
 from uapfast.reference import load
-from uapfast.reference_file import KEY, digest
+from uapfast.reference_file import KEY, content_sha256
 from uapfast.report.bom import make_bom
 from uapfast.report.stated import stated
 from uapfast.suspects.record_reader import read_record
@@ -356,7 +356,7 @@ def test_a_made_up_reference_is_a_typed_error(case: Case, tmp_path: Path) -> Non
     header.pop("sha256")
 
     def written(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Path:
-        stamped = json.dumps(header | {"sha256": digest(tensors, header)}, sort_keys=True)
+        stamped = json.dumps(header | {"sha256": content_sha256(tensors, header)}, sort_keys=True)
         out.write_bytes(safetensors.torch.save(tensors, {KEY: stamped}))
         return out
 

@@ -18,7 +18,7 @@ from tests.api.tsa import Authority
 from uapfast.cli import main
 from uapfast.errors import EvidenceError, RecordError, ReferenceFileError, SignatureError, TimeStampError
 from uapfast.evidence.audit import audit
-from uapfast.evidence.compare import alike
+from uapfast.evidence.compare import same_value
 from uapfast.evidence.envelope import bundled, sign
 from uapfast.evidence.keys import load_private, load_public
 from uapfast.evidence.statement import read_statement
@@ -92,9 +92,9 @@ def test_numbers_are_compared_as_what_they_are():
         ("2026-11-30T03:40:00.000Z", "2006-11-30T03:40:00.000Z", "verdict.settings.commitment.committedAt"),
         ("model-1000", "model-1001", "verdict.settings.name"),
     ):
-        assert not alike(a, b, path), (a, b, path)
-    assert alike("7.0790001", "7.0790002", "verdict.z")
-    assert alike("p 0.00074 <= 0.001", "p 0.00075 <= 0.001", "verdict.reasons[0]")
+        assert not same_value(a, b, path), (a, b, path)
+    assert same_value("7.0790001", "7.0790002", "verdict.z")
+    assert same_value("p 0.00074 <= 0.001", "p 0.00075 <= 0.001", "verdict.reasons[0]")
 
 
 def test_what_cannot_be_checked_hides_no_lie(case, tmp_path):
@@ -159,12 +159,12 @@ def test_stamps_expired_of_the_future_or_of_nobody_trusted(case, tmp_path):
     payload, signature = sign(made, key)
     old = Authority(tmp_path / "old", first=datetime.now(UTC) - timedelta(days=99), days=9)
     with old.served() as url:
-        from uapfast.evidence.timestamp import ask
+        from uapfast.evidence.timestamp import request_stamp
 
         with pytest.raises(TimeStampError, match="had expired"):
-            ask(url, signature)
+            request_stamp(url, signature)
     with case.authority.served() as url:
-        stamp = ask(url, b"something else")
+        stamp = request_stamp(url, b"something else")
     Path(files.statement).write_bytes(bundled(payload, signature, key, stamp))
     name, error = only_failure(audit(files))
     assert name == "time stamp of the statement" and "something else" in str(error)

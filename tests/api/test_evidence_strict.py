@@ -17,12 +17,12 @@ from uapfast.errors import EvidenceError, RecordError
 from uapfast.evidence import content
 from uapfast.evidence.audit import Files, audit
 from uapfast.evidence.audited import Audit
-from uapfast.evidence.commitment import check_fits, commit, read_commitment
+from uapfast.evidence.commitment import check_committed, commit, read_commitment
 from uapfast.evidence.envelope import bundled, sign
 from uapfast.evidence.keys import load_private
-from uapfast.evidence.statement import measured, read_statement
+from uapfast.evidence.statement import measured_error_rates, read_statement
 from uapfast.examination import error_rates as rates
-from uapfast.examination.calibration import convicts_nobody, summary
+from uapfast.examination.calibration import convicts_nobody, reference_summary
 from uapfast.report.bom import make_bom
 from uapfast.report.stated import stated
 
@@ -155,7 +155,9 @@ def test_an_older_statement_is_held_against_what_its_version_shipped(
     assert said[1][0] == "note" and "measured anew since" in said[1][1]
     # the rates of the auditor's own version, under the number of the older one
     verdict = read_statement(case.files.statement).predicate["verdict"]
-    files = resigned(case, tmp_path, lambda made: made["predicate"].update(measured=measured(verdict, anew)))
+    files = resigned(
+        case, tmp_path, lambda made: made["predicate"].update(measured=measured_error_rates(verdict, anew))
+    )
     assert only_failure(audit(files))[0] == "measured error rates"
 
 
@@ -253,7 +255,7 @@ def test_true_is_not_one_in_a_commitment(case: Case, tmp_path: Path) -> None:
     made["predicate"]["settings"]["looks"]["costly"][0] = True
     out.write_bytes(bundled(*sign(made, key), key, None))
     with pytest.raises(EvidenceError, match="looks must be as committed"):
-        check_fits(read_commitment(out), read_commitment(out).value, case.world.reference, 0.001)
+        check_committed(read_commitment(out), read_commitment(out).value, case.world.reference, 0.001)
 
 
 # -- a reference that convicts nobody ----------------------------------------------------------------
@@ -284,5 +286,5 @@ def test_a_reference_that_convicts_nobody_says_so_before_it_is_used(
         == 0
     )
     assert said in capsys.readouterr().out.splitlines()
-    lines = reference_lines(summary(limited), "REF")
+    lines = reference_lines(reference_summary(limited), "REF")
     assert lines[0] == said and "nobody" in next(line for line in lines if "convicts" in line[:20])

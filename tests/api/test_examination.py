@@ -17,7 +17,7 @@ from tests.api.mlp import train
 from uapfast.errors import InputError, ModelError, PoolWarning, UnavailableError
 from uapfast.examination import Design, Examination
 from uapfast.examination.asking import as_suspect, examine
-from uapfast.examination.calibration import summary
+from uapfast.examination.calibration import reference_summary
 from uapfast.method.fingerprint import answers_of
 from uapfast.method.sequential import Looks
 from uapfast.models.model import Model
@@ -370,7 +370,7 @@ def test_the_victims_preprocessing_is_the_suspects_unless_told(world, tmp_path):
     ref = make(world, 12, Model(inner, mean=[0.4], std=[0.5]))
     ref.save(tmp_path / "a.uapref")
     ref = uapfast.load(tmp_path / "a.uapref")
-    assert summary(ref)["preprocessing"] == {"mean": [pytest.approx(0.4)], "std": [0.5]}
+    assert reference_summary(ref)["preprocessing"] == {"mean": [pytest.approx(0.4)], "std": [0.5]}
     bare = uapfast.verify(ref, inner)
     assert bare.decision == "piracy" and any("victim's mean 0.4 and std 0.5" in r for r in bare.reasons)
     own = uapfast.verify(ref, Model(world["victim"], mean=[0.0], std=[1.0]))

@@ -14,7 +14,7 @@ import uapfast
 from tests.api.mlp import train
 from tests.api.verbs_world import SMALL, quiet
 from uapfast.errors import DataError, FoolingRateError, InputError, ModelError, PoolError, PoolWarning
-from uapfast.examination.calibration import summary
+from uapfast.examination.calibration import reference_summary
 
 
 @pytest.fixture(scope="session")
@@ -179,7 +179,7 @@ def test_clean_answers_alone_need_no_uap(world, tmp_path):
         seen = dataclasses.replace(config, show_uap=True)
         shown = uapfast.generate(world["victim"], world["x"], pool=world["pool"], config=seen)
     assert ref.uaps.shape == (0, *ref.shape) and ref.settings["uap"] == []
-    assert summary(ref)["uap"].startswith("none: every query is a clean point")
+    assert reference_summary(ref)["uap"].startswith("none: every query is a clean point")
     assert len(shown.uaps) == 1 and [row["model"] for row in shown.settings["uap"]] == ["victim"]
     assert torch.equal(shown.points, ref.points) and torch.equal(shown.answers, ref.answers)
     ref.save(tmp_path / "r.uapref")

@@ -20,7 +20,7 @@ from uapfast.models.model import Model
 from uapfast.pool.pool import LEAST_RELATED, Pool, PoolModel, check_victim
 from uapfast.reference import Record
 from uapfast.verbs import pool_checks
-from uapfast.verbs.trials import Trial, garbage, summary, try_reference
+from uapfast.verbs.trials import Trial, garbage, trials_summary, try_reference
 
 CONFIG = uapfast.GenerateConfig(points=40, views=10, ray=(0.0,), uap_images=100, eps=0.2, min_fooling=0.0)
 UNSEEN = slice(700, 1797)
@@ -100,7 +100,7 @@ def test_where_the_victim_began_is_asked_for(world: dict[str, Any]) -> None:
 
 
 def test_trials_are_the_same_every_time(clean: uapfast.Reference) -> None:
-    assert summary(try_reference(clean)) == clean.settings["trials"]
+    assert trials_summary(try_reference(clean)) == clean.settings["trials"]
 
 
 def test_garbage_has_the_shape_of_answers_and_says_nothing(clean: uapfast.Reference) -> None:

@@ -20,7 +20,7 @@ from uapfast.errors import RecordError, UapfastError
 from uapfast.evidence.audit import Files, audit
 from uapfast.suspects import record_bodies
 from uapfast.suspects.http import HttpSuspect, open_http
-from uapfast.suspects.record_bodies import MOST_BODY, PLAIN, packed, unpacked
+from uapfast.suspects.record_bodies import MOST_BODY, PLAIN, decode_body, encode_body
 from uapfast.suspects.record_reader import read_record
 from uapfast.suspects.record_writer import Recorder, line_of
 from uapfast.verbs.replay import verify_record
@@ -55,7 +55,7 @@ def test_every_row_stands_in_a_response_that_is_kept(served: Lines) -> None:
     rows = [line for line in served if "i" in line]
     assert {row["request"] for row in rows} <= set(responses) and len(rows) == served[-1]["end"]["answers"]
     for row in [*rows, *only(served, "again")]:
-        body = unpacked(responses[row["request"]])
+        body = decode_body(responses[row["request"]])
         assert body is not None and json.loads(body)["predictions"][row["row"]] == row["answer"]
     assert sum(one["images"] for one in responses.values()) == len(rows) + len(only(served, "again"))
     assert len(only(served, "reading")) == 1
@@ -187,11 +187,11 @@ def test_a_line_has_one_form(served: Lines, evidence_world: World, tmp_path: Pat
 
 def test_a_body_is_kept_as_it_is() -> None:
     for body in (b"", b"{}", b"\xff\x00", "häßlich \u2028".encode(), b"x" * (PLAIN + 1), bytes(PLAIN + 1)):
-        told = json.loads(line_of(packed(body)))
-        assert unpacked(told) == body and len(told) == 1
+        told = json.loads(line_of(encode_body(body)))
+        assert decode_body(told) == body and len(told) == 1
         assert len(line_of(told)) < 2 * PLAIN
-    assert unpacked(packed(None)) is None and "secret" in packed(None)["withheld"]
-    assert "gzip" not in packed(bytes(MOST_BODY + 1))
+    assert decode_body(encode_body(None)) is None and "secret" in encode_body(None)["withheld"]
+    assert "gzip" not in encode_body(bytes(MOST_BODY + 1))
 
 
 # -- secrets ---------------------------------------------------------------------------------------

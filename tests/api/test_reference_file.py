@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import uapfast
 from uapfast.errors import ReferenceFileError, StorageError
-from uapfast.examination.calibration import summary
+from uapfast.examination.calibration import reference_summary
 from uapfast.reference_file import FORMAT
 
 
@@ -34,8 +34,8 @@ def test_a_reference_survives_its_file(world, reference, tmp_path):
         == uapfast.verify(reference, world["extracted"]).to_dict()
     )
     assert [p.name for p in tmp_path.iterdir()] == ["v.uapref"]
-    assert summary(loaded)["pool"] == {"twin": 7, "piracy": 0, "homologous": 14}
-    json.dumps(summary(loaded))
+    assert reference_summary(loaded)["pool"] == {"twin": 7, "piracy": 0, "homologous": 14}
+    json.dumps(reference_summary(loaded))
 
 
 @pytest.mark.parametrize("cut", [0, 4, 8, 100, 5000, -1])

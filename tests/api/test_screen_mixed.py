@@ -31,7 +31,7 @@ from uapfast.models.checkpoint import load_model
 from uapfast.screening.asking.judge import failed_rows
 from uapfast.screening.asking.panel import Panel, Settings
 from uapfast.screening.engine.local import run as run_local
-from uapfast.screening.engine.remote import pack
+from uapfast.screening.engine.remote import pack_panel
 from uapfast.screening.engine.scheduler import Scheduler
 from uapfast.screening.engine.supervisor import Supervisor
 from uapfast.screening.listing.collection import from_folder
@@ -153,7 +153,7 @@ def test_workers_elsewhere_give_what_local_gives(
     entries = [(e, e.stamp()) for e in from_folder(top, Defaults(ARCHS))]
     local = [row for one in run_local(panel, iter(entries), lambda s, h: None) for row in one.rows]
     scheduler = Scheduler(iter(entries), lambda s, h: None, lambda s, e, h: failed_rows(panel, s, e, h))
-    backend = Threads(make, pack(panel))
+    backend = Threads(make, pack_panel(panel))
     done = list(Supervisor(backend, scheduler, 2, panel.versions).run())
     backend.pool.shutdown()
     rows = {row.name: row for one in done for row in one.rows}

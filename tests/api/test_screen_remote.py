@@ -21,7 +21,7 @@ from uapfast.screening.engine import worker as worker_module
 from uapfast.screening.engine.local import run as run_local
 from uapfast.screening.engine.messages import BACKLOG, BUFFERS, Job, Request
 from uapfast.screening.engine.ray import Share
-from uapfast.screening.engine.remote import pack, unpack
+from uapfast.screening.engine.remote import pack_panel, unpack_panel
 from uapfast.screening.engine.scheduler import Scheduler
 from uapfast.screening.engine.supervisor import Supervisor
 from uapfast.screening.listing.entry import Entry
@@ -42,7 +42,7 @@ def variants(world: World, folder: Path, count: int) -> list[Entry]:
 
 def test_a_panel_arrives_as_it_was_sent(world):
     panel = Panel.of(world.references, Settings(0.01, early=False))
-    back = unpack(pack(panel))
+    back = unpack_panel(pack_panel(panel))
     assert back.versions == panel.versions and back.keys() == panel.keys()
     for mine, sent in zip(back.asked, panel.asked, strict=True):
         assert mine.name == sent.name and mine.told() == sent.told()
@@ -62,7 +62,7 @@ def test_the_papers_encoder_is_sent_too(world):
         dict(reference.settings),
     )  # fmt: skip
     panel = Panel.of({"odd": odd}, Settings(0.01))
-    (back,) = unpack(pack(panel)).asked
+    (back,) = unpack_panel(pack_panel(panel)).asked
     assert torch.equal(back.reference.weights["w"], weights["w"]) and back.reference.encoder == "paper"
 
 
@@ -76,7 +76,7 @@ def test_workers_in_threads_give_what_local_gives(world, tmp_path, make):
         lambda s, sha256: stored.get((s.network, sha256)),
         lambda s, error, sha256: failed_rows(panel, s, error, sha256),
     )
-    backend, rows = Threads(make, pack(panel)), []
+    backend, rows = Threads(make, pack_panel(panel)), []
     for one in Supervisor(backend, scheduler, 2, panel.versions).run():
         rows += one.rows
         stored[one.suspect.network, str(one.rows[0].sha256)] = list(one.rows)
@@ -88,7 +88,7 @@ def test_workers_in_threads_give_what_local_gives(world, tmp_path, make):
 
 def test_a_worker_holds_back_only_so_much(world, tmp_path, make):
     panel = Panel.of({"first": world.references["first"]}, Settings(0.01))
-    worker = make(pack(panel))
+    worker = make(pack_panel(panel))
     bad = [Job(i, Entry(str(tmp_path / "none"), MLP, f"{i}"), "-") for i in range(100)]
     worker.exchange(Request(tuple(bad)))
     time.sleep(0.3)
@@ -102,7 +102,7 @@ def test_a_worker_holds_back_only_so_much(world, tmp_path, make):
 
 def test_a_worker_reads_no_further_than_its_memory(world, tmp_path, make):
     panel = Panel.of({"first": world.references["first"]}, Settings(0.01))
-    worker, some = make(pack(panel)), variants(world, tmp_path, 10)
+    worker, some = make(pack_panel(panel)), variants(world, tmp_path, 10)
     told = list(worker.exchange(Request(tuple(Job(i, s, "x") for i, s in enumerate(some)))).updates)
     deadline = time.monotonic() + 10
     while len(told) < BUFFERS and time.monotonic() < deadline:
@@ -124,13 +124,13 @@ def test_a_node_without_the_files_is_the_clusters_fault(world, tmp_path, make):
     panel = Panel.of({"first": world.references["first"]}, Settings(0.01))
     for home, stamp, error in (("elsewhere", "5:5:5", "ClusterError"), ("elsewhere", "-", "CorruptFileError"),
                                (socket.gethostname(), "5:5:5", "CorruptFileError")):  # fmt: skip
-        worker = make(pack(panel), home)
+        worker = make(pack_panel(panel), home)
         job = Job(1, Entry(str(tmp_path / "none.safetensors"), MLP), stamp)
         (told,) = worker.exchange(Request((job,))).updates
         assert told.rows is not None and told.rows[0].error_class == error
         assert told.again == (error == "ClusterError")
     job = Job(2, Entry(world.suspect("honest-0").path, f"{tmp_path / 'none.py'}:net"), "5:5:5")
-    (told,) = make(pack(panel), "elsewhere").exchange(Request((job,))).updates
+    (told,) = make(pack_panel(panel), "elsewhere").exchange(Request((job,))).updates
     assert told.rows is not None and "none.py" in str(told.rows[0].error_message)
     assert told.rows[0].error_class == "ClusterError"
 
@@ -164,7 +164,7 @@ def test_what_is_under_way_is_told_with_its_time(world, tmp_path, make, monkeypa
     monkeypatch.setattr(worker_module, "POLL", 0.3)
     (tmp_path / "net.py").write_text("import time\ndef net():\n    time.sleep(1.0)\n    raise RuntimeError\n")
     panel = Panel.of({"first": world.references["first"]}, Settings(0.01))
-    worker = make(pack(panel))
+    worker = make(pack_panel(panel))
     path = world.suspect("honest-0").path
     reply = worker.exchange(Request((Job(7, Entry(path, f"{tmp_path / 'net.py'}:net"), "x"),)))
     ((number, seconds, building),) = reply.busy

@@ -18,7 +18,7 @@ from uapfast.screening import run
 from uapfast.screening.asking import judge as judge_module
 from uapfast.screening.asking.judge import failed_rows
 from uapfast.screening.asking.panel import Panel, Settings
-from uapfast.screening.engine.remote import pack
+from uapfast.screening.engine.remote import pack_panel
 from uapfast.screening.engine.scheduler import Scheduler
 from uapfast.screening.engine.supervisor import Supervisor
 from uapfast.screening.listing.entry import Entry
@@ -222,7 +222,7 @@ def test_workers_of_a_cluster_keep_to_the_same(world, nets, files, make, kind):
         lambda *_: None,
         lambda s, error, sha256: failed_rows(panel, s, error, sha256),
     )
-    backend = Threads(make, pack(panel))
+    backend = Threads(make, pack_panel(panel))
     done = list(Supervisor(backend, scheduler, 1, panel.versions).run())
     backend.pool.shutdown()
     check(world, {row.path: row for one in done for row in one.rows}, arch)

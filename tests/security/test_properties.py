@@ -21,7 +21,7 @@ from uapfast.models.checkpoint import read_weights
 from uapfast.safeload import Limits, open_checkpoint
 from uapfast.safeload.convert import flat
 from uapfast.safeload.dtypes import DTYPES
-from uapfast.safeload.header import parse
+from uapfast.safeload.header import parse_header
 from uapfast.safeload.refusal import Refused
 from uapfast.safeload.torchpickle import Storage, Tensor
 
@@ -180,6 +180,6 @@ def test_damage_is_refused_or_harmless(folder: Path, name: str, data: st.DataObj
 def test_any_header_is_parsed_or_refused(raw: bytes, size: int) -> None:
     for text in (raw, b"{" + raw, b'{"a":' + raw + b"}"):
         try:
-            parse(text, size, LIMITS)
+            parse_header(text, size, LIMITS)
         except Refused as exc:
             assert exc.got.isprintable()

@@ -24,7 +24,7 @@ from uapfast.errors import (
 from uapfast.models.checkpoint import load_model, read_weights
 from uapfast.models.model import tensors_sha256
 from uapfast.models.registry import resolve_arch
-from uapfast.models.state import digest
+from uapfast.models.state import state_sha256
 from uapfast.safeload import Limits, open_checkpoint
 from uapfast.screening.asking.reader import HostBuffer, read_checkpoint
 from uapfast.screening.listing.entry import Entry
@@ -234,7 +234,7 @@ def test_a_key_takes_a_part_of_all_shards(tmp_path: Path, suffix: str) -> None:
         opened.read_all_into(buffers)
         for name, buffer in zip(opened.tensors, buffers, strict=True):
             assert bytes(buffer) == wanted[name].numpy().tobytes()
-        assert opened.sha256() == digest(wanted)
+        assert opened.sha256() == state_sha256(wanted)
     with pytest.raises(UnsupportedFileError, match="a file with tensors under key='nowhere'"):
         read_weights(path, key="nowhere")
 

@@ -18,7 +18,7 @@ from uapfast.method.decision import (
     compare,
     critical,
     decide,
-    needed,
+    needed_z,
     upper_t,
     view_level_p,
 )
@@ -121,7 +121,7 @@ def test_needed_is_where_the_largest_p_reaches_alpha():
     rng = np.random.default_rng(0)
     for shift, twins, alpha in ((0.0, 3, 1e-3), (3.0, 16, 1e-3), (0.0, 2, 0.01), (-1.0, 8, 0.05)):
         innocents, cells = rng.normal(size=40) + shift, rng.normal(size=(40, twins + 1))
-        pairs, z = np.r_[cells.ravel(), np.full(twins, -5.0)], needed(alpha, twins, innocents, cells)
+        pairs, z = np.r_[cells.ravel(), np.full(twins, -5.0)], needed_z(alpha, twins, innocents, cells)
         above, below = (
             max(
                 among_innocents(at, innocents, twins).p,
@@ -131,7 +131,7 @@ def test_needed_is_where_the_largest_p_reaches_alpha():
             for at in (z + 1e-6, z - 1e-6)
         )
         assert above <= alpha < below
-    assert needed(1e-3, 3, rng.normal(size=8), rng.normal(size=(8, 4))) == np.inf
+    assert needed_z(1e-3, 3, rng.normal(size=8), rng.normal(size=(8, 4))) == np.inf
 
 
 def test_first_on_both_sides_is_never_cleared():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from uapfast.demo import FULL, TINY, run
+from uapfast.demo import FULL, TINY, run_demo
 from uapfast.demo import suspects as make
 from uapfast.demo.steps import split_digits
 from uapfast.errors import InputError, StorageError
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::uapfast.errors.UapfastWarning")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report, str]:
     torch.set_num_threads(1)
     out, stream = tmp_path_factory.mktemp("demo") / "out", io.StringIO()
-    return out, run(out, scale=TINY, jobs=1, stream=stream), stream.getvalue()
+    return out, run_demo(out, scale=TINY, jobs=1, stream=stream), stream.getvalue()
 
 
 def test_everything_is_there(done: tuple[Path, Report, str]) -> None:
@@ -42,20 +42,20 @@ def test_a_second_run_trains_nothing_and_says_the_same(done: tuple[Path, Report,
     out, report, _ = done
     weights = sorted(out.rglob("*.safetensors"))
     before = [p.stat().st_mtime_ns for p in weights]
-    again = run(out, scale=TINY, jobs=1, stream=io.StringIO())
+    again = run_demo(out, scale=TINY, jobs=1, stream=io.StringIO())
     assert [p.stat().st_mtime_ns for p in weights] == before
     assert [r.verdict.to_dict() for r in again.rows] == [r.verdict.to_dict() for r in report.rows]
 
 
 def test_another_demos_folder_is_refused(done: tuple[Path, Report, str]) -> None:
     with pytest.raises(InputError, match="--out must be a new folder"):
-        run(done[0], seed=1, scale=TINY, stream=io.StringIO())
+        run_demo(done[0], seed=1, scale=TINY, stream=io.StringIO())
 
 
 def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="must be a folder that can be made"):
-        run(tmp_path / "file" / "out", scale=TINY, stream=io.StringIO())
+        run_demo(tmp_path / "file" / "out", scale=TINY, stream=io.StringIO())
 
 
 def test_nobody_shares_images() -> None:

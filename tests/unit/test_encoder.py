@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from uapfast.method.encoder import TAU, PaperScorer, contrastive_loss, make_network, train
+from uapfast.method.encoder import TAU, PaperScorer, contrastive_loss, make_network, train_encoder
 
 
 def test_loss_is_the_authors_formula():
@@ -31,7 +31,7 @@ def fingerprints(seed: int, models: int, offset: float) -> np.ndarray:
 def test_training_pulls_piracy_to_the_victim_on_models_it_never_saw():
     piracy, innocent = fingerprints(1, 5, 0.0), fingerprints(2, 5, 0.8)
     rows = torch.from_numpy(np.concatenate([piracy, innocent]))
-    network = train(rows, torch.tensor([1] * 5 + [0] * 5), seed=0, epochs=60)
+    network = train_encoder(rows, torch.tensor([1] * 5 + [0] * 5), seed=0, epochs=60)
     scorer = PaperScorer(network, piracy[0], fingerprints(3, 6, 0.8))
     new_piracy, new_innocent = fingerprints(4, 1, 0.0)[0], fingerprints(5, 1, 0.8)[0]
     thief, honest = scorer.assess(new_piracy), scorer.assess(new_innocent)
@@ -44,10 +44,12 @@ def test_training_pulls_piracy_to_the_victim_on_models_it_never_saw():
 def test_training_depends_on_the_seed_alone():
     rows, labels = torch.from_numpy(fingerprints(1, 4, 0.0)), torch.tensor([1, 1, 0, 0])
     torch.manual_seed(5)
-    first = train(rows, labels, seed=7, epochs=2)
+    first = train_encoder(rows, labels, seed=7, epochs=2)
     state = torch.random.get_rng_state()
-    second = train(rows, labels, seed=7, epochs=2)
+    second = train_encoder(rows, labels, seed=7, epochs=2)
     assert torch.equal(state, torch.random.get_rng_state())
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert not torch.equal(next(train(rows, labels, seed=8, epochs=2).parameters()), next(first.parameters()))
+    assert not torch.equal(
+        next(train_encoder(rows, labels, seed=8, epochs=2).parameters()), next(first.parameters())
+    )

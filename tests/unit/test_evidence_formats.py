@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.api.tsa import Authority
 from uapfast.errors import EvidenceError, MissingDependency, SignatureError, TimeStampError
 from uapfast.evidence import canonical, timestamp
-from uapfast.evidence.compare import alike, differences
+from uapfast.evidence.compare import differences, same_value
 from uapfast.evidence.envelope import PAYLOAD, bundled, pae, sign, signed, statement
 from uapfast.evidence.keys import load_private, load_public
 
@@ -191,8 +191,8 @@ def authority(tmp_path_factory) -> Authority:
 def test_a_stamp_is_asked_for_and_holds(authority, tmp_path):
     roots = timestamp.load_certificates(authority.root)
     with authority.served() as url:
-        data = timestamp.ask(url, MESSAGE, roots)
-    found = timestamp.check(data, MESSAGE, "x", roots)
+        data = timestamp.request_stamp(url, MESSAGE, roots)
+    found = timestamp.check_stamp(data, MESSAGE, "x", roots)
     assert abs(found.time - datetime.now(UTC)) < timedelta(seconds=60)
     assert found.authority == "CN=stamps of the test" and found.trusted
     (tmp_path / "reply").write_bytes(data)
@@ -214,36 +214,38 @@ def query() -> bytes:
 def test_a_stamp_that_does_not_hold_says_why(authority, tmp_path):
     roots, data = timestamp.load_certificates(authority.root), authority.reply(query())
     with pytest.raises(TimeStampError, match="one of something else"):
-        timestamp.check(data, b"other", "x", roots)
+        timestamp.check_stamp(data, b"other", "x", roots)
     with pytest.raises(TimeStampError, match="yet to come"):
-        timestamp.check(data, MESSAGE, "x", roots, datetime.now(UTC) - timedelta(days=1))
+        timestamp.check_stamp(data, MESSAGE, "x", roots, datetime.now(UTC) - timedelta(days=1))
     long_ago = Authority(tmp_path / "old", first=datetime.now(UTC) - timedelta(days=90), days=30)
     with pytest.raises(TimeStampError, match="had expired"):
-        timestamp.check(long_ago.reply(query()), MESSAGE, "x", timestamp.load_certificates(long_ago.root))
+        timestamp.check_stamp(
+            long_ago.reply(query()), MESSAGE, "x", timestamp.load_certificates(long_ago.root)
+        )
     with pytest.raises(TimeStampError, match="trusted"):
-        timestamp.check(data, MESSAGE, "x", timestamp.load_certificates(long_ago.root))
+        timestamp.check_stamp(data, MESSAGE, "x", timestamp.load_certificates(long_ago.root))
     for_servers = Authority(tmp_path / "servers", stamps=False)
     with pytest.raises((TimeStampError, subprocess.CalledProcessError)):  # openssl may refuse to stamp at all
-        timestamp.check(
+        timestamp.check_stamp(
             for_servers.reply(query()), MESSAGE, "x", timestamp.load_certificates(for_servers.root)
         )
     for bad in (b"", b"\x30\x03\x02\x01\x00", data[:-1], data + b"\0", b"<html>"):
         with pytest.raises(TimeStampError, match="time stamp"):
-            timestamp.check(bad, MESSAGE, "x", roots)
+            timestamp.check_stamp(bad, MESSAGE, "x", roots)
 
 
 @pytest.mark.needs("httpx2")
 def test_an_authority_that_does_not_answer_is_named(authority):
     for spoil, said in ((503, "503"), (b"<html>", "RFC 3161"), (b"0" * (2 << 20), "bytes")):
         with authority.served(spoil) as url, pytest.raises(TimeStampError, match=said):
-            timestamp.ask(url, MESSAGE)
+            timestamp.request_stamp(url, MESSAGE)
     old = authority.reply(query())  # another nonce
     with authority.served(old) as url, pytest.raises(TimeStampError, match="nonce"):
-        timestamp.ask(url, MESSAGE)
+        timestamp.request_stamp(url, MESSAGE)
     with pytest.raises(TimeStampError, match="authority must be one that answers"):
-        timestamp.ask(url, MESSAGE)  # it is gone
+        timestamp.request_stamp(url, MESSAGE)  # it is gone
     with pytest.raises(TimeStampError, match="--tsa"):
-        timestamp.ask("file:///etc/passwd", MESSAGE)
+        timestamp.request_stamp("file:///etc/passwd", MESSAGE)
 
 
 @settings(max_examples=60, deadline=None)
@@ -276,11 +278,11 @@ def _replied(authority: Authority) -> bytes:
 # -- comparing -------------------------------------------------------------------------------------
 def test_numbers_may_differ_by_a_millionth_and_words_not_at_all():
     said = "reasons[0]"
-    assert alike("0.5", "0.5000005", "z") and not alike("0.5", "0.50001", "z")
-    assert alike("p 0.000654 <= 0.001: closer", "p 0.000655 <= 0.001: closer", said)
-    assert not alike("p 0.000654: closer", "p 0.000654: farther", said)
-    assert not alike("p 1: x", "p 2: x", said)
-    assert not alike(1, "1", "z") and not alike(True, 1, "z") and alike(None, None, "z")
+    assert same_value("0.5", "0.5000005", "z") and not same_value("0.5", "0.50001", "z")
+    assert same_value("p 0.000654 <= 0.001: closer", "p 0.000655 <= 0.001: closer", said)
+    assert not same_value("p 0.000654: closer", "p 0.000654: farther", said)
+    assert not same_value("p 1: x", "p 2: x", said)
+    assert not same_value(1, "1", "z") and not same_value(True, 1, "z") and same_value(None, None, "z")
     assert differences({"a": [1, {"b": "2"}]}, {"a": [1, {"b": "2"}]}) == ([], [])
     found, only = differences({"a": [1, 2], "b": 1}, {"a": [1, 3], "c": 1})
     assert found == ["a[1]: stated 2, found 3"] and only == ["b", "c"]
@@ -297,11 +299,11 @@ def test_without_the_extra_it_says_which(monkeypatch):
 
 
 def test_the_rates_that_statements_cite_are_those_of_the_shipped_table():
-    from uapfast.evidence.statement import measured
+    from uapfast.evidence.statement import measured_error_rates
     from uapfast.examination.error_rates import error_rates, rates_for
 
-    found = measured({"alpha": "0.001", "settings": {"twins": 8}, "output": "logits"})["rates"]
+    found = measured_error_rates({"alpha": "0.001", "settings": {"twins": 8}, "output": "logits"})["rates"]
     assert found and found == rates_for(1e-3, 8)
     assert {r["source_sha256"] for r in found} <= set(error_rates()["tables"].values())
     assert canonical.dumps(found)  # no floats
-    assert measured({"alpha": "x"})["rates"] == measured({})["rates"] == []
+    assert measured_error_rates({"alpha": "x"})["rates"] == measured_error_rates({})["rates"] == []

@@ -13,7 +13,7 @@ from uapfast.suspects.http_client import Response
 from uapfast.suspects.http_endpoint import described
 from uapfast.suspects.http_forms import JsonForm, at
 from uapfast.suspects.http_oip import OpenInference
-from uapfast.suspects.http_rows import pack, row_of, table, unpacked
+from uapfast.suspects.http_rows import decode_row, encode_row, row_of, table
 
 
 def form(url, **given):
@@ -115,5 +115,5 @@ def test_paths():
 
 def test_rows_come_back_from_the_cache_as_they_were():
     for row in (np.array([0.1, 1 / 3]), 7, "cat", (("cat", 0.9), (3, 1 / 3))):
-        again = unpacked(*pack(row))
+        again = decode_row(*encode_row(row))
         assert type(again) is type(row) and np.all(np.asarray(again, object) == np.asarray(row, object))

@@ -12,7 +12,7 @@ from uapfast.models import code
 from uapfast.models.code import executed_sha256, source_of, source_sha256
 from uapfast.models.registry import code_sha256, resolve_arch
 from uapfast.models.userfile import PREFIX
-from uapfast.pool.plan import code_sha256 as pool_code_sha256
+from uapfast.pool.plan import file_code_sha256 as pool_code_sha256
 
 FILES = {
     "net.py": "import layers\nfrom .blocks import Block\nimport torch, timm\n"

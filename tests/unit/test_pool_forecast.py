@@ -14,7 +14,7 @@ from uapfast.cli.show import plan_lines
 from uapfast.errors import InputError
 from uapfast.method import spread
 from uapfast.method.decision import among_innocents
-from uapfast.pool.forecast import forecast, measured, threshold
+from uapfast.pool.forecast import forecast, measured_power, threshold
 
 
 def test_the_shipped_table_is_what_the_committed_tables_say() -> None:
@@ -54,7 +54,7 @@ def test_what_no_table_holds_is_not_promised() -> None:
     assert forecast((3,), 39)["pools"][0]["measured"] == []
     assert forecast((3,), 40, surrogates=1)["pools"][0]["measured"] == []
     assert forecast((3,), 40, branch_at=0.5)["pools"][0]["measured"] == [], "branches are not in the tables"
-    assert {row["convicted"] for row in measured(3, 40, 2)} < {
+    assert {row["convicted"] for row in measured_power(3, 40, 2)} < {
         row["convicted"] for row in power_table()["rows"]
     }
 

@@ -15,7 +15,7 @@ from uapfast.errors import DataError, InputError, PoolWarning
 from uapfast.examination.logged import log_remarks, logged_points
 from uapfast.method.lineage import LineageScorer, Roster
 from uapfast.verbs.findings import Findings
-from uapfast.verbs.log import ALONE, NOT_BLIND, QueryLog, choose, read_log
+from uapfast.verbs.log import ALONE, NOT_BLIND, QueryLog, choose_logged, read_log
 
 CONFIG = GenerateConfig(points=4, views=6, ray=(0.0,))
 
@@ -117,7 +117,7 @@ def test_an_error_of_the_choice_names_the_log() -> None:
         raise DataError("generate", "images", "at least 5", 2)
 
     with pytest.raises(DataError, match="generate: log must be at least 5, got 2"):
-        choose(fail)
+        choose_logged(fail)
 
 
 def test_what_a_verdict_says() -> None:

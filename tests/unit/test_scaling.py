@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from uapfast.method import scaling as scaling_module
-from uapfast.method.fingerprint import shown
+from uapfast.method.fingerprint import probabilities_of
 from uapfast.method.scaling import CLIP, EDGES, ROOT, Scaling, even_spread, without_floor
 from uapfast.method.sequential import LOOKS
 from uapfast.models.answers import Answers
@@ -129,9 +129,9 @@ def test_a_networks_own_answers_have_no_common_floor(spread):
 
 
 def test_flat_probabilities_are_read_as_the_logits_that_they_are():
-    flat = shown(Answers("probabilities", (logits() / 40).softmax(-1), 10))
+    flat = probabilities_of(Answers("probabilities", (logits() / 40).softmax(-1), 10))
     assert torch.allclose(flat, even_spread(logits() / 40).softmax(-1), atol=1e-4)
     usual = logits().softmax(-1)
-    assert shown(Answers("probabilities", usual, 10)) is usual
+    assert probabilities_of(Answers("probabilities", usual, 10)) is usual
     silent = torch.zeros(20, 10)  # queries without an answer
-    assert torch.equal(shown(Answers("probabilities", silent, 10)), silent)
+    assert torch.equal(probabilities_of(Answers("probabilities", silent, 10)), silent)

@@ -13,7 +13,7 @@ from uapfast.errors import StorageError
 from uapfast.screening.listing.entry import Entry
 from uapfast.screening.table import export as module
 from uapfast.screening.table.export import export, schema
-from uapfast.screening.table.rows import COLUMNS, SCHEMA_VERSION, About, Row, one_line
+from uapfast.screening.table.rows import COLUMNS, SCHEMA_VERSION, About, Row, error_line
 from uapfast.screening.table.store import Store
 
 REFERENCES = {"a": About("a", 30, 1e-3), "b": About("b", 30, 1e-3)}
@@ -128,7 +128,7 @@ def test_rows_survive_json():
 
 
 def test_messages_are_one_short_printable_line():
-    text = one_line(ValueError("a\nb\x1b[31m" + "c" * 9000))
+    text = error_line(ValueError("a\nb\x1b[31m" + "c" * 9000))
     assert text.startswith("a b\\x1b[31mccc") and len(text) == 500
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from uapfast.errors import InputError, MissingDependency, ModelError, SuspectError
 from uapfast.models.bounded import BuildBounds, rehearse
-from uapfast.models.state import digest
+from uapfast.models.state import state_sha256
 from uapfast.suspects.folder import open_folder
 from uapfast.suspects.inspect import inspect
 
@@ -89,7 +89,7 @@ def test_a_timm_folder_answers_as_its_network(tmp_path: Path, asked: list[dict[s
     torch.testing.assert_close(model.answers(x, 4).values, tiny()((x - mean) / std).detach())
     assert model.answers(x).kind == "logits"
     assert model.class_names == ("ant", "bee", "cat", "dog") and model.name == "net"
-    assert model.sha256 == digest(tiny().state_dict())
+    assert model.sha256 == state_sha256(tiny().state_dict())
     assert [c["pretrained"] for c in asked] == [False, False]
     assert asked[0]["pretrained_cfg_overlay"] == {"input_size": [3, 12, 12], "num_classes": 4}
     said = " ".join(model.notes)
@@ -98,7 +98,7 @@ def test_a_timm_folder_answers_as_its_network(tmp_path: Path, asked: list[dict[s
 
 def test_a_hub_s_cache_is_opened_by_its_links(tmp_path: Path, asked: Any) -> None:
     model = open_folder(as_cache(make(tmp_path / "made"), tmp_path / "models--owner--net"))
-    assert model.name == "owner/net" and model.sha256 == digest(tiny().state_dict())
+    assert model.name == "owner/net" and model.sha256 == state_sha256(tiny().state_dict())
 
 
 def in_parts(folder: Path, suffix: str = "safetensors") -> Path:
@@ -132,7 +132,7 @@ def test_weights_in_parts_are_one_model(tmp_path: Path, asked: Any, suffix: str,
     if place == "cache":
         folder = as_cache(folder, tmp_path / "models--owner--net")
     model = open_folder(folder)
-    assert model.sha256 == digest(tiny().state_dict())
+    assert model.sha256 == state_sha256(tiny().state_dict())
     assert not any("not taken" in note for note in model.notes)
     told = inspect(folder)
     assert told["weights"]["sha256"] == model.sha256 and told["weights"]["format"] == "sharded"

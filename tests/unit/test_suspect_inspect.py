@@ -15,7 +15,7 @@ from tests.security.fuzz_onnx import net
 from tests.security.onnx_forge import classifier, graph, model, port
 from uapfast.cli import main
 from uapfast.errors import InputError
-from uapfast.models.state import digest
+from uapfast.models.state import state_sha256
 from uapfast.suspects.inspect import inspect
 
 STATE = {"fc.weight": torch.ones(3, 4), "fc.bias": torch.ones(3), "n": torch.zeros((), dtype=torch.int64)}
@@ -47,7 +47,7 @@ def test_a_weights_file(tmp_path: Path, name: str) -> None:
     assert (found["tensors"], found["numbers"], found["bytes"]) == (3, 16, 68)
     assert found["types"] == {"F32": 2, "I64": 1}
     assert "fc.weight [3, 4]" in found["begins"] and "--arch" in found["asked"]
-    assert found["sha256"] == digest(STATE)
+    assert found["sha256"] == state_sha256(STATE)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tests.unit.uap_models import EPS, images, jobs_of, of_the_loop, settings, t
 from uapfast import universal_perturbation
 from uapfast.errors import InputError, ModelError
 from uapfast.method.uap import forms
-from uapfast.method.uap.forms import StepSettings, alike, choose_form, chunk_of, in_order
+from uapfast.method.uap.forms import StepSettings, choose_form, chunk_of, in_order, same_architecture
 from uapfast.method.uap.resident import Steps, run_resident
 from uapfast.method.uap.together import make_together
 from uapfast.models.registry import resolve_arch
@@ -176,15 +176,17 @@ def test_a_model_that_breaks_under_v_is_an_error(form):
 
 def test_only_one_network_with_other_weights_is_alike():
     a, b = nn.Sequential(nn.Linear(4, 3), nn.ReLU()), nn.Sequential(nn.Linear(4, 3), nn.ReLU())
-    assert alike(a, b)
-    assert not alike(a, nn.Sequential(nn.Linear(4, 3), nn.Tanh()))
-    assert not alike(a, nn.Sequential(nn.Linear(4, 3, bias=False), nn.ReLU()))
-    assert not alike(nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)) and alike(nn.LeakyReLU(0.1), nn.LeakyReLU(0.1))
+    assert same_architecture(a, b)
+    assert not same_architecture(a, nn.Sequential(nn.Linear(4, 3), nn.Tanh()))
+    assert not same_architecture(a, nn.Sequential(nn.Linear(4, 3, bias=False), nn.ReLU()))
+    assert not same_architecture(nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)) and same_architecture(
+        nn.LeakyReLU(0.1), nn.LeakyReLU(0.1)
+    )
     b[0].scale = 2.0
-    assert not alike(a, b)
+    assert not same_architecture(a, b)
     b = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
     b.register_forward_hook(lambda *_: None)
-    assert not alike(a, b) and not alike(b, b)
+    assert not same_architecture(a, b) and not same_architecture(b, b)
     assert in_order([a, nn.Linear(2, 2), nn.Sequential(nn.Linear(4, 3), nn.ReLU())]) == [[0, 2], [1]]
 
 
@@ -203,7 +205,7 @@ def test_a_stack_that_answers_otherwise_is_not_used(models, caplog):
             return self.inner(x) * self.factors[id(self)]
 
     odd = [Odd(models[2], 1.0), Odd(models[4], 3.0)]
-    assert alike(*odd)
+    assert same_architecture(*odd)
     with caplog.at_level(logging.WARNING):
         Steps(jobs_of(odd), settings(), StepSettings("stacked"), Host(), Host().stream())
     assert "weights are not stacked" in caplog.text

@@ -66,7 +66,7 @@ def _top(
     pass
 
 
-def load(arch: str, weights: Path, device: str, mean: str | None, std: str | None, **kw: Any) -> Model:
+def load_given(arch: str, weights: Path, device: str, mean: str | None, std: str | None, **kw: Any) -> Model:
     """The model of the options; raises as :func:`uapfast.models.checkpoint.load_model`."""
     from uapfast.models.checkpoint import load_model
 

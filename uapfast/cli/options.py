@@ -330,7 +330,7 @@ def numbers(text: str | None, argument: str) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        return config.numbers(text)
+        return config.parse_numbers(text)
     except ValueError:
         rule = "finite numbers with commas or blanks between, one per channel"
         raise InputError("uapfast", argument, rule, repr(text)) from None

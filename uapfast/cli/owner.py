@@ -64,11 +64,11 @@ def generate(
     require_writable(out, "reference", new=not overwrite)
     with only_result_on_stdout() as stdout, Reporter(rate=True) as progress, notes_counted(one_line(out)):
         from uapfast.data import load_data, stored_images
-        from uapfast.examination.calibration import summary
+        from uapfast.examination.calibration import reference_summary
         from uapfast.pool.manifest import load_pool
         from uapfast.verbs.generate import generate as run
 
-        victim = base.load(arch, weights, device, mean, std, name="victim")
+        victim = base.load_given(arch, weights, device, mean, std, name="victim")
         owned = load_data(data, o.framing(size, crop, interpolation))
         reference = run(
             victim, owned.images, owned.labels, pool=load_pool(pool, o.device(device)), config=config,
@@ -76,7 +76,7 @@ def generate(
             log=None if log is None else stored_images(log), log_blind=log_blind,
         )  # fmt: skip
         reference.save(out)
-        said = [f"wrote {one_line(out)}", *reference_lines(summary(reference), one_line(out))]
+        said = [f"wrote {one_line(out)}", *reference_lines(reference_summary(reference), one_line(out))]
         print(*said, sep="\n", file=stdout, flush=True)
 
 
@@ -136,7 +136,7 @@ def pool(
         from uapfast.data import load_data
         from uapfast.pool.build import build_pool
         from uapfast.pool.origin import Origin, said_init
-        from uapfast.pool.twins import record_path
+        from uapfast.pool.twins import pool_record_path
 
         said_init(init)  # before the data is read
         owned = load_data(data, o.framing(size, crop, interpolation))
@@ -148,7 +148,7 @@ def pool(
             branch=branch, branch_at=branch_at, designated=designated,
             selected=selected.value if selected else None, batch_size=batch_size,
         )  # fmt: skip
-        record = json.loads(record_path(manifest).read_text(encoding="utf-8"))
+        record = json.loads(pool_record_path(manifest).read_text(encoding="utf-8"))
         said = Origin(**record["base"]["init"]).sentence()
         print(f"wrote {one_line(manifest)}", f"init: {said}", sep="\n", file=stdout, flush=True)
 
@@ -187,7 +187,7 @@ def subspace(
         from uapfast.report.subspace_plot import subspace_png
         from uapfast.verbs.subspace import subspace as run
 
-        victim = base.load(arch, weights, device, mean, std, name="victim")
+        victim = base.load_given(arch, weights, device, mean, std, name="victim")
         owned = load_data(data, o.framing(size, crop, interpolation))
         found = run(
             victim, owned.images, pool=load_pool(pool, o.device(device)), per_model=per_model,
@@ -213,7 +213,7 @@ def demo(
     debug: o.DebugOption = False,
 ) -> None:
     """Run everything on scikit-learn's digits: train, fingerprint, verify, report."""
-    from uapfast.demo import run
+    from uapfast.demo import run_demo
 
     with Reporter() as progress:
-        run(out, seed=seed, stream=sys.stdout, progress=progress)
+        run_demo(out, seed=seed, stream=sys.stdout, progress=progress)

@@ -222,7 +222,7 @@ def encode(
         from uapfast.reference import load
         from uapfast.verbs.encode import encode as run
 
-        suspect = base.load(arch, weights, device, mean, std, output=output.value, key=key)
+        suspect = base.load_given(arch, weights, device, mean, std, output=output.value, key=key)
         z = np.asarray(run(load(reference), suspect))
         with atomic_path(out) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, z=z.astype(np.float32, copy=False))
@@ -233,10 +233,10 @@ def encode(
 def info(reference: o.ReferenceArgument, as_json: o.JsonOption = False, debug: o.DebugOption = False) -> None:
     """Say what a reference holds and how it was made."""
     with only_result_on_stdout() as stdout:
-        from uapfast.examination.calibration import summary
+        from uapfast.examination.calibration import reference_summary
         from uapfast.reference import load
 
-        found = summary(load(reference))
+        found = reference_summary(load(reference))
         if as_json:
             print(json.dumps(found, allow_nan=False), file=stdout, flush=True)
         else:

@@ -14,7 +14,7 @@ import numpy as np
 
 from uapfast.data.dataset import Dataset, Images, image_keys, labelled, make_dataset
 from uapfast.data.folder import ImageFiles, read_folder
-from uapfast.data.pictures import Framing, bad
+from uapfast.data.pictures import Framing, bad_data
 from uapfast.data.unlabelled import stored_images
 from uapfast.errors import DataError, fault
 
@@ -42,34 +42,36 @@ def load_data(spec: str, framing: Framing | None = None) -> Dataset:
         MissingDependency: Pillow is needed for image folders.
     """
     if not isinstance(spec, str) or not spec:
-        raise bad("DATA", RULE, repr(spec))
+        raise bad_data("DATA", RULE, repr(spec))
     name, _, split = spec.partition(":")
     if framing not in (None, Framing()) and not Path(spec).is_dir():
-        raise bad("size and crop", "given for a folder of pictures only", repr(spec))
+        raise bad_data("size and crop", "given for a folder of pictures only", repr(spec))
     if name in _NAMED:
         if split not in ("", *SPLITS):
-            raise bad("DATA", f"{name}, {name}:train or {name}:test", repr(spec))
+            raise bad_data("DATA", f"{name}, {name}:train or {name}:test", repr(spec))
         return _NAMED[name](spec, split)
     path = Path(spec)
     if path.is_dir():
         return labelled(*read_folder(path, framing or Framing()), str(path))
     if path.suffix == ".npz":
         return _npz(path)
-    raise bad("DATA", RULE, repr(spec))
+    raise bad_data("DATA", RULE, repr(spec))
 
 
 def _npz(path: Path) -> Dataset:
     if not path.is_file():
-        raise bad("DATA", "an existing file", path)
+        raise bad_data("DATA", "an existing file", path)
     try:
         with np.load(path, allow_pickle=False) as found:
             if not {"x", "y"} <= set(found.files):
-                raise bad("DATA", f"an .npz with arrays x and y ({path})", ", ".join(found.files) or "none")
+                raise bad_data(
+                    "DATA", f"an .npz with arrays x and y ({path})", ", ".join(found.files) or "none"
+                )
             x, y = found["x"], found["y"]
     except DataError:
         raise
     except Exception as exc:  # zip, deflate and header errors of many kinds, and arrays too large
-        raise bad("DATA", f"a whole .npz of plain arrays ({path})", fault(exc)) from exc
+        raise bad_data("DATA", f"a whole .npz of plain arrays ({path})", fault(exc)) from exc
     return make_dataset(x, y, str(path))
 
 
@@ -77,17 +79,17 @@ def _idx(folders: list[Path], name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """One idx file of unsigned bytes, plain or gzipped (LeCun's: magic, big-endian sizes, data)."""
     files = [p for f in folders for p in (f / f"{name}.gz", f / name) if p.is_file()]
     if not files:
-        raise bad("fashion-mnist", FASHION_PACKAGE, f"no {name}.gz in {' or '.join(map(str, folders))}")
+        raise bad_data("fashion-mnist", FASHION_PACKAGE, f"no {name}.gz in {' or '.join(map(str, folders))}")
     path = files[0]
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
             blob = stream.read()
     except (OSError, EOFError, zlib.error) as exc:
-        raise bad("fashion-mnist", "whole idx files", f"{type(exc).__name__}: {exc} ({path})") from exc
+        raise bad_data("fashion-mnist", "whole idx files", f"{type(exc).__name__}: {exc} ({path})") from exc
     rank = blob[3] if len(blob) >= 4 and blob[:3] == b"\0\0\x08" else 0
     shape = [int.from_bytes(blob[4 + 4 * i : 8 + 4 * i], "big") for i in range(rank)]
     if not rank or len(blob) != 4 + 4 * rank + math.prod(shape):
-        raise bad("fashion-mnist", "whole idx files of unsigned bytes", path)
+        raise bad_data("fashion-mnist", "whole idx files of unsigned bytes", path)
     return np.frombuffer(blob, np.uint8, offset=4 + 4 * rank).reshape(shape).copy()
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast.data.folder import ImageFiles
-from uapfast.data.pictures import bad
+from uapfast.data.pictures import bad_data
 from uapfast.images import check_images, floats
 
 ROWS = 64  # images that become floats at a time
@@ -131,13 +131,13 @@ def labelled(images: Tensor | ImageFiles, labels: Any, name: str) -> Dataset:
     """A data set of images that are right, and of labels that are not checked yet; raises ``DataError``."""
     y = labels.numpy(force=True) if isinstance(labels, Tensor) else np.asarray(labels)
     if y.ndim != 1 or len(y) != len(images):
-        raise bad(f"y of {name}", f"[{len(images)}], one label an image", list(y.shape))
+        raise bad_data(f"y of {name}", f"[{len(images)}], one label an image", list(y.shape))
     if y.dtype.kind not in "iu":
-        raise bad(f"y of {name}", "integers", y.dtype)
+        raise bad_data(f"y of {name}", "integers", y.dtype)
     if int(y.min()) < 0 or int(y.max()) > 1_000_000:
-        raise bad(f"y of {name}", "labels in 0..K-1", f"{y.min()}..{y.max()}")
+        raise bad_data(f"y of {name}", "labels in 0..K-1", f"{y.min()}..{y.max()}")
     if len(np.unique(y)) < 2:
-        raise bad(f"y of {name}", "of at least 2 classes", f"only class {y[0]}")
+        raise bad_data(f"y of {name}", "of at least 2 classes", f"only class {y[0]}")
     return Dataset(images, torch.from_numpy(y.astype(np.int64)), name, int(y.max()) + 1)
 
 

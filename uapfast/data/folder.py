@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uapfast.data.pictures import Framing, PictureHeader, bad, pixels, read_picture_header
+from uapfast.data.pictures import Framing, PictureHeader, bad_data, pixels, read_picture_header
 from uapfast.errors import DataError, DataWarning, MissingDependency
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
@@ -135,13 +135,13 @@ def _listed(path: Path) -> tuple[list[Path], list[int]]:
     splits = [c.name for c in classes if c.name.lower() in SPLITS]
     if splits and len(splits) == len(classes) and not files:
         named = " or ".join(str(path / name) for name in splits)
-        raise bad("DATA", f"one part of the data: {named}", f"{path}, which holds {', '.join(splits)}")
+        raise bad_data("DATA", f"one part of the data: {named}", f"{path}, which holds {', '.join(splits)}")
     if not files:
-        raise bad("DATA", f"a folder of class folders of images ({', '.join(SUFFIXES)})", path)
+        raise bad_data("DATA", f"a folder of class folders of images ({', '.join(SUFFIXES)})", path)
     empty = [classes[i].name for i in sorted(set(range(len(classes))) - {i for _, i in files})]
     if empty:
         rule = f"a folder whose folders are classes, each with images ({', '.join(SUFFIXES)})"
-        raise bad("DATA", rule, f"none in {', '.join(empty[:4])} of {path}")
+        raise bad_data("DATA", rule, f"none in {', '.join(empty[:4])} of {path}")
     return [f for f, _ in files], [i for _, i in files]
 
 
@@ -174,7 +174,7 @@ def _headers(files: Sequence[Path]) -> list[PictureHeader]:
 def _unreadable(broken: Sequence[tuple[Path, Exception]]) -> DataError:
     shown = ", ".join(f"{file} ({type(exc).__name__})" for file, exc in broken[:4])
     more = f" and {len(broken) - 4} more" if len(broken) > 4 else ""
-    return bad("DATA", "images that can be read (remove or mend the others)", shown + more)
+    return bad_data("DATA", "images that can be read (remove or mend the others)", shown + more)
 
 
 def _one_shape(
@@ -196,7 +196,7 @@ def _one_shape(
                 f"images of one size {list(first)}, as {files[0].name} has (or give size and crop, such as "
             )
             rule += "--size 256 --crop 224)"
-            raise bad("DATA", rule, f"{list(found)}: {file}")
+            raise bad_data("DATA", rule, f"{list(found)}: {file}")
     assert first is not None
     return channels, *first
 

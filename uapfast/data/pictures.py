@@ -18,7 +18,7 @@ MOST_SIDE = 8192
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: height and width change places
 
 
-def bad(argument: str, rule: str, got: object) -> DataError:
+def bad_data(argument: str, rule: str, got: object) -> DataError:
     """The error of data that cannot be used."""
     return DataError("data", argument, rule, got)
 
@@ -45,9 +45,9 @@ class Framing:
                 continue
             whole = all(isinstance(n, int) and 1 <= n <= MOST_SIDE for n in value)
             if len(value) not in counts or not whole:
-                raise bad(name, f"H or H,W, whole numbers in 1..{MOST_SIDE}", value)
+                raise bad_data(name, f"H or H,W, whole numbers in 1..{MOST_SIDE}", value)
         if self.interpolation not in INTERPOLATIONS:
-            raise bad("interpolation", "one of " + ", ".join(INTERPOLATIONS), repr(self.interpolation))
+            raise bad_data("interpolation", "one of " + ", ".join(INTERPOLATIONS), repr(self.interpolation))
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after resizing."""
@@ -67,7 +67,7 @@ class Framing:
             return height, width
         if height < self.crop[0] or width < self.crop[1]:
             rule = f"at most the size of every picture, {height} x {width} of {file} (give size, too)"
-            raise bad("crop", rule, " x ".join(map(str, self.crop)))
+            raise bad_data("crop", rule, " x ".join(map(str, self.crop)))
         return self.crop
 
     def apply(self, image: Any) -> Any:
@@ -103,10 +103,10 @@ class PictureHeader:
 def read_picture_header(image: Any, file: Path) -> PictureHeader:
     """Of an opened Pillow image; raises ``DataError`` for kinds that are not read."""
     if getattr(image, "n_frames", 1) > 1:
-        raise bad("DATA", "images of one frame", f"{image.n_frames} frames: {file}")
+        raise bad_data("DATA", "images of one frame", f"{image.n_frames} frames: {file}")
     deep = image.mode == "F" or image.mode in DEEP
     if not deep and image.mode not in GRAY + COLOUR:
-        raise bad("DATA", "images in grayscale or RGB", f"mode {image.mode}: {file}")
+        raise bad_data("DATA", "images in grayscale or RGB", f"mode {image.mode}: {file}")
     width, height = image.size
     if image.getexif().get(ORIENTATION) in TURNED:
         width, height = height, width
@@ -123,7 +123,7 @@ def pixels(image: Any, file: Path, framing: Framing) -> NDArray[Any]:
     if "transparency" in image.info or image.mode in ("LA", "La", "RGBA", "RGBa", "PA"):
         full = image.convert("RGBA")
         if full.getchannel("A").getextrema()[0] < 255:
-            raise bad("DATA", "images without transparency (paste them on a background)", file)
+            raise bad_data("DATA", "images without transparency (paste them on a background)", file)
         image = image if image.mode in GRAY else full
     array = np.asarray(framing.apply(image.convert("L" if image.mode in GRAY else "RGB")))
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
@@ -135,14 +135,14 @@ def _deep(image: Any, file: Path, framing: Framing) -> NDArray[Any]:
 
     values = np.asarray(image)
     if "transparency" in image.info and bool((values == image.info["transparency"]).any()):
-        raise bad("DATA", "images without transparency (paste them on a background)", file)
+        raise bad_data("DATA", "images without transparency (paste them on a background)", file)
     top = 1.0 if image.mode == "F" else 65535.0
     low, high = float(values.min()), float(values.max())
     if not (low >= 0.0 and high <= top):
-        raise bad("DATA", f"images of mode {image.mode} in 0..{top:g}", f"{low:g}..{high:g}: {file}")
+        raise bad_data("DATA", f"images of mode {image.mode} in 0..{top:g}", f"{low:g}..{high:g}: {file}")
     scaled = (values.astype(np.float64) / top).astype(np.float32)
     framed = np.asarray(framing.apply(Image.fromarray(scaled)), dtype=np.float32)
     return framed.clip(0.0, 1.0)[None]
 
 
-__all__ = ["INTERPOLATIONS", "Framing", "PictureHeader", "bad", "pixels", "read_picture_header"]
+__all__ = ["INTERPOLATIONS", "Framing", "PictureHeader", "bad_data", "pixels", "read_picture_header"]

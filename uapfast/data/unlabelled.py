@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from uapfast.data.pictures import bad
+from uapfast.data.pictures import bad_data
 from uapfast.errors import DataError, fault
 
 MEMBER = "x.npy"
@@ -31,12 +31,12 @@ def stored_images(path: str | Path) -> np.ndarray[Any, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise bad("log", "an existing file", path)
+        raise bad_data("log", "an existing file", path)
     try:
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory(prefix="uapfast-") as folder:
             if MEMBER not in archive.namelist():
                 got = ", ".join(n.removesuffix(".npy") for n in archive.namelist()) or "none"
-                raise bad("log", f"an .npz with an array x ({path})", got)
+                raise bad_data("log", f"an .npz with an array x ({path})", got)
             plain = Path(folder) / MEMBER
             with archive.open(MEMBER) as packed, open(plain, "wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked, 1 << 20)  # checks the CRC at its end
@@ -45,7 +45,7 @@ def stored_images(path: str | Path) -> np.ndarray[Any, Any]:
     except DataError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as exc:
-        raise bad("log", f"a whole .npz of plain arrays ({path})", fault(exc)) from exc
+        raise bad_data("log", f"a whole .npz of plain arrays ({path})", fault(exc)) from exc
 
 
 __all__ = ["stored_images"]

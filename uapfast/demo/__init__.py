@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from uapfast.demo.steps import FULL, TINY, Scale, run
+from uapfast.demo.steps import FULL, TINY, Scale, run_demo
 
-__all__ = ["FULL", "TINY", "Scale", "run"]
+__all__ = ["FULL", "TINY", "Scale", "run_demo"]

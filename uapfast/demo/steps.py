@@ -87,7 +87,7 @@ def _made(path: Path, arch: str, build: Callable[[], nn.Module]) -> nn.Module:
 
 
 @one_thread()
-def run(
+def run_demo(
     out: str | os.PathLike[str],
     *,
     seed: int = 0,
@@ -121,7 +121,9 @@ def run(
 
     report(0, 1, "train the victim")
     weights = folder / "victim.safetensors"
-    victim = _made(weights, make.RESIDUAL, lambda: make.train(make.RESIDUAL, split.owner, seed, scale.epochs))
+    victim = _made(
+        weights, make.RESIDUAL, lambda: make.train_honest(make.RESIDUAL, split.owner, seed, scale.epochs)
+    )
     manifest = build_pool(
         make.RESIDUAL, weights, data, folder / "pool", init="random", twins=scale.twins,
         surrogates=scale.surrogates, homologous=scale.homologous, epochs=scale.epochs,

@@ -48,7 +48,7 @@ class DemoSuspect:
         return SuspectRow(self.name, self.made, verdict, self.truth, self.group, accuracy)
 
 
-def train(arch: str, data: tuple[Tensor, Tensor], seed: int, epochs: int) -> nn.Module:
+def train_honest(arch: str, data: tuple[Tensor, Tensor], seed: int, epochs: int) -> nn.Module:
     """An honest model."""
     return default_recipe(fresh_model(arch, seed), data[0], data[1], seed, epochs=epochs)
 
@@ -104,6 +104,6 @@ def honest(split: Split, epochs: int, seed: int) -> Iterator[DemoSuspect]:
     for number, (short, arch) in enumerate((s, a) for s, a in networks.items() for _ in range(3)):
         words = list(data)[(number + number // 4) % 4]
         longer = epochs if number % 2 else epochs + epochs // 2
-        make = partial(train, arch, data[words], seed + number, longer)
+        make = partial(train_honest, arch, data[words], seed + number, longer)
         name = f"honest-{number + 1:02d}"
         yield DemoSuspect(name, f"{short}, {words}, {longer} epochs", "innocent", "innocent", arch, make)

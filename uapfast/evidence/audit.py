@@ -13,7 +13,14 @@ from uapfast._version import __version__
 from uapfast.errors import EvidenceError, InputError, RecordError, SignatureError
 from uapfast.evidence import timestamp
 from uapfast.evidence.audited import Audit, Check
-from uapfast.evidence.commitment import Commitment, check_fits, read_commitment, read_salt, salt_path, salted
+from uapfast.evidence.commitment import (
+    Commitment,
+    check_committed,
+    read_commitment,
+    read_salt,
+    salt_path,
+    salted,
+)
 from uapfast.evidence.content import (
     check_content,
     check_level,
@@ -141,7 +148,7 @@ def _stamp(out: Audit, stated: Signed, files: Files) -> timestamp.Stamp | None:
         return None
 
     def stamped() -> tuple[timestamp.Stamp, str]:
-        found = timestamp.check(data, stated.signature, stated.where, files.roots, files.time)
+        found = timestamp.check_stamp(data, stated.signature, stated.where, files.roots, files.time)
         return found, f"stamped {timestamp.said(found.time)} by {found.authority}"
 
     found = out.step(what, stamped)
@@ -242,7 +249,7 @@ def _fits(
     if found != commitment.value:  # the reference itself is the one that is stated
         rule = f"one that makes the committed hash of the reference, {commitment.value}"
         raise EvidenceError(f"salt {place.name}", "salt", rule, found)
-    check_fits(commitment, found, reference, float(stated.predicate["level"]))
+    check_committed(commitment, found, reference, float(stated.predicate["level"]))
     return commitment, "with it the reference, the pool and the settings are those that were committed to"
 
 

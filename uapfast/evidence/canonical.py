@@ -14,7 +14,7 @@ from uapfast.errors import EvidenceError, MissingDependency, fault
 MOST_BYTES = 64 << 20  # of a statement or a commitment
 
 
-def needed(name: str) -> Any:
+def required_module(name: str) -> Any:
     """A module of the extra ``evidence``.
 
     Raises:
@@ -29,7 +29,7 @@ def needed(name: str) -> Any:
 
 def dumps(value: Any) -> bytes:
     """Canonical JSON, without a newline at its end. Floats have no place in it: see :func:`decimals`."""
-    found: bytes = needed("rfc8785").dumps(value)
+    found: bytes = required_module("rfc8785").dumps(value)
     return found
 
 
@@ -59,10 +59,10 @@ def _no_float(text: str) -> Any:
 def decimals(value: Any) -> Any:
     """The same with every float as the shortest decimal that reads back as it; tuples become lists.
 
-    Texts become :func:`plain`.
+    Texts become :func:`utf8_text`.
     """
     if isinstance(value, str):
-        return plain(value)
+        return utf8_text(value)
     if isinstance(value, bool) or value is None or isinstance(value, int):
         return value
     if isinstance(value, float):
@@ -70,11 +70,11 @@ def decimals(value: Any) -> Any:
             raise EvidenceError("evidence", "numbers", "finite", value)
         return repr(value)
     if isinstance(value, dict):
-        return {plain(str(k)): decimals(v) for k, v in value.items()}
+        return {utf8_text(str(k)): decimals(v) for k, v in value.items()}
     return [decimals(v) for v in value]
 
 
-def plain(text: str) -> str:
+def utf8_text(text: str) -> str:
     """A text with what UTF-8 has no bytes for escaped: whoever names a file or a class may put it there."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -97,4 +97,4 @@ def decoded(text: Any, where: str, what: str) -> bytes:
     return data
 
 
-__all__ = ["MOST_BYTES", "decimals", "decoded", "dumps", "encoded", "loads", "needed", "plain"]
+__all__ = ["MOST_BYTES", "decimals", "decoded", "dumps", "encoded", "loads", "required_module", "utf8_text"]

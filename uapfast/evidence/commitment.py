@@ -154,7 +154,7 @@ def commit(
     }
     subject = [{"name": "reference", "digest": {"saltedSha256": value}}]
     payload, signature = sign(statement(KIND, subject, predicate), key)
-    stamp = None if tsa is None else timestamp.ask(tsa, signature, roots)
+    stamp = None if tsa is None else timestamp.request_stamp(tsa, signature, roots)
     data = bundled(payload, signature, key, stamp)
     _write_salt(place, secret)
     try:
@@ -208,7 +208,7 @@ def read_commitment(
 
     Args:
         path: of the file.
-        roots: certificates of authorities that are trusted (:func:`uapfast.evidence.timestamp.check`).
+        roots: certificates of authorities that are trusted (:func:`uapfast.evidence.timestamp.check_stamp`).
         now: the time.
 
     Raises:
@@ -232,14 +232,14 @@ def read_commitment(
         raise EvidenceError(where, "committedAt", "of the past", predicate["committedAt"])
     stamp = None
     if signed.stamp is not None:
-        stamp = timestamp.check(signed.stamp, signed.signature, where, roots, current)
+        stamp = timestamp.check_stamp(signed.stamp, signed.signature, where, roots, current)
         if time > stamp.time + timestamp.SKEW:
             rule = f"not after its time stamp, {timestamp.said(stamp.time)}"
             raise EvidenceError(where, "committedAt", rule, predicate["committedAt"])
     return Commitment(signed, value, time, stamp)
 
 
-def check_fits(commitment: Commitment, found: str, reference: Reference, alpha: float) -> None:
+def check_committed(commitment: Commitment, found: str, reference: Reference, alpha: float) -> None:
     """Hold a reference and a level against what was committed to.
 
     Args:
@@ -265,7 +265,7 @@ def check_fits(commitment: Commitment, found: str, reference: Reference, alpha: 
 __all__ = [
     "KIND",
     "Commitment",
-    "check_fits",
+    "check_committed",
     "commit",
     "pool_of",
     "read_commitment",

@@ -47,12 +47,12 @@ def differences(
             for i, (a, b) in enumerate(zip(stated, found, strict=True))
         ]
         return [d for pair in pairs for d in pair[0]], [o for pair in pairs for o in pair[1]]
-    if alike(stated, found, path):
+    if same_value(stated, found, path):
         return [], []
     return [f"{path}: stated {str(stated)[:120]}, found {str(found)[:120]}"], []
 
 
-def alike(a: Any, b: Any, path: str) -> bool:
+def same_value(a: Any, b: Any, path: str) -> bool:
     """Whether two plain values at a path say the same."""
     if type(a) is not type(b) or not isinstance(a, str):
         return type(a) is type(b) and bool(a == b)
@@ -84,4 +84,4 @@ def _as_printed(x: str, y: str) -> bool:
     return abs(float(x) - float(y)) <= PRINTED * abs(float(x))
 
 
-__all__ = ["TOLERANCE", "alike", "differences"]
+__all__ = ["TOLERANCE", "differences", "same_value"]

@@ -15,7 +15,7 @@ from uapfast.evidence.commitment import Commitment, settings_of
 from uapfast.evidence.compare import differences
 from uapfast.evidence.dossier import basis_of, by_others, citation_of
 from uapfast.evidence.envelope import Signed
-from uapfast.evidence.statement import measured, predicate, with_their_last
+from uapfast.evidence.statement import measured_error_rates, predicate, with_their_last
 from uapfast.examination.error_rates import table_of
 from uapfast.examination.levels import levels_said
 from uapfast.reference import Reference
@@ -182,12 +182,12 @@ def check_rates(out: Audit, stated: Signed) -> None:
     if table is None:
         said = f"uapfast {__version__} does not know what {theirs} shipped: audit with uapfast {theirs}"
         out.add("not checked", what, said)
-    elif predicate["measured"] != measured(predicate["verdict"], table):
+    elif predicate["measured"] != measured_error_rates(predicate["verdict"], table):
         error = EvidenceError(stated.where, "measured", f"those that uapfast {theirs} shipped", "others")
         out.checks.append(Check("FAILED", what, str(error), error))
     else:
         out.add("ok", what, f"those that uapfast {theirs} shipped")
-        if predicate["measured"] != measured(predicate["verdict"]):
+        if predicate["measured"] != measured_error_rates(predicate["verdict"]):
             out.add("note", what, f"uapfast {__version__} states others: they were measured anew since")
 
 

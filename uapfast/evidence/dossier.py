@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from uapfast.errors import EvidenceError, InputError, SignatureError, StorageError, UapfastError
-from uapfast.evidence.commitment import Commitment, check_fits, read_commitment, read_salt, salt_path, salted
+from uapfast.evidence.commitment import (
+    Commitment,
+    check_committed,
+    read_commitment,
+    read_salt,
+    salt_path,
+    salted,
+)
 from uapfast.evidence.envelope import Signed
 from uapfast.evidence.keys import PrivateKey, load_private
 from uapfast.evidence.statement import Basis, Citation, write_statement
@@ -103,7 +110,7 @@ class Dossier:
         if wanted.commitment is not None:
             self.commitment = read_commitment(wanted.commitment, self.roots)
             salt = read_salt(salt_path(wanted.commitment, wanted.salt))
-            check_fits(self.commitment, salted(salt, self.path), self.reference, self.alpha)
+            check_committed(self.commitment, salted(salt, self.path), self.reference, self.alpha)
             if self.key is not None and self.key.public != self.commitment.signed.key:
                 rule = f"the one that signed the commitment, {self.commitment.signed.key.keyid}"
                 raise SignatureError("verify", "key", rule, self.key.public.keyid)
@@ -201,7 +208,7 @@ def check_looks(commitment: Commitment, recording: Recording) -> None:
     """Raise ``EvidenceError`` unless it was looked as committed, at all answers.
 
     Args:
-        commitment: whose settings are known to be those of the reference (:func:`check_fits`).
+        commitment: whose settings are known to be those of the reference (:func:`check_committed`).
         recording: of the examination.
     """
     check_all_judged(recording)

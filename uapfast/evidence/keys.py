@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from uapfast.errors import SignatureError
-from uapfast.evidence.canonical import decoded, encoded, needed
+from uapfast.evidence.canonical import decoded, encoded, required_module
 from uapfast.files import open_plain
 
 SERIALIZATION = "cryptography.hazmat.primitives.serialization"
@@ -37,7 +37,7 @@ class PublicKey:
 
     def verify(self, signature: bytes, message: bytes, where: str, what: str = "signature") -> None:
         """Raise ``SignatureError`` unless the signature of the message is this key's."""
-        errors = needed("cryptography.exceptions")
+        errors = required_module("cryptography.exceptions")
         try:
             _public(self.der, where).verify(signature, message)
         except errors.InvalidSignature as exc:
@@ -72,26 +72,26 @@ def load_private(path: str | os.PathLike[str]) -> PrivateKey:
         SignatureError: no such file, no Ed25519 private key, or one behind a password.
         MissingDependency: without the extra ``evidence``.
     """
-    serialization, data = needed(SERIALIZATION), _read(path)
+    serialization, data = required_module(SERIALIZATION), _read(path)
     try:
         key = serialization.load_pem_private_key(data, password=None)
     except TypeError as exc:
         raise SignatureError("key", "private key", "one without a password", path) from exc
     except Exception as exc:  # the library's own errors for what is no key, or of no kind that it knows
         raise _bad(path, "private", f"none that can be read ({type(exc).__name__})") from exc
-    if not isinstance(key, needed(ED25519).Ed25519PrivateKey):
+    if not isinstance(key, required_module(ED25519).Ed25519PrivateKey):
         raise _bad(path, "private", type(key).__name__)
     return PrivateKey(key, _of(key.public_key()))
 
 
 def load_public(path: str | os.PathLike[str]) -> PublicKey:
     """The public key in a PEM file; raises as :func:`load_private`."""
-    serialization, data = needed(SERIALIZATION), _read(path)
+    serialization, data = required_module(SERIALIZATION), _read(path)
     try:
         key = serialization.load_pem_public_key(data)
     except Exception as exc:
         raise _bad(path, "public", f"none that can be read ({type(exc).__name__})") from exc
-    if not isinstance(key, needed(ED25519).Ed25519PublicKey):
+    if not isinstance(key, required_module(ED25519).Ed25519PublicKey):
         raise _bad(path, "public", type(key).__name__)
     return _of(key)
 
@@ -107,15 +107,15 @@ def told_key(signer: Any, where: str) -> PublicKey:
 
 
 def _of(key: Any) -> PublicKey:
-    serialization = needed(SERIALIZATION)
+    serialization = required_module(SERIALIZATION)
     encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     return PublicKey(key.public_bytes(encoding, form))
 
 
 def _public(der: bytes, where: str) -> Any:
     try:
-        key = needed(SERIALIZATION).load_der_public_key(der)
-        good = isinstance(key, needed(ED25519).Ed25519PublicKey) and _of(key).der == der
+        key = required_module(SERIALIZATION).load_der_public_key(der)
+        good = isinstance(key, required_module(ED25519).Ed25519PublicKey) and _of(key).der == der
     except Exception as exc:
         raise SignatureError(where, "signer", "an Ed25519 public key", type(exc).__name__) from exc
     if not good:

@@ -139,7 +139,9 @@ class Basis:
     citation: Citation | None
 
 
-def measured(verdict: Mapping[str, Any], table: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def measured_error_rates(
+    verdict: Mapping[str, Any], table: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """How often honest models were accused where that was measured, for a pool like the verdict's.
 
     Args:
@@ -194,7 +196,7 @@ def predicate(verdict: Verdict, basis: Basis, at: str, key: PublicKey) -> dict[s
         },
         "record": basis.record,
         "commitment": None if basis.citation is None else basis.citation.told(),
-        "measured": measured(plain),
+        "measured": measured_error_rates(plain),
         "versions": versions(),
         "signer": key.told(),
     }
@@ -247,7 +249,7 @@ def write_statement(
     at = timestamp.said(datetime.now(UTC))
     made = statement(KIND, subjects(basis, verdict), predicate(verdict, basis, at, key.public))
     payload, signature = sign(made, key)
-    stamp = None if tsa is None else timestamp.ask(tsa, signature, roots)
+    stamp = None if tsa is None else timestamp.request_stamp(tsa, signature, roots)
     write_bytes(out, bundled(payload, signature, key, stamp))
     return read_statement(out)
 
@@ -278,7 +280,7 @@ __all__ = [
     "KIND",
     "Basis",
     "Citation",
-    "measured",
+    "measured_error_rates",
     "p_values",
     "predicate",
     "read_statement",

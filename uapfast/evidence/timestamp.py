@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from uapfast.errors import EvidenceError, MissingDependency, TimeStampError
-from uapfast.evidence.canonical import needed
+from uapfast.evidence.canonical import required_module
 from uapfast.files import open_plain
 from uapfast.suspects.record_writer import said
 
@@ -48,20 +48,20 @@ def told_time(text: Any, where: str, what: str) -> datetime:
     return found
 
 
-def ask(url: str, message: bytes, roots: Sequence[Any] | None = None) -> bytes:
+def request_stamp(url: str, message: bytes, roots: Sequence[Any] | None = None) -> bytes:
     """The authority's stamp of a message, as DER, once it holds.
 
     Args:
         url: of the authority.
         message: what is stamped.
-        roots: as :func:`check`.
+        roots: as :func:`check_stamp`.
 
     Raises:
         TimeStampError: the authority does not answer, or with a stamp that does not hold; or this machine's
             clock is ahead of it.
         MissingDependency: without the extra ``evidence``.
     """
-    client, asked = needed("rfc3161_client"), datetime.now(UTC)
+    client, asked = required_module("rfc3161_client"), datetime.now(UTC)
     if not url.startswith(("http://", "https://")):
         raise TimeStampError("time stamp", "--tsa", "http(s)://... of an RFC 3161 authority", repr(url)[:80])
     request = client.TimestampRequestBuilder().data(message).hash_algorithm(client.HashAlgorithm.SHA256)
@@ -73,7 +73,7 @@ def ask(url: str, message: bytes, roots: Sequence[Any] | None = None) -> bytes:
         raise TimeStampError("time stamp", "answer", "a stamp that is granted", got)
     if response.tst_info.nonce != request.nonce:
         raise TimeStampError("time stamp", "nonce", "that of the request", "another: an old answer")
-    found = check(data, message, "time stamp", roots)
+    found = check_stamp(data, message, "time stamp", roots)
     if asked > found.time + SKEW:  # what was signed before it would be later than its own stamp
         rule = f"at most {SKEW.seconds} s ahead of the authority's, {said(found.time)}"
         raise TimeStampError("time stamp", "this machine's clock", rule, said(asked))
@@ -107,7 +107,7 @@ def _posted(url: str, body: bytes) -> bytes:
 
 def _decoded(data: bytes, where: str) -> Any:
     try:
-        response = needed("rfc3161_client").decode_timestamp_response(data)
+        response = required_module("rfc3161_client").decode_timestamp_response(data)
         again = response.as_bytes()
     except ValueError as exc:
         raise TimeStampError(where, "time stamp", "an RFC 3161 response in DER", str(exc)[:120]) from exc
@@ -118,7 +118,7 @@ def _decoded(data: bytes, where: str) -> Any:
 
 def load_certificates(path: str | os.PathLike[str]) -> list[Any]:
     """The certificates in a PEM file, of authorities that are trusted; raises ``TimeStampError``."""
-    x509 = needed("cryptography.x509")
+    x509 = required_module("cryptography.x509")
     try:
         with open_plain(path) as stream:
             found: list[Any] = x509.load_pem_x509_certificates(stream.read(MOST_BYTES))
@@ -128,7 +128,7 @@ def load_certificates(path: str | os.PathLike[str]) -> list[Any]:
     return found
 
 
-def check(
+def check_stamp(
     data: bytes,
     message: bytes,
     where: str,
@@ -157,7 +157,7 @@ def check(
 
 
 def _checked(data: bytes, message: bytes, where: str, roots: Sequence[Any] | None, now: datetime) -> Stamp:
-    client = needed("rfc3161_client")
+    client = required_module("rfc3161_client")
     response = _decoded(data, where)
     leaf = _leaf(response, where)
     time = response.tst_info.gen_time.astimezone(UTC)
@@ -180,7 +180,7 @@ def _checked(data: bytes, message: bytes, where: str, roots: Sequence[Any] | Non
 
 def _leaf(response: Any, where: str) -> Any:
     """The certificate of the authority that signed, which the response has to bring."""
-    x509 = needed("cryptography.x509")
+    x509 = required_module("cryptography.x509")
     signers = [(s.issuer, s.serial_number) for s in response.signed_data.signer_infos]
     known = [x509.load_der_x509_certificate(c) for c in response.signed_data.certificates]
     for one in known:
@@ -190,4 +190,4 @@ def _leaf(response: Any, where: str) -> Any:
     raise TimeStampError(where, "time stamp", rule, f"{len(known)} certificates, none of them its")
 
 
-__all__ = ["SKEW", "Stamp", "ask", "check", "load_certificates", "said", "told_time"]
+__all__ = ["SKEW", "Stamp", "check_stamp", "load_certificates", "request_stamp", "said", "told_time"]

@@ -44,7 +44,7 @@ def threshold_z(reference: Reference, alpha: float) -> float:
     if not reference.statistic.scorer().has_twins:
         return decision.upper_t(alpha, len(found.innocent_statistic) - 1)
     twins = len(reference.candidates) - 1
-    return decision.needed(alpha, twins, found.innocent_statistic, found.innocent_pairs)
+    return decision.needed_z(alpha, twins, found.innocent_statistic, found.innocent_pairs)
 
 
 def surrogates_above(reference: Reference, alpha: float) -> float | None:
@@ -53,7 +53,7 @@ def surrogates_above(reference: Reference, alpha: float) -> float | None:
     return float((z > threshold_z(reference, alpha)).mean()) if len(z) else None
 
 
-def summary(reference: Reference) -> dict[str, Any]:
+def reference_summary(reference: Reference) -> dict[str, Any]:
     """What ``uapfast info`` shows; JSON types."""
     relations = [record.relation for record in reference.records]
     return {
@@ -82,4 +82,4 @@ def summary(reference: Reference) -> dict[str, Any]:
     }
 
 
-__all__ = ["convicts_nobody", "summary", "surrogates_above", "threshold_z"]
+__all__ = ["convicts_nobody", "reference_summary", "surrogates_above", "threshold_z"]

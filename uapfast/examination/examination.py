@@ -23,7 +23,7 @@ from uapfast.examination.logged import mostly_logged
 from uapfast.examination.remarks import remarks, told
 from uapfast.method.consensus import Range, class_order, says_nothing
 from uapfast.method.decision import Assessment, decide, view_level_p
-from uapfast.method.fingerprint import only_labels, reduce_classes, shown
+from uapfast.method.fingerprint import only_labels, probabilities_of, reduce_classes
 from uapfast.method.sequential import Stop, Stopper, too_few
 from uapfast.method.standing import assessment
 from uapfast.models.answers import Answers, detect, joint_form
@@ -173,7 +173,7 @@ class Examination:
     # -- looking -----------------------------------------------------------------------------------
     def _look(self, answers: Answers, part: range) -> None:
         reference, plan = self.design.reference, self.design.reference.plan
-        full = shown(answers).reshape(len(part), plan.blocks, plan.per_view, -1)
+        full = probabilities_of(answers).reshape(len(part), plan.blocks, plan.per_view, -1)
         if self.sha256 is None:
             self._hash.update((np.round(full.numpy().astype(np.float64), ROUNDED) + 0.0).tobytes())
         keep = None if reference.keep is None else reference.keep[part.start : part.stop]

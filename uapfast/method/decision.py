@@ -129,7 +129,7 @@ def critical(others: Array, alpha: float) -> float:
     return float(np.mean(others)) + spread * upper_t(alpha, n - 1)
 
 
-def needed(alpha: float, twins: int, innocents: Array, pairs: Array) -> float:
+def needed_z(alpha: float, twins: int, innocents: Array, pairs: Array) -> float:
     """The z above which :func:`among_twins` and the other two all give ``p <= alpha``; infinite if none does.
 
     Args:

@@ -47,7 +47,7 @@ def contrastive_loss(embeddings: Tensor, labels: Tensor, tau: float = TAU) -> Te
     return (similarity.logsumexp(-1) - similarity.masked_fill(~same, -torch.inf).logsumexp(-1)).mean()
 
 
-def train(fingerprints: Tensor, labels: Tensor, seed: int, epochs: int = EPOCHS) -> nn.Sequential:
+def train_encoder(fingerprints: Tensor, labels: Tensor, seed: int, epochs: int = EPOCHS) -> nn.Sequential:
     """Train the encoder.
 
     Args:
@@ -76,7 +76,7 @@ class PaperScorer:
     """Scores suspects with the paper's encoder.
 
     Attributes:
-        network: from :func:`train`.
+        network: from :func:`train_encoder`.
         victim: ``[V,F]`` fingerprints of the victim.
         innocents: ``[n,V,F]`` fingerprints of homologous models that the training never saw.
     """

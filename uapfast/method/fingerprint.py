@@ -145,10 +145,10 @@ def ask(
     """
     answers = answers_of(model, plan.chunks() if chunks is None else chunks, plan.queries, classes)
     shape = (plan.views, plan.blocks, plan.per_view, answers.classes)
-    return shown(answers).reshape(shape), answers.kind
+    return probabilities_of(answers).reshape(shape), answers.kind
 
 
-def shown(answers: Answers) -> Tensor:
+def probabilities_of(answers: Answers) -> Tensor:
     """Probabilities float32 ``[N,K]`` of answers of any kind.
 
     What was done to all of them alike and says nothing is undone: a scale of logits that softmax would lose

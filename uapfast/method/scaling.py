@@ -75,7 +75,7 @@ def without_floor(p: Tensor) -> Tensor:
     return left / left.sum(-1, keepdim=True).clamp(min=LEAST_FLOOR)
 
 
-def groups(first: int, count: int) -> list[slice]:
+def view_groups(first: int, count: int) -> list[slice]:
     """Views ``first .. first + count - 1`` cut at ``EDGES``, counted from ``first``."""
     cuts = [e - first for e in EDGES if first < e < first + count]
     return [slice(a, b) for a, b in pairwise([0, *cuts, count])]
@@ -116,7 +116,7 @@ class Scaling:
     def _residuals(self, answers: AnswerArray, first: int, origin: Tensor, clip: float) -> Tensor:
         """Residuals of answers ``[...,k,B,n,R]`` from the origin of these views."""
         p = torch.as_tensor(answers)
-        parts = groups(first, p.shape[-4])
+        parts = view_groups(first, p.shape[-4])
         where = [slice(first + part.start, first + part.stop) for part in parts]
         target, prior = (torch.stack([t[one].mean(0) for one in where]) for t in (self.target, self.prior))
         sizes, floor = [part.stop - part.start for part in parts], FLOOR / p.shape[-1]

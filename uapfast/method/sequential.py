@@ -20,7 +20,7 @@ from itertools import pairwise
 import numpy as np
 
 from uapfast.errors import InputError
-from uapfast.method.decision import Outcome, critical, decide, needed, upper_t
+from uapfast.method.decision import Outcome, critical, decide, needed_z, upper_t
 from uapfast.method.lineage import LineageScorer
 from uapfast.method.spread import least_spread, standings
 from uapfast.method.standing import assessment, typical_spread
@@ -109,7 +109,7 @@ class Background:
         """The score (with twins, above their mean) that a conviction by all views takes, at the least."""
         if not self.twins:
             return critical(self.statistics, alpha)
-        z = needed(alpha, twins, self.statistics[:, 0], self.statistics)
+        z = needed_z(alpha, twins, self.statistics[:, 0], self.statistics)
         return z * least_spread(twins) * self.typical
 
 

@@ -102,7 +102,7 @@ def _options(spec: str, query: str, allowed: dict[str, tuple[int, int]]) -> dict
 
 def _added(spec: str, kind: str, name: str) -> Factory:
     """Of a prefix that an installed package has registered."""
-    create = plugins.load(plugins.ARCHITECTURES, kind)
+    create = plugins.load_plugin(plugins.ARCHITECTURES, kind)
     if create is None:
         known = "".join(f", {prefix}:NAME" for prefix in plugins.names(plugins.ARCHITECTURES))
         raise _bad(RULE + known, repr(spec))

@@ -27,10 +27,10 @@ def tensors_sha256(module: nn.Module) -> str:
     What a state dict holds besides tensors (extra state, packed quantised weights) counts by its content. A
     frozen TorchScript module has no state: its constants and its code count.
     """
-    return digest(_state(module))
+    return state_sha256(_state(module))
 
 
-def digest(state: Mapping[str, Any]) -> str:
+def state_sha256(state: Mapping[str, Any]) -> str:
     """SHA-256 of a state, such as :func:`tensors_sha256` takes from a module and a reader from a file."""
     h = hashlib.sha256()
     for name, value in sorted(state.items()):
@@ -98,7 +98,7 @@ def _add_tensor(h: Any, name: str, t: Tensor) -> None:
     h.update(t.reshape(-1).view(torch.uint8).numpy().tobytes())
 
 
-def held(module: nn.Module) -> list[Tensor]:
+def state_tensors(module: nn.Module) -> list[Tensor]:
     """Parameters and buffers; the constants of a frozen TorchScript module."""
     found: list[Tensor] = [*module.parameters(), *module.buffers()]
     return found or [t for t in _constants(module).values() if isinstance(t, Tensor)]
@@ -107,7 +107,7 @@ def held(module: nn.Module) -> list[Tensor]:
 def input_dtype(module: nn.Module) -> torch.dtype:
     """The floating type of all weights, which images are cast to; float32 where they are of several."""
     # bits alone: what packs its weights (quantised layers) has none here and takes float32
-    types = {t.dtype for t in held(module) if t.is_floating_point() and t.element_size() > 1}
+    types = {t.dtype for t in state_tensors(module) if t.is_floating_point() and t.element_size() > 1}
     return types.pop() if len(types) == 1 else torch.float32
 
 
@@ -175,4 +175,4 @@ def _scripted(module: torch.jit.ScriptModule) -> Iterator[str]:
             yield "batch normalisation in TorchScript"
 
 
-__all__ = ["batch_note", "check_ready", "has_state", "held", "input_dtype", "tensors_sha256"]
+__all__ = ["batch_note", "check_ready", "has_state", "input_dtype", "state_tensors", "tensors_sha256"]

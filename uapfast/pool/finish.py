@@ -18,10 +18,10 @@ from uapfast.errors import PoolWarning
 from uapfast.files import write_text
 from uapfast.pool.manifest import ManifestEntry, write_keys, write_manifest
 from uapfast.pool.origin import ALIKE
-from uapfast.pool.plan import PoolConfig, TrainingJob, code_sha256, relative_arch
+from uapfast.pool.plan import PoolConfig, TrainingJob, file_code_sha256, relative_arch
 from uapfast.pool.pool import CHECKPOINT
 from uapfast.pool.train import Context
-from uapfast.pool.twins import STEMS, record_path
+from uapfast.pool.twins import STEMS, pool_record_path
 
 FAR_BELOW = 0.1  # of the victim's accuracy on the owner's images
 
@@ -62,12 +62,14 @@ def finish(
         "victim": {"sha256": context.base["victim"], "owner_accuracy": round(accuracy, 4)},
         "ancestor": None if former is None else {"sha256": former.sha256},
         "warnings": [w for w in (unlike, *said) if w],
-        "code": {relative_arch(spec, folder.resolve()): code_sha256(spec) for spec in _archs(plan, context)},
+        "code": {
+            relative_arch(spec, folder.resolve()): file_code_sha256(spec) for spec in _archs(plan, context)
+        },
         "models": models,
     }  # fmt: skip
     manifest = folder / f"{STEMS[context.twins.kind]}.csv"
     write_keys(folder, keys)
-    write_text(record_path(manifest), json.dumps(settings, indent=1) + "\n")
+    write_text(pool_record_path(manifest), json.dumps(settings, indent=1) + "\n")
     write_manifest(manifest, _entries(plan, context, former))
     for sentence in said:
         warnings.warn(sentence, PoolWarning, stacklevel=4)

@@ -82,7 +82,7 @@ def forecast(
                     "joint": _joint(count, homologous) if count else None,
                 },
                 "thresholds": {f"{alpha:g}": threshold(count, homologous, alpha) for alpha in ALPHAS},
-                "measured": [] if kind == "branch" else measured(count, homologous, surrogates),
+                "measured": [] if kind == "branch" else measured_power(count, homologous, surrogates),
             }
         )
     return {"assumes": list(ASSUMES), "pools": pools}
@@ -111,7 +111,7 @@ def _joint(twins: int, innocents: int) -> float:
     return 1 / ((twins + 1) * (innocents + 1))
 
 
-def measured(twins: int, homologous: int, surrogates: int) -> list[dict[str, Any]]:
+def measured_power(twins: int, homologous: int, surrogates: int) -> list[dict[str, Any]]:
     """Rows of the shipped table for pools of exactly this size."""
     table = json.loads(files("uapfast.pool").joinpath(TABLE).read_text(encoding="utf-8"))
     size = (twins, homologous, surrogates)

@@ -22,9 +22,9 @@ from uapfast.errors import ManifestError, PoolError, PoolWarning, SuspectError, 
 from uapfast.files import write_bytes, write_text
 from uapfast.models.checkpoint import load_model
 from uapfast.models.model import Model
-from uapfast.pool.plan import code_sha256
+from uapfast.pool.plan import file_code_sha256
 from uapfast.pool.pool import RELATIONS, Pool, PoolModel, family_fault
-from uapfast.pool.twins import record_path
+from uapfast.pool.twins import pool_record_path
 
 KEYS = "images.npy"  # beside pool.json: the images that a pool was made of, as hashes
 REQUIRED = ("path", "arch")
@@ -188,7 +188,7 @@ class Made:
 
 
 def _made(path: Path) -> Made:
-    record = record_path(path)
+    record = pool_record_path(path)
     if not record.is_file():
         return Made({}, {})
     try:
@@ -216,7 +216,7 @@ def _check_hash(entry: ManifestEntry, model: Model, made: Made) -> None:
 def _changed_code(entries: Sequence[ManifestEntry], made: Made, base: Path) -> str | None:
     """What is said of architectures whose code is not what the pool was trained with."""
     archs = sorted({e.arch for e in entries if e.arch in made.code})
-    changed = [arch for arch in archs if code_sha256(arch, base) != made.code[arch]]
+    changed = [arch for arch in archs if file_code_sha256(arch, base) != made.code[arch]]
     if not changed:
         return None
     return (

@@ -269,7 +269,7 @@ def _short(arch: str) -> str:
     return Path(arch).name.replace(":", "-")
 
 
-def code_sha256(spec: str, base: Path | None = None) -> str | None:
+def file_code_sha256(spec: str, base: Path | None = None) -> str | None:
     """SHA-256 of the file that ``FILE.py:NAME`` names, with what it imports from beside itself, or None."""
     path = arch_file(spec, base=base)
     return None if path is None or not path.is_file() else source_sha256(path)

@@ -183,7 +183,7 @@ def load_recipe(spec: str, base: Path | None = None) -> Recipe:
     path, _, function = spec.rpartition(":")
     if path.endswith(".py") and function:
         return load_function((base or Path()) / path, function, where="pool", argument="recipe")
-    added = plugins.load(plugins.RECIPES, spec)
+    added = plugins.load_plugin(plugins.RECIPES, spec)
     if added is None:
         known = ", ".join(plugins.names(plugins.RECIPES))
         rule = f"FILE.py:FUNCTION, or one of {known}" if known else "FILE.py:FUNCTION"

@@ -22,7 +22,7 @@ from uapfast.models.checkpoint import fill, read_weights, save_weights
 from uapfast.models.model import Preprocessed, tensors_sha256
 from uapfast.pool.origin import fresh_model as fresh_model
 from uapfast.pool.origin import likeness
-from uapfast.pool.plan import TrainingJob, code_sha256
+from uapfast.pool.plan import TrainingJob, file_code_sha256
 from uapfast.pool.recipe import LEARNING_RATE, default_recipe, run_recipe, training_batch
 from uapfast.pool.twins import TwinSource
 
@@ -99,7 +99,7 @@ class Context:
         return base | {"batch size": self.batch} if chosen and not job.owners_recipe else base
 
     def _code(self, job: TrainingJob) -> dict[str, str | None]:
-        return {spec: code_sha256(spec) for spec in sorted({self.arch, job.arch})}
+        return {spec: file_code_sha256(spec) for spec in sorted({self.arch, job.arch})}
 
 
 def make_model(job: TrainingJob, context: Context) -> str:

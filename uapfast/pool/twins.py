@@ -137,7 +137,7 @@ def _designated(path: Path, victim_sha256: str | None) -> TwinSource:
     return TwinSource("designated", path, draw.sha256, draw=draw)
 
 
-def record_path(manifest: Path) -> Path:
+def pool_record_path(manifest: Path) -> Path:
     """The file beside a manifest that says how its models were made."""
     return manifest.with_name(RECORDS.get(manifest.stem, "pool.json"))
 

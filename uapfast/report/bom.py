@@ -21,7 +21,7 @@ from uapfast.files import write_text
 from uapfast.reference import Reference
 from uapfast.report.alternatives import Alternative, unexcluded
 from uapfast.report.page import p_text
-from uapfast.report.screened import shown
+from uapfast.report.screened import escaped_text
 
 SPEC = "1.7"
 SPACE = uuid.UUID("5f0b3e52-6a5f-5d0c-9a34-6f6d1f1f0c17")  # of our serial numbers
@@ -80,8 +80,8 @@ class Accused:
         if v.get("p_holm") is not None:
             q = f"; corrected for its whole list by Holm {p_text(v['p_holm'])}, for tries elsewhere not"
         return (
-            f"The answers of this model are closer to those of the victim of {shown(self.victim)} than those "
-            f"of the reference's honest models are "
+            f"The answers of this model are closer to those of the victim of {escaped_text(self.victim)} "
+            f"than those of the reference's honest models are "
             f"({p} at level {v['alpha']:g}{q}; {self.levels})"
         )
 
@@ -116,7 +116,7 @@ def make_bom(accused: Sequence[Accused], *, base_model: str | None = None) -> di
         raise InputError("report", "--bom", "given for a conviction (nothing else is claimed)", "none")
     for one in accused:
         if one.verdict.get("decision") != "piracy" or one.verdict.get("p_value") is None:
-            got = f"{one.verdict.get('decision')} for {shown(one.name)}"
+            got = f"{one.verdict.get('decision')} for {escaped_text(one.name)}"
             raise InputError("report", "--bom", "given for a conviction (nothing else is claimed)", got)
     first = {one.key: one for one in reversed(accused)}
     if base_model is not None and len(first) > 1:
@@ -156,11 +156,11 @@ def _victim(ref: str, one: Accused, base_model: str | None) -> dict[str, Any]:
     name = one.victim
     told = {
         "role": "victim of the reference",
-        "reference": shown(name),
+        "reference": escaped_text(name),
         "reference-sha256": one.verdict.get("reference_sha256"),
         "tensors-sha256": None if one.reference is None else one.reference.settings.get("victim_sha256"),
     }
-    called = base_model or f"victim of {shown(name)}"
+    called = base_model or f"victim of {escaped_text(name)}"
     return {"type": "machine-learning-model", "bom-ref": ref, "name": called, "properties": _properties(told)}
 
 
@@ -171,7 +171,7 @@ def _parts(number: int, one: Accused, victim: str, base_model: str | None) -> di
     component: dict[str, Any] = {
         "type": "machine-learning-model",
         "bom-ref": ref,
-        "name": shown(one.name),
+        "name": escaped_text(one.name),
         "modelCard": {"modelParameters": {"task": "image classification"}},
         "properties": _properties({
             "role": "suspect",
@@ -201,7 +201,7 @@ def _parts(number: int, one: Accused, victim: str, base_model: str | None) -> di
 
 
 def _reasoning(one: Accused, victim: str) -> str:
-    reasons = " ".join(f"({i}) {shown(r)}." for i, r in enumerate(one.verdict.get("reasons") or (), 1))
+    reasons = " ".join(f"({i}) {escaped_text(r)}." for i, r in enumerate(one.verdict.get("reasons") or (), 1))
     return (
         f"The victim is the component {victim}. {reasons} p is how often an honest model would give such "
         "answers; it is not the chance that this one is honest. Nothing is said of how that came about, or "
@@ -222,7 +222,7 @@ def _verdict(ref: str, one: Accused) -> dict[str, Any]:
 
 def _statement(ref: str, path: str, sha256: str) -> dict[str, Any]:
     said = f"signed in-toto statement, SHA-256 {sha256}; uapfast audit checks it"
-    data = [_attached("file", "text/plain", shown(path)), _attached("sha256", "text/plain", sha256)]
+    data = [_attached("file", "text/plain", escaped_text(path)), _attached("sha256", "text/plain", sha256)]
     return {"bom-ref": ref, "propertyName": "uapfast:statement", "description": said, "data": data}
 
 

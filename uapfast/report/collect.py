@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from uapfast.errors import InputError
-from uapfast.examination.calibration import summary as summary_of
+from uapfast.examination.calibration import reference_summary as summary_of
 from uapfast.examination.calibration import threshold_z
 from uapfast.models.model import Model
 from uapfast.reference import Reference

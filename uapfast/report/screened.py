@@ -95,7 +95,7 @@ def rank_key(row: TableRow) -> tuple[int, float, str, str]:
     return ORDER[row["decision"]], 2.0 if p is None else p, row["name"], row["reference"]
 
 
-def shown(text: object) -> str:
+def escaped_text(text: object) -> str:
     """``text`` with control and direction characters escaped, so that no name can pose as another."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
@@ -209,4 +209,4 @@ def collect_screen(
     )
 
 
-__all__ = ["ORDER", "ScreenReport", "Screened", "collect_screen", "rank_key", "read_table", "shown"]
+__all__ = ["ORDER", "ScreenReport", "Screened", "collect_screen", "escaped_text", "rank_key", "read_table"]

@@ -21,14 +21,14 @@ from markupsafe import Markup
 from scipy import stats
 
 from uapfast.errors import InputError
-from uapfast.examination.calibration import summary, surrogates_above, threshold_z
+from uapfast.examination.calibration import reference_summary, surrogates_above, threshold_z
 from uapfast.files import write_text
 from uapfast.method import spread
 from uapfast.report import figures
 from uapfast.report.figures import Lane
 from uapfast.report.page import DECISIONS, MADE, TEMPLATES, template
 from uapfast.report.screen_figures import lanes
-from uapfast.report.screened import ORDER, Screened, ScreenReport, TableRow, shown
+from uapfast.report.screened import ORDER, Screened, ScreenReport, TableRow, escaped_text
 from uapfast.screening.table.correction import TERMS
 
 STATIC = 100  # rows that are there without JavaScript
@@ -66,13 +66,13 @@ def payload(rows: Sequence[TableRow]) -> str:
     strings: dict[str, int] = {}
 
     def index(text: str | None) -> int:
-        return -1 if text is None else strings.setdefault(shown(text), len(strings))
+        return -1 if text is None else strings.setdefault(escaped_text(text), len(strings))
 
     columns: dict[str, list[Any]] = {
         n: [_number(seconds(r) if n == "seconds" else r[n]) for r in rows] for n in NUMBERS
     }
-    columns |= {n: [None if r[n] is None else shown(r[n]) for r in rows] for n in TEXTS}
-    columns |= {n: [index(against(r) if n == "pool" else r[n]) for r in rows] for n in REPEATED}
+    columns |= {n: [None if r[n] is None else escaped_text(r[n]) for r in rows] for n in TEXTS}
+    columns |= {n: [index(row_against(r) if n == "pool" else r[n]) for r in rows] for n in REPEATED}
     columns["page"] = [r.get("page") for r in rows]  # an address of our own making
     columns["reasons"] = [[index(x) for x in r["reasons"]] for r in rows]
     text = json.dumps({"columns": columns, "strings": list(strings)}, allow_nan=False, separators=(",", ":"))
@@ -89,7 +89,7 @@ def _told(row: TableRow) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def against(row: TableRow) -> str:
+def row_against(row: TableRow) -> str:
     """What the row's p-value was taken against: m and n; a row without them does not tell."""
     told = _told(row)
     return f"{told.get('twins', '?')} twins and {told.get('innocents', '?')} innocents"
@@ -157,10 +157,10 @@ def _reference(part: Screened) -> dict[str, Any] | None:
     uaps = ref.uaps.numpy()
     names = ref.candidates
     alpha = float(part.rows[0]["alpha"])
-    pool, power = summary(ref)["pool"], surrogates_above(ref, alpha)
+    pool, power = reference_summary(ref)["pool"], surrogates_above(ref, alpha)
     ray = ", ".join(f"{t:g}" for t in ref.plan.scale)
     facts = {
-        "candidates": f"the victim and {len(names) - 1} twins: {', '.join(map(shown, names))}",
+        "candidates": f"the victim and {len(names) - 1} twins: {', '.join(map(escaped_text, names))}",
         "pool": f"{pool['twin']} twins, {pool['homologous']} innocents, {pool['piracy']} surrogates",
         "queries": f"{ref.plan.queries}: {ref.plan.views} views of {ref.plan.per_view} points at x + t v, "
         f"t = {ray}",
@@ -173,7 +173,7 @@ def _reference(part: Screened) -> dict[str, Any] | None:
     return {
         "facts": facts,
         "pictures": [
-            {"name": shown(name), "image": figures.perturbation(v)}
+            {"name": escaped_text(name), "image": figures.perturbation(v)}
             for name, v in islice(zip(names, uaps, strict=False), PICTURES)
         ],
         "left": max(0, min(len(names), len(uaps)) - PICTURES),
@@ -198,7 +198,7 @@ def render_screen(report: ScreenReport) -> str:
     script = (TEMPLATES / "screen.js").read_text(encoding="utf-8")
     rows = report.rows
     used, full = sum(r["queries_used"] for r in rows), sum(r["queries_full"] for r in rows)
-    return template("screen.html", shown=shown, seconds=seconds, against=against).render(
+    return template("screen.html", shown=escaped_text, seconds=seconds, against=row_against).render(
         report=report,
         rows=rows[:STATIC],
         total=len(rows),

@@ -121,7 +121,7 @@ def standing_of(reference: Reference, verdict: Verdict, assessed: Assessment | N
             return Standing(z, (), (), verdict.z, float("inf"))
         every, own_twins = spread.standings(scorer.innocent_scores()[0]), np.zeros(0)
     nobody = convicts_nobody(reference, verdict.alpha) is not None
-    threshold = float("inf") if nobody else decision.needed(verdict.alpha, twins, every[:, 0], every)
+    threshold = float("inf") if nobody else decision.needed_z(verdict.alpha, twins, every[:, 0], every)
     return Standing(_floats(every[:, 0]), _floats(every[:, 1:]), _floats(own_twins), verdict.z, threshold)
 
 

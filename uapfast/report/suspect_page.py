@@ -17,7 +17,7 @@ from uapfast.files import write_text
 from uapfast.report import figures
 from uapfast.report.alternatives import STATUS
 from uapfast.report.page import DECISIONS, p_text, template
-from uapfast.report.screened import shown
+from uapfast.report.screened import escaped_text
 from uapfast.report.suspect import SuspectReport
 from uapfast.report.suspect_figure import axis_of, lanes_of, standing_picture
 from uapfast.types import Verdict
@@ -33,7 +33,7 @@ SAYS = {
 
 def named(text: str) -> str:
     """A name for the page: control characters shown, not too long, turning nothing beside it around."""
-    found = shown(text)
+    found = escaped_text(text)
     found = found if len(found) <= NAME else f"{found[: NAME - 40]} ... {found[-34:]}"
     turned = any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in found)
     return f"\N{FIRST STRONG ISOLATE}{found}\N{POP DIRECTIONAL ISOLATE}" if turned else found
@@ -124,7 +124,7 @@ def _sides(v: Verdict) -> list[tuple[str, str, str, str]]:
 
 def render_suspect(report: SuspectReport) -> str:
     """The page as text: everything inside, nothing fetched, no script."""
-    return template("suspect.html", shown=shown, named=named).render(
+    return template("suspect.html", shown=escaped_text, named=named).render(
         report=report,
         v=report.verdict,
         sentence=sentence(report),

@@ -18,7 +18,7 @@ from uapfast.errors import (
 )
 from uapfast.safeload import source
 from uapfast.safeload.dtypes import DTYPES
-from uapfast.safeload.header import TAKEN, WHOLE, Header, TensorInfo, parse
+from uapfast.safeload.header import TAKEN, WHOLE, Header, TensorInfo, parse_header
 from uapfast.safeload.limits import Limits
 from uapfast.safeload.refusal import Refused, shown
 
@@ -52,10 +52,10 @@ class LastHeader:
         self._header: Header | None = None
 
     def parse(self, raw: bytes, data_bytes: int, limits: Limits) -> Header:
-        """As :func:`uapfast.safeload.header.parse`; the same object for the same header."""
+        """As :func:`uapfast.safeload.header.parse_header`; the same object for the same header."""
         key = (raw, data_bytes, limits)
         if self._header is None or key != self._key:
-            self._header, self._key = parse(*key), key
+            self._header, self._key = parse_header(*key), key
         return self._header
 
 
@@ -236,4 +236,6 @@ def read_header(handle: int, size: int, limits: Limits, last: LastHeader | None 
     if length > limits.header_bytes:
         rule = f"a safetensors file with a header of at most {limits.header_bytes} bytes"
         raise Refused("too large", rule, str(length))
-    return (last.parse if last else parse)(source.read_bytes(handle, 8, length), size - 8 - length, limits)
+    return (last.parse if last else parse_header)(
+        source.read_bytes(handle, 8, length), size - 8 - length, limits
+    )

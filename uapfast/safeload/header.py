@@ -72,7 +72,7 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def parse(raw: bytes, data_bytes: int, limits: Limits) -> Header:
+def parse_header(raw: bytes, data_bytes: int, limits: Limits) -> Header:
     """Check a header against the bytes that follow it.
 
     Args:

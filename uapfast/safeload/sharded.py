@@ -139,7 +139,7 @@ def shard_path(index: str, shard: str) -> tuple[str, int]:
         raise Refused("corrupt", "an index with all of its shards beside it", got) from exc
 
 
-def beside(path: str) -> list[str]:
+def shards_of(path: str) -> list[str]:
     """Files that are read with ``path``: the shards of an index that can be read; none for other files."""
     if not is_index(path):
         return []
@@ -149,9 +149,9 @@ def beside(path: str) -> list[str]:
         return []
 
 
-def parts_of(index: str) -> set[str]:
+def shard_parts(index: str) -> set[str]:
     """Of the files that an index names those that are called parts of a whole; no other can hide there."""
-    return {name for path in beside(index) if part_of(name := os.path.basename(path)) is not None}
+    return {name for path in shards_of(index) if part_of(name := os.path.basename(path)) is not None}
 
 
 class Sharded(Checkpoint):
@@ -203,4 +203,13 @@ class Sharded(Checkpoint):
                 part._read_run(own)
 
 
-__all__ = ["ShardIndex", "Sharded", "beside", "is_index", "part_of", "parts_of", "read_index", "shard_path"]
+__all__ = [
+    "ShardIndex",
+    "Sharded",
+    "is_index",
+    "part_of",
+    "read_index",
+    "shard_parts",
+    "shard_path",
+    "shards_of",
+]

@@ -76,7 +76,7 @@ class FileAnswers:
     notes: tuple[str, ...] = ()
 
 
-def read(
+def read_answer_file(
     path: str | os.PathLike[str], where: str, bounds: AnswerBounds, names: ClassNames | None, output: str
 ) -> FileAnswers:
     """Read a file, its kind told by its content; see :func:`uapfast.suspects.recorded.open_recorded`."""
@@ -193,4 +193,4 @@ def _plain(values: NDArray[Any]) -> Iterator[int | str]:
         yield value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-__all__ = ["AnswerBounds", "FileAnswers", "read"]
+__all__ = ["AnswerBounds", "FileAnswers", "read_answer_file"]

@@ -189,7 +189,9 @@ def _plain(value: Any, where: str) -> int | str | None:
 
 
 # -- which columns ---------------------------------------------------------------------------------
-def form_of(columns: list[str], where: str, width: int, names: ClassNames | None, output: str) -> TableForm:
+def table_form(
+    columns: list[str], where: str, width: int, names: ClassNames | None, output: str
+) -> TableForm:
     """Where a table with these columns holds the answers.
 
     Raises:
@@ -250,7 +252,7 @@ def answers(
     columns: Columns, where: str, width: int, names: ClassNames | None, output: str
 ) -> tuple[NDArray[np.int64], Tensor, str]:
     """Ids ``[N]``, values (float32 ``[N,K]`` or int64 ``[N]``) and what they are; empty rows are left out."""
-    form = form_of(columns.names, where, width, names, output)
+    form = table_form(columns.names, where, width, names, output)
     table = columns.load(list(form.labels), list(form.scores), list(form.lists))
     ids = _ids(table, where)
     there: Flags

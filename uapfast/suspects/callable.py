@@ -12,7 +12,7 @@ from uapfast.errors import InputError, MissingDependency, OutputError
 from uapfast.models.answers import OUTPUTS, Answers, other_count
 from uapfast.models.labels import ClassNames
 from uapfast.suspects.base import BATCH, Suspect
-from uapfast.suspects.pixels import to_bytes
+from uapfast.suspects.pixels import to_uint8
 
 ImageType = Literal["torch", "numpy", "pil"]
 FORMS = ("torch", "numpy", "pil")
@@ -105,7 +105,7 @@ class Function(Suspect):
             return images.clone()  # it may write into it
         if self._images == "numpy":
             return images.numpy().copy()
-        pixels = to_bytes(images).permute(0, 2, 3, 1).numpy()
+        pixels = to_uint8(images).permute(0, 2, 3, 1).numpy()
         if pixels.shape[-1] not in (1, 3):
             raise InputError(self.name, "images", "torch or numpy: pictures have 1 or 3 channels", "pil")
         squeeze = pixels.shape[-1] == 1

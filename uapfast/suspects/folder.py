@@ -23,7 +23,7 @@ from uapfast.models.checkpoint import Weights, fill, read_weights
 from uapfast.models.fitting import COUNTER
 from uapfast.models.model import Model
 from uapfast.models.quantised import refuse_quantised
-from uapfast.models.state import digest
+from uapfast.models.state import state_sha256
 from uapfast.safeload.refusal import shown
 from uapfast.suspects.hub_config import (
     CLASSES,
@@ -36,7 +36,7 @@ from uapfast.suspects.hub_config import (
 from uapfast.suspects.hub_files import (
     CONFIG,
     PREPROCESSOR,
-    bad,
+    bad_hub,
     hub_folder,
     names_in,
     read_json,
@@ -109,7 +109,7 @@ def open_folder(path: str | os.PathLike[str], *, key: str | None = None, device:
         batch_size=preparation.at_a_time(BATCH),
         arch=f"{what.library}:{what.network}",
     )
-    model.sha256 = digest(state)
+    model.sha256 = state_sha256(state)
     if preparation.mean is not None and preparation.std is not None:
         model.preprocessing = {"mean": list(preparation.mean), "std": list(preparation.std)}
     others = weights_beside(folder, file)
@@ -157,7 +157,7 @@ def _typed(what: Description) -> Iterator[None]:
         raise
     except Exception as exc:
         said = f"{type(exc).__name__}: {exc}"
-        raise bad(CONFIG, f"what {what.library} builds {what.network} of", said) from exc
+        raise bad_hub(CONFIG, f"what {what.library} builds {what.network} of", said) from exc
 
 
 Built = tuple[nn.Module, Preparation, tuple[str, ...]]
@@ -165,7 +165,7 @@ Built = tuple[nn.Module, Preparation, tuple[str, ...]]
 
 def _of_timm(timm: Any, what: Description, state: Weights, _: object, file: Path) -> Built:
     if not timm.is_model(what.network.partition(".")[0]):
-        raise bad(f"{CONFIG}: architecture", "a network that timm has", what.network)
+        raise bad_hub(f"{CONFIG}: architecture", "a network that timm has", what.network)
     settings = dict(what.arguments)
     overlay = {k: what.about_input[k] for k in ("input_size", "fixed_input_size") if k in what.about_input}
     if what.about_input:
@@ -210,7 +210,7 @@ def _unwrapped(state: Weights) -> Weights:
 
 def _check_classes(found: object) -> int:
     if not isinstance(found, int) or not CLASSES[0] <= found <= CLASSES[1]:
-        raise bad(f"{CONFIG}: classes", f"{CLASSES[0]} to {CLASSES[1]}", found)
+        raise bad_hub(f"{CONFIG}: classes", f"{CLASSES[0]} to {CLASSES[1]}", found)
     return found
 
 
@@ -220,7 +220,9 @@ def _of_transformers(
     kind = _class(library, what.network)
     stated = what.arguments.get("model_type")
     if stated not in (None, kind.config_class.model_type):
-        raise bad(f"{CONFIG}: model_type", f"that of {what.network}, {kind.config_class.model_type}", stated)
+        raise bad_hub(
+            f"{CONFIG}: model_type", f"that of {what.network}, {kind.config_class.model_type}", stated
+        )
     _check_state(state, file)
     with _quiet(), _typed(what):
         config = kind.config_class.from_dict(dict(what.arguments))
@@ -239,7 +241,7 @@ def _of_transformers(
     refuse_quantised(found.get("unexpected_keys") or (), {n: t.dtype for n, t in state.items()}, file)
     notes = _check_loaded(found, file)
     if what.classes is not None and what.classes != classes:
-        raise bad(f"{CONFIG}: num_labels", f"{what.classes} as its names are", classes)
+        raise bad_hub(f"{CONFIG}: num_labels", f"{what.classes} as its names are", classes)
     about = {k: getattr(config, k, None) for k in ("num_channels", "image_size")}
     about = {k: v for k, v in about.items() if v is not None}
     preparation = transformers_input(given, {**what.arguments, **about}, PREPROCESSOR)
@@ -254,7 +256,7 @@ def _class(library: Any, name: str) -> Any:
         known |= {found} if isinstance(found, str) else set(found)
     if name not in known or name.startswith(OTHER_INPUT):
         rule = "an image classifier of transformers that takes images"
-        raise bad(f"{CONFIG}: architectures", rule, name)
+        raise bad_hub(f"{CONFIG}: architectures", rule, name)
     try:
         return getattr(library, name)
     except (ImportError, AttributeError) as exc:

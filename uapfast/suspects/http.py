@@ -29,7 +29,7 @@ from uapfast.suspects.http_headers import Covered, shown_url
 from uapfast.suspects.http_images import Payload
 from uapfast.suspects.http_oip import OpenInference
 from uapfast.suspects.http_rows import table
-from uapfast.suspects.http_run import HttpRun, ImageArray, as_tensor, held, run
+from uapfast.suspects.http_run import HttpRun, ImageArray, run_coroutine, spooled_images, writable_tensor
 
 PLAIN: dict[str, Any] = {"sort_keys": True, "default": str}  # of JSON that is hashed
 NOT_PROBED = (
@@ -195,7 +195,7 @@ class HttpSuspect(Suspect):
     def answer(self, images: Tensor) -> Tensor:
         """See :meth:`Suspect.answer`; from the cache where it was asked before."""
         with self._covered():
-            return self.table(run(self._asked(images.numpy().astype(np.float32), None)), None)
+            return self.table(run_coroutine(self._asked(images.numpy().astype(np.float32), None)), None)
 
     @contextmanager
     def _covered(self) -> Iterator[None]:
@@ -217,10 +217,10 @@ class HttpSuspect(Suspect):
             EndpointError: the endpoint refuses such requests, or has to be described better.
             StorageError: no place for the images, or for the answers.
         """
-        with self._covered(), held(chunks) as images:
+        with self._covered(), spooled_images(chunks) as images:
             if not len(images):
                 return detect(torch.zeros(0, classes or 2), self.name, rows=0, classes=classes)
-            rows = run(self._asked(images, classes))
+            rows = run_coroutine(self._asked(images, classes))
             found, count, output = self.table(rows, classes), len(rows), self.output
         answers = detect(found, self.name, rows=count, classes=classes, output=output, like=self._first)
         self._first = self._first or answers  # how the first are read holds for all
@@ -238,9 +238,9 @@ class HttpSuspect(Suspect):
         """
         found = Plan()
         for stage in stages:
-            with self._covered(), held(stage) as images:
+            with self._covered(), spooled_images(stage) as images:
                 if len(images):
-                    found = run(self._planned(images, classes, found))
+                    found = run_coroutine(self._planned(images, classes, found))
         return found
 
     # -- asking --------------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ class HttpSuspect(Suspect):
         shape = form.images.shape(*images.shape[1:])
         left: list[Payload] = []
         for start in range(0, len(images), form.batch):
-            payloads = form.images.encode(as_tensor(images[start : start + form.batch]))
+            payloads = form.images.encode(writable_tensor(images[start : start + form.batch]))
             known = self._cache.get([key(settings, p) for p in payloads])
             left += [p for p, row in zip(payloads, known, strict=True) if row is None]
             missing += sum(row is None for row in known)
@@ -326,11 +326,11 @@ class HttpSuspect(Suspect):
         if self._kept is not None:
             image, row = self._kept
             now = await asked.sent(image)
-            if probes.differs(self._matrix([row], asked.classes), self._matrix([now], asked.classes)):
+            if probes.rows_differ(self._matrix([row], asked.classes), self._matrix([now], asked.classes)):
                 self.say("an answer changed between the first images asked and the last")
-        self._kept = self._kept or (as_tensor(asked.images[chosen[:1]]), asked.rows[chosen[0]])
+        self._kept = self._kept or (writable_tensor(asked.images[chosen[:1]]), asked.rows[chosen[0]])
         both = self._matrix([*once, *(asked.rows[i] for i in chosen)], asked.classes)
-        if not probes.differs(both[: len(chosen)], both[len(chosen) :]):
+        if not probes.rows_differ(both[: len(chosen)], both[len(chosen) :]):
             return
         chosen = draw.permutation(asked.fresh)[: probes.MORE].tolist()
         if not self.ledger.allows(2 * len(chosen)):

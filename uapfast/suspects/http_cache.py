@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from uapfast.errors import InputError, StorageError
-from uapfast.suspects.http_rows import pack, unpacked
+from uapfast.suspects.http_rows import decode_row, encode_row
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, kind TEXT, row BLOB) WITHOUT ROWID"
 
@@ -58,14 +58,15 @@ class Cache:
         with self._named_errors():
             for key in keys:
                 found = self._base.execute("SELECT kind, row FROM answers WHERE key = ?", (key,)).fetchone()
-                out.append(None if found is None else unpacked(*found))
+                out.append(None if found is None else decode_row(*found))
         return out
 
     def put(self, items: Iterable[tuple[bytes, Any]]) -> None:
         """Keep rows; on disk when this returns."""
         with self._named_errors(), self._base:
             self._base.executemany(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", [(key, *pack(row)) for key, row in items]
+                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)",
+                [(key, *encode_row(row)) for key, row in items],
             )
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast.errors import EndpointError, MissingDependency
-from uapfast.suspects.pixels import resized, to_bytes
+from uapfast.suspects.pixels import resized, to_uint8
 
 FILES = ("png", "jpeg", "base64")  # an image file each; base64 is a PNG as text
 ENCODINGS = (*FILES, "raw", "array")
@@ -89,14 +89,14 @@ class Sent:
         if self.size is not None and tuple(images.shape[2:]) != self.size:
             images = resized(images, self.size, "bilinear")
         if self.is_file:
-            rows = to_bytes(images).permute(0, 2, 3, 1).numpy()
+            rows = to_uint8(images).permute(0, 2, 3, 1).numpy()
             return [_file(row, "JPEG" if self.encoding == "jpeg" else "PNG") for row in rows]
         values = np.ascontiguousarray(self._numbers(images))
         return [memoryview(row).cast("B") for row in values]
 
     def _numbers(self, images: Tensor) -> NDArray[np.generic]:
         if self.datatype == "UINT8":
-            images = to_bytes(images)
+            images = to_uint8(images)
         elif self.scale != 1:
             images = images * self.scale
         channels = images.shape[1]

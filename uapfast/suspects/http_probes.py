@@ -17,7 +17,7 @@ GROSS = 0.5  # of the difference between answers to different questions
 Array = NDArray[np.float64]
 
 
-def differs(rows: Array, others: Array) -> bool:
+def rows_differ(rows: Array, others: Array) -> bool:
     """Whether answers differ by more than rounding; ``[n,K]`` each, or ``[n]`` labels."""
     if rows.shape != others.shape:
         return True
@@ -46,16 +46,16 @@ def judged(batch: Array, once: Array, again: Array, others: Array, where: str) -
         rule = "the same for equal questions"
         got = f"{_percent(changed)} of the difference between different questions"
         raise SuspectError(where, "answers", rule, got)
-    if differs(once, again):
+    if rows_differ(once, again):
         said = "answers change between equal questions, by"
         share = f"{_percent(changed)} of what different questions differ by"
         return f"its {said} {share} (noise, or averages of views)"
     if mixed > GROSS:
         rule = "in the order of the images of a batch, one each (batch_size=1 asks them one by one)"
-        elsewhere = sum(not differs(one[None], row[None]) for row in once for one in others)
+        elsewhere = sum(not rows_differ(one[None], row[None]) for row in once for one in others)
         got = f"other answers than one by one, {elsewhere} of them those of other images"
         raise SuspectError(where, "answers", rule, got)
-    if differs(batch, once):
+    if rows_differ(batch, once):
         said = "answers depend on what else is in a batch, by"
         return f"its {said} {_percent(mixed)} of what different questions differ by"
     return None
@@ -79,7 +79,7 @@ def _spread(rows: Array) -> float:
 
 
 def _share(a: Array, b: Array, usual: float) -> float:
-    if not differs(a, b):
+    if not rows_differ(a, b):
         return 0.0
     return float(_distance(a, b).mean()) / usual if usual > 0 else np.inf
 
@@ -88,4 +88,4 @@ def _percent(share: float) -> str:
     return f"{share:.1%}" if np.isfinite(share) else "far more than 100%"
 
 
-__all__ = ["FIRST", "MORE", "differs", "judged", "matrix"]
+__all__ = ["FIRST", "MORE", "judged", "matrix", "rows_differ"]

@@ -14,7 +14,7 @@ ResponseReader = Callable[[Response, int], list[Any]]
 NOBODY = "http://record/v2/models/none"  # is never asked
 
 
-def reader_of(reading: Any, where: str) -> ResponseReader:
+def response_reader(reading: Any, where: str) -> ResponseReader:
     """What reads responses.
 
     Args:
@@ -56,4 +56,4 @@ def _texts(reading: Mapping[str, Any], *names: str) -> None:
             raise TypeError(name)
 
 
-__all__ = ["ResponseReader", "reader_of"]
+__all__ = ["ResponseReader", "response_reader"]

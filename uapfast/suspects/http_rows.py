@@ -48,10 +48,10 @@ def row_of(value: Any, where: str, label: str = "label", score: str = "score") -
         return tuple(_pair(v.get(label), v.get(score), where) for v in value)
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], (list, str)):
         return row_of(value[0], where, label, score)
-    return numbers(value, where)
+    return as_numbers(value, where)
 
 
-def numbers(value: Any, where: str) -> NDArray[np.float64]:
+def as_numbers(value: Any, where: str) -> NDArray[np.float64]:
     """A list of numbers as float64 ``[K]``; raises ``SuspectError`` for anything else."""
     try:
         found = np.asarray(value)
@@ -195,15 +195,15 @@ def _plain_number(value: float) -> float | str:
     return value if math.isfinite(value) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
 
 
-def pack(row: Any) -> tuple[str, bytes]:
+def encode_row(row: Any) -> tuple[str, bytes]:
     """A row for the cache: its kind and its bytes."""
     if isinstance(row, np.ndarray):
         return "scores", row.astype("<f8").tobytes()
     return kind_of_row(row), json.dumps(row).encode()
 
 
-def unpacked(kind: str, data: bytes) -> Any:
-    """The row that :func:`pack` was given."""
+def decode_row(kind: str, data: bytes) -> Any:
+    """The row that :func:`encode_row` was given."""
     if kind == "scores":
         return np.frombuffer(data, dtype="<f8").astype(np.float64)
     found = json.loads(data)
@@ -211,14 +211,14 @@ def unpacked(kind: str, data: bytes) -> Any:
 
 
 __all__ = [
+    "as_numbers",
+    "decode_row",
+    "encode_row",
     "kind_of_row",
-    "numbers",
-    "pack",
     "pairs_of",
     "plain_row",
     "row_of",
     "row_of_plain",
     "short",
     "table",
-    "unpacked",
 ]

@@ -103,7 +103,7 @@ class HttpRun:
         sent, shape = self.form.images, self.images.shape[2:]
         if sent.as_it_is and sent.size in (None, shape):
             return [memoryview(self.images[i]).cast("B") for i in part]  # where they lie
-        images = as_tensor(self.images[part])
+        images = writable_tensor(self.images[part])
         if sent.bits8 and off_grid(images):
             self.say("its images were rounded to 8 bits: it takes no others")
         return sent.encode(images)
@@ -168,11 +168,11 @@ class HttpRun:
 
     async def singly(self, chosen: list[int]) -> list[Any]:
         """Rows for these images, each sent alone and past the cache."""
-        return [await self.sent(as_tensor(self.images[[i]])) for i in chosen]
+        return [await self.sent(writable_tensor(self.images[[i]])) for i in chosen]
 
 
 @contextlib.contextmanager
-def held(chunks: Iterable[Tensor]) -> Iterator[ImageArray]:
+def spooled_images(chunks: Iterable[Tensor]) -> Iterator[ImageArray]:
     """Chunks as one array ``[N,C,H,W]``, in a file without a name: they may be more than memory holds.
 
     Raises:
@@ -195,12 +195,12 @@ def held(chunks: Iterable[Tensor]) -> Iterator[ImageArray]:
             yield np.zeros((0, *shape[1:]), np.float32)
 
 
-def as_tensor(images: ImageArray) -> Tensor:
+def writable_tensor(images: ImageArray) -> Tensor:
     """A copy of some of them."""
     return torch.from_numpy(images if images.flags.writeable else np.array(images, dtype=np.float32))
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
+def run_coroutine(work: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine, wherever this is called from."""
     try:
         asyncio.get_running_loop()
@@ -223,4 +223,4 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     return found[0]
 
 
-__all__ = ["HttpRun", "ImageArray", "as_tensor", "held", "run"]
+__all__ = ["HttpRun", "ImageArray", "run_coroutine", "spooled_images", "writable_tensor"]

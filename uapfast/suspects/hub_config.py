@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from uapfast.suspects.hub_files import CONFIG, bad
+from uapfast.suspects.hub_files import CONFIG, bad_hub
 from uapfast.suspects.preparation import CHANNELS, MOST_SIZE, Preparation
 
 CLASSES = (2, 100_000)
@@ -102,23 +102,23 @@ def describe(config: dict[str, Any]) -> Description:
     if "architectures" in config:
         return _transformers(config)
     rule = "that of a timm network (architecture) or of a transformers one (architectures)"
-    raise bad(CONFIG, rule, f"one of {', '.join(list(config)[:8]) or 'nothing'}")
+    raise bad_hub(CONFIG, rule, f"one of {', '.join(list(config)[:8]) or 'nothing'}")
 
 
 def _timm(config: dict[str, Any]) -> Description:
     inner = config.get("pretrained_cfg", config)  # the older form is flat
     if not isinstance(inner, dict):
-        raise bad(f"{CONFIG}: pretrained_cfg", "an object", type(inner).__name__)
+        raise bad_hub(f"{CONFIG}: pretrained_cfg", "an object", type(inner).__name__)
     both = {**inner, **{k: config[k] for k in ("num_classes", "label_names", "labels") if k in config}}
     arguments = _model_args(config.get("model_args"))
     said = [v for v in (both.get("num_classes"), arguments.get("num_classes")) if v is not None]
     classes = [whole(v, f"{CONFIG}: num_classes", *CLASSES) for v in said]
     if len(set(classes)) > 1:
-        raise bad(f"{CONFIG}: num_classes", "one number", classes)
+        raise bad_hub(f"{CONFIG}: num_classes", "one number", classes)
     count = classes[0] if classes else None
     name = config["architecture"]
     if not NAME.fullmatch(name):  # hf-hub:OWNER/NAME, local-dir:PATH, an address
-        raise bad(f"{CONFIG}: architecture", "the name of a timm network alone", name)
+        raise bad_hub(f"{CONFIG}: architecture", "the name of a timm network alone", name)
     names = _class_names(both.get("label_names") or both.get("labels"), count, "label_names")
     wanted = ("input_size", "fixed_input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
     about = {k: inner[k] for k in wanted if inner.get(k) is not None}
@@ -129,11 +129,11 @@ def _model_args(given: object) -> dict[str, Any]:
     if given is None:
         return {}
     if not isinstance(given, dict):
-        raise bad(f"{CONFIG}: model_args", "an object", type(given).__name__)
+        raise bad_hub(f"{CONFIG}: model_args", "an object", type(given).__name__)
     found = {}
     for key, value in given.items():
         if key not in MODEL_ARGS:
-            raise bad(f"{CONFIG}: model_args", f"of those that are known ({', '.join(MODEL_ARGS)})", key)
+            raise bad_hub(f"{CONFIG}: model_args", f"of those that are known ({', '.join(MODEL_ARGS)})", key)
         if value is not None:
             found[key] = _argument(f"{CONFIG}: model_args.{key}", value, MODEL_ARGS[key])
     return found
@@ -142,15 +142,15 @@ def _model_args(given: object) -> dict[str, Any]:
 def _argument(where: str, value: object, kind: tuple[float, float] | str) -> Any:
     if isinstance(value, list):
         if not 1 <= len(value) <= 64:
-            raise bad(where, "1 to 64 values", len(value))
+            raise bad_hub(where, "1 to 64 values", len(value))
         return tuple(_argument(where, one, kind) for one in value)
     if kind == "bool" or isinstance(value, bool):
         if not isinstance(value, bool) or isinstance(kind, tuple):
-            raise bad(where, "true or false" if kind == "bool" else "a number or a name", value)
+            raise bad_hub(where, "true or false" if kind == "bool" else "a number or a name", value)
         return value
     if isinstance(kind, str):
         if not isinstance(value, str) or not NAME.fullmatch(value):
-            raise bad(where, "a plain name", value)
+            raise bad_hub(where, "a plain name", value)
         return value
     if isinstance(kind[0], int) and isinstance(kind[1], int) and isinstance(value, int):
         return whole(value, where, *kind)
@@ -160,14 +160,14 @@ def _argument(where: str, value: object, kind: tuple[float, float] | str) -> Any
 def whole(value: object, where: str, low: float, high: float) -> int:
     """``value`` as a whole number in bounds; raises ``ModelError``."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise bad(where, f"a whole number in {low:g}..{high:g}", value)
+        raise bad_hub(where, f"a whole number in {low:g}..{high:g}", value)
     return value
 
 
 def real(value: object, where: str, low: float, high: float) -> float:
     """``value`` as a finite number in bounds; raises ``ModelError``."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-        raise bad(where, f"a number in {low:g}..{high:g}", value)
+        raise bad_hub(where, f"a number in {low:g}..{high:g}", value)
     return value
 
 
@@ -176,7 +176,7 @@ def _flag(config: Mapping[str, Any], key: str, otherwise: bool, where: str) -> b
     if value is None:
         return otherwise
     if not isinstance(value, bool):
-        raise bad(f"{where}: {key}", "true or false", value)
+        raise bad_hub(f"{where}: {key}", "true or false", value)
     return value
 
 
@@ -188,12 +188,14 @@ def _class_names(given: object, count: int | None, key: str) -> tuple[str, ...] 
     if isinstance(given, list):
         given = dict(enumerate(given))
     if not isinstance(given, dict) or len(given) > CLASSES[1]:
-        raise bad(where, "a list of names, or an object from number to name", type(given).__name__)
+        raise bad_hub(where, "a list of names, or an object from number to name", type(given).__name__)
     found: dict[int, str] = {}
     for number, name in given.items():
         plain = str(number).isascii() and str(number).isdigit() and len(str(number)) < 8
         if not plain or not isinstance(name, str) or len(name) > MOST_NAME:
-            raise bad(where, f"from number to name of at most {MOST_NAME} characters", f"{number}: {name}")
+            raise bad_hub(
+                where, f"from number to name of at most {MOST_NAME} characters", f"{number}: {name}"
+            )
         found[int(number)] = name
     count = len(found) if count is None else count
     if sorted(found) != list(range(count)) or all(GENERIC.fullmatch(n) for n in found.values()):
@@ -214,7 +216,7 @@ def timm_input(about: Mapping[str, Any], channels: int | None = None) -> Prepara
     where = f"{CONFIG}: pretrained_cfg"
     size = about.get("input_size")
     if not isinstance(size, (list, tuple)) or len(size) != 3:
-        raise bad(f"{where}.input_size", "three sizes: channels, height, width", size)
+        raise bad_hub(f"{where}.input_size", "three sizes: channels, height, width", size)
     count = channels or whole(size[0], f"{where}.input_size", *CHANNELS)
     height, width = (whole(n, f"{where}.input_size", 1, MOST_SIZE) for n in size[1:])
     mean, std = (_statistic(about.get(k), f"{where}.{k}", count) for k in ("mean", "std"))
@@ -234,7 +236,7 @@ def unsaid(missing: list[str], network: str) -> str:
 def _statistic(value: object, where: str, channels: int) -> tuple[float, ...]:
     values = value if isinstance(value, (list, tuple)) else [value]
     if not 1 <= len(values) <= CHANNELS[1]:
-        raise bad(where, "one number a channel", value)
+        raise bad_hub(where, "one number a channel", value)
     found = tuple(float(real(v, where, -1000, 1000)) for v in values)
     if len(found) in (1, channels):
         return found
@@ -247,7 +249,7 @@ def interpolation(value: object, where: str) -> tuple[str, list[str]]:
     known = not isinstance(value, bool) and isinstance(value, (int, str))
     name = names.get(value, value) if known else None  # type: ignore[call-overload]
     if name not in INTERPOLATIONS:
-        raise bad(where, f"one of {', '.join(INTERPOLATIONS)}", value)
+        raise bad_hub(where, f"one of {', '.join(INTERPOLATIONS)}", value)
     taken = {"lanczos": "bicubic", "box": "bilinear", "hamming": "bilinear"}.get(name, name)
     said = [f"{name} interpolation of its configuration was replaced by {taken}"] if taken != name else []
     return taken, said
@@ -256,9 +258,11 @@ def interpolation(value: object, where: str) -> tuple[str, list[str]]:
 def _transformers(config: dict[str, Any]) -> Description:
     names = config["architectures"]
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
-        raise bad(f"{CONFIG}: architectures", "a list of one class", names)
+        raise bad_hub(f"{CONFIG}: architectures", "a list of one class", names)
     if not CLASS.fullmatch(names[0]) or "ForImageClassification" not in names[0]:
-        raise bad(f"{CONFIG}: architectures", "a class of transformers for image classification", names[0])
+        raise bad_hub(
+            f"{CONFIG}: architectures", "a class of transformers for image classification", names[0]
+        )
     _harmless(config, 0)
     classes = config.get("num_labels")
     labels = config.get("id2label")
@@ -268,7 +272,7 @@ def _transformers(config: dict[str, Any]) -> Description:
         classes = whole(classes, f"{CONFIG}: num_labels", *CLASSES)
     known = _class_names(labels, classes, "id2label")
     if isinstance(labels, dict) and classes not in (None, len(labels)):
-        raise bad(f"{CONFIG}: id2label", f"of {classes} classes (num_labels)", len(labels))
+        raise bad_hub(f"{CONFIG}: id2label", f"of {classes} classes (num_labels)", len(labels))
     kept = {k: v for k, v in config.items() if k not in LEFT}
     return Description("transformers", names[0], classes, known, kept, {}, config.get("transformers_weights"))
 
@@ -276,25 +280,25 @@ def _transformers(config: dict[str, Any]) -> Description:
 def _harmless(value: object, depth: int, key: str = "") -> None:
     """Refuse, at any depth, what names code, networks or addresses, and numbers that no network has."""
     if depth > MOST_DEPTH:
-        raise bad(CONFIG, f"nested at most {MOST_DEPTH} deep", "deeper")
+        raise bad_hub(CONFIG, f"nested at most {MOST_DEPTH} deep", "deeper")
     if isinstance(value, bool):
         return
     most = MOST_COUNTED if COUNTED.search(key) else MOST_NUMBER
     if isinstance(value, int) and not -MOST_NUMBER <= value <= most:
-        raise bad(f"{CONFIG}: {key}", f"at most {most}", value)
+        raise bad_hub(f"{CONFIG}: {key}", f"at most {most}", value)
     if isinstance(value, list):
         if len(value) > MOST_LIST:
-            raise bad(f"{CONFIG}: {key}", f"a list of at most {MOST_LIST}", len(value))
+            raise bad_hub(f"{CONFIG}: {key}", f"a list of at most {MOST_LIST}", len(value))
         for one in value:
             _harmless(one, depth + 1, key)
     if isinstance(value, dict):
         for name, one in value.items():
             if name in REFUSED and one not in (None, False, {}, []):
-                raise bad(CONFIG, f"without {name} ({REFUSED[name]})", f"{name} {one}")
+                raise bad_hub(CONFIG, f"without {name} ({REFUSED[name]})", f"{name} {one}")
             if name.endswith("attn_implementation") and one not in ATTENTION:
-                raise bad(f"{CONFIG}: {name}", "eager or sdpa", one)
+                raise bad_hub(f"{CONFIG}: {name}", "eager or sdpa", one)
             if name.startswith("__"):
-                raise bad(CONFIG, "of plain names", name)
+                raise bad_hub(CONFIG, "of plain names", name)
             _harmless(one, depth + 1, name)
 
 
@@ -317,7 +321,7 @@ def transformers_input(given: Mapping[str, Any] | None, config: Mapping[str, Any
         return Preparation(channels, own, "bilinear", None, None, notes=(said,))
     for key, value in given.items():
         if key.startswith("do_") and key not in DOES and value:
-            raise bad(f"{where}: {key}", f"false (known: {', '.join(sorted(DOES))})", value)
+            raise bad_hub(f"{where}: {key}", f"false (known: {', '.join(sorted(DOES))})", value)
     _harmless(given, 0)
     size = _size(given.get("size"), f"{where}: size") if _flag(given, "do_resize", True, where) else None
     cropped = _flag(given, "do_center_crop", False, where)
@@ -381,7 +385,7 @@ def _size(value: object, where: str) -> tuple[int, int] | None:
     pair: Iterable[object] = value if isinstance(value, list) else [value, value]
     found = [whole(one, where, 1, MOST_SIZE) for one in pair]
     if len(found) != 2:
-        raise bad(where, "height and width", value)
+        raise bad_hub(where, "height and width", value)
     return found[0], found[1]
 
 

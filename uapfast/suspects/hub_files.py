@@ -17,8 +17,8 @@ from typing import Any
 from uapfast.errors import ModelError
 from uapfast.safeload.recognise import as_onnx
 from uapfast.safeload.refusal import shown
-from uapfast.safeload.sharded import beside as parts_beside
-from uapfast.safeload.sharded import is_index, part_of, parts_of
+from uapfast.safeload.sharded import is_index, part_of, shard_parts
+from uapfast.safeload.sharded import shards_of as parts_beside
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 MOST_JSON = 8 << 20  # bytes; 21,841 classes with their names twice take 2 MB
@@ -40,7 +40,7 @@ OTHERS = (
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
-def bad(argument: str, rule: str, got: object) -> ModelError:
+def bad_hub(argument: str, rule: str, got: object) -> ModelError:
     """The error for something that is wrong with a folder."""
     return ModelError("folder", argument, rule, shown(got, 200))
 
@@ -54,20 +54,20 @@ def hub_folder(path: str | os.PathLike[str]) -> Path:
     folder = Path(path)
     try:
         if not folder.is_dir():
-            raise bad("path", "an existing folder", folder)
+            raise bad_hub("path", "an existing folder", folder)
         if (folder / "snapshots").is_dir() and not os.path.lexists(folder / CONFIG):
             found = sorted(p for p in (folder / "snapshots").iterdir() if p.is_dir() and not p.is_symlink())
             if len(found) != 1:
                 names = ", ".join(p.name for p in found[:4])
-                raise bad("path", "a folder of one snapshot (name that of snapshots/)", names or "none")
+                raise bad_hub("path", "a folder of one snapshot (name that of snapshots/)", names or "none")
             folder = found[0]
     except (OSError, ValueError) as exc:  # a NUL in the name
-        raise bad("path", "a folder that can be read", f"{folder} ({exc})") from exc
+        raise bad_hub("path", "a folder that can be read", f"{folder} ({exc})") from exc
     if not os.path.lexists(folder / CONFIG):
         rule, got = f"a folder with a {CONFIG} in it", str(folder)
         if os.path.lexists(folder / "saved_model.pb"):
             rule, got = as_onnx("tensorflow", rule), f"a TensorFlow SavedModel ({folder})"
-        raise bad("path", rule, got)
+        raise bad_hub("path", rule, got)
     return folder
 
 
@@ -85,16 +85,16 @@ def file_in(folder: Path, name: str) -> Path:
         ModelError: no plain name, no such file, or a link to anywhere else.
     """
     if not PLAIN.fullmatch(name):
-        raise bad("file", "a plain name inside the folder", name)
+        raise bad_hub("file", "a plain name inside the folder", name)
     path = folder / name
     try:
         if path.is_symlink():
             path = _blob(folder, path)
         status = os.lstat(path)
     except (OSError, ValueError) as exc:
-        raise bad(name, "a file of the folder", f"none ({getattr(exc, 'strerror', exc)})") from exc
+        raise bad_hub(name, "a file of the folder", f"none ({getattr(exc, 'strerror', exc)})") from exc
     if not stat.S_ISREG(status.st_mode):
-        raise bad(name, "a regular file, or a link of a hub's cache to one", "something else")
+        raise bad_hub(name, "a regular file, or a link of a hub's cache to one", "something else")
     return path
 
 
@@ -104,12 +104,12 @@ def _blob(folder: Path, link: Path) -> Path:
     parts = target.split("/")
     in_cache = folder.resolve().parent.name == "snapshots"
     if not (in_cache and parts[:-1] == ["..", "..", "blobs"] and PLAIN.fullmatch(parts[-1])):
-        raise bad(
+        raise bad_hub(
             link.name, "a file, or a link to ../../blobs/NAME as in a hub's cache", f"a link to {target}"
         )
     blobs = folder.resolve().parent.parent / "blobs"
     if blobs.is_symlink():
-        raise bad(link.name, "a link into a folder blobs that is none itself", "a link")
+        raise bad_hub(link.name, "a link into a folder blobs that is none itself", "a link")
     return blobs / parts[-1]
 
 
@@ -125,13 +125,13 @@ def names_in(folder: Path) -> list[str]:
             for entry in entries:
                 found.append(entry.name)
                 if len(found) > MOST_NAMES:
-                    raise bad("path", f"a folder of at most {MOST_NAMES} files", folder)
+                    raise bad_hub("path", f"a folder of at most {MOST_NAMES} files", folder)
     except OSError as exc:
-        raise bad("path", "a folder that can be read", f"{folder} ({exc.strerror})") from exc
+        raise bad_hub("path", "a folder that can be read", f"{folder} ({exc.strerror})") from exc
     return sorted(found)
 
 
-def beside(name: str) -> bool:
+def is_training_state(name: str) -> bool:
     """Whether a file lies beside a model and holds none: the state of its training."""
     return any(fnmatchcase(name, pattern) for pattern in OTHERS)
 
@@ -151,8 +151,8 @@ def weights_in(folder: Path, named: object = None) -> Path:
     """
     names = names_in(folder)
     if named is not None:
-        if not isinstance(named, str) or not named.endswith(NAMED) or beside(named):
-            raise bad(f"{CONFIG}: transformers_weights", "the plain name of a weights file", named)
+        if not isinstance(named, str) or not named.endswith(NAMED) or is_training_state(named):
+            raise bad_hub(f"{CONFIG}: transformers_weights", "the plain name of a weights file", named)
         return _indexed(folder, named) if is_index(named) else file_in(folder, named)
     for name in USUAL:
         if name in names:
@@ -160,13 +160,15 @@ def weights_in(folder: Path, named: object = None) -> Path:
     indexes = [n for n in INDEXES if n in names] or [n for n in names if n.endswith(NAMED[-2:])]
     if indexes and (len(indexes) == 1 or indexes[0] in INDEXES):
         return _indexed(folder, indexes[0])
-    found = indexes or [n for n in names if n.endswith(SUFFIXES) and not beside(n)]
+    found = indexes or [n for n in names if n.endswith(SUFFIXES) and not is_training_state(n)]
     parts = [n for n in found if part_of(n) is not None]
     if parts:
-        raise bad("path", f"a folder with the index of its parts ({INDEXES[0]})", f"{parts[0]} without it")
+        raise bad_hub(
+            "path", f"a folder with the index of its parts ({INDEXES[0]})", f"{parts[0]} without it"
+        )
     if len(found) != 1:
         got = f"{len(found)}: {', '.join(found[:4])}" if found else "none"
-        raise bad(
+        raise bad_hub(
             "path", f"a folder of one weights file, or one called {' or '.join(USUAL[:1] + USUAL[2:])}", got
         )
     return file_in(folder, found[0])
@@ -186,7 +188,9 @@ def weights_beside(folder: Path, taken: Path) -> list[str]:
     return [
         name
         for name in names_in(folder)
-        if name.endswith(SUFFIXES) and not beside(name) and os.path.realpath(folder / name) not in own
+        if name.endswith(SUFFIXES)
+        and not is_training_state(name)
+        and os.path.realpath(folder / name) not in own
     ]
 
 
@@ -209,11 +213,11 @@ def sets_of_weights(path: str | os.PathLike[str]) -> tuple[list[str | None], set
     if not (isinstance(config.get("architecture"), str) or isinstance(config.get("architectures"), list)):
         return None
     try:
-        names = [n for n in names_in(folder) if not beside(n)]
+        names = [n for n in names_in(folder) if not is_training_state(n)]
     except ModelError:  # whoever opens it is told
         return [None], set()
     index = [n for n in names if n.endswith(NAMED[-2:])]
-    parts = {part for n in index for part in parts_of(os.path.join(folder, n))}
+    parts = {part for n in index for part in shard_parts(os.path.join(folder, n))}
     sets = [*index, *(n for n in names if n.endswith(SUFFIXES) and n not in parts)]
     try:
         taken = os.path.realpath(weights_in(folder, config.get("transformers_weights")))
@@ -244,15 +248,15 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
         with open(path, "rb") as stream:
             raw = stream.read(MOST_JSON + 1)
     except OSError as exc:
-        raise bad(name, "a file that can be read", exc.strerror) from exc
+        raise bad_hub(name, "a file that can be read", exc.strerror) from exc
     if len(raw) > MOST_JSON:
-        raise bad(name, f"a file of at most {MOST_JSON} bytes", f"{path.stat().st_size}")
+        raise bad_hub(name, f"a file of at most {MOST_JSON} bytes", f"{path.stat().st_size}")
     try:
         found = json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
     except (ValueError, RecursionError) as exc:
-        raise bad(name, "a JSON object", f"{type(exc).__name__}: {exc}") from exc
+        raise bad_hub(name, "a JSON object", f"{type(exc).__name__}: {exc}") from exc
     if not isinstance(found, dict):
-        raise bad(name, "a JSON object", f"a {type(found).__name__}")
+        raise bad_hub(name, "a JSON object", f"a {type(found).__name__}")
     return found
 
 
@@ -270,11 +274,11 @@ def _no_constant(name: str) -> None:
 __all__ = [
     "CONFIG",
     "PREPROCESSOR",
-    "bad",
-    "beside",
+    "bad_hub",
     "file_in",
     "files_of",
     "hub_folder",
+    "is_training_state",
     "names_in",
     "read_json",
     "sets_of_weights",

@@ -27,12 +27,12 @@ from uapfast.safeload.source import open_regular, read_at
 from uapfast.suspects.base import BATCH, Suspect
 from uapfast.suspects.onnx_input import (
     InputSettings,
-    check_fits,
+    check_input,
+    image_size,
     input_of,
     input_settings,
     layout_of,
     prepared,
-    size_of,
 )
 from uapfast.suspects.onnx_process import Runtime
 
@@ -117,7 +117,7 @@ def open_onnx(
         data = _read(place, limits)
         file = check_onnx(data, limits)
         feed = input_of(file)
-        check_fits(feed, made)
+        check_input(feed, made)
         answer = _output(file, output, output_name, name)
         runtime = Runtime(name, memoryview(data), memory, float(timeout))
     except Refused as exc:
@@ -341,7 +341,7 @@ def _notes(file: OnnxFile, feed: Port, answer: Port, made: InputSettings) -> lis
         notes.append("ONNX: it was given images in 0..1 as they are: mean 0 and std 1 say so")
     else:
         notes.append(f"ONNX: it was given {made.order} images times {made.scale:g}{_statistics(made)}")
-    sizes = {size_of(feed.shape, made.layout or at) for at in ("NCHW", "NHWC")}
+    sizes = {image_size(feed.shape, made.layout or at) for at in ("NCHW", "NHWC")}
     if made.size or any(None not in size for size in sizes):
         at = "x".join(map(str, made.size)) if made.size else f"its input {feed}"
         notes.append(f"ONNX: images of another size than {at} were resized (bilinear, antialiased)")

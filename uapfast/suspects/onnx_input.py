@@ -99,7 +99,7 @@ def prepared(images: Tensor, feed: Port, layout: str, made: InputSettings, name:
         raise InputError(
             name, "images", f"of {channels} channels, as the network {feed} takes", images.shape[1]
         )
-    size = made.size or size_of(feed.shape, layout)
+    size = made.size or image_size(feed.shape, layout)
     want = tuple(w or h for w, h in zip(size, images.shape[2:], strict=True))
     x = images.to(torch.float32)
     if want != tuple(images.shape[2:]):
@@ -120,7 +120,7 @@ def prepared(images: Tensor, feed: Port, layout: str, made: InputSettings, name:
     return x if layout == "NCHW" else x.permute(0, 2, 3, 1)
 
 
-def size_of(shape: tuple[int | None, ...], layout: str) -> tuple[int | None, int | None]:
+def image_size(shape: tuple[int | None, ...], layout: str) -> tuple[int | None, int | None]:
     """Height and width of an input; None where free."""
     return (shape[2], shape[3]) if layout == "NCHW" else (shape[1], shape[2])
 
@@ -140,7 +140,7 @@ def layout_of(feed: Port, image: tuple[int, ...], name: str) -> str:
         if not fits:
             raise InputError(name, "images", f"of channels that the input {feed} takes", channels)
     if len(fits) == 2:  # the one that has the images' own size as well
-        fits = [at for at in fits if size_of(feed.shape, at) == image[1:]]
+        fits = [at for at in fits if image_size(feed.shape, at) == image[1:]]
     if len(fits) != 1:
         rule = f"given (NCHW or NHWC): the input {feed} does not tell"
         raise InputError(name, "layout", rule, f"none, for images {list(image)}")
@@ -167,7 +167,7 @@ def input_of(file: OnnxFile) -> Port:
     return feed
 
 
-def check_fits(feed: Port, made: InputSettings) -> None:
+def check_input(feed: Port, made: InputSettings) -> None:
     """Settings against the input.
 
     Raises:
@@ -180,6 +180,6 @@ def check_fits(feed: Port, made: InputSettings) -> None:
     if made.size is None:
         return
     for layout in [made.layout] if made.layout else ["NCHW", "NHWC"]:
-        if all(own in (None, n) for own, n in zip(size_of(feed.shape, layout), made.size, strict=True)):
+        if all(own in (None, n) for own, n in zip(image_size(feed.shape, layout), made.size, strict=True)):
             return
     raise InputError("open_onnx", "size", f"that of the input {feed}, or left out", made.size)

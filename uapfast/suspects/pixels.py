@@ -8,7 +8,7 @@ from torch import Tensor, nn
 GRID = 1e-3  # of 1/255: what rounding in float32 leaves of a value on the grid
 
 
-def to_bytes(images: Tensor) -> Tensor:
+def to_uint8(images: Tensor) -> Tensor:
     """0..1 as 0..255, uint8."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
@@ -29,4 +29,4 @@ def resized(x: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     return x
 
 
-__all__ = ["off_grid", "resized", "to_bytes"]
+__all__ = ["off_grid", "resized", "to_uint8"]

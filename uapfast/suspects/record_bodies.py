@@ -28,7 +28,7 @@ def fits(bodies: int, size: int) -> bool:
     return bodies <= MOST_ALL + MOST_TIMES * size
 
 
-def packed(body: bytes | None) -> dict[str, str]:
+def encode_body(body: bytes | None) -> dict[str, str]:
     """A body as a record has it: text as it is, other bytes in base64, large ones compressed.
 
     Args:
@@ -44,8 +44,8 @@ def packed(body: bytes | None) -> dict[str, str]:
         return {"base64": base64.b64encode(body).decode("ascii")}
 
 
-def unpacked(told: Mapping[str, Any]) -> bytes | None:
-    """The body that :func:`packed` was given; None for one that was not kept.
+def decode_body(told: Mapping[str, Any]) -> bytes | None:
+    """The body that :func:`encode_body` was given; None for one that was not kept.
 
     Raises:
         ValueError: nothing that it makes, or more than it takes.
@@ -68,4 +68,4 @@ def unpacked(told: Mapping[str, Any]) -> bytes | None:
     return body
 
 
-__all__ = ["KEPT", "MANY", "MOST_LINE", "fits", "kept_headers", "packed", "unpacked"]
+__all__ = ["KEPT", "MANY", "MOST_LINE", "decode_body", "encode_body", "fits", "kept_headers"]

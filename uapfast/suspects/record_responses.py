@@ -16,9 +16,9 @@ import numpy as np
 
 from uapfast.errors import InputError, RecordError
 from uapfast.suspects.http_client import Response
-from uapfast.suspects.http_reading import ResponseReader, reader_of
+from uapfast.suspects.http_reading import ResponseReader, response_reader
 from uapfast.suspects.http_rows import row_of_plain
-from uapfast.suspects.record_bodies import KEPT, fits, unpacked
+from uapfast.suspects.record_bodies import KEPT, decode_body, fits
 
 TRIP = ("at", "attempt", "status")  # what a row says of its response
 AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")  # sorts by time
@@ -50,7 +50,7 @@ class Bodies:
 
     def reading(self, told: Any) -> None:
         """How what follows is read; raises as :meth:`response`."""
-        self._reader = reader_of(told, self.where)
+        self._reader = response_reader(told, self.where)
 
     def response(self, told: Any, size: int) -> None:
         """A response, before its rows.
@@ -81,7 +81,7 @@ class Bodies:
         self._rows[request] = self._reader(Response(body, headers), images)
 
     def _body(self, told: Mapping[str, Any], size: int) -> bytes | None:
-        body = unpacked(told)
+        body = decode_body(told)
         self._bytes += 0 if body is None else len(body)
         if not fits(self._bytes, size):
             raise ValueError("more in its bodies than so large a record may hold")

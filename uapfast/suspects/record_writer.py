@@ -23,7 +23,7 @@ from uapfast._version import versions
 from uapfast.errors import InputError, SuspectError, TimeLimitError, UapfastError, UnavailableError
 from uapfast.files import atomic_path
 from uapfast.suspects.http_rows import kind_of_row, plain_row
-from uapfast.suspects.record_bodies import MANY, fits, kept_headers, packed
+from uapfast.suspects.record_bodies import MANY, encode_body, fits, kept_headers
 
 FORMAT, VERSION = "uapfast record", 2
 ENDS = {kind.__name__: kind for kind in (TimeLimitError, SuspectError, UnavailableError)}
@@ -192,7 +192,7 @@ class Recorder:
             return {"headers": {}, "withheld": MANY}
         self._bodies += size
         headers = {} if body is None or trip.response is None else kept_headers(trip.response.headers)
-        return {"headers": headers, **packed(body)}
+        return {"headers": headers, **encode_body(body)}
 
 
 def plain_numbers(values: Tensor) -> list[Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from uapfast.errors import InputError
 from uapfast.models.answers import OUTPUTS
 from uapfast.models.labels import ClassNames, some
-from uapfast.suspects.answer_files import AnswerBounds, FileAnswers, read
+from uapfast.suspects.answer_files import AnswerBounds, FileAnswers, read_answer_file
 from uapfast.suspects.base import Suspect
 
 BATCH = 1024
@@ -58,7 +58,7 @@ def open_recorded(
         raise InputError(where, "output", f"one of {', '.join(OUTPUTS)}", repr(output))
     names = None if class_names is None else ClassNames(class_names, where)
     bounds = AnswerBounds.of(len(set(queries.values())), classes if names is None else len(names))
-    found = read(path, where, bounds, names, output)
+    found = read_answer_file(path, where, bounds, names, output)
     _check_ids(found, queries, where)
     return Recorded(where, queries, found, () if names is None else names.notes)
 

@@ -111,7 +111,7 @@ def open_suspect(
 def _source(place: str) -> Callable[..., Any] | None:
     """What opens addresses of this kind, if an installed package has registered it."""
     name, mark, _ = place.partition("://")
-    return plugins.load(plugins.SUSPECTS, name) if mark and not place.startswith(URLS) else None
+    return plugins.load_plugin(plugins.SUSPECTS, name) if mark and not place.startswith(URLS) else None
 
 
 def _added(open_it: Callable[..., Any], place: str, *options: dict[str, Any]) -> Model | Suspect:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast.examination.asking import as_suspect
-from uapfast.method.fingerprint import Answering, answers_of, only_labels, reduce_classes, shown
+from uapfast.method.fingerprint import Answering, answers_of, only_labels, probabilities_of, reduce_classes
 from uapfast.models.forms import Form
 from uapfast.reference import Reference, as_reference
 
@@ -55,7 +55,7 @@ def features_of(reference: Reference, suspect: Answering) -> tuple[NDArray[np.fl
     """A suspect's feature rows, as the scorers take them, and the form of its answers."""
     plan = reference.plan
     given = answers_of(suspect, plan.chunks(), plan.queries, reference.classes)
-    answers = shown(given).reshape(plan.views, plan.blocks, plan.per_view, -1)
+    answers = probabilities_of(given).reshape(plan.views, plan.blocks, plan.per_view, -1)
     form = given.form
     reduced = reduce_classes(only_labels(answers) if form.labels else answers, reference.keep)
     return reference.statistic.features(reduced, form.labels).numpy(), form

@@ -48,7 +48,7 @@ from uapfast.verbs.entries import (
 )
 from uapfast.verbs.findings import Findings
 from uapfast.verbs.images import check_labels, check_unseen, owners_images
-from uapfast.verbs.log import QueryLog, choose, read_log
+from uapfast.verbs.log import QueryLog, choose_logged, read_log
 from uapfast.verbs.origin_checks import check_origin
 from uapfast.verbs.points import select_points
 from uapfast.verbs.pool_checks import (
@@ -352,7 +352,7 @@ def _with_logged(
     if not logged.views:
         return points
     clean, _ = _clean_answers(models, logged.images, config, counter)
-    rows = choose(partial(select_points, clean, models, replace(config, views=logged.views)))
+    rows = choose_logged(partial(select_points, clean, models, replace(config, views=logged.views)))
     return logged.before(points, rows, config.wire_safe)
 
 
@@ -385,5 +385,5 @@ def _train_paper(reduced: Tensor, records: tuple[Record, ...], config: GenerateC
     rows = [i for i, r in enumerate(records) if r.trains_encoder]
     fingerprints = reduced[rows].transpose(-2, -3).flatten(-3)
     descends = [records[i].relation == "victim" or records[i].candidate == records[0].name for i in rows]
-    network = paper.train(fingerprints, torch.tensor(descends, dtype=torch.int64), config.seed)
+    network = paper.train_encoder(fingerprints, torch.tensor(descends, dtype=torch.int64), config.seed)
     return {k: v.detach().clone() for k, v in network.state_dict().items()}

@@ -118,7 +118,7 @@ def read_log(
     return QueryLog(images.subset(rows[looked_at]), views, told)
 
 
-def choose(select: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
+def choose_logged(select: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
     """What ``select`` chooses among logged images; its error names the log."""
     try:
         return select()
@@ -141,4 +141,4 @@ def _distinct(images: Images, own: Images) -> tuple[Tensor, dict[str, Any]]:
     return torch.tensor(rows, dtype=torch.int64), told
 
 
-__all__ = ["QueryLog", "choose", "read_log"]
+__all__ = ["QueryLog", "choose_logged", "read_log"]

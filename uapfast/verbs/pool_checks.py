@@ -33,7 +33,7 @@ from uapfast.reference import Record, Reference
 from uapfast.verbs.entries import RecordedModel
 from uapfast.verbs.findings import Findings
 from uapfast.verbs.origin_checks import check_related
-from uapfast.verbs.trials import summary, try_reference
+from uapfast.verbs.trials import trials_summary, try_reference
 
 APART = 1e-3  # one-sided level at which twins are not of the victim's kind
 APART_OF_FEW = 1e-2  # the same where there are fewer twins than are good: their t test reaches no further
@@ -166,7 +166,7 @@ def examine_pool(
     reference = replace(reference, records=records, _cache={})
     _check_ancestors(reference, findings)
     trials = try_reference(reference, ALPHA, tuple(vouched))
-    found = summary(trials)
+    found = trials_summary(trials)
     if found["convicted"]:
         findings.limit(
             f"it convicts answers that are no copy's ({found['convicted'][0]}; {len(found['convicted'])} of "

@@ -22,7 +22,7 @@ from torch import Tensor
 from uapfast.errors import MissingDependency
 from uapfast.files import atomic_folder
 from uapfast.reference import Reference, as_reference
-from uapfast.suspects.pixels import off_grid, to_bytes
+from uapfast.suspects.pixels import off_grid, to_uint8
 from uapfast.suspects.recorded import content
 
 FORMAT = 1
@@ -197,7 +197,7 @@ def _fill(x: Any, ids: NDArray[np.int64], made: Numbered, reference: Reference, 
     order = np.concatenate([made.ids.ravel(), made.probe_ids])
     done = 0
     for images in _images(reference):
-        pixels = images.numpy() if x.dtype == np.float32 else to_bytes(images).numpy()
+        pixels = images.numpy() if x.dtype == np.float32 else to_uint8(images).numpy()
         rows = np.searchsorted(ids, order[done : done + len(images)])
         x[rows] = pixels.astype(x.dtype)
         done += len(images)

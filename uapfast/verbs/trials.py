@@ -207,7 +207,7 @@ def _shrunk(images: Tensor) -> Tensor:
     return adaptive_avg_pool2d(images, (min(PIXELS, height), min(PIXELS, width))).flatten(1)
 
 
-def summary(trials: list[Trial], alpha: float = ALPHA) -> dict[str, Any]:
+def trials_summary(trials: list[Trial], alpha: float = ALPHA) -> dict[str, Any]:
     """What ``settings["trials"]`` holds; JSON types."""
     worst = min(trials, key=lambda t: t.p)
     return {
@@ -219,4 +219,4 @@ def summary(trials: list[Trial], alpha: float = ALPHA) -> dict[str, Any]:
     }
 
 
-__all__ = ["FORMS", "Trial", "garbage", "summary", "try_reference"]
+__all__ = ["FORMS", "Trial", "garbage", "trials_summary", "try_reference"]

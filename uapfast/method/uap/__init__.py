@@ -22,14 +22,14 @@ from uapfast.method.uap.common import (
     frozen,
     grid_eps,
     sizes,
-    to_grid,
+    to_grid_in_ball,
 )
 from uapfast.method.uap.contrastive import ContrastSettings, run_contrastive
 from uapfast.method.uap.deepfool import DeepFoolSettings, run_deepfool
 from uapfast.method.uap.margin import MarginSettings, run_margin
 from uapfast.method.uap.resident import UapJob
 from uapfast.method.uap.stopping import check_classes, make_runs
-from uapfast.method.uap.together import form_of, make_together
+from uapfast.method.uap.together import make_together, uap_form
 from uapfast.models.batches import most_at_once
 from uapfast.models.model import Duplicate
 from uapfast.types import UniversalPerturbation
@@ -191,7 +191,7 @@ def _made_of(
     """All perturbations, model by model."""
     # On the grid only whole steps count: the ball of the work is the one of the result.
     eps = grid_eps(a.eps) if a.wire_safe and a.norm == "linf" else a.eps
-    form = form_of([job for job, _ in jobs], a)
+    form = uap_form([job for job, _ in jobs], a)
     first = jobs[0][0].runs[0]
     images = jobs[0][0].victim.images
     usual = min(BATCH[a.method], most_at_once(images.shape, images.device))
@@ -212,7 +212,7 @@ def _report(job: UapJob, v: Tensor, a: Arguments) -> list[_Made]:
     """What ``v`` ``[P,C,H,W]`` of one model comes to."""
     victim = job.victim
     if a.wire_safe:
-        v = to_grid(v, a.eps, a.norm)
+        v = to_grid_in_ball(v, a.eps, a.norm)
     if not bool(torch.isfinite(v).all()):
         raise ModelError(WHERE, "model", "one with finite gradients", "NaN or Inf in the perturbation")
     made = []

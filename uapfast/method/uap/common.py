@@ -211,7 +211,7 @@ def grid_eps(eps: float) -> float:
     return math.floor(eps * GRID + 1e-4) / GRID
 
 
-def to_grid(v: Tensor, eps: float, norm: str) -> Tensor:
+def to_grid_in_ball(v: Tensor, eps: float, norm: str) -> Tensor:
     """``v`` ``[P,C,H,W]`` inside the ball, on the 1/255 grid and still inside the ball.
 
     Linf: clipped to the largest grid radius, then to the nearest step. L2: to the nearest step;

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from uapfast import ops
 from uapfast.method.uap.common import Query, Victim, project
-from uapfast.method.uap.models import Models, groups
+from uapfast.method.uap.models import Models, model_groups
 from uapfast.method.uap.stopping import UapRun
 
 MAX_ITER = 10  # DeepFool steps per sample (LTS4: max_iter_df)
@@ -160,7 +160,7 @@ def run_deepfool(
     """
     found: dict[int, Tensor] = {}
     kinds = [(v.query.device, v.query.dtype, k) for v, k in zip(victims, classes, strict=True)]
-    for places in groups(kinds, victims[0].images[0].numel()):
+    for places in model_groups(kinds, victims[0].images[0].numel()):
         jobs = [_Job(k, victims[i], run) for k, i in enumerate(places) for run in runs[i]]
         v = _run_group([victims[i] for i in places], jobs, settings, observer)
         found |= dict(zip(places, torch.split(v, [len(runs[i]) for i in places]), strict=True))

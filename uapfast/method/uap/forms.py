@@ -94,7 +94,7 @@ def precise(place: torch.device, precision: Precision) -> AbstractContextManager
 
 
 def signature(module: nn.Module) -> tuple[Any, ...]:
-    """What two modules share if they are one network with other weights; see :func:`alike`."""
+    """What two modules share if they are one network with other weights; see :func:`same_architecture`."""
     parts = []
     for name, part in module.named_modules():
         tensors = [*part._parameters.items(), *part._buffers.items()]
@@ -103,7 +103,7 @@ def signature(module: nn.Module) -> tuple[Any, ...]:
     return tuple(parts)
 
 
-def alike(a: nn.Module, b: nn.Module) -> bool:
+def same_architecture(a: nn.Module, b: nn.Module) -> bool:
     """Whether ``b`` is ``a`` with other weights, as far as can be seen: classes, shapes, plain attributes.
 
     Modules with hooks, with tensors outside parameters and buffers, or whose attributes cannot be compared
@@ -143,7 +143,7 @@ def in_order(modules: Sequence[nn.Module]) -> list[list[int]]:
     groups: list[list[int]] = []
     for i, module in enumerate(modules):
         for group in groups:
-            if alike(modules[group[0]], module):
+            if same_architecture(modules[group[0]], module):
                 group.append(i)
                 break
         else:
@@ -203,7 +203,7 @@ def parts_of(
     """
     groups: list[list[int]] = []
     for i, module in enumerate(modules):
-        if how.form == "stacked" and groups and alike(modules[groups[-1][-1]], module):
+        if how.form == "stacked" and groups and same_architecture(modules[groups[-1][-1]], module):
             groups[-1].append(i)
         else:
             groups.append([i])

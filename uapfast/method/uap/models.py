@@ -33,7 +33,7 @@ class Models:
         return torch.cat([query.logits(part) for query, part in parts if len(part)])
 
 
-def groups(kinds: Sequence[Hashable], elements: int) -> list[list[int]]:
+def model_groups(kinds: Sequence[Hashable], elements: int) -> list[list[int]]:
     """Places of the models that are asked together: those of one kind, for images of ``elements`` numbers."""
     if elements > GROUP_ELEMENTS:
         return [[i] for i in range(len(kinds))]

@@ -21,7 +21,7 @@ from uapfast.streams import Device, device_for
 log = logging.getLogger(__name__)
 
 
-def form_of(jobs: Sequence[UapJob], a: Arguments) -> UapForm:
+def uap_form(jobs: Sequence[UapJob], a: Arguments) -> UapForm:
     """``a.form``, or the one that ``auto`` stands for: ``loop`` unless every model is on a GPU."""
     if a.method != "margin":
         return "loop"
@@ -96,4 +96,4 @@ def _shared(jobs: Sequence[UapJob], form: UapForm, batch: int) -> list[list[int]
     return shared
 
 
-__all__ = ["form_of", "make_together"]
+__all__ = ["make_together", "uap_form"]

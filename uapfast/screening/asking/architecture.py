@@ -12,7 +12,7 @@ from uapfast.models.fitting import fit, misfits
 from uapfast.safeload.dtypes import DTYPES
 from uapfast.safeload.header import Header
 from uapfast.screening.listing.entry import Entry
-from uapfast.suspects.networks.proof import alike
+from uapfast.suspects.networks.proof import same_answers
 from uapfast.suspects.networks.shapes import Shapes
 
 KNOWN = 64  # layouts of files that are remembered
@@ -29,7 +29,7 @@ class FittingArchitectures(OrderedDict[object, tuple[str, ...]]):
             self.popitem(last=False)
 
 
-def choose(
+def choose_architecture(
     entry: Entry, header: Header, shapes_of: Callable[[Entry], Shapes], known: FittingArchitectures
 ) -> tuple[Entry, tuple[str, ...]]:
     """The entry with the architecture that fits taken, and others that fit as well.
@@ -92,7 +92,7 @@ def answers_differ(a: torch.Tensor, b: torch.Tensor) -> bool:
     if a.ndim == 2 and a.is_floating_point():
         # what is added to all classes says nothing, and would hide what differs
         a, b = (x.double() - x.double().mean(1, keepdim=True) for x in (a, b))
-    return not alike(a, b, ALIKE)
+    return not same_answers(a, b, ALIKE)
 
 
-__all__ = ["FittingArchitectures", "answers_differ", "choose"]
+__all__ = ["FittingArchitectures", "answers_differ", "choose_architecture"]

@@ -18,7 +18,7 @@ from uapfast.screening.asking.panel import Panel, PreparedReference, shape_of
 from uapfast.screening.asking.reader import Loaded
 from uapfast.screening.asking.records import PendingRecord
 from uapfast.screening.listing.entry import Entry
-from uapfast.screening.table.rows import VERDICT_FIELDS, Row, one_line
+from uapfast.screening.table.rows import VERDICT_FIELDS, Row, error_line
 from uapfast.suspects.networks.proof import agree
 from uapfast.suspects.networks.skeletons import Skeleton, Skeletons
 from uapfast.types import Decision
@@ -61,7 +61,7 @@ def _failed(
     sha256: str | None,
     **fields: Any,
 ) -> Row:
-    said = one_line(error) or type(error).__name__
+    said = error_line(error) or type(error).__name__
     told = {"error_class": type(error).__name__, "error_message": said, "reasons": (said,)}
     decision: Decision = "unavailable" if isinstance(error, UnavailableError) else "invalid"
     return base_row(panel, asked, suspect, sha256, decision=decision, **told, **fields)
@@ -139,8 +139,8 @@ class Case:
         for name in ("reference_sha256", "alpha"):
             del fields[name]
         if error is not None:
-            fields |= {"error_class": type(error).__name__, "error_message": one_line(error)}
-            fields["reasons"] = (one_line(error), *verdict.reasons[1:])
+            fields |= {"error_class": type(error).__name__, "error_message": error_line(error)}
+            fields["reasons"] = (error_line(error), *verdict.reasons[1:])
         return base_row(panel, self.asked, self.suspect, sha256, **fields, **rest, seconds_score=self.seconds)
 
 

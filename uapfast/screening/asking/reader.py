@@ -15,7 +15,7 @@ from uapfast.models.fitting import Fitted, check_whole, fit
 from uapfast.safeload import LastHeader, Limits, open_checkpoint
 from uapfast.safeload.dtypes import DTYPES
 from uapfast.safeload.header import Header
-from uapfast.screening.asking.architecture import FittingArchitectures, choose
+from uapfast.screening.asking.architecture import FittingArchitectures, choose_architecture
 from uapfast.screening.asking.budget import MemoryBudget
 from uapfast.screening.listing.entry import Entry
 from uapfast.suspects.networks.shapes import Shapes
@@ -197,7 +197,7 @@ def read_checkpoint(
     """
     start = time.perf_counter()
     with open_checkpoint(suspect.path, limits or DEFAULT, buffer.last, suspect.key) as found:
-        taken, also = choose(suspect, found.header, shapes_of, buffer.known)
+        taken, also = choose_architecture(suspect, found.header, shapes_of, buffer.known)
         layout = buffer.lay_out(found.header, shapes_of(taken), suspect.shown)
         found.read_all_into(layout.buffers)
         notes = (*found.notes, *layout.notes)

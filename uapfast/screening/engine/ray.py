@@ -22,12 +22,12 @@ from uapfast.screening.asking.judge import failed_rows
 from uapfast.screening.asking.panel import Panel
 from uapfast.screening.engine.messages import Lost, Message, Request
 from uapfast.screening.engine.registry import JobResult
-from uapfast.screening.engine.remote import RemoteWorker, pack
+from uapfast.screening.engine.remote import RemoteWorker, pack_panel
 from uapfast.screening.engine.scheduler import Scheduler
 from uapfast.screening.engine.supervisor import Supervisor, Timeouts
 from uapfast.screening.engine.worker import worker_count
 from uapfast.screening.listing.entry import Entry
-from uapfast.screening.table.rows import Row, one_line
+from uapfast.screening.table.rows import Row, error_line
 
 CONNECT = 10.0  # seconds for an address to answer
 HEAD_CHECK, HEAD_GONE = 5.0, 30.0  # seconds between looks at the head, and without it; Ray exits after 60
@@ -142,7 +142,7 @@ def _init(ray: Any, address: str, **more: Any) -> None:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **more)
     except Exception as exc:  # which kinds Ray raises depends on its version
         what = "the local cluster" if address == "local" else f"address {address}"
-        raise ClusterError(f"screen: {what} must be a Ray cluster that works, got {one_line(exc)}") from exc
+        raise ClusterError(f"screen: {what} must be a Ray cluster that works, got {error_line(exc)}") from exc
     finally:
         if silent:
             del os.environ["RAY_USAGE_STATS_ENABLED"]
@@ -188,7 +188,7 @@ class Actors:
         import ray
 
         self._ray = ray
-        self._panel = ray.put(pack(panel))
+        self._panel = ray.put(pack_panel(panel))
         self._actor = ray.remote(
             num_cpus=share.threads, num_gpus=share.gpu, max_restarts=0, scheduling_strategy="SPREAD"
         )(RemoteWorker)
@@ -265,7 +265,7 @@ class _Head:
 def _why(error: BaseException) -> str:
     """The end of what Ray says, which names the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return one_line(RuntimeError(" ".join(lines[-2:]))) or type(error).__name__
+    return error_line(RuntimeError(" ".join(lines[-2:]))) or type(error).__name__
 
 
 __all__ = ["Actors", "Share", "connected", "run"]

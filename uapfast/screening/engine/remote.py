@@ -44,7 +44,7 @@ class Packed:
     versions: str
 
 
-def pack(panel: Panel) -> Packed:
+def pack_panel(panel: Panel) -> Packed:
     """A panel that can be sent, its resident queries included."""
     return Packed(
         tuple(one.name for one in panel.asked),
@@ -55,7 +55,7 @@ def pack(panel: Panel) -> Packed:
     )
 
 
-def unpack(packed: Packed, device: str = "cpu") -> Panel:
+def unpack_panel(packed: Packed, device: str = "cpu") -> Panel:
     """The panel that was packed, its queries on ``device``."""
     asked = []
     for name, file, queries in zip(packed.names, packed.files, packed.queries, strict=True):
@@ -84,7 +84,7 @@ class RemoteWorker:
             os.chdir(folder)
         torch.set_num_threads(threads)
         self._limits = threadpool_limits(1, user_api="blas")  # as long as this process lives
-        panel = unpack(packed, device)
+        panel = unpack_panel(packed, device)
         loader = loader_for(replace(packed.settings, device=device))
         self._worker = Worker(WorkerSetup.of(panel, loader), explain=self._not_here)
 
@@ -111,4 +111,4 @@ class RemoteWorker:
         return None
 
 
-__all__ = ["Packed", "RemoteWorker", "pack", "unpack"]
+__all__ = ["Packed", "RemoteWorker", "pack_panel", "unpack_panel"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from uapfast.errors import InputError
 from uapfast.safeload.glance import looks_like_weights
-from uapfast.safeload.sharded import is_index, parts_of
+from uapfast.safeload.sharded import is_index, shard_parts
 from uapfast.screening.listing.entry import Defaults, Entry, printable
 from uapfast.suspects import hub_files
 from uapfast.suspects.onnx import is_onnx
@@ -128,12 +128,12 @@ def _in_hub_folder(
         if _is_onnx(path):
             yield path, ONNX, None
         elif file not in read:
-            yield path, WEIGHTS if _is_model(path) and not hub_files.beside(file) else None, None
+            yield path, WEIGHTS if _is_model(path) and not hub_files.is_training_state(file) else None, None
 
 
 def _in_folder(place: str, files: list[str]) -> Iterator[FoundModel]:
     indexes = [file for file in files if is_index(file)]
-    names = {part for file in indexes for part in parts_of(os.path.join(place, file))}
+    names = {part for file in indexes for part in shard_parts(os.path.join(place, file))}
     for file in files:
         path = os.path.join(place, file)
         if file in indexes:

@@ -14,7 +14,7 @@ from uapfast.errors import InputError
 from uapfast.examination import preprocessing_note
 from uapfast.models.answers import OUTPUTS
 from uapfast.models.registry import arch_file, code_sha256
-from uapfast.safeload.sharded import beside
+from uapfast.safeload.sharded import shards_of
 from uapfast.suspects.hub_files import files_of
 from uapfast.suspects.resolve import FOLDER, KINDS, ONNX, URLS, WEIGHTS
 
@@ -153,7 +153,7 @@ class Entry:
         if _is_url(self.path):
             return URL
         try:
-            read = files_of(self.path) if self.kind == FOLDER else (self.path, *beside(self.path))
+            read = files_of(self.path) if self.kind == FOLDER else (self.path, *shards_of(self.path))
             found = [os.stat(path) for path in read]
         except (OSError, ValueError):
             return "-"

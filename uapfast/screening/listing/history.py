@@ -56,7 +56,7 @@ class SuspectList:
         return asdict(self)
 
 
-def fix(db: sqlite3.Connection) -> None:
+def fix_list(db: sqlite3.Connection) -> None:
     """Remember the list in the table ``plan``, unless it is the last one; inside the caller's transaction.
 
     The list before it stands in the temporary table ``before``.
@@ -89,7 +89,7 @@ def fix(db: sqlite3.Connection) -> None:
     )
 
 
-def read(db: sqlite3.Connection) -> tuple[SuspectList, ...]:
+def read_lists(db: sqlite3.Connection) -> tuple[SuspectList, ...]:
     """All lists, the one in force last."""
     query = "SELECT sha256, fixed, suspects, known, added, gone, counted FROM lists ORDER BY position"
     return tuple(SuspectList(*row) for row in db.execute(query))
@@ -115,4 +115,4 @@ def says(lists: Sequence[SuspectList]) -> list[str]:
     return said
 
 
-__all__ = ["TABLES", "SuspectList", "fix", "read", "says"]
+__all__ = ["TABLES", "SuspectList", "fix_list", "read_lists", "says"]

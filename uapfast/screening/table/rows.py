@@ -222,7 +222,7 @@ VERDICT_FIELDS = tuple(
 """What a row and a :class:`Verdict` have in common."""
 
 
-def one_line(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """An error's message as one printable line of at most ``MESSAGE_LIMIT`` characters."""
     text = " ".join(str(error)[: 8 * MESSAGE_LIMIT].split())
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
@@ -239,5 +239,5 @@ __all__ = [
     "About",
     "Column",
     "Row",
-    "one_line",
+    "error_line",
 ]

@@ -148,7 +148,7 @@ class Store:
             if not self._keep:
                 for table in ("rows", "lent", "refuted", "lists", "suspected", "declared", "replaced"):
                     self._db.execute(f"DELETE FROM {table}")
-            history.fix(self._db)
+            history.fix_list(self._db)
             self._db.execute("DROP TABLE before")
             self._db.execute("COMMIT")
             self._keep = True
@@ -322,7 +322,7 @@ class Store:
     def lists(self) -> tuple[history.SuspectList, ...]:
         """All lists that this store was given, the one in force last."""
         with self._typed():
-            return history.read(self._db)
+            return history.read_lists(self._db)
 
     def counted(self, count: int) -> None:
         """Remember how many p-values the numbers of the list in force are corrected for."""

@@ -10,7 +10,7 @@ from torch import nn
 from uapfast.errors import ModelError
 from uapfast.models.registry import arch_file, resolve_arch
 from uapfast.suspects.networks.described import Described
-from uapfast.suspects.networks.inplace import check_size, size_of, size_unbuilt
+from uapfast.suspects.networks.inplace import check_size, size_unbuilt, state_bytes
 
 
 @lru_cache(maxsize=1024)
@@ -31,7 +31,7 @@ def build_network(suspect: Described) -> nn.Module:
     if arch_file(suspect.arch, base=base) is None:  # a manifest may name it: look before it is built
         check_size(_size(suspect.arch), suspect.arch)
     built = factory()
-    check_size(size_of(built), suspect.arch)
+    check_size(state_bytes(built), suspect.arch)
     if suspect.code is not None and suspect.code_now() != suspect.code:
         rule = f"the code that it was when the screen began ({suspect.arch}; screen again)"
         raise ModelError("screen", "arch", rule, "changed or other code")

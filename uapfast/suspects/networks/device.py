@@ -21,7 +21,7 @@ from uapfast.models.batches import batch_size
 from uapfast.streams import Device, Replay, Stream
 from uapfast.suspects.networks.arriving import Arriving
 from uapfast.suspects.networks.described import Described
-from uapfast.suspects.networks.precision import ask
+from uapfast.suspects.networks.precision import raw_answers
 from uapfast.suspects.networks.shapes import Shapes
 from uapfast.suspects.networks.skeletons import Skeleton
 
@@ -64,7 +64,7 @@ class _Forward:
 
 
 def _asked(module: nn.Module, precision: str, images: Tensor) -> Any:
-    return ask(module, images, precision)
+    return raw_answers(module, images, precision)
 
 
 class DeviceSkeleton(Skeleton):

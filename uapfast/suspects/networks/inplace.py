@@ -17,7 +17,7 @@ ALIGN = 64  # float32 elements: 256 bytes, as CUDA's allocator aligns
 MOST_BYTES = Limits().tensor_bytes  # of one network; no larger weights file is read
 
 
-def plain(module: nn.Module) -> bool:
+def loads_plainly(module: nn.Module) -> bool:
     """Whether ``load_state_dict`` does no more than to copy."""
     hooks = ("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_state_dict_hooks")
     loads = ("_load_from_state_dict", "load_state_dict", "state_dict", "_save_to_state_dict")
@@ -126,7 +126,7 @@ def some_outside(flat: Tensor, targets: Mapping[str, Tensor]) -> bool:
     return any(t.is_floating_point() and t.numel() > 0 and n not in inside for n, t in targets.items())
 
 
-def differs(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str | None:
+def first_difference(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str | None:
     """Name of one of ``tensors`` that ``state`` does not have as it is, cast; or None."""
     for name, tensor in tensors.items():
         mine = state.get(name)
@@ -135,7 +135,7 @@ def differs(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str |
     return None
 
 
-def size_of(module: nn.Module) -> int:
+def state_bytes(module: nn.Module) -> int:
     """Bytes of parameters and buffers."""
     return sum(t.numel() * t.element_size() for t in everything(module))
 
@@ -144,7 +144,7 @@ def size_unbuilt(factory: Factory) -> int:
     """Bytes of a network's weights, found without making them; 0 for one that takes no part in that."""
     try:
         with torch.device("meta"):
-            return size_of(factory())
+            return state_bytes(factory())
     except Exception:  # says nothing yet: it is built for good next
         return 0
 
@@ -162,13 +162,13 @@ __all__ = [
     "alias",
     "changes_with_mode",
     "check_size",
-    "differs",
     "everything",
+    "first_difference",
     "flatten",
     "layout",
+    "loads_plainly",
     "own_places",
-    "plain",
-    "size_of",
     "size_unbuilt",
     "some_outside",
+    "state_bytes",
 ]

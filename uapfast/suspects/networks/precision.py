@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-def ask(module: nn.Module, x: Tensor, precision: str) -> Any:
+def raw_answers(module: nn.Module, x: Tensor, precision: str) -> Any:
     """Whatever ``module`` returns for ``x`` ``[N,C,H,W]`` on its device, without gradients.
 
     ``float32`` leaves everything as it is; ``bf16`` is autocast on channels-last images. Weights are cast
@@ -21,4 +21,4 @@ def ask(module: nn.Module, x: Tensor, precision: str) -> Any:
             return module(x.contiguous(memory_format=torch.channels_last))
 
 
-__all__ = ["ask"]
+__all__ = ["raw_answers"]

@@ -34,10 +34,10 @@ def agree(a: Sequence[Tensor], b: Sequence[Tensor], device: str = "cpu", precisi
     exact = device == "cpu" and precision == "float32"
     if len(a) != len(b) and (exact or not a or not b):
         return False
-    return all(alike(x, y, None if exact else ROUNDING[precision]) for x, y in zip(a, b, strict=False))
+    return all(same_answers(x, y, None if exact else ROUNDING[precision]) for x, y in zip(a, b, strict=False))
 
 
-def alike(x: Tensor, y: Tensor, rounding: float | None) -> bool:
+def same_answers(x: Tensor, y: Tensor, rounding: float | None) -> bool:
     """Whether answers of two networks are the same: bit for bit, or up to a share of the largest answer."""
     rows = min(len(x), len(y)) if rounding is not None and x.ndim and y.ndim else None
     x, y = x[:rows] if rows is not None else x, y[:rows] if rows is not None else y
@@ -98,4 +98,4 @@ class Proof:
             return not known
 
 
-__all__ = ["ONE_IN", "NetworkUse", "Proof", "agree", "alike", "is_sampled"]
+__all__ = ["ONE_IN", "NetworkUse", "Proof", "agree", "is_sampled", "same_answers"]

@@ -26,15 +26,15 @@ from uapfast.suspects.networks.described import Described
 from uapfast.suspects.networks.inplace import (
     alias,
     changes_with_mode,
-    differs,
+    first_difference,
     flatten,
     layout,
+    loads_plainly,
     own_places,
-    plain,
-    size_of,
     some_outside,
+    state_bytes,
 )
-from uapfast.suspects.networks.precision import ask
+from uapfast.suspects.networks.precision import raw_answers
 from uapfast.suspects.networks.shapes import Shapes
 from uapfast.suspects.networks.traces import NetworkSnapshot, glimpse, holds_more
 
@@ -77,7 +77,7 @@ class Skeleton:
         self.holds: str | None = None
         self._wrapped = suspect.mean is not None or suspect.std is not None
         self.module = self._build()
-        self.is_new, self.size = True, size_of(self.module)
+        self.is_new, self.size = True, state_bytes(self.module)
         state = self.module.state_dict()
         odd = [name for name, tensor in state.items() if not isinstance(tensor, Tensor)]
         if odd:
@@ -87,7 +87,7 @@ class Skeleton:
         self._batches: str | None = None  # what to say of answers that depend on the batch
         self._unsteady: str | None = None  # what to say of answers that do not repeat
         self._glimpse: list[Any] | None = None
-        self.in_place = plain(self.module) and alias(self.module, state)
+        self.in_place = loads_plainly(self.module) and alias(self.module, state)
         if self.in_place:
             found = layout(self.module)
             self.shapes.places, self.shapes.flat = found.places, 4 * found.size
@@ -160,7 +160,7 @@ class Skeleton:
         self._unsteady = self._glimpse = None
         if self.in_place:
             own = self._inner.state_dict()
-            changed = differs(own, {n: t for n, t in tensors.items() if n in own})
+            changed = first_difference(own, {n: t for n, t in tensors.items() if n in own})
             why = holds_more(self.module) or (f"eval() changes {changed}" if changed else None)
             if why is not None:
                 log.debug("screen: %s is built for every suspect: %s", suspect.arch, why)
@@ -224,7 +224,9 @@ class Skeleton:
         """As :meth:`uapfast.models.model.Model.try_out`, for a network that was just built."""
         if self._batches is not None or len(images) <= ALONE:
             return
-        apart, said = repeats(lambda x: ask(self.module, x.to(self.device), self.precision), images[:TRIED])
+        apart, said = repeats(
+            lambda x: raw_answers(self.module, x.to(self.device), self.precision), images[:TRIED]
+        )
         if said is not None:
             self._batches, self._unsteady = (said, None) if apart else (None, said)
             self.notes = (*self.notes, said)
@@ -263,7 +265,7 @@ class Skeleton:
         return self._most or most_at_once(like.shape[1:], self.device)
 
     def _batch(self, x: Tensor, name: str) -> Tensor:
-        out = answer(lambda images: ask(self.module, images, self.precision), x.to(self.device), name)
+        out = answer(lambda images: raw_answers(self.module, images, self.precision), x.to(self.device), name)
         answers = as_tensor(out, name, len(x))
         if answers.ndim == 0 or len(answers) != len(x):
             raise SuspectError(name, "answers", f"{len(x)} rows, one a query", list(answers.shape))
