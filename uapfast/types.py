@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 Decision = Literal["piracy", "independent", "inconclusive", "invalid", "unavailable"]
 Relation = Literal["modification", "extraction", "unclear"]
+Progress = Callable[[int, int, str], None]  # called as ``progress(done, total, what)``
 HOW_MADE = "how it was made: "  # begins the reason that says why a verdict has its relation
 EXIT_CODES: dict[Decision, int] = {
     "independent": 0,

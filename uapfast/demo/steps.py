@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import uapfast
+from uapfast.config import ALPHA
 from uapfast.data import load_data
 from uapfast.demo import suspects as make
 from uapfast.demo.table import print_summary, print_table
@@ -25,9 +26,7 @@ from uapfast.models.model import Model
 from uapfast.pool.build import build_pool
 from uapfast.pool.train import one_thread
 from uapfast.report import Report, SuspectRow, collect, write_report
-
-Progress = Callable[[int, int, str], None]
-ALPHA = 1e-3
+from uapfast.types import Progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +13,13 @@ from uapfast.pool import attacks
 from uapfast.pool.recipe import default_recipe
 from uapfast.pool.train import fresh_model
 from uapfast.report import SuspectRow
+from uapfast.report.data import Truth
 from uapfast.types import Verdict
 
 RESIDUAL, VGG, DEPTHWISE, CNN, MLP = (
     f"uapfast:{name}-small?classes=10&channels=1&size=8"
     for name in ("resnet", "vgg", "depthwise", "cnn", "mlp")
 )
-Truth = Literal["piracy", "innocent"]
 
 
 @dataclass(frozen=True, slots=True)

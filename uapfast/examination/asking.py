@@ -20,8 +20,7 @@ from uapfast.models.state import TRIED
 from uapfast.reference import Reference
 from uapfast.suspects.base import Suspect
 from uapfast.suspects.record_writer import Recorder
-
-Progress = Callable[[int, int, str], None]
+from uapfast.types import Progress
 
 
 def as_suspect(

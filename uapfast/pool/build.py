@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -39,6 +39,7 @@ from uapfast.pool.pool import few_innocents, few_related, few_twins
 from uapfast.pool.recipe import held_at_once, load_recipe, recipe_sha256
 from uapfast.pool.train import MEASURED_ON, Context, make_model, one_thread, predict
 from uapfast.pool.twins import Selected, check_distinct, find_twins
+from uapfast.types import Progress
 
 try:
     import fcntl
@@ -48,7 +49,6 @@ except ImportError:  # not on Windows; two runs at once are then the caller's to
 __all__ = ["PoolConfig", "build_pool", "predict"]
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int, str], None]
 
 
 def build_pool(

@@ -18,11 +18,11 @@ from uapfast.files import open_plain
 from uapfast.reference import Reference
 from uapfast.screening.listing.history import SuspectList, says
 from uapfast.screening.table.correction import Correction
+from uapfast.screening.table.export import KEY
 from uapfast.screening.table.population import Population
 from uapfast.screening.table.rows import COLUMNS, SCHEMA_VERSION
 
 ORDER = {"piracy": 0, "inconclusive": 1, "independent": 2, "invalid": 3, "unavailable": 4}
-KEY = b"uapfast"
 TableRow = dict[str, Any]
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ def read_table(path: str | os.PathLike[str]) -> tuple[list[TableRow], dict[str, 
         said = fault(exc) if isinstance(exc, OSError) else " ".join(str(exc).split())[:200]
         raise bad(f"{path} ({said})") from exc
     try:
-        told = json.loads((table.schema.metadata or {})[KEY])
+        told = json.loads((table.schema.metadata or {})[KEY.encode()])
         version = told["schema_version"]
     except (KeyError, TypeError, ValueError) as exc:
         raise bad(f"{path} without its metadata") from exc

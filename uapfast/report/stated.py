@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from uapfast.evidence.envelope import Signed
 from uapfast.evidence.statement import p_values, read_statement
 from uapfast.reference import Reference
 from uapfast.report.bom import Accused
+from uapfast.suspects.record_reader import HASH
 from uapfast.types import Verdict
 
 NUMBERS = tuple(f.name for f in dataclasses.fields(Verdict) if "float" in str(f.type))
 
 P_VALUES = tuple(name for name in NUMBERS if name.startswith("p_") and name != "p_view")
-HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def stated(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from uapfast.report.figures import Lane, Palette, _axes, _spread, _svg
+from uapfast.report.screen_figures import DOTS
 from uapfast.report.suspect import Standing
 
-DOTS = 60  # a lane of more values than this is drawn as bars
 BINS = 70
 ROOM = 0.5  # of a lane's height; its name stands above
 EDGE = 12.0  # z at which values are drawn at the picture's left end

@@ -27,9 +27,9 @@ from uapfast.screening.listing.sources import as_entries
 from uapfast.screening.table.export import Summary, export, finished_rows, summarise
 from uapfast.screening.table.rows import Row
 from uapfast.screening.table.store import Store
+from uapfast.types import Progress
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int, str], None]
 COMMIT_ROWS, COMMIT_SECONDS = 512, 0.5
 
 

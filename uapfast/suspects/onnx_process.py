@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from uapfast.errors import InputError, MissingDependency, SandboxError, SuspectError, TimeLimitError
+from uapfast.safeload.pool import START_SECONDS
 from uapfast.safeload.refusal import Refused, shown
 from uapfast.suspects.onnx_worker import HEAD
 
-START_SECONDS = 60.0
 GRACE = 5.0  # seconds that a worker has beyond its own limit
 MOST_JSON, MOST_BODY = 1 << 16, 1 << 28
 DTYPES = frozenset(np.dtype(d).str for d in "f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 ?".split())

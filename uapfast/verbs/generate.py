@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -35,6 +35,7 @@ from uapfast.pool.degraded import with_degraded
 from uapfast.pool.manifest import load_pool
 from uapfast.pool.pool import Pool, check_victim
 from uapfast.reference import Record, Reference
+from uapfast.types import Progress
 from uapfast.verbs.candidates import make_uaps
 from uapfast.verbs.entries import (
     RecordedModel,
@@ -60,7 +61,6 @@ from uapfast.verbs.pool_checks import (
 from uapfast.verbs.probes import choose_probes
 
 logger = logging.getLogger(__name__)
-Progress = Callable[[int, int, str], None]
 PER_POINT = 3  # images looked at for every query point wanted, if there are so many
 UAP_WORK = 10_000  # images that one UAP is counted as in progress
 LOOKED_AT = 6_000  # images that points are chosen from, at least, if there are so many

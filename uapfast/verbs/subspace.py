@@ -11,8 +11,8 @@ from uapfast.method.subspace import SubspaceReport, uap_subspaces
 from uapfast.method.uap.checks import white_box
 from uapfast.models.model import as_model
 from uapfast.pool.pool import Pool
+from uapfast.types import Progress
 from uapfast.verbs.entries import ordered
-from uapfast.verbs.generate import Progress
 from uapfast.verbs.images import owners_images
 
 

@@ -11,12 +11,12 @@ from typing import Any
 from uapfast.config import ALPHA, check
 from uapfast.errors import SuspectError
 from uapfast.examination import Design, Examination
-from uapfast.examination.asking import Progress, as_suspect, begin_record, design_for, examine
+from uapfast.examination.asking import as_suspect, begin_record, design_for, examine
 from uapfast.method.decision import Assessment
 from uapfast.method.sequential import Looks
 from uapfast.reference import Reference, as_reference
 from uapfast.suspects.record_writer import Recorder
-from uapfast.types import Verdict
+from uapfast.types import Progress, Verdict
 
 log = logging.getLogger(__name__)
 
