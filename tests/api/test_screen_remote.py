@@ -128,7 +128,7 @@ def test_a_node_without_the_files_is_the_clusters_fault(world, tmp_path, make):
         job = Job(1, Entry(str(tmp_path / "none.safetensors"), MLP), stamp)
         (told,) = worker.exchange(Request((job,))).updates
         assert told.rows is not None and told.rows[0].error_class == error
-        assert told.again == (error == "ClusterError")
+        assert told.retry == (error == "ClusterError")
     job = Job(2, Entry(world.suspect("honest-0").path, f"{tmp_path / 'none.py'}:net"), "5:5:5")
     (told,) = make(pack_panel(panel), "elsewhere").exchange(Request((job,))).updates
     assert told.rows is not None and "none.py" in str(told.rows[0].error_message)

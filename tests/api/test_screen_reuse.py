@@ -197,7 +197,7 @@ def test_the_second_with_the_same_tensors_proves_nothing():
     one.end(True)
     sampled = next(str(i) for i in itertools.count() if proof.is_sampled(str(i)))
     other = next(str(i) for i in itertools.count() if not proof.is_sampled(str(i)))
-    assert one.begin(other, "a") == "lent" and one.begin(sampled, "a") == "both"
+    assert one.begin(other, "a") == "reused" and one.begin(sampled, "a") == "both"
     one.end(False)
     assert one.begin(other, "a") == "own" and one.refuted
     share = sum(proof.is_sampled(str(i)) for i in range(5000)) / 5000
@@ -226,4 +226,4 @@ def test_workers_of_a_cluster_keep_to_the_same(world, nets, files, make, kind):
     done = list(Supervisor(backend, scheduler, 1, panel.versions).run())
     backend.pool.shutdown()
     check(world, {row.path: row for one in done for row in one.rows}, arch)
-    assert any(one.refuted for one in done) and not any(one.lent for one in done)
+    assert any(one.refuted for one in done) and not any(one.reused for one in done)

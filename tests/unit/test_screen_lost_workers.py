@@ -12,7 +12,7 @@ from tests.unit.scripted_backend import Fake, Scripted, drawn, failed, play, sta
 from uapfast.errors import ClusterError, WorkerLostError
 from uapfast.screening.engine.messages import Message, Reply, Request
 from uapfast.screening.engine.scheduler import DEATHS, KILLERS, Scheduler
-from uapfast.screening.table.stamps import AGAIN, holds
+from uapfast.screening.table.stamps import RETRY, holds
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -37,13 +37,13 @@ def test_every_suspect_once_whatever_dies(seed):
         (one,) = done.rows
         name = done.suspect.name
         if name.startswith("kill"):
-            assert one.error_class == "WorkerLostError" and done.stamp == AGAIN
+            assert one.error_class == "WorkerLostError" and done.stamp == RETRY
         elif name.startswith(("hang", "build")):
             # with workers that die of other things as well, it may be taken for a killer
             assert one.error_class == "TimeLimitError" or backend.mortality > 0
             assert not holds(done.stamp, f"stamp {name}", 2e5)  # with more time it is tried again
             assert holds(done.stamp, f"stamp {name}", 1e5) == (one.error_class == "TimeLimitError")
-        elif done.stamp == AGAIN:
+        elif done.stamp == RETRY:
             assert one.error_class == "WorkerLostError" and backend.mortality > 0
         else:
             assert one.name == name and done.stamp == f"stamp {name}"

@@ -112,9 +112,9 @@ def test_what_rests_on_reuse_is_told_and_so_are_its_copies():
             told = super().step(fake)
             if isinstance(told, Update) and told.rows:
                 name = told.rows[0].name
-                return told._replace(lent=name.startswith("good"), refuted=name.startswith("goodr"))
+                return told._replace(reused=name.startswith("good"), refuted=name.startswith("goodr"))
             return told
 
     done = play(["good1=a", "good2=a", "goodr=b", "own=c"], Lending(), workers=1, known=lambda *_: None)
-    assert {d.suspect.name for d in done if d.lent} == {"good1=a", "good2=a", "goodr=b"}
+    assert {d.suspect.name for d in done if d.reused} == {"good1=a", "good2=a", "goodr=b"}
     assert [d.suspect.name for d in done if d.refuted] == ["goodr=b"]

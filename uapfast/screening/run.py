@@ -241,7 +241,7 @@ class Screening:
                         yield from self._commit(batch, fresh)
                         self._withdraw(network)
                         done = self._store.counts()[1]
-                    if one.lent and network in self._refuted:
+                    if one.reused and network in self._refuted:
                         self._again = True  # asked meanwhile, on what was refuted
                         continue
                     batch.append(one)
@@ -288,8 +288,8 @@ class Screening:
         return known
 
     def _keep(self, batch: list[JobResult]) -> None:
-        lent = [(one.suspect.network, one.rows[0].sha256) for one in batch if one.lent]
-        self._store.add(((one.suspect, one.stamp, one.rows) for one in batch), lent)
+        reused = [(one.suspect.network, one.rows[0].sha256) for one in batch if one.reused]
+        self._store.add(((one.suspect, one.stamp, one.rows) for one in batch), reused)
 
     def _commit(self, batch: list[JobResult], fresh: dict[tuple[str, str], JobResult]) -> Iterator[Row]:
         self._keep(batch)

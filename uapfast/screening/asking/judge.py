@@ -150,15 +150,15 @@ class Judged:
 
     Attributes:
         rows: one for each reference.
-        lent: they rest on a network that others had before.
+        reused: they rest on a network that others had before.
         refuted: that network turned out to answer otherwise than a new one.
-        again: a resumed run asks once more.
+        retry: a resumed run asks once more.
     """
 
     rows: list[Row]
-    lent: bool = False
+    reused: bool = False
     refuted: bool = False
-    again: bool = False
+    retry: bool = False
 
 
 def judge(panel: Panel, skeletons: Skeletons, loaded: Loaded) -> Judged:
@@ -179,13 +179,13 @@ def judge(panel: Panel, skeletons: Skeletons, loaded: Loaded) -> Judged:
         how = proof.begin(loaded.sha256, skeleton.holds)
         try:
             if how != "own":
-                lent = _Asking(panel, skeleton, loaded, how == "both")
-                if skeleton.settled() and how == "lent":
-                    return Judged(lent.rows(), lent=True)
+                reused = _Asking(panel, skeleton, loaded, how == "both")
+                if skeleton.settled() and how == "reused":
+                    return Judged(reused.rows(), reused=True)
             with skeletons.borrow(suspect, own=True) as new:
                 found = _Asking(panel, new, loaded, how == "both")
                 if how != "own":
-                    agreed = skeleton.in_place and found.agrees_with(lent)
+                    agreed = skeleton.in_place and found.agrees_with(reused)
                     refuted = not agreed
         finally:
             if how != "own":

@@ -52,7 +52,7 @@ def judge_direct(panel: Panel, entry: Entry, watch: Watch) -> Judged:
             fields: dict[str, Any] = {"arch": getattr(opened, "arch", None) or ""}
             rows.append(Case(asked, entry, examination).row(panel, opened.sha256, **fields, **spent))
     lost = any(row.decision == "unavailable" for row in rows)
-    return Judged(rows, again=lost)
+    return Judged(rows, retry=lost)
 
 
 def _open(entry: Entry, settings: Settings) -> Model | Suspect:

@@ -31,7 +31,7 @@ class Update(NamedTuple):
     """From a worker, of one suspect: read (no rows yet, it waits for a request), or at its end.
 
     ``sha256`` is None for one that is asked as it is, and for one that cannot be read; ``arch`` is the
-    architecture that was taken, ``notes`` what was done in reading. ``lent`` and ``refuted`` are those of
+    architecture that was taken, ``notes`` what was done in reading. ``reused`` and ``refuted`` are those of
     :class:`uapfast.screening.engine.registry.JobResult`.
     """
 
@@ -39,10 +39,10 @@ class Update(NamedTuple):
     sha256: str | None
     seconds: float
     rows: tuple[Row, ...] | None = None
-    again: bool = False
+    retry: bool = False
     arch: str = ""
     notes: tuple[str, ...] = ()
-    lent: bool = False
+    reused: bool = False
     refuted: bool = False
 
 

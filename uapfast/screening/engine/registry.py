@@ -28,14 +28,14 @@ class JobResult:
         suspect: who.
         stamp: of its file when it was read.
         rows: one for each reference.
-        lent: they rest on a network that others had before (:mod:`uapfast.suspects.networks.skeletons`).
+        reused: they rest on a network that others had before (:mod:`uapfast.suspects.networks.skeletons`).
         refuted: so may no row of this network: those that did are to be asked again.
     """
 
     suspect: Entry
     stamp: str
     rows: tuple[Row, ...]
-    lent: bool = False
+    reused: bool = False
     refuted: bool = False
 
 

@@ -20,7 +20,7 @@ from uapfast.screening.engine.messages import BACKLOG, BUFFERS, InProgress, Job,
 from uapfast.screening.engine.registry import JobResult
 from uapfast.screening.listing.entry import Entry
 from uapfast.screening.table.rows import Row
-from uapfast.screening.table.stamps import AGAIN, late
+from uapfast.screening.table.stamps import RETRY, late
 
 MOST = 256  # suspects that a worker is given ahead, at most
 AHEAD = 2.0  # seconds of work that a worker in another process is given ahead
@@ -41,7 +41,7 @@ class Fault(NamedTuple):
 
     def stamp(self, own: str) -> str:
         """For the store: a resumed run tries again, but not with as little time as it had."""
-        return AGAIN if self.seconds is None else late(own, self.seconds)
+        return RETRY if self.seconds is None else late(own, self.seconds)
 
 
 @dataclass(eq=False)
@@ -50,7 +50,7 @@ class Task:
 
     Attributes:
         job: who.
-        alone: sent to a worker that has nothing else, since it may have killed one.
+        isolated: sent to a worker that has nothing else, since it may have killed one.
         deaths: of workers that had nothing else.
         own: asked even if another has its tensors (the other failed, and errors name their file).
         key: network and tensors, while it is asked for all that have these.
@@ -60,7 +60,7 @@ class Task:
     """
 
     job: Job
-    alone: bool = False
+    isolated: bool = False
     deaths: int = 0
     own: bool = False
     key: tuple[str, str] | None = None
@@ -119,18 +119,18 @@ class Scheduler:
         self._buffers, self._ahead = buffers, ahead
         self._more, self._count = True, 0
         self._ready: deque[Task] = deque()
-        self._alone: deque[Task] = deque()
+        self._isolated: deque[Task] = deque()
         self._workers: dict[int, WorkerState] = {}
         self._asked: dict[tuple[str, str], list[Task]] = {}  # who waits for the same tensors
         self._tensors: dict[tuple[str, str], Fault] = {}  # that are not to be asked again
         self._networks: dict[str, Fault] = {}  # that are not to be built again
         self._killers: Counter[str] = Counter()
-        self._doomed: list[Task] = []
+        self._rejected: list[Task] = []
 
     @property
     def over(self) -> bool:
         """Whether every suspect has its rows, as far as the list was taken."""
-        waiting = self._more or self._ready or self._alone or self._doomed
+        waiting = self._more or self._ready or self._isolated or self._rejected
         return not waiting and not any(state.out for state in self._workers.values())
 
     def peek(self, count: int) -> int:
@@ -162,13 +162,13 @@ class Scheduler:
         return found if state.out or found.drop else None
 
     def _share(self, state: WorkerState) -> list[Task]:
-        while self._alone:  # all workers run dry meanwhile; that is two seconds
+        while self._isolated:  # all workers run dry meanwhile; that is two seconds
             if state.out:
                 return []
-            task = self._alone.popleft()
-            if not self._is_doomed(task):
+            task = self._isolated.popleft()
+            if not self._is_rejected(task):
                 return [task]
-        if any(task.alone for task in state.out.values()):
+        if any(task.isolated for task in state.out.values()):
             return []
         if sum(map(len, self._asked.values())) >= PARKED:
             return []
@@ -176,11 +176,11 @@ class Scheduler:
         fresh: list[Task] = []
         most = min(max(self._buffers, int(rate * self._ahead)), MOST)
         places = min(most, self._fair()) - len(state.out)
-        while len(fresh) < places and len(self._doomed) < PAGE:
+        while len(fresh) < places and len(self._rejected) < PAGE:
             found = self._ready.popleft() if self._ready else self._new()
             if found is None:
                 break
-            if not self._is_doomed(found):
+            if not self._is_rejected(found):
                 fresh.append(found)
         return fresh
 
@@ -190,11 +190,11 @@ class Scheduler:
         out = sum(len(state.out) for state in self._workers.values())
         return MOST if self._more else -(-(ready + out) // len(self._workers))
 
-    def _is_doomed(self, task: Task) -> bool:
-        doomed = self._fault_of(task) is not None
-        if doomed:
-            self._doomed.append(task)
-        return doomed
+    def _is_rejected(self, task: Task) -> bool:
+        rejected = self._fault_of(task) is not None
+        if rejected:
+            self._rejected.append(task)
+        return rejected
 
     def _fault_of(self, task: Task) -> Fault | None:
         """Why none of its networks is built again."""
@@ -203,8 +203,8 @@ class Scheduler:
 
     def settle(self) -> Iterator[JobResult]:
         """Suspects that have their rows without being sent."""
-        doomed, self._doomed = self._doomed, []
-        for task in doomed:
+        rejected, self._rejected = self._rejected, []
+        for task in rejected:
             fault = self._fault_of(task)
             assert fault is not None
             yield from self._give_up(task, fault)
@@ -257,14 +257,14 @@ class Scheduler:
 
     def _end(self, task: Task, update: Update, failed: bool) -> Iterator[JobResult]:
         waiting, rows = self._release(task), update.rows or ()
-        stamp = AGAIN if update.again else task.job.stamp
-        yield JobResult(task.job.suspect, stamp, rows, update.lent, update.refuted)
+        stamp = RETRY if update.retry else task.job.stamp
+        yield JobResult(task.job.suspect, stamp, rows, update.reused, update.refuted)
         for other in waiting:
             if failed:  # errors name their file
                 other.own = True
                 self._ready.append(other)
             else:
-                yield self._adopt(other, rows, update.lent)
+                yield self._adopt(other, rows, update.reused)
 
     def _release(self, task: Task) -> list[Task]:
         """Those that wait for this one's answers."""
@@ -274,11 +274,11 @@ class Scheduler:
         return waiting
 
     @staticmethod
-    def _adopt(task: Task, rows: Sequence[Row], lent: bool = False) -> JobResult:
+    def _adopt(task: Task, rows: Sequence[Row], reused: bool = False) -> JobResult:
         suspect = task.job.suspect
         own = (suspect.name, suspect.shown, task.notes)
         moved = (row.moved_to(*own, seconds_read=task.seconds) for row in rows)
-        return JobResult(suspect, task.job.stamp, tuple(moved), lent)
+        return JobResult(suspect, task.job.stamp, tuple(moved), reused)
 
     # -- without a worker --------------------------------------------------------------------------
     def expire(self, worker: int, busy: InProgress, limit: float) -> Iterator[JobResult]:
@@ -310,10 +310,10 @@ class Scheduler:
                 task.deaths += 1
             if task.deaths >= DEATHS:
                 yield from self._killed(task, Fault(WorkerLostError(_lost(task, why))))
-            elif begun or task.alone:
-                task.alone = True
+            elif begun or task.isolated:
+                task.isolated = True
                 # who is under suspicion first: its copies wait for what comes of it
-                (self._alone.appendleft if task.deaths else self._alone.append)(task)
+                (self._isolated.appendleft if task.deaths else self._isolated.append)(task)
             else:
                 self._ready.append(task)
 

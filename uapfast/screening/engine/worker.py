@@ -240,7 +240,7 @@ class Worker:
         else:
             found, update = judge(means.panel, means.skeletons, loaded), _read(number, loaded)
         rows = tuple(found.rows)
-        return update._replace(rows=rows, again=found.again, lent=found.lent, refuted=found.refuted)
+        return update._replace(rows=rows, retry=found.retry, reused=found.reused, refuted=found.refuted)
 
     def _try(self, held: LoadedJob, step: Callable[[LoadedJob], Update]) -> None:
         number = held.job.number
@@ -278,7 +278,7 @@ class Worker:
         update = _read(job.number, loaded) if loaded else Update(job.number, None, 0.0)
         entry = loaded.entry if loaded else job.suspect
         rows = failed_rows(self._means.panel, entry, error, update.sha256)
-        return update._replace(rows=tuple(rows), again=isinstance(error, TRANSIENT))
+        return update._replace(rows=tuple(rows), retry=isinstance(error, TRANSIENT))
 
 
 def _read(number: int, loaded: Loaded) -> Update:

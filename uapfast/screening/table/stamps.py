@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-AGAIN = "again"  # stamp of a result that a resumed run tries once more
+RETRY = "again"  # stamp of a result that a resumed run tries once more
 LATE = " took more than "
 
 
@@ -17,4 +17,4 @@ def holds(found: str, stamp: str, seconds: float) -> bool:
     return own == stamp and (not limit or float(limit) >= seconds)
 
 
-__all__ = ["AGAIN", "holds", "late"]
+__all__ = ["RETRY", "holds", "late"]

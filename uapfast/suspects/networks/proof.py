@@ -12,7 +12,7 @@ from torch import Tensor
 
 from uapfast.threads import is_abandoned
 
-NetworkUse = Literal["lent", "both", "own"]
+NetworkUse = Literal["reused", "both", "own"]
 ONE_IN = 50  # later suspects that are asked on a new network as well
 ROUNDING = {"float32": 1e-3, "bf16": 5e-2}  # of the largest answer, where two forwards may differ
 
@@ -69,14 +69,14 @@ class Proof:
             before: of those that the network had last.
 
         Returns:
-            ``lent``: on that network; ``both``: on a new one as well, :meth:`end` follows; ``own``: on a
+            ``reused``: on that network; ``both``: on a new one as well, :meth:`end` follows; ``own``: on a
             new one alone (refuted; or a proof is under way, or these tensors would prove nothing).
         """
         with self._lock:
             if self.refuted:
                 return "own"
             if self._proven:
-                return "both" if is_sampled(sha256) else "lent"
+                return "both" if is_sampled(sha256) else "reused"
             other = self._under_way
             if before == sha256 or (other is not None and other.is_alive() and not is_abandoned(other)):
                 return "own"

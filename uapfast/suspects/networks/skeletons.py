@@ -7,7 +7,7 @@ only if it holds nothing besides its weights and answering left no trace in it
 where these do something. The second suspect with other tensors, and 2 % of the later ones by the hash of
 theirs, are asked on a new network as well (:mod:`uapfast.suspects.networks.proof`), and theirs is the row
 that counts. Where the answers differ the network is refuted: from then on every suspect gets a new one.
-Rows that rest on reuse are marked ``lent``; those of a refuted network are removed from the store, those of
+Rows that rest on reuse are marked ``reused``; those of a refuted network are removed from the store, those of
 earlier runs included, and asked again in another pass (:mod:`uapfast.screening.run`), whatever engine gave
 them.
 """
