@@ -13,6 +13,8 @@ from pathlib import Path
 
 from uapfast.errors import StorageError
 
+AnyPath = str | os.PathLike[str]
+
 
 def open_plain(path: str | os.PathLike[str]) -> io.BufferedReader:
     """A plain file, opened for reading.

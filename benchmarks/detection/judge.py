@@ -16,12 +16,12 @@ import uapfast
 from benchmarks.detection.access import ACCESS
 from benchmarks.detection.make import Place
 from benchmarks.detection.plan import Item, all_items
+from uapfast.arrays import Float64Array
 from uapfast.method.decision import decide, view_level_p
 from uapfast.method.fingerprint import ask, reduce_classes
 from uapfast.method.lineage import LineageScorer
 from uapfast.method.sequential import Background, Looks, Stop, Stopper
 from uapfast.method.standing import assessment
-from uapfast.method.whitening import Array
 from uapfast.models.checkpoint import load_model
 from uapfast.models.forms import LABELS, form_of
 from uapfast.models.model import Model
@@ -141,7 +141,9 @@ def _row(reference: Reference, shown: Tensor, access: str) -> Row:
     return row if access != "probabilities" else row | _details(scorer, features, own, rest)
 
 
-def _details(scorer: LineageScorer, features: NDArray[np.float32], own: Array, rest: Array) -> Row:
+def _details(
+    scorer: LineageScorer, features: NDArray[np.float32], own: Float64Array, rest: Float64Array
+) -> Row:
     """With every candidate in the victim's place, with fewer views, and with early stopping."""
     outcomes = [decide(assessment(own, rest, place=c), LEVELS[2]) for c in range(own.shape[1])]
     fewer = {k: decide(scorer.assess(features, views=k), LEVELS[2]) for k in (2, 5, 10) if k < len(own)}

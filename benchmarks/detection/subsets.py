@@ -26,10 +26,10 @@ from benchmarks.detection.make import Place
 from benchmarks.detection.options import parser_for
 from benchmarks.detection.workers import over
 from benchmarks.detection.zoo import open_zoo
+from uapfast.arrays import Float64Array
 from uapfast.files import make_folder
 from uapfast.method.fingerprint import ask, reduce_classes
 from uapfast.method.lineage import LineageScorer, Roster
-from uapfast.method.whitening import Array
 from uapfast.models.checkpoint import load_model
 from uapfast.models.forms import Form
 from uapfast.models.model import Model
@@ -92,7 +92,7 @@ def everybody(place: Place, arch: str, reference: Reference) -> Iterator[Suspect
             yield asked(item.name, kind, twin + 1, load_model(place.size.spec(item.arch), path))
 
 
-def measure(scorer: LineageScorer, suspect: Floats) -> tuple[Array, Array]:
+def measure(scorer: LineageScorer, suspect: Floats) -> tuple[Float64Array, Float64Array]:
     """Cosines ``[n+1,C]`` of the innocents and, last, the suspect; and of each its log whitened length, log
     raw length and log spread of cosines with placebo templates (the other innocents) ``[n+1,3]``.
     """
@@ -104,7 +104,9 @@ def measure(scorer: LineageScorer, suspect: Floats) -> tuple[Array, Array]:
     return np.vstack([rest.mean(1), scores.mean(0)]), np.array(found)
 
 
-def _covariates(scorer: LineageScorer, full: Array, every: Array, row: int) -> tuple[float, float, float]:
+def _covariates(
+    scorer: LineageScorer, full: Float64Array, every: Float64Array, row: int
+) -> tuple[float, float, float]:
     """Of one model, with a whitening by all the others."""
     others, one = every[every != row], np.eye(full.shape[-1])
     white, origin = scorer._fit(full, others)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.detection.make import Place
+from uapfast.arrays import Float64Array
 from uapfast.method.lineage import LineageScorer, Roster
-from uapfast.method.whitening import Array
 from uapfast.models.forms import LABELS
 from uapfast.reference import Reference
 
@@ -22,7 +22,7 @@ PARTS = {"x and x + v": [0, 1], "x + v only": [1], "x only": [0]}
 class WayKept(LineageScorer):
     """Whitening that leaves the way from the innocents' mean to the candidates' where it is."""
 
-    def _base(self, origin: Array) -> Array | None:
+    def _base(self, origin: Float64Array) -> Float64Array | None:
         return None
 
 

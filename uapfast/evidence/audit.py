@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,12 +34,11 @@ from uapfast.evidence.dossier import basis_of, check_all_judged, check_looks
 from uapfast.evidence.envelope import Signed
 from uapfast.evidence.keys import PublicKey
 from uapfast.evidence.statement import read_statement, subjects
-from uapfast.files import open_plain
+from uapfast.files import AnyPath, open_plain
 from uapfast.reference import FORMAT, Reference, load
 from uapfast.suspects.subject import file_sha256
 from uapfast.verbs.replay import Replayed, verify_record
 
-Path_ = str | os.PathLike[str]
 CR_LF, HEAD = b"\r\n", 1 << 20
 
 
@@ -61,11 +59,11 @@ class Files:
         now: the time; that at which the audit is made if None.
     """
 
-    statement: Path_
-    reference: Path_
-    record: Path_
-    commitment: Path_ | None = None
-    salt: Path_ | None = None
+    statement: AnyPath
+    reference: AnyPath
+    record: AnyPath
+    commitment: AnyPath | None = None
+    salt: AnyPath | None = None
     trust: PublicKey | None = None
     roots: Sequence[Any] | None = None
     any_key: bool = False

@@ -23,14 +23,12 @@ from uapfast.evidence.envelope import Signed
 from uapfast.evidence.keys import PrivateKey, load_private
 from uapfast.evidence.statement import Basis, Citation, write_statement
 from uapfast.evidence.timestamp import load_certificates
-from uapfast.files import require_writable
+from uapfast.files import AnyPath, require_writable
 from uapfast.reference import Reference
 from uapfast.suspects.record_reader import Recording, read_record
 from uapfast.suspects.record_writer import Recorder
 from uapfast.suspects.subject import file_sha256
 from uapfast.types import Verdict
-
-Path_ = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -48,13 +46,13 @@ class DossierRequest:
         overwrite: a record and a statement that are there already are replaced.
     """
 
-    record: Path_ | None = None
-    statement: Path_ | None = None
-    key: Path_ | None = None
-    commitment: Path_ | None = None
-    salt: Path_ | None = None
+    record: AnyPath | None = None
+    statement: AnyPath | None = None
+    key: AnyPath | None = None
+    commitment: AnyPath | None = None
+    salt: AnyPath | None = None
     tsa: str | None = None
-    tsa_root: Path_ | None = None
+    tsa_root: AnyPath | None = None
     overwrite: bool = False
 
     @property
@@ -81,7 +79,7 @@ class Dossier:
     """
 
     wanted: DossierRequest
-    path: Path_
+    path: AnyPath
     reference: Reference
     alpha: float
     key: PrivateKey | None = field(init=False, default=None)
@@ -115,7 +113,7 @@ class Dossier:
                 rule = f"the one that signed the commitment, {self.commitment.signed.key.keyid}"
                 raise SignatureError("verify", "key", rule, self.key.public.keyid)
 
-    def require_apart(self, what: str, path: Path_) -> None:
+    def require_apart(self, what: str, path: AnyPath) -> None:
         """Raise ``StorageError`` where another result would take the place of these, or of a source."""
         _check_places(self.wanted, self.path, {what: path})
 
@@ -139,7 +137,7 @@ class Dossier:
                     yield record
                 self.recording = self._read(Path(folder, "record"))
 
-    def _read(self, path: Path_) -> Recording:
+    def _read(self, path: AnyPath) -> Recording:
         return read_record(path, self.reference.most_asked)
 
     def finish(self, verdict: Verdict, kept: bool | None = None) -> Verdict:
@@ -170,7 +168,9 @@ class Dossier:
         return cited
 
 
-def _check_places(wanted: DossierRequest, reference: Path_, more: Mapping[str, Path_] | None = None) -> None:
+def _check_places(
+    wanted: DossierRequest, reference: AnyPath, more: Mapping[str, AnyPath] | None = None
+) -> None:
     """Raise ``StorageError`` where a result would take the place of another, or of what it is made from."""
     results = {"statement": wanted.statement, "record": wanted.record, **(more or {})}
     sources = {"reference": reference, "commitment": wanted.commitment, "key": wanted.key}

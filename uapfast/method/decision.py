@@ -18,13 +18,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special, stats
 
+from uapfast.arrays import Float64Array
 from uapfast.method import spread
 from uapfast.types import Decision
-
-Array = NDArray[np.float64]
 
 UNCLEAR = 0.05  # at or below this p-value a suspect is not called independent
 NO_TWINS = (
@@ -56,7 +54,7 @@ class Side:
     z: float
 
 
-def compare(value: float, others: Array) -> Side:
+def compare(value: float, others: Float64Array) -> Side:
     """How unusual ``value`` is as one more draw beside ``others`` (larger is more unusual).
 
     The p-value is that of a Student t prediction interval, ``(value - mean) / (s * sqrt(1 + 1/n))``
@@ -72,12 +70,12 @@ def compare(value: float, others: Array) -> Side:
     return Side(float(special.stdtr(n - 1, -z)), exact, floor, z)
 
 
-def _rank(value: float, others: Array) -> tuple[float, float]:
+def _rank(value: float, others: Float64Array) -> tuple[float, float]:
     """Rank p-value of one more draw, and the smallest that it can be."""
     return (1.0 + float(np.sum(others >= value))) / (len(others) + 1.0), 1.0 / (len(others) + 1.0)
 
 
-def among_twins(value: float, twins: Array, usual: float, innocents: int) -> Side:
+def among_twins(value: float, twins: Float64Array, usual: float, innocents: int) -> Side:
     """Candidate side: the score with the victim beside those with its twins ``[m]``.
 
     Args:
@@ -95,7 +93,7 @@ def among_twins(value: float, twins: Array, usual: float, innocents: int) -> Sid
     return Side(spread.chance(z, m, innocents), exact, floor, z)
 
 
-def among_innocents(z: float, innocents: Array, twins: int) -> Side:
+def among_innocents(z: float, innocents: Float64Array, twins: int) -> Side:
     """Suspect side: a suspect's z with the victim beside the innocents' ``[n]``, all over ``twins`` twins.
 
     Where all are nearer to the victim than to its twins, or differ more in that than twins explain, so may
@@ -110,7 +108,7 @@ def among_innocents(z: float, innocents: Array, twins: int) -> Side:
     return Side(spread.chance(apart / max(own, 1.0), twins, n), exact, floor, apart / own)
 
 
-def among_pairs(z: float, pairs: Array) -> Side:
+def among_pairs(z: float, pairs: Float64Array) -> Side:
     """Both at once: the suspect's z with the victim beside those of every other pair ``[(n+1)(m+1)-1]``.
 
     Beyond the largest of them chances are taken to fall as a power of z, to a tenth of the floor at most.
@@ -122,14 +120,14 @@ def among_pairs(z: float, pairs: Array) -> Side:
     return Side(max(p, floor / BEYOND), exact, floor, z)
 
 
-def critical(others: Array, alpha: float) -> float:
+def critical(others: Float64Array, alpha: float) -> float:
     """The value at which :func:`compare` gives ``p == alpha``."""
     n = len(others)
     spread = float(np.std(others, ddof=1)) * float(np.sqrt(1.0 + 1.0 / n))
     return float(np.mean(others)) + spread * upper_t(alpha, n - 1)
 
 
-def needed_z(alpha: float, twins: int, innocents: Array, pairs: Array) -> float:
+def needed_z(alpha: float, twins: int, innocents: Float64Array, pairs: Float64Array) -> float:
     """The z above which :func:`among_twins` and the other two all give ``p <= alpha``; infinite if none does.
 
     Args:
@@ -157,7 +155,7 @@ def upper_t(p: float, freedom: float) -> float:
     return -float(special.stdtrit(freedom, p))
 
 
-def view_level_p(suspect: Array, innocents: Array) -> float | None:
+def view_level_p(suspect: Float64Array, innocents: Float64Array) -> float | None:
     """The paper's test as far as it is known: Welch t-test over views, one-sided.
 
     Args:
@@ -195,13 +193,13 @@ class Assessment:
     """
 
     similarity: float
-    views: Array
-    innocent_views: Array
-    candidates: Array | None
+    views: Float64Array
+    innocent_views: Float64Array
+    candidates: Float64Array | None
     statistic: float
-    innocents: Array
+    innocents: Float64Array
     typical: float = 0.0
-    pairs: Array | None = None
+    pairs: Float64Array | None = None
 
 
 @dataclass(frozen=True)

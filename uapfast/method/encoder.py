@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from uapfast.arrays import Float32Array, Float64Array
 from uapfast.method.decision import Assessment
 from uapfast.method.standing import assessment
 
@@ -23,9 +23,6 @@ LEARNING_RATE = 5e-4
 BATCH = 512
 EPOCHS = 10
 HIDDEN, WIDTH = 50, 20
-
-Floats = NDArray[np.float32]
-Array = NDArray[np.float64]
 
 
 def make_network(inputs: int) -> nn.Sequential:
@@ -82,19 +79,21 @@ class PaperScorer:
     """
 
     network: nn.Sequential
-    victim: Floats
-    innocents: Floats
+    victim: Float32Array
+    innocents: Float32Array
 
-    def embed(self, fingerprints: Tensor | Floats) -> Floats:
+    def embed(self, fingerprints: Tensor | Float32Array) -> Float32Array:
         """Unit embeddings ``[...,V,20]`` of fingerprints ``[...,V,F]``."""
         with torch.no_grad():
             out = self.network(torch.as_tensor(fingerprints))
-            unit: Floats = nn.functional.normalize(out, dim=-1).numpy()
+            unit: Float32Array = nn.functional.normalize(out, dim=-1).numpy()
         return unit
 
     has_twins = False
 
-    def scores(self, suspect: Tensor | Floats, views: int | None = None) -> tuple[Array, Array]:
+    def scores(
+        self, suspect: Tensor | Float32Array, views: int | None = None
+    ) -> tuple[Float64Array, Float64Array]:
         """Cosines with the victim, view by view: of a suspect ``[V,1]``, and of the innocents ``[n,V,1]``.
 
         A suspect ``[V,F]`` that was asked fewer views than the pool is compared on those. Of several
@@ -106,6 +105,6 @@ class PaperScorer:
         rest = (victim[None] * self.embed(self.innocents[:, part])).sum(-1).astype(np.float64)
         return own[..., None], np.broadcast_to(rest[..., None], (*own.shape[:-1], *rest.shape, 1))
 
-    def assess(self, suspect: Tensor | Floats, views: int | None = None) -> Assessment:
+    def assess(self, suspect: Tensor | Float32Array, views: int | None = None) -> Assessment:
         """What :meth:`scores` say of one suspect; the suspect side decides alone (module docstring)."""
         return assessment(*self.scores(suspect, views), twins=False)

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast import ops
+from uapfast.arrays import Float64Array, Int64Array
 from uapfast.method.decision import Assessment, among_twins
 from uapfast.method.recent import Recent
 from uapfast.method.rounds import Rounds
 from uapfast.method.standing import assessment, statistics, typical_spread
-from uapfast.method.whitening import Array, Index, Whitening, safe_length, whiten
+from uapfast.method.whitening import Whitening, safe_length, whiten
 
 ROUNDS_KEPT = 8  # numbers of views for which a pool is kept ready
 AT_ONCE = 32  # suspects scored together: what they take fits into a core's cache or two
@@ -42,9 +43,9 @@ class Roster:
             kinds that every candidate has take part.
     """
 
-    candidates: Index
-    innocents: Index
-    surrogates: Index
+    candidates: Int64Array
+    innocents: Int64Array
+    surrogates: Int64Array
 
     @property
     def has_twins(self) -> bool:
@@ -52,24 +53,26 @@ class Roster:
         return len(self.candidates) >= 3
 
 
-def _unit(rows: Array, metric: Array) -> Array:
+def _unit(rows: Float64Array, metric: Float64Array) -> Float64Array:
     """Scale coefficient rows ``[R,N]`` to unit length in ``metric`` ``[N,N]``, or to nothing."""
-    out: Array = rows / safe_length(((rows @ metric) * rows).sum(-1), np.diagonal(metric).max())[:, None]
+    out: Float64Array = (
+        rows / safe_length(((rows @ metric) * rows).sum(-1), np.diagonal(metric).max())[:, None]
+    )
     return out
 
 
-def _inverse_root(square: Array) -> Array:
+def _inverse_root(square: Float64Array) -> Float64Array:
     """One over the square root, or 1 where there is nothing."""
     return np.where(square > 0, 1.0 / np.sqrt(np.where(square > 0, square, 1.0)), 1.0)
 
 
-def _basis(index: Index, size: int) -> Array:
+def _basis(index: Int64Array, size: int) -> Float64Array:
     return np.eye(size)[index]
 
 
 def template_parts(
-    size: int, roster: Roster, origin: Array, skip_kind: int | None = None
-) -> list[tuple[float, Array]]:
+    size: int, roster: Roster, origin: Float64Array, skip_kind: int | None = None
+) -> list[tuple[float, Float64Array]]:
     """What each candidate's template is made of: weight, and coefficients over models ``[C,N]``.
 
     Args:
@@ -87,7 +90,9 @@ def template_parts(
     return found
 
 
-def templates(metric: Array, roster: Roster, origin: Array, skip_kind: int | None = None) -> Array:
+def templates(
+    metric: Float64Array, roster: Roster, origin: Float64Array, skip_kind: int | None = None
+) -> Float64Array:
     """Unit template of each candidate as coefficients over models: ``[C,N]``.
 
     Args:
@@ -100,22 +105,22 @@ def templates(metric: Array, roster: Roster, origin: Array, skip_kind: int | Non
     return _unit(sum((w * _unit(rows, metric) for w, rows in parts), np.zeros(())), metric)
 
 
-def _origin(roster: Roster, size: int, honest: Index | None = None) -> Array:
+def _origin(roster: Roster, size: int, honest: Int64Array | None = None) -> Float64Array:
     """Residuals are taken from the candidates' mean; without twins from that of ``honest`` models.
 
     Those are the innocents and the suspect where one is scored: each of them counts alike.
     """
     base = roster.candidates if roster.has_twins else roster.innocents if honest is None else honest
-    out: Array = _basis(base, size).mean(0)
+    out: Float64Array = _basis(base, size).mean(0)
     return out
 
 
-def cosines(white: Whitening, template: Array, origin: Array, row: int) -> Array:
+def cosines(white: Whitening, template: Float64Array, origin: Float64Array, row: int) -> Float64Array:
     """Cosine of model ``row`` with each template, by views: ``[V,C]``, whose mean is the cosine."""
     residual = -origin.copy()
     residual[row] += 1.0
     length = safe_length(residual @ white.metric @ residual, np.diagonal(white.metric).max())
-    out: Array = len(white.views) / length * white.parts(template, residual)
+    out: Float64Array = len(white.views) / length * white.parts(template, residual)
     return out
 
 
@@ -147,7 +152,7 @@ class LineageScorer:
         return self.roster.has_twins
 
     @cached_property
-    def _scale(self) -> Array:
+    def _scale(self) -> Float64Array:
         """What features are multiplied by, ``[V,B]``: each block has the same say among the candidates.
 
         Else the block whose answers vary most (a large v) would drown the others. Views of a query log
@@ -182,17 +187,17 @@ class LineageScorer:
         return out
 
     @cached_property
-    def _gram(self) -> Array:
+    def _gram(self) -> Float64Array:
         """Inner products of the pool's models ``[V,M,M]``."""
         return np.ascontiguousarray(self._products(self.pool)[..., :-1].transpose(0, 1).cpu().numpy())
 
     @property
-    def gram(self) -> Array:
+    def gram(self) -> Float64Array:
         """Inner products ``[M,M]`` of the pool's models over all views, about the candidates' mean."""
-        out: Array = self._gram.sum(0)
+        out: Float64Array = self._gram.sum(0)
         return out
 
-    def with_innocents(self, innocents: Index) -> LineageScorer:
+    def with_innocents(self, innocents: Int64Array) -> LineageScorer:
         """The same pool with other rows for innocents, at no cost; the candidates stay."""
         roster = replace(self.roster, innocents=innocents)
         out = LineageScorer(self.pool, roster, self.logged, self.place)
@@ -200,7 +205,7 @@ class LineageScorer:
             out.__dict__[name] = getattr(self, name)
         return out
 
-    def _extend(self, suspect: Features, views: int | None = None) -> Array:
+    def _extend(self, suspect: Features, views: int | None = None) -> Float64Array:
         """Gram matrices of the pool with the suspect as the last row: ``[V,M+1,M+1]``."""
         own = self._products(torch.as_tensor(suspect)[None], views)[0].cpu().numpy()
         count = len(self.pool)
@@ -209,14 +214,14 @@ class LineageScorer:
         full[:, count] = full[:, :, count] = own
         return full
 
-    def _fit(self, full: Array, fit: Index) -> tuple[Whitening, Array]:
+    def _fit(self, full: Float64Array, fit: Int64Array) -> tuple[Whitening, Float64Array]:
         size = full.shape[-1]  # one more than the pool has: the last row is a suspect's
         honest = self.roster.innocents
         honest = honest if size == len(self.pool) else np.append(honest, size - 1)
         origin = _origin(self.roster, size, honest)
         return whiten(full, fit, base=self._base(origin)), origin
 
-    def _base(self, origin: Array) -> Array | None:
+    def _base(self, origin: Float64Array) -> Float64Array | None:
         """What whitening is told of the origin: without twins that is the innocents' mean itself."""
         return origin if self.roster.has_twins else None
 
@@ -233,7 +238,7 @@ class LineageScorer:
 
         return self._rounds.get((views, alone), make)
 
-    def scores(self, suspect: Features, views: int | None = None) -> tuple[Array, Array]:
+    def scores(self, suspect: Features, views: int | None = None) -> tuple[Float64Array, Float64Array]:
         """Cosines with every candidate, of a suspect ``[V,B,F]`` and of the pool's innocents, by views.
 
         A suspect that was asked fewer views than the pool is compared on those.
@@ -255,7 +260,7 @@ class LineageScorer:
         if given.ndim == 3:
             own, rest = self.scores(given[None], views)
             return own[0], rest[0]
-        found: list[Array] = []
+        found: list[Float64Array] = []
         for some in torch.split(given, AT_ONCE):
             products = self._products(some, views)
             found.append(self.rounds(products.shape[1]).scores(products).cpu().numpy())
@@ -295,7 +300,7 @@ class LineageScorer:
         return out.astype(np.float32)
 
     @staticmethod
-    def _span(metric: Array, template: Array) -> tuple[Array, Array]:
+    def _span(metric: Float64Array, template: Float64Array) -> tuple[Float64Array, Float64Array]:
         """Orthonormal basis ``[C,N]`` of the templates, and their coordinates ``[C,C]``.
 
         From the templates' Gram matrix, whose rank is C or C - 1 (residuals of C candidates sum to 0).
@@ -306,7 +311,7 @@ class LineageScorer:
         basis = (vectors * np.where(good, 1.0 / root, 0.0)).T @ template
         return basis, vectors * np.where(good, root, 0.0)
 
-    def surrogate_scores(self) -> tuple[Array, Array]:
+    def surrogate_scores(self) -> tuple[Float64Array, Float64Array]:
         """How the pool's own piracy models score against the candidate that they derive from.
 
         Each surrogate is scored with its kind left out of every template, and its candidate takes
@@ -328,14 +333,14 @@ class LineageScorer:
                 similarity.append(float(scores[candidate]))
         return np.array(z), np.array(similarity)
 
-    def innocent_scores(self, views: int | None = None) -> tuple[Array, Array]:
+    def innocent_scores(self, views: int | None = None) -> tuple[Float64Array, Float64Array]:
         """``[n,C]`` scores of the pool's innocents, each left out of its own whitening, and statistics.
 
         From the first ``views`` views, or from all.
         """
         count = self.pool.shape[1] if views is None else views
         none = torch.zeros((1, count, len(self.pool) + 1), dtype=torch.float64, device=self.place)
-        scores: Array = self.rounds(count, alone=True).scores(none)[0].mean(1).cpu().numpy()
+        scores: Float64Array = self.rounds(count, alone=True).scores(none)[0].mean(1).cpu().numpy()
         if not self.roster.has_twins:
             return scores, scores[:, 0]
         return scores, statistics(scores)

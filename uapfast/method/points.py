@@ -11,18 +11,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
 
+from uapfast.arrays import Float32Array, Int64Array
 from uapfast.config import CHOICE
 from uapfast.errors import DataError
 
-Floats = NDArray[np.float32]
-Index = NDArray[np.int64]
 
-
-def _clusters(outputs: Floats, points: int, seed: int) -> tuple[Index, Floats]:
+def _clusters(outputs: Float32Array, points: int, seed: int) -> tuple[Int64Array, Float32Array]:
     """Cluster label of every image, and the centres, by k-means++ on float64 outputs."""
     fit = KMeans(n_clusters=points, n_init=1, random_state=seed).fit(outputs.astype(np.float64))
     return fit.labels_.astype(np.int64), fit.cluster_centers_.astype(np.float32)
@@ -33,7 +30,7 @@ def _need(images: int, least: int, what: str) -> None:
         raise DataError("generate", "images", f"at least {least} ({what}; lower points or views)", images)
 
 
-def kmeans_points(outputs: Floats, points: int, views: int, seed: int) -> Index:
+def kmeans_points(outputs: Float32Array, points: int, views: int, seed: int) -> Int64Array:
     """The paper's selection: ``[views, points]`` indices of images.
 
     Args:
@@ -52,11 +49,11 @@ def kmeans_points(outputs: Floats, points: int, views: int, seed: int) -> Index:
     rng = np.random.default_rng(seed)
     chosen = np.array([rng.choice(np.flatnonzero(labels == c)) for c in range(points)])
     finder = NearestNeighbors(n_neighbors=views, algorithm="ball_tree").fit(outputs)
-    near: Index = finder.kneighbors(outputs[chosen], return_distance=False).T.astype(np.int64)
+    near: Int64Array = finder.kneighbors(outputs[chosen], return_distance=False).T.astype(np.int64)
     return near
 
 
-def disagreement(answers: Floats) -> Floats:
+def disagreement(answers: Float32Array) -> Float32Array:
     """How much models disagree on each image: ``[N]``, 0 where all are sure of the same.
 
     The variance over models of root probabilities (much as a suspect's are compared), and how often two
@@ -69,11 +66,13 @@ def disagreement(answers: Floats) -> Floats:
     varied = np.sqrt(np.clip(answers, 0.0, None)).var(axis=0).sum(-1)
     unsure = 1.0 - np.square(answers.mean(0)).sum(-1)
     parts = [p / max(float(p.mean()), 1e-12) for p in (varied, np.clip(unsure, 0.0, None))]
-    out: Floats = np.sum(parts, axis=0).astype(np.float32)
+    out: Float32Array = np.sum(parts, axis=0).astype(np.float32)
     return out
 
 
-def disagree_points(outputs: Floats, weight: Floats, points: int, views: int, seed: int) -> Index:
+def disagree_points(
+    outputs: Float32Array, weight: Float32Array, points: int, views: int, seed: int
+) -> Int64Array:
     """Views that span the decision regions of the most disputed images: ``[views, points]`` indices.
 
     Only the images of largest ``weight`` are looked at, ``CHOICE`` times as many as are wanted: an answer
@@ -100,7 +99,7 @@ def disagree_points(outputs: Floats, weight: Floats, points: int, views: int, se
     return disputed[_spread(outputs[disputed], weight[disputed], points, views, seed)]
 
 
-def _spread(outputs: Floats, weight: Floats, points: int, views: int, seed: int) -> Index:
+def _spread(outputs: Float32Array, weight: Float32Array, points: int, views: int, seed: int) -> Int64Array:
     """One member of each cluster a view."""
     labels, centres = _clusters(outputs, points, seed)
     rng = np.random.default_rng(seed)

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from uapfast.arrays import Float64Array
 from uapfast.method.decision import Side, compare
 from uapfast.method.lineage import LineageScorer
 from uapfast.method.spread import beside_others, chance, widened
-from uapfast.method.whitening import Array, center, safe_length
+from uapfast.method.whitening import center, safe_length
 
 DEPENDENT = 0.6  # partial cosine from which an innocent counts as made from another; docs/verdicts.md
 RELATED = 0.37  # partial cosine from which two innocents may have been made from each other
@@ -78,19 +79,19 @@ def closeness(scorer: LineageScorer) -> float:
     rows, rest = scorer.roster.candidates, scorer.roster.innocents
     square = np.diagonal(scorer.gram)
 
-    def between(one: NDArray[Any], two: NDArray[Any]) -> Array:
+    def between(one: NDArray[Any], two: NDArray[Any]) -> Float64Array:
         squares = square[one][:, None] + square[two][None] - 2 * scorer.gram[np.ix_(one, two)]
-        out: Array = np.sqrt(np.maximum(squares, 0.0))
+        out: Float64Array = np.sqrt(np.maximum(squares, 0.0))
         return out
 
     inner = between(rows, rows).sum() / max(len(rows) * (len(rows) - 1), 1)
     return float(inner / max(between(rest, rows).mean(1).min(), np.finfo(np.float64).tiny))
 
 
-def _cosines(gram: Array) -> Array:
+def _cosines(gram: Float64Array) -> Float64Array:
     square = np.diagonal(gram)
     length = safe_length(square, square.max())
-    out: Array = gram / np.outer(length, length)
+    out: Float64Array = gram / np.outer(length, length)
     return out
 
 
@@ -141,7 +142,7 @@ def dependent_innocents(scorer: LineageScorer) -> list[tuple[int, int, float]]:
     return found
 
 
-def _beside_relatives(gram: Array, partial: Array) -> Array:
+def _beside_relatives(gram: Float64Array, partial: Float64Array) -> Float64Array:
     """Partial cosines ``[N,N]`` of pairs that have much in common, given all but their other relatives.
 
     What a network has in common with each of k variants the other variants explain but for 1/sqrt(k).
@@ -158,10 +159,10 @@ def _beside_relatives(gram: Array, partial: Array) -> Array:
     return out
 
 
-def _partial(inverse: NDArray[Any]) -> Array:
+def _partial(inverse: NDArray[Any]) -> Float64Array:
     """Partial cosines ``[N,N]`` of each pair given all the others, from the inverse; 0 on the diagonal."""
     length = np.sqrt(np.diagonal(inverse))
-    out: Array = -inverse / np.outer(length, length)
+    out: Float64Array = -inverse / np.outer(length, length)
     np.fill_diagonal(out, 0.0)
     return out
 
@@ -220,7 +221,7 @@ def copies_among_innocents(scorer: LineageScorer, alpha: float) -> dict[int, Cop
     return found
 
 
-def _judged(scorer: LineageScorer, rows: list[int] | None) -> Array:
+def _judged(scorer: LineageScorer, rows: list[int] | None) -> Float64Array:
     """Scores ``[n,C]`` of the innocents with all candidates, or of other models of the pool.
 
     Without twins with the victim alone, as a verdict is.
@@ -232,7 +233,7 @@ def _judged(scorer: LineageScorer, rows: list[int] | None) -> Array:
     return scores if scorer.roster.has_twins else scores[..., :1]
 
 
-def _stand_out(scores: Array, rest: Array) -> list[Copy]:
+def _stand_out(scores: Float64Array, rest: Float64Array) -> list[Copy]:
     """How models with ``scores`` ``[k,C]`` stand beside innocents ``[n,C]``, all in one scale."""
     count, candidates = rest.shape
     twins = candidates - 1
@@ -252,7 +253,7 @@ def _stand_out(scores: Array, rest: Array) -> list[Copy]:
     return [Copy(int(c), float(row[c])) for c, row in zip(place, p, strict=True)]
 
 
-def _in_own_scale(scores: Array, rest: Array, copies: list[Copy]) -> list[float]:
+def _in_own_scale(scores: Float64Array, rest: Float64Array, copies: list[Copy]) -> list[float]:
     """As ``copies`` say of models with ``scores`` ``[k,C]``, but each beside what it varies by itself: p.
 
     Exact for normal scores of honest models that vary ``WIDTH`` times as much as the innocents ``[n,C]`` do.

@@ -14,13 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
+from uapfast.arrays import Float32Array, Float64Array
 from uapfast.types import Relation
-
-Array = NDArray[np.float64]
-Floats = NDArray[np.float32]
 
 MODIFIED = 0.6  # share kept, less its margin, that no student of a twin came near; docs/verdicts.md
 TRAINED = 0.4  # share kept, with its margin, that most models made from the weights exceed
@@ -53,8 +50,8 @@ class Shares:
         by_labels: models are seen by labels: too little to tell students from weights trained anew.
     """
 
-    twins: Array
-    own: Array
+    twins: Float64Array
+    own: Float64Array
     count: int
     margin: float
     students: float
@@ -63,9 +60,9 @@ class Shares:
     @classmethod
     def of(
         cls,
-        candidates: Sequence[Floats],
-        innocents: Sequence[Floats],
-        students: Sequence[Sequence[Floats]],
+        candidates: Sequence[Float32Array],
+        innocents: Sequence[Float32Array],
+        students: Sequence[Sequence[Float32Array]],
         place: int = 0,
         by_labels: bool = False,
     ) -> Shares | None:
@@ -97,17 +94,17 @@ class Shares:
         ]
         return cls(twins, own, count, margin, max(found, default=-np.inf), by_labels)
 
-    def share(self, suspect: Floats) -> float:
+    def share(self, suspect: Float32Array) -> float:
         """What a model keeps of what sets the victim apart; finite."""
         return _kept(suspect, self.twins, self.own, self.count)
 
-    def besides(self, suspect: Floats) -> float:
+    def besides(self, suspect: Float32Array) -> float:
         """Length of what it has besides the victim's own, in that of the latter."""
         row = np.asarray(suspect, dtype=np.float64).ravel() - self.twins
         square = float(self.own @ self.own)
         return float(np.linalg.norm(row - float(row @ self.own) / square * self.own) / np.sqrt(square))
 
-    def tell(self, suspect: Floats) -> RelationEstimate:
+    def tell(self, suspect: Float32Array) -> RelationEstimate:
         """The kind of a copy, seen as the pool's candidates were. Only a conviction makes it one."""
         share, margin = self.share(suspect), self.margin * self.besides(suspect)
         least, most = share - margin, share + margin
@@ -121,17 +118,17 @@ class Shares:
         return RelationEstimate("unclear", share, margin, f"{shown}: both kinds of copies may")
 
 
-def _rows(features: Sequence[Floats]) -> Array:
+def _rows(features: Sequence[Float32Array]) -> Float64Array:
     return np.stack([np.asarray(one, dtype=np.float64).ravel() for one in features])
 
 
-def _apart(candidates: Array, place: int) -> tuple[Array, Array]:
+def _apart(candidates: Float64Array, place: int) -> tuple[Float64Array, Float64Array]:
     """Mean of the other candidates ``[D]``, and what sets this one apart from it."""
     mean = np.delete(candidates, place, axis=0).mean(0)
     return mean, candidates[place] - mean
 
 
-def _kept(suspect: Floats, twins: Array, own: Array, count: int) -> float:
+def _kept(suspect: Float32Array, twins: Float64Array, own: Float64Array, count: int) -> float:
     """The share, without what the twins' mean has of its own.
 
     Both residuals are taken from that mean, so that any model has 1/(twins + 1) of the victim's on average:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from uapfast import ops
-from uapfast.method.whitening import ROUNDING, SHRINK, Array, Index
+from uapfast.arrays import Float64Array, Int64Array
+from uapfast.method.whitening import ROUNDING, SHRINK
 
 
 def directions(inner: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,9 +44,9 @@ class Rounds:
     def __init__(
         self,
         views: Tensor,
-        innocents: Index,
-        origin: Array,
-        parts: list[tuple[float, Array]],
+        innocents: Int64Array,
+        origin: Float64Array,
+        parts: list[tuple[float, Float64Array]],
         *,
         freed: bool,
         alone: bool = False,

@@ -19,12 +19,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from uapfast.arrays import Float64Array
 from uapfast.errors import InputError
 from uapfast.method.decision import Outcome, critical, decide, needed_z, upper_t
 from uapfast.method.lineage import LineageScorer
 from uapfast.method.spread import least_spread, standings
 from uapfast.method.standing import assessment, typical_spread
-from uapfast.method.whitening import Array
 
 LOOKS = (1, 2, 5, 10)  # and all
 MISSED = 0.05
@@ -87,7 +87,7 @@ class Background:
     """
 
     typical: float
-    statistics: Array
+    statistics: Float64Array
     twins: bool
     errors: Mapping[int, float] = field(default_factory=dict)
 
@@ -127,7 +127,7 @@ class Stopper:
         self._next = 0
         self._all = False  # whether all views are asked, whatever later looks say
 
-    def look(self, own: Array, rest: Array) -> Stop | None:
+    def look(self, own: Float64Array, rest: Float64Array) -> Stop | None:
         """Look once more.
 
         Args:
@@ -155,7 +155,7 @@ class Stopper:
             outcome = replace(outcome, reasons=(*outcome.reasons, why))
         return Stop(outcome, due, found.similarity)
 
-    def _futile(self, own: Array, rest: Array) -> bool:
+    def _futile(self, own: Float64Array, rest: Float64Array) -> bool:
         """Whether even favourable views to come would fall short of a conviction."""
         k, twins = len(own), self.background.twins
         error = MISSED / max(1, len(self.looks.views) - 1)
@@ -168,7 +168,7 @@ class Stopper:
         best = float(_deciding(own.mean(0)[None], twins)[0]) + margin
         return best < self.background.needed(self.alpha, own.shape[1] - 1)
 
-    def _own_margin(self, own: Array, rest: Array, error: float) -> float:
+    def _own_margin(self, own: Float64Array, rest: Float64Array, error: float) -> float:
         """As far as views of the suspect, or of innocents, differ from each other."""
         k, total = len(own), self.looks.views[-1]
         models = np.concatenate([own[None], rest])
@@ -191,7 +191,7 @@ def stands_out(outcome: Outcome, alpha: float) -> bool:
     return first or outcome.p <= alpha
 
 
-def _deciding(scores: Array, twins: bool) -> Array:
+def _deciding(scores: Float64Array, twins: bool) -> Float64Array:
     """The score that decides, of ``[...,C]``: the victim's above the mean of its twins', or alone."""
-    out: Array = scores[..., 0] - scores[..., 1:].mean(-1) if twins else scores[..., 0]
+    out: Float64Array = scores[..., 0] - scores[..., 1:].mean(-1) if twins else scores[..., 0]
     return out

@@ -12,10 +12,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize, special
 
-Array = NDArray[np.float64]
+from uapfast.arrays import Float64Array
 
 WIDTH = 2.0  # times the usual spread of twin scores that an honest suspect's may have
 WEIGHT = 2.0  # degrees of freedom that the usual spread counts for
@@ -24,12 +23,12 @@ LEAST = 1e-12  # a spread below it is none
 
 
 def widened(
-    variance: Array | float,
-    usual: Array | float,
+    variance: Float64Array | float,
+    usual: Float64Array | float,
     twins: int,
     width: float = WIDTH,
     weight: float = WEIGHT,
-) -> Array:
+) -> Float64Array:
     """The spread that scores above the twins' mean are divided by, 0 where there is none.
 
     Args:
@@ -41,11 +40,11 @@ def widened(
     """
     freedom = twins - 1
     mixed = (weight * width**2 * np.asarray(usual) + freedom * np.asarray(variance)) / (weight + freedom)
-    out: Array = np.sqrt(mixed * (1.0 + 1.0 / twins))
+    out: Float64Array = np.sqrt(mixed * (1.0 + 1.0 / twins))
     return np.where(out > LEAST, out, 0.0)
 
 
-def standings(scores: Array) -> Array:
+def standings(scores: Float64Array) -> Float64Array:
     """Scores ``[n,C]`` above the other candidates' mean, in their spread: ``[n,C]``, each in turn the victim.
 
     The usual spread is that of all the other models, so that models, and candidates, are treated alike.
@@ -53,11 +52,11 @@ def standings(scores: Array) -> Array:
     above, variance = beside_others(scores)
     usual = (variance.sum(0) - variance) / (len(scores) - 1)
     spread = widened(variance, usual, scores.shape[1] - 1)
-    out: Array = np.where(spread > 0, above / np.where(spread > 0, spread, 1.0), 0.0)
+    out: Float64Array = np.where(spread > 0, above / np.where(spread > 0, spread, 1.0), 0.0)
     return out
 
 
-def beside_others(scores: Array) -> tuple[Array, Array]:
+def beside_others(scores: Float64Array) -> tuple[Float64Array, Float64Array]:
     """Scores ``[n,C]`` above the mean of each model's other candidates, and the variance of those."""
     twins = scores.shape[1] - 1
     apart = scores - scores.mean(1, keepdims=True)
@@ -67,7 +66,7 @@ def beside_others(scores: Array) -> tuple[Array, Array]:
 
 
 @lru_cache(maxsize=64)
-def _nodes(freedom: int) -> tuple[Array, Array]:
+def _nodes(freedom: int) -> tuple[Float64Array, Float64Array]:
     """Squares of a chi variable with ``freedom`` degrees, and their weights."""
     at, weight = np.polynomial.legendre.leggauss(NODES)
     most = np.sqrt(freedom) + 9.0

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from uapfast.arrays import Float64Array
 from uapfast.method.decision import Assessment
 from uapfast.method.spread import standings
-from uapfast.method.whitening import Array
 
 
-def typical_spread(scores: Array, place: int = 0) -> float:
+def typical_spread(scores: Float64Array, place: int = 0) -> float:
     """Root mean square, over models ``[n,C]``, of the spread of their scores with the other candidates.
 
     Args:
@@ -23,17 +23,17 @@ def typical_spread(scores: Array, place: int = 0) -> float:
     return float(np.sqrt(np.delete(scores, place, axis=1).var(axis=1, ddof=1).mean()))
 
 
-def statistics(scores: Array) -> Array:
+def statistics(scores: Float64Array) -> Float64Array:
     """The suspect side's statistic of each of ``[n,C]`` models: z of the victim's score beside its twins'.
 
     The spread of a model's twin scores is moderated with that of all the others, so that every model is
     treated alike.
     """
-    out: Array = standings(scores)[:, 0]
+    out: Float64Array = standings(scores)[:, 0]
     return out
 
 
-def assessment(own: Array, rest: Array, *, twins: bool = True, place: int = 0) -> Assessment:
+def assessment(own: Float64Array, rest: Float64Array, *, twins: bool = True, place: int = 0) -> Assessment:
     """What scores say of a suspect when one candidate plays the victim.
 
     Args:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from uapfast.arrays import Float32Array, Float64Array
 from uapfast.method import decision, spread
 from uapfast.method.decision import Assessment
 from uapfast.method.encoder import PaperScorer, make_network
@@ -26,8 +26,6 @@ from uapfast.method.recent import Recent
 from uapfast.method.scaling import Scaling
 from uapfast.models.forms import WHOLE, Form
 
-Array = NDArray[np.float64]
-Floats = NDArray[np.float32]
 FORMS_KEPT = 6  # forms whose scorers are kept; each holds the features of the whole pool
 
 
@@ -38,13 +36,13 @@ class Scorer(Protocol):
     def has_twins(self) -> bool:
         """Whether there are twins to tell the victim from."""
 
-    def scores(self, suspect: Features) -> tuple[Array, Array]:
+    def scores(self, suspect: Features) -> tuple[Float64Array, Float64Array]:
         """Of the suspect with every candidate ``[k,C]``, and of the innocents scored alike ``[n,k,C]``."""
 
     def assess(self, suspect: Features) -> Assessment:
         """The same as a decision takes it."""
 
-    def embed(self, suspect: Features) -> Floats:
+    def embed(self, suspect: Features) -> Float32Array:
         """One row a view."""
 
 
@@ -86,12 +84,12 @@ class PoolScores:
         surrogate_similarity: ``[s]``.
     """
 
-    innocent_z: Array
-    innocent_similarity: Array
-    innocent_statistic: Array
-    innocent_pairs: Array
-    surrogate_z: Array
-    surrogate_similarity: Array
+    innocent_z: Float64Array
+    innocent_similarity: Float64Array
+    innocent_statistic: Float64Array
+    innocent_pairs: Float64Array
+    surrogate_z: Float64Array
+    surrogate_similarity: Float64Array
 
 
 class Statistic(ABC):
@@ -128,7 +126,7 @@ class Statistic(ABC):
         """
 
     @abstractmethod
-    def pool_features(self, form: Form = WHOLE, views: int | None = None) -> Floats:
+    def pool_features(self, form: Form = WHOLE, views: int | None = None) -> Float32Array:
         """Features ``[M,V,B,F]`` of the pool's models; at least innocents are seen in ``form``."""
 
     @abstractmethod
@@ -155,7 +153,7 @@ class Statistic(ABC):
                 self._made[key] = make()
             return self._made[key]
 
-    def _pool(self, rows: Sequence[int], form: Form, views: int | None) -> Floats:
+    def _pool(self, rows: Sequence[int], form: Form, views: int | None) -> Float32Array:
         """Features of the pool's models, those of ``rows`` in ``form``."""
         if form == WHOLE and views is None:
             return self._whole
@@ -169,16 +167,16 @@ class Statistic(ABC):
         return range(len(self.pool.answers))
 
     @property
-    def _whole(self) -> Floats:
+    def _whole(self) -> Float32Array:
         """Features of all models as they answer; made once."""
-        found: Floats = self._once("whole", lambda: self.features(self.pool.answers, False).numpy())
+        found: Float32Array = self._once("whole", lambda: self.features(self.pool.answers, False).numpy())
         return found
 
-    def seen(self, rows: int | Sequence[int], form: Form, views: int | None = None) -> Floats:
+    def seen(self, rows: int | Sequence[int], form: Form, views: int | None = None) -> Float32Array:
         """Features ``[V,B,F]`` of a model of the pool, or several, seen in ``form``; not to be written to."""
         some = rows if isinstance(rows, int) else list(rows)
         if form == WHOLE and views is None:
-            found: Floats = self._whole[some]
+            found: Float32Array = self._whole[some]
             return found
         answers, labels = self.pool.answers[some], self.pool.labels[some]
         first = (..., slice(views), slice(None), slice(None))  # of the views
@@ -209,7 +207,7 @@ class LineageStatistic(Statistic):
         found: Scaling = self._once(("scaling", place), make)
         return found
 
-    def pool_features(self, form: Form = WHOLE, views: int | None = None) -> Floats:
+    def pool_features(self, form: Form = WHOLE, views: int | None = None) -> Float32Array:
         """See :meth:`Statistic.pool_features`; candidates and surrogates are seen whole."""
         return self._pool(self.pool.innocents, form, views)
 
@@ -243,7 +241,7 @@ class PaperStatistic(Statistic):
         """See :meth:`Statistic.features`."""
         return paper_features(reduced)
 
-    def pool_features(self, form: Form = WHOLE, views: int | None = None) -> Floats:
+    def pool_features(self, form: Form = WHOLE, views: int | None = None) -> Float32Array:
         """See :meth:`Statistic.pool_features`; all models are seen in the form."""
         return self._pool(self._models, form, views)
 

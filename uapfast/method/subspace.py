@@ -13,15 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.linalg import subspace_angles
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
+from uapfast.arrays import Float64Array
 from uapfast.config import Norm, UapMethod, check
 from uapfast.method.uap import universal_perturbation
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -58,15 +56,15 @@ class SubspaceReport:
         return asdict(self)
 
 
-def singular_basis(rows: Array, rank: int) -> tuple[Array, Array]:
+def singular_basis(rows: Float64Array, rank: int) -> tuple[Float64Array, Float64Array]:
     """First ``rank`` right singular vectors ``[r,D]`` of rows ``[P,D]`` at unit length, and energy shares."""
     unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
     _, values, vectors = np.linalg.svd(unit, full_matrices=False)
-    energy: Array = values**2 / np.sum(values**2)
+    energy: Float64Array = values**2 / np.sum(values**2)
     return vectors[:rank], energy
 
 
-def captured_share(rows: Array, basis: Array) -> float:
+def captured_share(rows: Float64Array, basis: Float64Array) -> float:
     """Share (0..1) of the energy of unit-length rows ``[P,D]`` inside the span of ``basis`` ``[r,D]``."""
     unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
     return float(np.square(unit @ basis.T).sum() / len(unit))
@@ -106,7 +104,7 @@ def uap_subspaces(
     check(rank >= 1, "subspace", "rank", "a whole number >= 1", rank)
     check(per_model >= 2 * rank, "subspace", "per_model", f"at least twice the rank, {2 * rank}", per_model)
     check(len(images) >= 32, "subspace", "images", "at least 32", len(images))
-    rows: dict[str, Array] = {}
+    rows: dict[str, Float64Array] = {}
     fooling: dict[str, float] = {}
     for number, (name, (_, module)) in enumerate(models.items(), 1):
         made = []
@@ -132,7 +130,7 @@ def uap_subspaces(
 
 
 def _compare(
-    rows: dict[str, Array], relations: dict[str, str], fooling: dict[str, float], rank: int
+    rows: dict[str, Float64Array], relations: dict[str, str], fooling: dict[str, float], rank: int
 ) -> SubspaceReport:
     victim = next(iter(rows))
     per_model = len(rows[victim])

@@ -13,25 +13,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
+from uapfast.arrays import Float64Array, Int64Array
 
 TINY = float(np.finfo(np.float64).tiny)
 ROUNDING = 1e-10  # share of the largest squared length below which a length is taken as none
 SHRINK = 0.01  # share of the innocents' total variance added to every direction; docs/method.md
 
 
-def center(gram: Array, fit: Index) -> Array:
+def center(gram: Float64Array, fit: Int64Array) -> Float64Array:
     """Gram matrices ``[...,N,N]`` after moving the origin to the mean of the models in ``fit``."""
     mean = gram[..., :, fit].mean(-1)
     grand = mean[..., fit].mean(-1)
-    out: Array = gram - mean[..., :, None] - mean[..., None, :] + grand[..., None, None]
+    out: Float64Array = gram - mean[..., :, None] - mean[..., None, :] + grand[..., None, None]
     return out
 
 
-def safe_length(square: Array, largest: Array) -> Array:
+def safe_length(square: Float64Array, largest: Float64Array) -> Float64Array:
     """Square roots of squared lengths; infinite where rounding is all that is left of the ``largest``."""
     return np.sqrt(np.where(square > ROUNDING * largest, square, np.inf))
 
@@ -50,23 +48,25 @@ class Whitening:
         pull: ``[N,n+1]`` how much of each is taken out of every model.
     """
 
-    views: Array
-    metric: Array
-    axes: Array
-    pull: Array
+    views: Float64Array
+    metric: Float64Array
+    axes: Float64Array
+    pull: Float64Array
 
-    def parts(self, left: Array, right: Array) -> Array:
+    def parts(self, left: Float64Array, right: Float64Array) -> Float64Array:
         """What each view adds to the whitened inner products: ``[V,C]``, their sum ``left metric right``.
 
         Args:
             left: ``[C,N]`` coefficients that add to 0.
             right: ``[N]`` coefficients that add to 0.
         """
-        out: Array = self.views @ right @ (left - left @ self.pull @ self.axes.T).T
+        out: Float64Array = self.views @ right @ (left - left @ self.pull @ self.axes.T).T
         return out
 
 
-def whiten(gram: Array, fit: Index, shrink: float = SHRINK, base: Array | None = None) -> Whitening:
+def whiten(
+    gram: Float64Array, fit: Int64Array, shrink: float = SHRINK, base: Float64Array | None = None
+) -> Whitening:
     """Remove the variation of the models in ``fit``, and the way from their mean to ``base``.
 
     Innocent models as a whole lie to one side of the candidates, whose recipe none of them shares. That side

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from uapfast.arrays import Float64Array
 from uapfast.report.figures import Lane, Palette, _axes, _spread, _svg
 
 DOTS = 60  # a lane of more values than this is drawn as bars
 BINS = 80
 ROOM = 0.78  # of a lane's height
 
-Array = NDArray[np.float64]
 COLOURS = {"piracy": "piracy", "inconclusive": "ink", "independent": "innocent", "pool": "pool"}
 
 
@@ -24,7 +23,7 @@ def lanes(
     palette: Palette,
     *,
     limits: tuple[float, float],
-    curve: tuple[str, Array, Array] | None = None,
+    curve: tuple[str, Float64Array, Float64Array] | None = None,
 ) -> str:
     """Scores by group over one axis, with a threshold; a ``data:`` SVG.
 

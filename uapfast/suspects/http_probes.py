@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from uapfast.arrays import Float64Array
 from uapfast.errors import SuspectError
 
 FIRST, MORE = 3, 8  # images asked again; as many where the first show a difference
 ALIKE = 1e-3  # of the largest answer, or of 1: devices and 16-bit floats differ by less
 GROSS = 0.5  # of the difference between answers to different questions
 
-Array = NDArray[np.float64]
 
-
-def rows_differ(rows: Array, others: Array) -> bool:
+def rows_differ(rows: Float64Array, others: Float64Array) -> bool:
     """Whether answers differ by more than rounding; ``[n,K]`` each, or ``[n]`` labels."""
     if rows.shape != others.shape:
         return True
@@ -27,7 +25,9 @@ def rows_differ(rows: Array, others: Array) -> bool:
     return not np.allclose(rows, others, rtol=0.0, atol=ALIKE * max(1.0, largest), equal_nan=True)
 
 
-def judged(batch: Array, once: Array, again: Array, others: Array, where: str) -> str | None:
+def judged(
+    batch: Float64Array, once: Float64Array, again: Float64Array, others: Float64Array, where: str
+) -> str | None:
     """What the differences come to, as a sentence; None where there are none.
 
     Args:
@@ -61,24 +61,24 @@ def judged(batch: Array, once: Array, again: Array, others: Array, where: str) -
     return None
 
 
-def matrix(rows: Sequence[Any]) -> Array:
+def matrix(rows: Sequence[Any]) -> Float64Array:
     """Rows of a table as float64."""
     return np.asarray(rows, dtype=np.float64)
 
 
-def _distance(a: Array, b: Array) -> Array:
+def _distance(a: Float64Array, b: Float64Array) -> Float64Array:
     if a.ndim == 1:
         return np.asarray(a != b, dtype=np.float64)
     return np.asarray(np.linalg.norm(a - b, axis=-1), dtype=np.float64)
 
 
-def _spread(rows: Array) -> float:
+def _spread(rows: Float64Array) -> float:
     """Mean difference between answers to different questions."""
     pairs = [_distance(rows[k:], rows[: len(rows) - k]) for k in range(1, len(rows))]
     return float(np.concatenate(pairs).mean()) if pairs else 0.0
 
 
-def _share(a: Array, b: Array, usual: float) -> float:
+def _share(a: Float64Array, b: Float64Array, usual: float) -> float:
     if not rows_differ(a, b):
         return 0.0
     return float(_distance(a, b).mean()) / usual if usual > 0 else np.inf

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from uapfast.arrays import Float64Array
+
 Tries = Sequence[tuple[float, object]]
 TERMS = {
     "q_value": "orders the list: of the rows at or below a q at most that share is expected to be honest "
@@ -78,8 +78,8 @@ class Correction:
 class _Tests:
     """The p-values that count, sorted: all ``[N]``, and the smallest of each thing ``[T]``."""
 
-    all: Array
-    first: Array
+    all: Float64Array
+    first: Float64Array
 
     @classmethod
     def of(cls, pairs: set[tuple[object, float]], tries: set[tuple[object, float]]) -> _Tests:
@@ -120,16 +120,16 @@ def counted(
     return len(_pairs(p_values, same, known) | _tried(tries))
 
 
-def _step_up(p: Array, tests: _Tests, alpha: float) -> Array:
+def _step_up(p: Float64Array, tests: _Tests, alpha: float) -> Float64Array:
     """Benjamini-Hochberg q-values of ``p``, by things at or below ``alpha`` alone where p is."""
     count = len(tests.all)
 
-    def among(p: Array, first: Array) -> Array:
+    def among(p: Float64Array, first: Float64Array) -> Float64Array:
         """Smallest count * s / #{first <= s} over all s >= p."""
         ratio = count * first / np.arange(1, len(first) + 1)
         ahead = np.append(np.minimum.accumulate(ratio[::-1])[::-1], np.inf)
         own = count * p / np.maximum(1, np.searchsorted(first, p, "right"))
-        found: Array = np.minimum(np.minimum(own, ahead[np.searchsorted(first, p, "left")]), 1.0)
+        found: Float64Array = np.minimum(np.minimum(own, ahead[np.searchsorted(first, p, "left")]), 1.0)
         return found
 
     low = tests.all[tests.all <= alpha]
@@ -138,10 +138,10 @@ def _step_up(p: Array, tests: _Tests, alpha: float) -> Array:
     return np.where(p <= alpha, among(p, inside), np.maximum(among(p, tests.first), most))
 
 
-def _step_down(p: Array, tests: _Tests) -> Array:
+def _step_down(p: Float64Array, tests: _Tests) -> Float64Array:
     """Holm's adjusted p-values: the largest (number of p-values >= s) * s over all s <= p."""
     adjusted = np.maximum.accumulate(np.arange(len(tests.all), 0, -1) * tests.all)
-    found: Array = np.minimum(1.0, adjusted[np.searchsorted(tests.all, p, "right") - 1])
+    found: Float64Array = np.minimum(1.0, adjusted[np.searchsorted(tests.all, p, "right") - 1])
     return found
 
 
@@ -150,7 +150,7 @@ def _each(
     same: Sequence[object] | None,
     known: Sequence[bool] | None,
     tries: Tries,
-    rule: Callable[[Array, _Tests], Array],
+    rule: Callable[[Float64Array, _Tests], Float64Array],
 ) -> list[float | None]:
     pairs = _pairs(p_values, same, known)
     tests = _Tests.of(pairs, _tried(tries))

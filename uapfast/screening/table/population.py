@@ -12,9 +12,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
+from uapfast.arrays import Float64Array
 from uapfast.screening.table.rows import DECLARED, Row
 from uapfast.types import HOW_MADE
 
@@ -25,8 +25,6 @@ NO_SUSPECT = (
     "the list declares it a copy of the victim: it is no suspect, and counts for nobody's q or p_holm"
 )
 MAD = 1.4826  # median absolute deviation of a normal sample to its standard deviation
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def limits(innocents: int, suspects: int) -> tuple[float, tuple[float, float]]:
     return float(np.quantile(location, 1 - FALSE_ALARM / 2)), (float(low), float(high))
 
 
-def compare_with_pool(z_pool: Array, innocents: int) -> Population:
+def compare_with_pool(z_pool: Float64Array, innocents: int) -> Population:
     """Compare the suspects' ``z_pool`` with what the pool of ``innocents`` models predicts."""
     count = len(z_pool)
     if count < LEAST or innocents < 3:
