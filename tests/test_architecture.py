@@ -325,22 +325,38 @@ def test_functions_are_small(path: Path) -> None:
     assert not long, "\n".join(long)
 
 
-def classes_of_one_name(trees: dict[str, ast.Module]) -> dict[str, list[str]]:
-    """Public names of classes that more than one file defines, with the files."""
+# Functions that have one name in many files because they are called by it.
+BY_NAME = {"main", "reference", "run"}  # of a process, of an op, of an engine
+
+
+def public_names(tree: ast.Module, path: str) -> Iterator[str]:
+    """Classes, type aliases, functions; a command of cli/ is named after the function that it calls."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if node.name not in BY_NAME and not path.startswith("uapfast/cli/"):
+                yield node.name
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            if re.fullmatch("[A-Z][A-Za-z0-9]*[a-z][A-Za-z0-9]*", node.targets[0].id):
+                yield node.targets[0].id
+
+
+def defined_twice(trees: dict[str, ast.Module]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for name, tree in trees.items():
-        for node in tree.body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                found.setdefault(node.name, []).append(name)
-    return {name: files for name, files in found.items() if len(files) > 1}
+    for path, tree in trees.items():
+        for name in set(public_names(tree, path)):
+            if not name.startswith("_"):
+                found.setdefault(name, []).append(path)
+    return {name: sorted(paths) for name, paths in found.items() if len(paths) > 1}
 
 
-def test_no_two_public_classes_have_one_name() -> None:
-    twice = {"a.py": ast.parse("class Row: ..."), "b.py": ast.parse("class Row: ...\nclass _Own: ...")}
-    assert classes_of_one_name(twice) == {"Row": ["a.py", "b.py"]}
-    assert not classes_of_one_name({"a.py": twice["a.py"], "c.py": ast.parse("class _Own: ...\nRow = int")})
-    trees = {relative(path): parse(path) for path in sources()}
-    assert not classes_of_one_name(trees)
+def test_no_name_is_defined_twice() -> None:
+    one = ast.parse("class Row: ...\nclass _Own: ...\nKEY = 1\ndef ask(): ...\ndef run(): ...")
+    two = ast.parse("Row = dict[str, int]\nclass _Own: ...\nKEY = 2\nasync def ask(): ...\ndef run(): ...")
+    assert defined_twice({"a.py": one, "b.py": two}) == {"Row": ["a.py", "b.py"], "ask": ["a.py", "b.py"]}
+    assert defined_twice({"a.py": one, "uapfast/cli/b.py": two}) == {"Row": ["a.py", "uapfast/cli/b.py"]}
+    assert not defined_twice({relative(path): parse(path) for path in sources()})
 
 
 def test_the_native_core_knows_no_python_and_no_torch() -> None:
