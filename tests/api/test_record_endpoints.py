@@ -120,7 +120,7 @@ def test_a_record_holds_no_secret(world, tmp_path, monkeypatch):
 
 
 def test_what_a_server_repeats_of_a_secret_is_covered(world, tmp_path, monkeypatch):
-    from uapfast.suspects.http_headers import Covered, Headers
+    from uapfast.suspects.http_headers import Headers, RedactedTape
 
     monkeypatch.setenv("UAPFAST_TEST_TOKEN", SECRET)
     headers = Headers({"Authorization": "${UAPFAST_TEST_TOKEN}"})
@@ -128,8 +128,8 @@ def test_what_a_server_repeats_of_a_secret_is_covered(world, tmp_path, monkeypat
     with Recorder(tmp_path / "r") as record:
         record.start(world.reference.sha256, {})
         record.asked(x)
-        Covered(record, headers).row(0, f"a {SECRET} b")
-        Covered(record, headers).row(1, ((f"{SECRET}", 0.5), (3, 0.25)))
+        RedactedTape(record, headers).row(0, f"a {SECRET} b")
+        RedactedTape(record, headers).row(1, ((f"{SECRET}", 0.5), (3, 0.25)))
         record.end((), None)
     assert SECRET not in (tmp_path / "r").read_text()
     assert [row["answer"] for row in lines(tmp_path / "r")[1:3]] == ["a *** b", [["***", 0.5], [3, 0.25]]]

@@ -16,7 +16,7 @@ from uapfast.errors import InputError, StorageError
 from uapfast.examination.error_rates import rates_for
 from uapfast.report.alternatives import Alternative
 from uapfast.report.evidence import Evidence, attach
-from uapfast.report.suspect import Among, Standing, SuspectReport
+from uapfast.report.suspect import ScreenContext, Standing, SuspectReport
 from uapfast.report.suspect_figure import axis_of, lanes_of, standing_picture
 from uapfast.report.suspect_page import THEMES, named, percent, render_suspect, sentence, write_suspect_page
 from uapfast.types import Decision
@@ -121,7 +121,7 @@ def test_hostile_names_stay_text() -> None:
         verdict=make_verdict("piracy", 5e-4, reasons=(bad,), suspect_sha256=bad, output=bad),
         alternatives=(Alternative(bad, "open", bad, bad),),
         spent={bad: bad},
-        among=Among(10, 0.01, 0.001),
+        among=ScreenContext(10, 0.01, 0.001),
         evidence=Evidence(commitment={"committedAt": bad, "began": bad, "stampedAt": bad}, keyid=bad),
     )
     text = render_suspect(report)
@@ -215,12 +215,12 @@ def test_a_signed_statement_is_audited_and_an_unsigned_page_says_so(tmp_path: Pa
 
 
 def test_one_of_many_is_named_by_what_is_corrected_for_all() -> None:
-    def said(among: Among) -> str:
+    def said(among: ScreenContext) -> str:
         return " ".join(read(render_suspect(make_page(among=among))).text.split())
 
-    assert "counts (Holm): 5e-4." in said(Among(10, 5e-4, 1e-4))
-    assert "may not be named on its own" in said(Among(10, 0.02, 1e-4))
-    assert "not corrected for that" in said(Among(10))
+    assert "counts (Holm): 5e-4." in said(ScreenContext(10, 5e-4, 1e-4))
+    assert "may not be named on its own" in said(ScreenContext(10, 0.02, 1e-4))
+    assert "not corrected for that" in said(ScreenContext(10))
     assert "of a screen" not in " ".join(read(render_suspect(make_page())).text.split())
 
 

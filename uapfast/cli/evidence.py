@@ -12,7 +12,7 @@ from uapfast.cli import evidence_options as e
 from uapfast.cli import options as o
 from uapfast.cli.base import app
 from uapfast.cli.shell import one_line, only_result_on_stdout
-from uapfast.cli.shown import Shown
+from uapfast.cli.shown import PageRequest
 
 if TYPE_CHECKING:
     from uapfast.evidence.dossier import Dossier
@@ -31,7 +31,7 @@ KeyFileOption = Annotated[
 ]
 
 
-class Given(NamedTuple):
+class EvidenceOptions(NamedTuple):
     """The options of evidence, as they were given."""
 
     record: Path | None
@@ -42,14 +42,14 @@ class Given(NamedTuple):
     tsa: str | None
     tsa_root: Path | None
     overwrite: bool
-    shown: Shown
+    shown: PageRequest
 
     def dossier(self, path: Path, reference: Reference, alpha: float) -> Dossier:
         """Checks them before anybody is asked; raises as :class:`uapfast.evidence.dossier.Dossier`."""
         from uapfast.evidence.dossier import Dossier, DossierRequest
 
         files = self._asdict()
-        shown: Shown = files.pop("shown")
+        shown: PageRequest = files.pop("shown")
         found = Dossier(DossierRequest(**files), path, reference, alpha)
         shown.begins(found)
         return found
@@ -78,7 +78,7 @@ def replayed(
     class_names: Path | None,
     output: str,
     how: dict[str, Any],
-    wanted: Given,
+    wanted: EvidenceOptions,
 ) -> Verdict:
     """The verdict on a record, and the statement of it where one is wanted."""
     from uapfast.config import check

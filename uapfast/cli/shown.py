@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Shown:
+class PageRequest:
     """A page that is to be written.
 
     Args:
@@ -86,4 +86,4 @@ def _spent(first: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, str]:
     return out
 
 
-__all__ = ["Shown"]
+__all__ = ["PageRequest"]

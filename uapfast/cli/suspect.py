@@ -15,7 +15,7 @@ from uapfast.cli import options as o
 from uapfast.cli.base import app
 from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
 from uapfast.cli.show import lines, nobody_lines, verdict_lines
-from uapfast.cli.shown import Shown
+from uapfast.cli.shown import PageRequest
 
 if TYPE_CHECKING:
     from uapfast.reference import Reference
@@ -78,8 +78,8 @@ def verify(
 
     given = _the_one({"SUSPECT": suspect, "--weights": weights, "--answers": answers}, alpha)
     signing_key, key = evidence.signing(statement, signing_key, key)
-    page, evident = Shown(report, given, answers), (commitment, salt, tsa, tsa_root, overwrite)
-    wanted = evidence.Given(record, statement, signing_key, *evident, page)
+    page, evident = PageRequest(report, given, answers), (commitment, salt, tsa, tsa_root, overwrite)
+    wanted = evidence.EvidenceOptions(record, statement, signing_key, *evident, page)
     options: dict[str, Any] = {
         "arch": arch, "key": key, "mean": o.numbers(mean, "--mean"), "std": o.numbers(std, "--std"),
         "budget": budget, "rate": rate, "cache": cache,
@@ -122,7 +122,7 @@ def _asked(
     options: dict[str, Any],
     how: dict[str, Any],
     dry_run: bool,
-    wanted: evidence.Given,
+    wanted: evidence.EvidenceOptions,
 ) -> Verdict | list[str]:
     """The verdict on a suspect that is asked here, with its evidence; or what asking it would take."""
     from uapfast.config import ALPHA
@@ -177,7 +177,7 @@ def _recorded(
     class_names: Path | None,
     output: str,
     how: dict[str, Any],
-    wanted: evidence.Given,
+    wanted: evidence.EvidenceOptions,
 ) -> Verdict:
     """The verdict on a record, or on answers that were recorded elsewhere."""
     from uapfast.config import ALPHA

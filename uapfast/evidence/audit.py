@@ -31,7 +31,7 @@ from uapfast.evidence.content import (
     remarked,
 )
 from uapfast.evidence.dossier import basis_of, check_all_judged, check_looks
-from uapfast.evidence.envelope import Signed
+from uapfast.evidence.envelope import SignedStatement
 from uapfast.evidence.keys import PublicKey
 from uapfast.evidence.statement import read_statement, subjects
 from uapfast.files import AnyPath, open_plain
@@ -112,7 +112,7 @@ def audit(files: Files) -> Audit:
     return out
 
 
-def _statement(files: Files) -> tuple[Signed, str]:
+def _statement(files: Files) -> tuple[SignedStatement, str]:
     found = read_statement(files.statement)
     at = timestamp.told_time(found.predicate["evaluatedAt"], found.where, "evaluatedAt")
     if at > files.time + timestamp.SKEW:
@@ -120,7 +120,7 @@ def _statement(files: Files) -> tuple[Signed, str]:
     return found, f"canonical, signed by key {found.key.keyid}"
 
 
-def _key(out: Audit, stated: Signed, files: Files) -> None:
+def _key(out: Audit, stated: SignedStatement, files: Files) -> None:
     """Whether it is the key that is expected."""
     trust = files.trust
     if trust is None:
@@ -139,7 +139,7 @@ def _key(out: Audit, stated: Signed, files: Files) -> None:
     out.step("key", same)
 
 
-def _stamp(out: Audit, stated: Signed, files: Files) -> timestamp.Stamp | None:
+def _stamp(out: Audit, stated: SignedStatement, files: Files) -> timestamp.Stamp | None:
     data, what = stated.stamp, "time stamp of the statement"
     if data is None:
         out.add("note", "time of the statement", "no time stamp: it is the signer's own word")
@@ -163,7 +163,7 @@ def _authority(out: Audit, of: str, stamp: timestamp.Stamp | None, files: Files)
     out.add("note" if files.any_tsa else "not checked", f"authority that stamped {of}", f"{said} {rest}")
 
 
-def _reference(files: Files, stated: Signed) -> tuple[Reference, str]:
+def _reference(files: Files, stated: SignedStatement) -> tuple[Reference, str]:
     about, where = stated.predicate["reference"], f"reference {Path(files.reference).name}"
     try:
         digest = file_sha256(files.reference)
@@ -184,7 +184,7 @@ def _reference(files: Files, stated: Signed) -> tuple[Reference, str]:
     return found, f"the one stated, content SHA-256 {found.sha256}"
 
 
-def _record_file(files: Files, stated: Signed) -> tuple[str, str]:
+def _record_file(files: Files, stated: SignedStatement) -> tuple[str, str]:
     about, where = stated.predicate["record"], f"record {Path(files.record).name}"
     if not isinstance(about, dict):
         raise RecordError(where, "record", "none: the statement was made without one", "one")
@@ -203,7 +203,7 @@ def _record_file(files: Files, stated: Signed) -> tuple[str, str]:
     return digest, f"the one stated, SHA-256 {digest}"
 
 
-def _commitment(out: Audit, stated: Signed, files: Files) -> Commitment | None:
+def _commitment(out: Audit, stated: SignedStatement, files: Files) -> Commitment | None:
     cited, given = stated.predicate["commitment"], files.commitment
     if cited is None and given is None:
         said = "none: nothing shows that the test was fixed before its outcome was known"
@@ -239,7 +239,7 @@ def _commitment(out: Audit, stated: Signed, files: Files) -> Commitment | None:
 
 
 def _fits(
-    files: Files, stated: Signed, commitment: Commitment, reference: Reference
+    files: Files, stated: SignedStatement, commitment: Commitment, reference: Reference
 ) -> tuple[Commitment, str]:
     assert files.commitment is not None
     place = salt_path(files.commitment, files.salt)
@@ -267,7 +267,7 @@ def _looks(commitment: Commitment | None, replayed: Replayed, reference: Referen
     return True, f"{said}, as committed" if recording.first["answered"] is None else said
 
 
-def _suspect(stated: Signed, replayed: Replayed) -> tuple[bool, str]:
+def _suspect(stated: SignedStatement, replayed: Replayed) -> tuple[bool, str]:
     basis = basis_of(replayed.recording, "", None)
     wanted = subjects(basis, replayed.verdict)
     if stated.statement["subject"] != wanted:

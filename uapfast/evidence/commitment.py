@@ -21,7 +21,7 @@ from uapfast.errors import EvidenceError, StorageError
 from uapfast.evidence import timestamp
 from uapfast.evidence.canonical import decimals, dumps
 from uapfast.evidence.compare import DECIMAL
-from uapfast.evidence.envelope import Signed, bundled, read_signed, sign, statement
+from uapfast.evidence.envelope import SignedStatement, bundled, read_signed, sign, statement
 from uapfast.evidence.keys import PrivateKey
 from uapfast.files import open_plain, write_bytes
 from uapfast.method.sequential import Looks
@@ -44,7 +44,7 @@ class Commitment:
         stamp: when, as an authority says; None without a stamp.
     """
 
-    signed: Signed
+    signed: SignedStatement
     value: str
     committed: datetime
     stamp: timestamp.Stamp | None

@@ -14,7 +14,7 @@ from uapfast.evidence.audited import Audit, Check
 from uapfast.evidence.commitment import Commitment, settings_of
 from uapfast.evidence.compare import differences
 from uapfast.evidence.dossier import basis_of, by_others, citation_of
-from uapfast.evidence.envelope import Signed
+from uapfast.evidence.envelope import SignedStatement
 from uapfast.evidence.statement import measured_error_rates, predicate, with_their_last
 from uapfast.examination.error_rates import table_of
 from uapfast.examination.levels import levels_said
@@ -30,12 +30,12 @@ NUMBER = re.compile(r"unknown|[0-9][0-9A-Za-z.+!_-]{0,39}")  # of a version, as 
 ADDED = re.compile(rf"verdict\.(?!{CORE})")
 
 
-def maker(stated: Signed) -> str:
+def maker(stated: SignedStatement) -> str:
     """What the statement says that it was made by."""
     return f"uapfast {stated.predicate['versions']['uapfast']}"
 
 
-def check_level(out: Audit, stated: Signed, commitment: Commitment | None) -> None:
+def check_level(out: Audit, stated: SignedStatement, commitment: Commitment | None) -> None:
     """The level that was used, the committed one and the default; a looser one than committed fails."""
     used = float(stated.predicate["level"])
     committed = None if commitment is None else commitment.alpha
@@ -100,7 +100,10 @@ def chosen(out: Audit, recording: Recording, reference: Reference, commitment: C
 
 
 def check_times(
-    stated: Signed, recording: Recording, commitment: Commitment | None, stamp: timestamp.Stamp | None
+    stated: SignedStatement,
+    recording: Recording,
+    commitment: Commitment | None,
+    stamp: timestamp.Stamp | None,
 ) -> tuple[bool, str]:
     """Whether everything happened in its order."""
     where, first, end = stated.where, recording.first, recording.end
@@ -122,7 +125,9 @@ def check_times(
     return True, "in order: " + ", ".join(f"{name} {timestamp.said(at)}" for name, at in line)
 
 
-def check_content(out: Audit, stated: Signed, replayed: Replayed, commitment: Commitment | None) -> None:
+def check_content(
+    out: Audit, stated: SignedStatement, replayed: Replayed, commitment: Commitment | None
+) -> None:
     """Everything that is stated, against what comes of the record."""
     cited = stated.predicate["commitment"]
     citation = None if commitment is None else citation_of(commitment, replayed.recording)
@@ -172,7 +177,7 @@ def _no_versions(told: dict[str, Any]) -> list[str]:
     ]
 
 
-def check_rates(out: Audit, stated: Signed) -> None:
+def check_rates(out: Audit, stated: SignedStatement) -> None:
     """Whether the error rates are those that the version shipped which the statement says made it."""
     predicate, theirs = stated.predicate, stated.predicate["versions"]["uapfast"]
     table, what = table_of(theirs), "measured error rates"

@@ -19,7 +19,7 @@ from uapfast.evidence.commitment import (
     salt_path,
     salted,
 )
-from uapfast.evidence.envelope import Signed
+from uapfast.evidence.envelope import SignedStatement
 from uapfast.evidence.keys import PrivateKey, load_private
 from uapfast.evidence.statement import Basis, Citation, write_statement
 from uapfast.evidence.timestamp import load_certificates
@@ -85,7 +85,7 @@ class Dossier:
     key: PrivateKey | None = field(init=False, default=None)
     commitment: Commitment | None = field(init=False, default=None)
     recording: Recording | None = field(init=False, default=None)
-    signed: Signed | None = field(init=False, default=None)
+    signed: SignedStatement | None = field(init=False, default=None)
     roots: list[Any] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ SEALED = "application/timestamp-reply"
 
 
 @dataclass(frozen=True)
-class Signed:
+class SignedStatement:
     """A statement whose signature holds by the key that it names.
 
     Attributes:
@@ -90,7 +90,7 @@ def bundle(
     return dumps({"mediaType": BUNDLE, "verificationMaterial": material, "dsseEnvelope": envelope})
 
 
-def read_signed(path: str | os.PathLike[str], what: str, kind: str) -> Signed:
+def read_signed(path: str | os.PathLike[str], what: str, kind: str) -> SignedStatement:
     """Read a file that :func:`bundle` made, and check its signature by the key that it names.
 
     Args:
@@ -113,7 +113,7 @@ def read_signed(path: str | os.PathLike[str], what: str, kind: str) -> Signed:
     return signed(data, where, kind)
 
 
-def signed(data: bytes, where: str, kind: str) -> Signed:
+def signed(data: bytes, where: str, kind: str) -> SignedStatement:
     """As :func:`read_signed`, for the bytes of a file."""
     found = loads(data, where)
     try:
@@ -144,7 +144,7 @@ def signed(data: bytes, where: str, kind: str) -> Signed:
     key.verify(signature, pae(PAYLOAD, payload), where)
     if stamp is not None and seal is not None:
         key.verify(seal, pae(SEALED, stamp), where, "seal of the time stamp")
-    return Signed(where, made, key, signature, stamp, hashlib.sha256(data).hexdigest())
+    return SignedStatement(where, made, key, signature, stamp, hashlib.sha256(data).hexdigest())
 
 
-__all__ = ["PAYLOAD", "Signed", "bundled", "pae", "read_signed", "sign", "signed", "statement"]
+__all__ = ["PAYLOAD", "SignedStatement", "bundled", "pae", "read_signed", "sign", "signed", "statement"]

@@ -16,7 +16,7 @@ from uapfast.evidence import timestamp
 from uapfast.evidence.canonical import decimals
 from uapfast.evidence.commitment import Commitment
 from uapfast.evidence.compare import DECIMAL
-from uapfast.evidence.envelope import Signed, bundled, read_signed, sign, statement
+from uapfast.evidence.envelope import SignedStatement, bundled, read_signed, sign, statement
 from uapfast.evidence.keys import PrivateKey, PublicKey
 from uapfast.examination.error_rates import rates_for
 from uapfast.files import write_bytes
@@ -231,7 +231,7 @@ def write_statement(
     key: PrivateKey,
     tsa: str | None = None,
     roots: Sequence[Any] | None = None,
-) -> Signed:
+) -> SignedStatement:
     """State a verdict, signed, whole or not at all.
 
     Args:
@@ -254,7 +254,7 @@ def write_statement(
     return read_statement(out)
 
 
-def read_statement(path: str | os.PathLike[str]) -> Signed:
+def read_statement(path: str | os.PathLike[str]) -> SignedStatement:
     """Read a statement; its signature is checked by the key that it names.
 
     Raises:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uapfast.method.lineage import LineageScorer
-from uapfast.method.recent import Recent
+from uapfast.method.lru_cache import LruCache
 from uapfast.method.relation import RelationEstimate, Shares
 from uapfast.method.sequential import Background, Looks
 from uapfast.method.statistic import FORMS_KEPT, Scorer
@@ -37,9 +37,9 @@ class Design:
     reference: Reference
     looks: Looks
     place: str = "cpu"
-    _modes: Recent[Form, Mode] = field(default_factory=lambda: Recent(FORMS_KEPT), init=False, repr=False)
-    _shares: Recent[Form, Shares | None] = field(
-        default_factory=lambda: Recent(FORMS_KEPT), init=False, repr=False
+    _modes: LruCache[Form, Mode] = field(default_factory=lambda: LruCache(FORMS_KEPT), init=False, repr=False)
+    _shares: LruCache[Form, Shares | None] = field(
+        default_factory=lambda: LruCache(FORMS_KEPT), init=False, repr=False
     )
 
     @property

@@ -22,7 +22,7 @@ from torch import Tensor
 from uapfast import ops
 from uapfast.arrays import Float64Array, Int64Array
 from uapfast.method.decision import Assessment, among_twins
-from uapfast.method.recent import Recent
+from uapfast.method.lru_cache import LruCache
 from uapfast.method.rounds import Rounds
 from uapfast.method.standing import assessment, statistics, typical_spread
 from uapfast.method.whitening import Whitening, safe_length, whiten
@@ -142,8 +142,8 @@ class LineageScorer:
     roster: Roster
     logged: int = 0
     place: str = "cpu"
-    _rounds: Recent[tuple[int, bool], Rounds] = field(
-        default_factory=lambda: Recent(ROUNDS_KEPT), init=False, repr=False
+    _rounds: LruCache[tuple[int, bool], Rounds] = field(
+        default_factory=lambda: LruCache(ROUNDS_KEPT), init=False, repr=False
     )
 
     @property

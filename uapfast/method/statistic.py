@@ -22,7 +22,7 @@ from uapfast.method.decision import Assessment
 from uapfast.method.encoder import PaperScorer, make_network
 from uapfast.method.fingerprint import paper_features
 from uapfast.method.lineage import Features, LineageScorer, Roster
-from uapfast.method.recent import Recent
+from uapfast.method.lru_cache import LruCache
 from uapfast.method.scaling import Scaling
 from uapfast.models.forms import WHOLE, Form
 
@@ -112,7 +112,7 @@ class Statistic(ABC):
     def __init__(self, pool: PoolAnswers) -> None:
         self.pool = pool
         self._made: dict[Any, Any] = {}
-        self._scorers: Recent[tuple[Form, str], Any] = Recent(FORMS_KEPT)
+        self._scorers: LruCache[tuple[Form, str], Any] = LruCache(FORMS_KEPT)
         self._lock = threading.RLock()
 
     @abstractmethod

@@ -163,7 +163,7 @@ def _read_keys(folder: Path) -> frozenset[int]:
 
 
 @dataclass(frozen=True)
-class Made:
+class PoolRecord:
     """What ``pool.json`` beside a manifest says, as far as it is there.
 
     Attributes:
@@ -187,10 +187,10 @@ class Made:
     trained: frozenset[str] = frozenset()
 
 
-def _made(path: Path) -> Made:
+def _made(path: Path) -> PoolRecord:
     record = pool_record_path(path)
     if not record.is_file():
-        return Made({}, {})
+        return PoolRecord({}, {})
     try:
         found = json.loads(record.read_text(encoding="utf-8"))
         models, base = found["models"], found.get("base", {})
@@ -200,12 +200,12 @@ def _made(path: Path) -> Made:
         code, twins = dict(found.get("code", {})), found.get("twins")
         honest = (m for m in models if m.get("relation") == "homologous" and m.get("how") == "train")
         trained = frozenset(str(m["name"]) for m in honest if "sha256" in m)
-        return Made(kinds, hashes, base.get("victim"), base.get("init"), warned, code, twins, trained)
+        return PoolRecord(kinds, hashes, base.get("victim"), base.get("init"), warned, code, twins, trained)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise _bad("beside a whole pool.json", f"{type(exc).__name__} ({record})") from exc
 
 
-def _check_hash(entry: ManifestEntry, model: Model, made: Made) -> None:
+def _check_hash(entry: ManifestEntry, model: Model, made: PoolRecord) -> None:
     """A file that was replaced since the pool was made is another model than the record tells of."""
     wanted = made.victim if entry.relation == "victim" else made.hashes.get(entry.name)
     if wanted is not None and wanted != model.sha256:
@@ -213,7 +213,7 @@ def _check_hash(entry: ManifestEntry, model: Model, made: Made) -> None:
         raise PoolError("pool", f"weights of {entry.name}", rule, f"SHA-256 {model.sha256} in {entry.path}")
 
 
-def _changed_code(entries: Sequence[ManifestEntry], made: Made, base: Path) -> str | None:
+def _changed_code(entries: Sequence[ManifestEntry], made: PoolRecord, base: Path) -> str | None:
     """What is said of architectures whose code is not what the pool was trained with."""
     archs = sorted({e.arch for e in entries if e.arch in made.code})
     changed = [arch for arch in archs if file_code_sha256(arch, base) != made.code[arch]]

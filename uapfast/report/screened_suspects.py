@@ -19,7 +19,7 @@ from uapfast.report.bom import Accused
 from uapfast.report.evidence import Evidence, attach
 from uapfast.report.screened import Screened, ScreenReport, TableRow
 from uapfast.report.screened_records import Records
-from uapfast.report.suspect import Among, collect_suspect
+from uapfast.report.suspect import ScreenContext, collect_suspect
 from uapfast.report.suspect_page import write_suspect_page
 from uapfast.types import Verdict
 
@@ -129,7 +129,7 @@ def _write(
         name=row["name"],
         victim=part.name,
         assessed=assessed,
-        among=Among(len(part.rows), row.get("p_holm"), row["q_value"]),
+        among=ScreenContext(len(part.rows), row.get("p_holm"), row["q_value"]),
         evidence=evidence,
         spent={"file": row["path"], "found in": report.table},
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from uapfast.errors import EvidenceError, InputError
-from uapfast.evidence.envelope import Signed
+from uapfast.evidence.envelope import SignedStatement
 from uapfast.evidence.statement import p_values, read_statement
 from uapfast.reference import Reference
 from uapfast.report.bom import Accused
@@ -66,7 +66,7 @@ def stated(
     )
 
 
-def _check_itself(signed: Signed, verdict: Mapping[str, Any], digest: Any) -> None:
+def _check_itself(signed: SignedStatement, verdict: Mapping[str, Any], digest: Any) -> None:
     """Raise ``EvidenceError`` for a statement that contradicts itself: no record is needed to see that."""
     told, made, where = signed.predicate, signed.predicate["verdict"], signed.where
     for name, other in (("decision", "decision"), ("alpha", "level"), ("reasons", "reasons")):

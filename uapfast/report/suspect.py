@@ -41,7 +41,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Among:
+class ScreenContext:
     """The screen that a suspect was found in.
 
     Attributes:
@@ -85,7 +85,7 @@ class SuspectReport:
     twins: int
     innocents: int
     power: float | None
-    among: Among | None
+    among: ScreenContext | None
     evidence: Evidence
     spent: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -132,7 +132,7 @@ def collect_suspect(
     name: str,
     victim: str,
     assessed: Assessment | None = None,
-    among: Among | None = None,
+    among: ScreenContext | None = None,
     evidence: Evidence | None = None,
     spent: Mapping[str, str] | None = None,
 ) -> SuspectReport:
@@ -168,4 +168,4 @@ def collect_suspect(
     )
 
 
-__all__ = ["Among", "Standing", "SuspectReport", "collect_suspect", "standing_of"]
+__all__ = ["ScreenContext", "Standing", "SuspectReport", "collect_suspect", "standing_of"]

@@ -25,7 +25,7 @@ from uapfast.suspects.http_client import Client
 from uapfast.suspects.http_conduct import Conduct, Ledger
 from uapfast.suspects.http_endpoint import Endpoint, described
 from uapfast.suspects.http_forms import HttpForm, JsonForm
-from uapfast.suspects.http_headers import Covered, shown_url
+from uapfast.suspects.http_headers import RedactedTape, shown_url
 from uapfast.suspects.http_images import Payload
 from uapfast.suspects.http_oip import OpenInference
 from uapfast.suspects.http_rows import table
@@ -266,7 +266,7 @@ class HttpSuspect(Suspect):
         classes = len(self.endpoint.classes) if self.endpoint.classes else classes
         async with self._client() as client:
             settings = await self._prepare(client, images.shape[1:])
-            tape = None if self.tape is None else Covered(self.tape, self.endpoint.headers)
+            tape = None if self.tape is None else RedactedTape(self.tape, self.endpoint.headers)
             asked = HttpRun(client, self._form, self._cache, settings, classes, images, self.say, tape)
             draw = np.random.default_rng([self._seed, next(self._stage)])
             await asked.ask(draw.permutation(len(images)))

@@ -71,7 +71,7 @@ class HttpRequest:
 
 
 @dataclass
-class Trip:
+class Attempt:
     """One attempt at a request, for the record.
 
     Attributes:
@@ -95,7 +95,7 @@ class Trip:
         names = ("request", "attempt", "at", "status", *(() if self.error is None else ("error",)))
         return {name: getattr(self, name) for name in names}
 
-    def ended(self, error: Exception | None = None) -> Trip:
+    def ended(self, error: Exception | None = None) -> Attempt:
         """It ended now."""
         self.at = now()
         self.error = None if error is None else type(error).__name__
@@ -195,7 +195,7 @@ class Client:
         request: HttpRequest,
         queries: int,
         read: Callable[[Response], T],
-        note: Callable[[Trip], None] = lambda trip: None,
+        note: Callable[[Attempt], None] = lambda trip: None,
     ) -> T:
         """Send a request until ``read`` can read the response, ``attempts`` times at most.
 
@@ -222,7 +222,7 @@ class Client:
             with attempt:
                 await self._pace.turn()
                 self.ledger.spend(queries, request.size)
-                trip = Trip(self.ledger.requests, attempt.num)
+                trip = Attempt(self.ledger.requests, attempt.num)
                 try:
                     found = read(await self._whole(request, trip))
                 except Exception as exc:
@@ -251,7 +251,7 @@ class Client:
         self._pace.hold(exc.wait)
         return exc.wait
 
-    async def _whole(self, request: HttpRequest, trip: Trip) -> Response:
+    async def _whole(self, request: HttpRequest, trip: Attempt) -> Response:
         import httpx2
 
         task = asyncio.current_task()
@@ -279,7 +279,7 @@ class Client:
                 raise EndpointError(self.name, "the server", rule, link.verify_message) from exc
             link = link.__cause__ or link.__context__
 
-    async def _sent(self, request: HttpRequest, trip: Trip) -> Response:
+    async def _sent(self, request: HttpRequest, trip: Attempt) -> Response:
         headers, size = dict(request.headers), request.size
         if size:
             headers["Content-Length"] = str(size)
@@ -360,4 +360,4 @@ def _seconds(text: str | None) -> float | None:
         return None
 
 
-__all__ = ["Busy", "Client", "HttpRequest", "Response", "Trip"]
+__all__ = ["Attempt", "Busy", "Client", "HttpRequest", "Response"]

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from uapfast.errors import EndpointError
 from uapfast.files import open_plain
 from uapfast.suspects.http_headers import Headers, checked_url
-from uapfast.suspects.http_images import Sent
+from uapfast.suspects.http_images import ImageEncoding
 
 FORMS = ("oip", "v1", "huggingface", "template")
 SECTIONS = {
@@ -45,8 +45,9 @@ class Endpoint:
         classes: the server's label strings in the order of its classes.
         batch_size: images a request; None is what the form usually takes.
         name: shown in errors and tables; the URL if None.
-        encoding: how images are sent (:class:`uapfast.suspects.http_images.Sent`); ``layout``, ``datatype``,
-            ``scale``, ``mean``, ``std`` and ``size`` as there. None is what the form or its metadata say.
+        encoding: how images are sent (:class:`uapfast.suspects.http_images.ImageEncoding`); ``layout``,
+            ``datatype``, ``scale``, ``mean``, ``std`` and ``size`` as there. None is what the form or its
+            metadata say.
         body: of a JSON request (``template``): ``"{images}"`` in it stands for the list of images,
             ``"{image}"`` for a single one. Without it the image itself is the body.
         item: one of ``{images}``: ``"{image}"`` alone, or what is wrapped around it.
@@ -92,13 +93,13 @@ class Endpoint:
     classification: bool = False
     top_k: int | None = None
 
-    def sent(self, **usual: Any) -> Sent:
+    def sent(self, **usual: Any) -> ImageEncoding:
         """How images are sent: what is said, else what is ``usual``."""
-        names = [f.name for f in fields(Sent)]
+        names = [f.name for f in fields(ImageEncoding)]
         said = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
         if said.get("datatype") == "UINT8":
             said.setdefault("scale", 255)
-        return Sent(**{**usual, **said})
+        return ImageEncoding(**{**usual, **said})
 
 
 def described(target: str | os.PathLike[str], given: Mapping[str, Any]) -> tuple[Endpoint, dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 from uapfast.errors import EndpointError, SuspectError
 from uapfast.suspects.http_client import Client, HttpRequest, Response
 from uapfast.suspects.http_endpoint import Endpoint
-from uapfast.suspects.http_images import Payload, Sent
+from uapfast.suspects.http_images import ImageEncoding, Payload
 from uapfast.suspects.http_rows import pairs_of, row_of, short
 
 BATCH = 16  # images in a JSON request
@@ -28,7 +28,7 @@ class HttpForm(ABC):
         notes: what a reader has to know of it.
     """
 
-    images: Sent
+    images: ImageEncoding
     batch: int
     notes: tuple[str, ...] = ()
 
@@ -90,7 +90,7 @@ class JsonForm(HttpForm):
             said = "images are sent as JPEG, which destroys much of what is asked: send PNG if it takes that"
             self.notes = (said,)
 
-    def _images(self) -> Sent:
+    def _images(self) -> ImageEncoding:
         e, usual = self.endpoint, {"template": "", "huggingface": "png", "v1": "array"}[self.endpoint.form]
         encoding = e.encoding or usual
         if not encoding:

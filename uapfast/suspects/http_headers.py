@@ -106,7 +106,7 @@ class Headers:
         return sorted(forms, key=len, reverse=True)
 
 
-class Covered:
+class RedactedTape:
     """A tape (:class:`uapfast.models.tape.Tape`) that is told no secret: a server may answer with one."""
 
     def __init__(self, tape: Tape, headers: Headers) -> None:
@@ -201,4 +201,4 @@ def shown_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-__all__ = ["Covered", "Headers", "checked_url", "shown_url"]
+__all__ = ["Headers", "RedactedTape", "checked_url", "shown_url"]

@@ -24,7 +24,7 @@ Payload = bytes | memoryview
 
 
 @dataclass(frozen=True)
-class Sent:
+class ImageEncoding:
     """How one image is sent.
 
     Attributes:
@@ -76,7 +76,7 @@ class Sent:
     @property
     def as_it_is(self) -> bool:
         """Whether the bytes of an image, float32 in 0..1, are what is sent."""
-        plain = replace(self, encoding="raw", size=None) == Sent(encoding="raw")
+        plain = replace(self, encoding="raw", size=None) == ImageEncoding(encoding="raw")
         return plain and not self.is_file
 
     def shape(self, channels: int, height: int, width: int) -> tuple[int, ...]:
@@ -136,4 +136,4 @@ def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
         raise EndpointError("http", name, "one of " + ", ".join(allowed), repr(value))
 
 
-__all__ = ["DATATYPES", "ENCODINGS", "FILES", "LAYOUTS", "Payload", "Sent"]
+__all__ = ["DATATYPES", "ENCODINGS", "FILES", "LAYOUTS", "ImageEncoding", "Payload"]

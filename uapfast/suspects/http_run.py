@@ -17,7 +17,7 @@ from torch import Tensor
 from uapfast.errors import EndpointError, StorageError, SuspectError
 from uapfast.models.tape import Tape
 from uapfast.suspects.http_cache import Cache, key
-from uapfast.suspects.http_client import Client, Trip
+from uapfast.suspects.http_client import Attempt, Client
 from uapfast.suspects.http_forms import HttpForm
 from uapfast.suspects.http_images import Payload
 from uapfast.suspects.pixels import off_grid
@@ -139,12 +139,12 @@ class HttpRun:
             if self.tape is not None:
                 self.tape.row(i, row, trip, nth)
 
-    async def _request(self, payloads: list[Payload]) -> tuple[list[Any], Trip]:
+    async def _request(self, payloads: list[Payload]) -> tuple[list[Any], Attempt]:
         """Rows for images that are sent together, and the request that brought them."""
         request = await asyncio.to_thread(self.form.request, payloads, self.shape, self.classes)
-        number, last = len(payloads), list[Trip]()
+        number, last = len(payloads), list[Attempt]()
 
-        def note(trip: Trip) -> None:
+        def note(trip: Attempt) -> None:
             last[:] = [trip]
             if trip.error is not None and self.tape is not None:
                 self.tape.failed(trip, number)

@@ -50,7 +50,7 @@ answered may be left out.
 
 
 @dataclass(frozen=True, eq=False)
-class Numbered:
+class QueryIds:
     """The ids of a reference's queries.
 
     Attributes:
@@ -66,7 +66,7 @@ class Numbered:
     off_grid: float
 
 
-def numbered(reference: Reference) -> Numbered:
+def numbered(reference: Reference) -> QueryIds:
     """Number a reference's queries: the same for the same reference, and told by nothing else.
 
     The key is made of what is never handed out, or shown in a verdict: how the pool's models answer.
@@ -88,7 +88,7 @@ def numbered(reference: Reference) -> Numbered:
     plan = reference.plan
     asked = np.array(ids[: plan.queries], np.int64).reshape(plan.views, plan.blocks, plan.per_view)
     probes = np.array(ids[plan.queries :], np.int64)
-    return Numbered(asked, probes, known, worst / 255.0)
+    return QueryIds(asked, probes, known, worst / 255.0)
 
 
 def _images(reference: Reference) -> Iterator[Tensor]:
@@ -192,7 +192,7 @@ def write_queries(
     return found
 
 
-def _fill(x: Any, ids: NDArray[np.int64], made: Numbered, reference: Reference, tell: Any) -> None:
+def _fill(x: Any, ids: NDArray[np.int64], made: QueryIds, reference: Reference, tell: Any) -> None:
     """Every image to the row of its id."""
     order = np.concatenate([made.ids.ravel(), made.probe_ids])
     done = 0
@@ -245,4 +245,4 @@ def _describe(folder: Path, found: WrittenQueries) -> None:
     (folder / "queries.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-__all__ = ["Numbered", "WrittenQueries", "numbered", "write_queries"]
+__all__ = ["QueryIds", "WrittenQueries", "numbered", "write_queries"]

@@ -22,7 +22,7 @@ from uapfast.reference import Reference, as_reference
 from uapfast.suspects.record_writer import Recorder
 from uapfast.suspects.recorded import open_recorded
 from uapfast.types import Verdict
-from uapfast.verbs.queries import Numbered, numbered
+from uapfast.verbs.queries import QueryIds, numbered
 from uapfast.verbs.verify import verify
 
 Rows = list[NDArray[np.int64]]
@@ -89,7 +89,7 @@ def _suspects_classes(ours: int, order: Sequence[int] | None, names: Sequence[st
 
 
 def answered_part(
-    reference: Reference, made: Numbered, answered: NDArray[np.int64]
+    reference: Reference, made: QueryIds, answered: NDArray[np.int64]
 ) -> tuple[Reference, list[str]]:
     """The part of a reference that was answered, and what is said of it.
 

@@ -11,7 +11,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Recent(Generic[K, V]):
+class LruCache(Generic[K, V]):
     """At most ``most`` values; the one that was not wanted for longest goes first.
 
     Threads wait for each other, so that nothing is made twice.
@@ -34,4 +34,4 @@ class Recent(Generic[K, V]):
             return self._made[key]
 
 
-__all__ = ["Recent"]
+__all__ = ["LruCache"]
