@@ -160,7 +160,7 @@ def test_page_is_well_formed_and_holds_every_suspect(channels: int) -> None:
         assert any(tag == "span" and f"chip {decision}" in (a.get("class") or "") for tag, a in page.tags)
     assert "1 of 3" in page.text and "1 of 2" in page.text and "0.750" in page.text
     pictures = [a for tag, a in page.tags if tag == "img"]
-    assert len(pictures) == 3 + 1 + 3  # plots, the UAP, one strip
+    assert len(pictures) == 2 * 3 + 1 + 3  # plots, light and dark, the UAP, one strip
     assert all(a.get("alt") for a in pictures)
 
 

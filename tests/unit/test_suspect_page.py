@@ -92,9 +92,20 @@ def test_the_picture_holds_everybody(threshold: float, size: str) -> None:
 def test_what_prints_is_the_light_picture() -> None:
     text = render_suspect(make_page(standing=STANDING))
     page = read(text)
-    media = [a["media"] for tag, a in page.tags if tag == "source"]
-    assert len(media) == 3 and all(m is not None and m.startswith("screen and ") for m in media)
-    assert "@media print" in text
+    classes = [set((a["class"] or "").split()) for tag, a in page.tags if tag == "img"]
+    assert [("dark" in c, "narrow" in c) for c in classes] == [
+        (False, False),
+        (True, False),
+        (False, True),
+        (True, True),
+    ]
+    style = text[text.index("<style>") : text.index("</style>")]
+    always = re.sub(r"@media screen[^{]*\{(?:[^{}]*\{[^{}]*\})*[^{}]*\}", "", style)
+    assert ".plot.dark, .plot.narrow { display: none; }" in always
+    assert "dark" not in always.replace(".plot.dark, .plot.narrow { display: none; }", "").replace(
+        "light dark", ""
+    )
+    assert "details::details-content { content-visibility: visible" in always  # the reasons are printed, too
 
 
 def test_no_picture_where_nothing_was_comparable() -> None:

@@ -17,7 +17,7 @@ from uapfast.report.data import DetectionSummary, Report, SuspectRow, summarise_
 
 DECISIONS = {
     "piracy": ("✖", "piracy"),
-    "independent": ("✔", "independent"),
+    "independent": ("○", "independent"),
     "inconclusive": ("?", "inconclusive"),
     "invalid": ("!", "invalid"),
     "unavailable": ("-", "unavailable"),

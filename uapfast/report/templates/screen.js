@@ -4,7 +4,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const C = data.columns, S = data.strings, PAGE = 100, count = C.name.length;
   const order = ["piracy", "inconclusive", "independent", "invalid", "unavailable"];
-  const marks = { piracy: "✖", inconclusive: "?", independent: "✔", invalid: "!", unavailable: "–" };
+  const marks = { piracy: "✖", inconclusive: "?", independent: "○", invalid: "!", unavailable: "–" };
   const made = new Map([["modification", "weights modified"], ["extraction", "trained on answers"],
     ["unclear", "how it was made: unclear"]]);
   const $ = (id) => document.getElementById(id);
