@@ -64,38 +64,39 @@ class Preprocessed(nn.Module):
 
 
 class Model:
-    """A classifier behind one interface; safe to use from several threads.
+    """A classifier with explicit preprocessing, behind one interface; safe to use from several threads.
 
     Args:
-        target: ``nn.Module`` that takes images in 0..1 after ``mean`` and ``std``, or a callable from
+        target: an ``nn.Module`` that takes images in 0..1 after ``mean`` and ``std``, or a callable from
             float32 ``[N,C,H,W]`` in 0..1 to ``[N,K]`` logits or probabilities, or to ``[N]`` labels, in any
-            form that :func:`uapfast.models.unpack.unpack` reads.
-            A module is copied and frozen, with the functions that it holds; the caller's is not touched. One
-            whose weights are all float16, bfloat16 or float64 gets images of that type.
+            form that :func:`uapfast.models.unpack.unpack` reads. A module is copied and frozen, with the
+            functions that it holds; yours is not changed. A module whose weights are all float16, bfloat16 or
+            float64 gets images of that type.
         name: shown in errors.
-        mean: per channel (or one for all), subtracted before the module; with ``std``. Modules only.
-        std: per channel, > 0.
+        mean: per channel (or one for all), subtracted from the images; with ``std``. Modules only.
+        std: per channel, > 0; the images are divided by it after that.
         output: ``auto``, ``logits``, ``probabilities`` or ``labels``.
-        device: of the module.
-        batch_size: queries per call, at most; None for what images of their size allow
-            (:func:`uapfast.models.batches.most_at_once`). A module's batches are all of one size, the last
-            padded, so that shapes do not vary; a callable's is not, since a query may cost money.
-        numpy: hand a callable numpy arrays instead of tensors.
-        arch: SPEC that the module was made from, for the record.
-        own: whether a module is given away: it is then frozen itself, and not copied.
+        device: device of the module.
+        batch_size: queries per call, at most; None chooses by image size
+            (:func:`uapfast.models.batches.most_at_once`). A module's batches all have one size, the last one
+            padded, so shapes do not vary. A callable's last batch is not padded, since a query may cost
+            money.
+        numpy: call a callable with numpy arrays instead of tensors.
+        arch: SPEC from which the module was made, for the record.
+        own: True to give the module away: it is then frozen itself, and not copied.
 
     Attributes:
-        module: frozen copy in eval mode, preprocessing included; None for a callable.
-        preprocessing: ``mean`` and ``std`` by name, one value a channel each; None where none were given.
-        sha256: of the module's tensors; None for a callable, and for a module that holds none, or that
-            answers with tensors of others as well (by a closure).
-        apart: whether answers depend on what else is in the batch, so that views are asked one by one.
-        notes: what a reader of a verdict has to know of its answers.
-        tape: takes down every answer as it comes, or None.
+        module: the frozen copy in eval mode, preprocessing included; None for a callable.
+        preprocessing: ``mean`` and ``std`` by name, one value per channel each; None if none were given.
+        sha256: SHA-256 of the module's tensors. None for a callable, for a module without tensors, and for a
+            module that also uses tensors of others (by a closure).
+        apart: whether answers depend on what else is in the batch; views are then asked one by one.
+        notes: what a reader of a verdict must know about its answers.
+        tape: keeps every answer as it comes, or None.
 
     Raises:
-        InputError: a target that answers nothing, or bad settings.
-        ModelError: a module that cannot be copied, or preprocessing that makes no sense.
+        InputError: the target is nothing that answers, or a setting is wrong.
+        ModelError: the module cannot be copied, or its preprocessing makes no sense.
 
     Example:
         >>> normalised = uapfast.Model(model, mean=[0.3], std=[0.4])  # it takes images in 0..1
@@ -157,7 +158,7 @@ class Model:
 
     @property
     def bare(self) -> bool:
-        """Whether it is a module of which nobody said how images are normalised."""
+        """Whether it is a module without a stated normalisation of images."""
         return self.module is not None and self.preprocessing is None
 
     def with_preprocessing(self, mean: Sequence[float], std: Sequence[float]) -> Model:
@@ -177,7 +178,7 @@ class Model:
         return out
 
     def with_batch_size(self, batch_size: int | None) -> Model:
-        """The same model, asked with other batches; None leaves it as it is (``InputError``: below 1)."""
+        """The same model with another batch size; None keeps it. ``InputError`` below 1."""
         check_batch_size("Model", batch_size)
         out = copy.copy(self)
         out.batch_size = self.batch_size if batch_size is None else batch_size

@@ -155,21 +155,21 @@ def _mixture_fault(models: Sequence[Relative]) -> tuple[str, str, str] | None:
 
 @dataclass(frozen=True)
 class Pool:
-    """Models with distinct names.
+    """The models with which suspects are compared; their names are distinct.
 
     Attributes:
         models: all of them.
-        init: what ``pool.json`` says of where the victim began (:class:`uapfast.pool.origin.Origin` as JSON
-            types); None where nobody said.
-        warnings: what was warned of when it was made; every verdict repeats it.
-        made: what ``pool.json`` says of the twins (:class:`uapfast.pool.twins.TwinSource` as JSON types).
-        trained: names of homologous models that uapfast trained itself, from no candidate.
-        manifest_sha256: of the manifest's bytes; None for a pool that was made in memory.
-        seen: keys of the images that it was made of (:func:`uapfast.data.image_keys`), where that is known.
+        init: what ``pool.json`` says about where the victim's training started
+            (:class:`uapfast.pool.origin.Origin` as JSON types); None if nothing was stated.
+        warnings: warnings from when the pool was made; every verdict repeats them.
+        made: what ``pool.json`` says about the twins (:class:`uapfast.pool.twins.TwinSource` as JSON types).
+        trained: names of homologous models that uapfast trained itself, without any candidate.
+        manifest_sha256: SHA-256 of the manifest's bytes; None for a pool that was made in memory.
+        seen: keys of the images of which the pool was made (:func:`uapfast.data.image_keys`), if known.
 
     Raises:
         PoolError: duplicate names, an unknown relation, two victims, a piracy model without its candidate,
-            several ancestors, branches beside full twins, or a parent that cannot be.
+            several ancestors, branches beside full twins, or an impossible parent.
     """
 
     models: tuple[PoolModel, ...]
@@ -248,18 +248,18 @@ class Pool:
         branches: bool = False,
         device: str = "cpu",
     ) -> Pool:
-        """A pool of modules or callables; twins are named twin-00, twin-01, ...
+        """Make a pool of modules or callables. Twins are named twin-00, twin-01, ...
 
         Args:
             twins: models of the victim's recipe with other seeds.
-            piracy: candidate's name (``victim``, ``twin-00``, ...) to models that derive from it; the
-                i-th models of all candidates are taken as one kind.
+            piracy: maps a candidate's name (``victim``, ``twin-00``, ...) to the models that derive from it.
+                The i-th models of all candidates count as one kind.
             homologous: honest models of the same task.
-            related: further ones, which began at the public weights that the victim did.
-            ancestor: what the victim was fine-tuned from, if anything.
-            init: where victim and twins began: ``random``, ``weights`` (the same for all) or ``factory``.
-            branches: whether the twins are reruns from a checkpoint of the victim's training.
-            device: where modules are run.
+            related: more honest models, which started from the same public weights as the victim.
+            ancestor: the model from which the victim was fine-tuned, if any.
+            init: where victim and twins started: ``random``, ``weights`` (the same for all) or ``factory``.
+            branches: True if the twins are reruns from a checkpoint of the victim's training.
+            device: device of the modules.
         """
         parent, kind = (CHECKPOINT, "branch") if branches else (None, "twin")
         rows = [

@@ -44,24 +44,24 @@ def verify_recorded(
 ) -> Verdict:
     """Decide from a file of answers to the queries that :func:`uapfast.verbs.queries.write_queries` wrote.
 
-    A part of the queries is a part of the examination: each view counts with the points that were answered
-    in all blocks, all views with equally many of them, and the pool is seen by the same points. A note says
-    how many.
+    A part of the queries is a part of the examination. Each view counts with the points that were answered
+    in all blocks, and all views count with equally many of them. The pool is compared on the same points. A
+    note says how many.
 
     Args:
-        reference: or its file.
+        reference: a reference, or its file.
         answers: see :func:`uapfast.suspects.recorded.open_recorded`.
         alpha: as :func:`uapfast.verify`.
         output: what the file's answers are, or ``auto``.
         class_order: as :func:`uapfast.verify`.
-        class_names: what the suspect calls its classes, in their order. It may know more than the reference:
-            then ``class_order`` has to say which of them mean ours.
-        record: takes down every answer.
+        class_names: names of the suspect's classes, in order. If it knows more classes than the reference,
+            ``class_order`` must say which of them are the reference's.
+        record: keeps every answer.
         seen: as :func:`uapfast.verify`.
 
     Raises:
-        InputError: the file cannot be used, or answers less than one view's worth of queries; or fewer class
-            names than classes, more without a class order, or a class order beyond them.
+        InputError: the file cannot be used, or answers less than one view's worth of queries. Or there are
+            fewer class names than classes, more names without a class order, or a class order beyond them.
     """
     reference = as_reference(reference, "verify")
     classes = _suspects_classes(reference.classes, class_order, class_names)
