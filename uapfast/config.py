@@ -52,7 +52,7 @@ def manifest_numbers(text: str, where: str, column: str, line: str) -> tuple[flo
     try:
         return parse_numbers(text)
     except ValueError:
-        rule = "finite numbers with blanks or commas between, one per channel"
+        rule = "finite numbers separated by blanks or commas, one per channel"
         raise ManifestError(where, column, rule, f"{text[:80]!r} ({line})") from None
 
 

@@ -69,7 +69,7 @@ def test_whoever_does_without_has_to_say_so(case: Case, capsys: pytest.CaptureFi
         "key", "authority that stamped the statement", "authority that stamped the commitment", "examination",
     }  # fmt: skip
     assert main([*asked, "--any-key", "--trust", str(case.folder / "key.pub")]) == 2
-    assert "--any-key must be left out beside what it does without" in capsys.readouterr().err
+    assert "--any-key must be left out where the key or certificate is given" in capsys.readouterr().err
 
 
 def test_a_failure_outweighs_what_was_not_checked(case: Case, tmp_path: Path) -> None:

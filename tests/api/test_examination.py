@@ -152,7 +152,7 @@ WRONG: dict[str, Wrong] = {
 def test_an_exact_copy_that_is_asked_wrongly_is_not_acquitted(world, reference, way):
     verdict = uapfast.verify(reference, WRONG[way](world["victim"]))
     assert verdict.decision == "invalid" and verdict.p_value is None and verdict.exit_code == 4
-    said = f"agrees with {verdict.agreement:.0%} of what the pool's models answer"
+    said = f"gives the label that most pool models give for {verdict.agreement:.0%} of the queries"
     assert verdict.reasons[0].startswith(said) and "preprocessing" in verdict.reasons[0]
     assert verdict.agreement < verdict.agreement_least
 
@@ -167,7 +167,7 @@ def test_innocents_are_not_pushed_towards_piracy(world, reference, without_twins
 
 def test_rows_that_stand_one_place_off_are_named(world, reference):
     verdict = uapfast.verify(reference, lambda x: world["victim"](x).roll(1, 0))
-    assert verdict.decision == "invalid" and "rows stand 1 too late" in verdict.reasons[0]
+    assert verdict.decision == "invalid" and "rows are 1 too late" in verdict.reasons[0]
 
 
 @pytest.mark.parametrize("answer", ["logits", "labels"])
@@ -287,7 +287,7 @@ def test_a_suspect_that_declines_most_queries_is_not_cleared(world, reference):
         return world["victim"](x).softmax(1) * ~drop[:, None]
 
     found = uapfast.verify(reference, declines)
-    assert found.decision == "inconclusive" and "of the queries only" in found.reasons[0]
+    assert found.decision == "inconclusive" and "it answers only" in found.reasons[0]
 
 
 @pytest.mark.parametrize("total", [255, 1000])

@@ -261,7 +261,7 @@ class Model:
             out = self._asked(x) if self.module is not None else self._call(x.numpy() if self.numpy else x)
         answers = as_tensor(out, self.name, len(x), self.output)
         if answers.ndim == 0 or len(answers) != len(x):
-            raise SuspectError(self.name, "answers", f"{len(x)} rows, one a query", list(answers.shape))
+            raise SuspectError(self.name, "answers", f"{len(x)} rows, one per query", list(answers.shape))
         return answers[:rows]
 
     def _asked(self, x: Tensor) -> Any:
@@ -306,7 +306,7 @@ def failed(name: str, image: Sequence[int], said: str) -> SuspectError:
     channels = CHANNELS.search(said)
     if channels is not None and int(channels[2]) == image[0]:
         return SuspectError(name, "images", f"of the {channels[1]} channels that the network takes", image[0])
-    return SuspectError(name, "answers", f"returned for images {list(image)}", said)
+    return SuspectError(name, "network", f"one that accepts images {list(image)}", said)
 
 
 def check_batch_size(where: str, batch_size: object) -> None:
@@ -335,9 +335,9 @@ def as_model(obj: Any, **settings: Any) -> Model:
 
 def _statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[list[float], list[float]]:
     if mean is None or std is None or not len(mean) or not len(std):
-        raise ModelError("Model", "mean and std", "given together, one value a channel", f"{mean}, {std}")
+        raise ModelError("Model", "mean and std", "given together, one value per channel", f"{mean}, {std}")
     if len(mean) != len(std):
-        rule = "of as many values as each other, one value a channel (or one for all)"
+        rule = "of equal length, one value per channel (or one for all)"
         raise ModelError("Model", "mean and std", rule, f"{len(mean)} and {len(std)}: {mean}, {std}")
     if not all(np.isfinite(mean)) or not all(np.isfinite(std)) or min(std) <= 0:
         raise ModelError("Model", "mean and std", "finite, std > 0", f"{mean}, {std}")

@@ -236,7 +236,7 @@ def _classes(victim: Model, data: Dataset) -> tuple[int, float]:
     """The victim's K, after it has shown that it knows the data, and its accuracy there."""
     count = min(MEASURED_ON, len(data))
     if count == 0:
-        raise DataError("pool", "data", "of at least one image", "none")
+        raise DataError("pool", "data", "at least one image", "none")
     try:
         first = Images(data.images).subset(slice(0, count))
         answers = victim.answers_to(first.chunks(), count=count)
@@ -244,7 +244,9 @@ def _classes(victim: Model, data: Dataset) -> tuple[int, float]:
         rule = f"one that answers the data's images {list(data.images.shape[1:])} with logits"
         raise ModelError("pool", "victim", rule, exc.got) from exc
     if answers.classes < data.classes:
-        raise ModelError("pool", "victim", f"of {data.classes} classes, as the data", answers.classes)
+        raise ModelError(
+            "pool", "victim", f"a model of {data.classes} classes, like the data", answers.classes
+        )
     labels = data.labels[:count]
     right = float((answers.labels() == labels).double().mean())
     common = float(torch.bincount(labels).max()) / count

@@ -91,7 +91,7 @@ def _entry(row: dict[str, str], where: str, path: Path) -> ManifestEntry:
     name = row.get("name") or Path(row["path"]).stem
     mean, std = (manifest_numbers(row.get(k) or "", "manifest", k, where) for k in ("mean", "std"))
     if (mean is None) != (std is None) or len(mean or ()) != len(std or ()):
-        raise _bad("given together, one value a channel", f"{mean} and {std} ({where})", "mean and std")
+        raise _bad("given together, one value per channel", f"{mean} and {std} ({where})", "mean and std")
     if min(std or (1.0,)) <= 0:
         raise _bad("above 0", f"{row['std']!r} ({where})", "std")
     return ManifestEntry(

@@ -122,7 +122,7 @@ def family_fault(models: Sequence[Relative]) -> tuple[str, str, str] | None:
             if at in line:
                 return (
                     f"parent of {m.name}",
-                    "one that leads back to no model twice",
+                    "free of cycles",
                     " <- ".join([*line, at]),
                 )
             line.append(at)

@@ -73,7 +73,9 @@ class Suspect(ABC):
         Raises:
             InputError: it is not bare.
         """
-        raise InputError(self.name, "mean and std", "left to the suspect itself", f"{mean}, {std}")
+        raise InputError(
+            self.name, "mean and std", "left out (the suspect prepares images itself)", f"{mean}, {std}"
+        )
 
     @abstractmethod
     def answer(self, images: Tensor) -> Any:

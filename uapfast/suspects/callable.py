@@ -96,7 +96,7 @@ class Function(Suspect):
     def answers_to(self, chunks: Any, classes: int | None = None) -> Answers:
         """As the base class."""
         if self._names is not None and classes is not None and len(self._names) != classes:
-            rule = f"{classes}, one a class ({other_count(len(self._names), classes)})"
+            rule = f"{classes}, one per class ({other_count(len(self._names), classes)})"
             raise InputError(self.name, "class names", rule, len(self._names))
         return super().answers_to(chunks, classes)
 
@@ -130,7 +130,7 @@ class Function(Suspect):
 
     def _known(self, rows: int, values: Sequence[Any]) -> ClassNames:
         if len(values) != rows:
-            raise OutputError(self.name, "answers", f"{rows}, one an image", len(values))
+            raise OutputError(self.name, "answers", f"{rows}, one per image", len(values))
         if self._names is None:
             rule = "given to open_callable: this suspect answers with names"
             raise InputError(self.name, "class names", rule, "none")

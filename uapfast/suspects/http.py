@@ -115,7 +115,7 @@ def open_http(
     conduct |= {k: v for k, v in given.items() if v is not None}
     unknown = sorted(set(conduct) - set(given))
     if unknown:
-        raise EndpointError("http", unknown[0], "a name that an endpoint has", "it")
+        raise EndpointError("http", unknown[0], "a setting of an endpoint", "an unknown name")
     return HttpSuspect(about, Conduct(**conduct), cache=cache, ca=ca, seed=seed)
 
 

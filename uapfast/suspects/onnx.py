@@ -79,9 +79,8 @@ def open_onnx(
 ) -> OnnxSuspect:
     """Open an untrusted ONNX classifier.
 
-    The file is checked first (:func:`uapfast.safeload.onnxfile.check_onnx`). Then it runs on the CPU, with
-    one thread, in a process without access to files and network (docs/security.md). Close the suspect, or
-    use it in a ``with`` block.
+    The file is checked (:func:`uapfast.safeload.onnxfile.check_onnx`), then run on the CPU by one thread, in
+    a process without access to files and network (docs/security.md). Close it, or use a ``with`` block.
 
     Args:
         path: an ONNX file that contains its weights; only ONNX's own operators, no functions.

@@ -91,7 +91,7 @@ def open_suspect(
     if kind == FOLDER:
         from uapfast.suspects.folder import open_folder
 
-        _takes("a folder, which says it itself", own, ("--key",))
+        _takes("a folder, which contains it", own, ("--key",))
         return open_folder(place, key=key, device=device)
     if kind == ONNX:
         from uapfast.suspects.onnx import TIMEOUT, open_onnx
@@ -134,7 +134,7 @@ def _added(open_it: Callable[..., Any], place: str, *options: dict[str, Any]) ->
 
 def _takes(kind: str, own: set[str], allowed: Sequence[str]) -> None:
     for name in sorted(own - set(allowed)):
-        raise InputError("verify", name, f"left out with {kind}", "it")
+        raise InputError("verify", name, f"left out with {kind}", "a value")
 
 
 __all__ = ["ENDPOINT", "FOLDER", "KINDS", "ONNX", "WEIGHTS", "kind_of", "open_suspect"]

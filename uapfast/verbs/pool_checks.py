@@ -103,7 +103,7 @@ def check_accuracy(
     honest = [i for i, r in enumerate(asked) if r.relation == "homologous"]
     guessing = [i for i in honest if share[i] < CHANCE]
     if len(guessing) > len(honest) / 2:
-        rule = f"of homologous models that know the task (the victim is right on {right[0]:.0%})"
+        rule = f"a pool of homologous models that know the task (the victim is right on {right[0]:.0%})"
         raise PoolError("generate", "pool", rule, f"{_with_shares(asked, right, guessing)}; {PREPROCESSING}")
     if guessing:
         findings.warn(
@@ -232,7 +232,7 @@ def _check_innocents(
         findings.warn(f"homologous models that look like copies beside such twins: {shown}")
     elif others:
         rule = (
-            "of homologous models that are no copies: vouch for those that you know to be honest "
+            "a pool of homologous models that are no copies: vouch for those that you know to be honest "
             f"(--vouch {others[0]}=REASON), and remove the others. If they are honest, victim and they may "
             "share an ancestor that the twins were not made from"
         )
@@ -244,7 +244,7 @@ def _check_twins(scorer: LineageScorer, records: tuple[Record, ...], findings: F
     own = [records[i] for i in scorer.roster.candidates]
     pairs = [f"{own[j].name} and {own[i].name}" for i, j, _ in dependent_candidates(scorer)]
     if pairs:
-        rule = "of twins that were made as the victim was and none from another"
+        rule = "a pool of twins that were made like the victim, none from another"
         said = "copies of each other" if len(own) > 3 else "copies of each other, or two of another kind"
         raise PoolError("generate", "pool", rule, f"{said}: {', '.join(pairs)}")
     twins = len(own) - 1
@@ -264,7 +264,7 @@ def _check_twins(scorer: LineageScorer, records: tuple[Record, ...], findings: F
             f"the twins may not be of the victim's kind (it is {shown}, p {tested:.1g}): {OTHER_KIND}"
         )
     elif found.angle < CENTRE:
-        rule = "of twins that were not made from the victim"
+        rule = "a pool of twins that were not made from the victim"
         raise PoolError("generate", "pool", rule, f"twins that all lie around the victim, {shown}")
     elif 1.0 - tested <= DOUBTFUL:
         findings.warn(

@@ -80,7 +80,7 @@ def _suspects_classes(ours: int, order: Sequence[int] | None, names: Sequence[st
     if names is None:
         return ours if order is None else max(UNNAMED, beyond)
     if len(names) < ours or (order is None and len(names) > ours):
-        rule = f"{ours}, one a class of the reference ({other_count(len(names), ours)})"
+        rule = f"{ours}, one per class of the reference ({other_count(len(names), ours)})"
         raise InputError("verify", "class names", rule, len(names))
     if beyond > len(names):
         rule = f"classes that the suspect has a name for, 0..{len(names) - 1}"
@@ -112,9 +112,9 @@ def answered_part(
     said = f"{len(missing)} of {len(np.unique(made.ids))} queries are not answered"
     least = whole.shape[1]
     if sum(map(len, rows)) < least:
-        rule = f"there for one view's worth of queries, {least} points x {made.ids.shape[1]}"
+        rule = f"given for one view's worth of queries, {least} points x {made.ids.shape[1]}"
         if not reference.statistic.partial:
-            rule = f"there for every query of at least one view (encoder={reference.encoder})"
+            rule = f"given for every query of at least one view (encoder={reference.encoder})"
         raise InputError("verify", "answers", rule, f"{said} ({some(missing)})")
     views = [v for v, found in enumerate(rows) if len(found)]
     each = len(rows[views[0]])
