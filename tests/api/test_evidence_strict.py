@@ -188,7 +188,7 @@ def test_a_level_that_was_raised_afterwards_is_said_everywhere(case: Case, tmp_p
     reasons = read_statement(out).predicate["reasons"]
     assert "it was judged at level 0.05, looser than the default 0.001" in reasons
     raised = (
-        "the level was raised after the answers were there: they were asked for at 0.001, and judged at 0.05"
+        "the level was raised after the answers had come: they were requested at 0.001, and judged at 0.05"
     )
     assert raised in reasons
     found = audit(Files(out, case.world.ref, case.files.record, any_key=True))

@@ -14,7 +14,7 @@ RELATIONS = ("victim", "twin", "piracy", "homologous", "ancestor")
 MIN_INNOCENTS = 5  # with fewer homologous models ``generate`` makes no reference
 GOOD_TWINS, GOOD_INNOCENTS = 8, 12
 LEAST_RELATED = 8  # homologous models from the victim's public beginning; docs/fine_tuned.md
-PUBLIC = "the victim's training began at public weights"
+PUBLIC = "the victim's training started at public weights"
 
 
 def few_twins(count: int) -> str | None:
@@ -28,7 +28,7 @@ def few_twins(count: int) -> str | None:
         )
     return (
         f"pool should hold at least {GOOD_TWINS} twins, got {count}: the exact floor of the candidate "
-        f"side is 1/{count + 1}, and how much a suspect's scores vary is known from the innocents mostly"
+        f"side is 1/{count + 1}, and the spread of a suspect's scores is known mostly from the innocents"
     )
 
 
@@ -36,7 +36,7 @@ def more_innocents(missing: int) -> str:
     """How to come by homologous models."""
     return (
         f"{missing} more: public models of the task (a line each in the manifest, relation homologous), or "
-        "cheap trainings, on a tenth of the images as well (uapfast pool --homologous N keeps those it has)"
+        "cheap trainings, even on a tenth of the images (uapfast pool --homologous N keeps existing ones)"
     )
 
 
@@ -66,7 +66,7 @@ def few_related(count: int, homologous: int) -> str | None:
         "helps: "
         f"{LEAST_RELATED - count} more trainings from there, no longer than the victim's, on parts of your "
         "images, on others or with other settings: uapfast pool with the victim's --init and --homologous "
-        f"{2 * LEAST_RELATED} (every second one is made so, and what is there is kept), or models that you "
+        f"{2 * LEAST_RELATED} (every second one is made so, and existing ones are kept), or models that you "
         "have from there, with parent ancestor in the manifest"
     )
 
