@@ -49,13 +49,11 @@ def report(
         Path | None,
         typer.Option("--record", metavar="DIR", help="Folder of `screen --record`; --pages link it."),
     ] = None,
-    most: Annotated[
-        int, typer.Option("--most", metavar="N", help="Number of pages of --pages, at most.")
-    ] = 50,
+    most: Annotated[int, typer.Option("--most", metavar="N", help="Most pages of --pages.")] = 50,
     bom: Annotated[
         Path | None,
         typer.Option(
-            "--bom", metavar="BOM.json", help="CycloneDX 1.7 ML-BOM of the convicted suspects (p_holm)."
+            "--bom", metavar="BOM.json", help="CycloneDX 1.7 ML-BOM of convicted suspects (p_holm)."
         ),
     ] = None,
     base_model: Annotated[
@@ -117,13 +115,7 @@ def _stated(path: Path, references: Sequence[Path]) -> list[Accused]:
     from uapfast.reference import load
     from uapfast.report.stated import stated
 
-    check(
-        len(references) < 2,
-        "report",
-        "--reference",
-        "given once, for the statement's reference",
-        len(references),
-    )
+    check(len(references) < 2, "report", "--reference", "given once for a statement", len(references))
     known = load(references[0]) if references else None
     return [stated(path, known, references[0].name if references else None)]
 

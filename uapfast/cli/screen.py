@@ -50,13 +50,8 @@ def screen(
     unavailable, else 0; 2 error.
     """
     given = [str(p) for p in (manifest, folder) if p is not None]
-    check(
-        len(given) == 1,
-        "screen",
-        "--manifest or --dir",
-        "given, and not both",
-        " and ".join(given) or "neither",
-    )
+    got = " and ".join(given) or "neither"
+    check(len(given) == 1, "screen", "--manifest or --dir", "given, and not both", got)
     check(folder is None or folder.is_dir(), "screen", "--dir", "an existing folder", str(folder))
     check(manifest is None or not manifest.is_dir(), "screen", "--manifest", "a CSV file", str(manifest))
     with only_result_on_stdout() as stdout, Reporter(rate=True) as progress:
