@@ -82,7 +82,7 @@ def test_what_is_ruled_out_and_what_is_not(evidence_world: World) -> None:
     assert rows[made].status == "open"
     assert tuned()[0] == "declared" and "no authority stamped" in tuned()[1]
     stamped = tuned(stampedAt="2026-01-02T00:00:00Z")  # it may have been at hand before that
-    assert stamped[0] == "declared" and "stamped at 2026" in stamped[1] and "at hand before" in stamped[1]
+    assert stamped[0] == "declared" and "stamped at 2026" in stamped[1] and "available before" in stamped[1]
     assert tuned(began="before")[0] == tuned(began="unknown")[0] == "open"
     start = dataclasses.replace(
         evidence_world.reference, settings={**evidence_world.reference.settings, "init": {"start": "random"}},

@@ -52,9 +52,7 @@ def report(
     most: Annotated[int, typer.Option("--most", metavar="N", help="Most pages of --pages.")] = 50,
     bom: Annotated[
         Path | None,
-        typer.Option(
-            "--bom", metavar="BOM.json", help="CycloneDX 1.7 ML-BOM of convicted suspects (p_holm)."
-        ),
+        typer.Option("--bom", metavar="BOM.json", help="CycloneDX 1.7 ML-BOM of the convicted (p_holm)."),
     ] = None,
     base_model: Annotated[
         str | None,
