@@ -168,7 +168,7 @@ def test_a_query_log_is_asked_if_it_is_blind(
         assert code == 0, err
         log_told = load(tmp_path / "x.uapref").settings["log"]
         assert log_told["asked"] == asked and log_told["images"] == 600
-        assert ("query log are not asked" in err) == (asked == 0)
+        assert ("query log are not used" in err) == (asked == 0)
         code, out, err = answer(
             capfd, "verify", *world.suspect(world.victim, reference=tmp_path / "x.uapref")
         )
@@ -194,7 +194,7 @@ def test_means_are_read_with_commas_and_with_blanks() -> None:
     for text in ("0.5,0.25", "0.5 0.25", " 0.5, 0.25 ", "0.5;0.25"):
         assert options.numbers(text, "--mean") == (0.5, 0.25)
     for text in ("", " ", "a", "0.5,nan", "inf"):
-        with pytest.raises(InputError, match="--mean must be finite numbers with commas or blanks between"):
+        with pytest.raises(InputError, match="--mean must be finite numbers separated by commas or blanks"):
             options.numbers(text, "--mean")
 
 
@@ -221,4 +221,4 @@ def test_pool_asks_where_the_victim_began(
         "--pool", str(tmp_path / "pool" / "manifest.csv"), "--out", str(tmp_path / "x.uapref"),
         "--mean", "a b",
     )  # fmt: skip
-    failed(got, "--mean must be finite numbers with commas or blanks between")
+    failed(got, "--mean must be finite numbers separated by commas or blanks")

@@ -313,7 +313,7 @@ def test_twins_that_were_all_made_from_the_victim_do_not_convict(world: dict[str
 @pytest.mark.parametrize("count", [2, 5])
 def test_twins_that_are_copies_of_another_model_are_refused(world: dict[str, Any], count: int) -> None:
     twins = [near(world, world["twins"][7], 90 + i) for i in range(count)]
-    with pytest.raises(PoolError, match="as the victim was and none from another, got copies of each"):
+    with pytest.raises(PoolError, match="like the victim, none from another, got copies of each"):
         made(world, pool_of(world, twins=twins))
 
 
