@@ -172,7 +172,7 @@ def test_a_query_log_is_asked_if_it_is_blind(
         code, out, err = answer(
             capfd, "verify", *world.suspect(world.victim, reference=tmp_path / "x.uapref")
         )
-        assert ("come from the owner's log" in out) == (
+        assert ("come from the owner's query log" in out) == (
             asked > 0
         ) and "query log" in out + "query log" * asked
     failed(answer(capfd, *given, "--log-blind"), "log_blind must be None where there is no log")

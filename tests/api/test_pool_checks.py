@@ -92,9 +92,9 @@ def test_a_sound_reference_has_no_limits_and_records_its_trials(clean: uapfast.R
 
 def test_where_the_victim_began_is_asked_for(world: dict[str, Any]) -> None:
     reference = made(world, pool_of(world, init=None))
-    assert len(reference.warnings) == 1 and "training began" in reference.warnings[0]
+    assert len(reference.warnings) == 1 and "training started" in reference.warnings[0]
     assert reference.settings["init"] is None
-    assert any("training began" in r for r in uapfast.verify(reference, world["victim"]).reasons)
+    assert any("training started" in r for r in uapfast.verify(reference, world["victim"]).reasons)
     with pytest.raises(PoolError, match="random, weights or factory"):
         pool_of(world, init="scratch")
 
