@@ -60,7 +60,7 @@ def test_a_log_that_is_not_known_to_be_blind_is_not_asked(blind: bool | None) ->
 
 
 def test_without_a_candidate_side_a_log_is_not_asked() -> None:
-    with pytest.warns(PoolWarning, match="not asked"):
+    with pytest.warns(PoolWarning, match="not used"):
         found, findings = read(pictures(20), twins=1)
     assert found.views == 0 and ALONE in findings.warnings[0]
     assert read(pictures(20), twins=2)[0].views == 3
