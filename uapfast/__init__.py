@@ -1,7 +1,8 @@
-"""uapfast: is this model closer to ours than honest models are? Told from answers alone.
+"""uapfast tests whether a classifier was made from yours, by its answers alone.
 
-``generate`` makes a reference of a victim (white-box, once), ``encode`` and ``verify`` ask a suspect.
-Nothing here imports torch until it is used.
+``generate`` makes the reference of a victim, once; it needs the victim's weights. ``verify`` queries one
+suspect and returns a verdict, ``screen`` does so for many, and ``encode`` returns a suspect's embedding.
+torch is imported on first use.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def __dir__() -> list[str]:
 
 
 def _look_for_core() -> None:
-    """Say so where a source tree without its compiled core is imported, perhaps by mistake."""
+    """Warn if this is a source tree without its compiled core, perhaps imported by mistake."""
     from uapfast import _native
 
     root = Path(__file__).parent.parent

@@ -52,7 +52,7 @@ def manifest_numbers(text: str, where: str, column: str, line: str) -> tuple[flo
     try:
         return parse_numbers(text)
     except ValueError:
-        rule = "finite numbers with blanks or commas between, one per channel"
+        rule = "finite numbers separated by blanks or commas, one per channel"
         raise ManifestError(where, column, rule, f"{text[:80]!r} ({line})") from None
 
 
@@ -75,26 +75,27 @@ class GenerateConfig:
     """How ``generate`` makes a reference.
 
     Attributes:
-        eps: radius of the UAP's ball, input units (inputs lie in 0..1); > 0.
-        norm: ball of the UAP, ``linf`` or ``l2``.
-        uap: algorithm, ``deepfool`` (the paper's), ``margin`` or ``contrastive``.
-        points: query points per view, n; None takes as many as make ``QUERIES`` queries in all, or as many as
-            there are images for.
+        eps: radius of the UAP's ball, in input units (inputs are in 0..1); > 0.
+        norm: norm of the UAP's ball, ``linf`` or ``l2``.
+        uap: algorithm: ``deepfool`` (the paper's), ``margin`` or ``contrastive``.
+        points: query points per view, n. None takes as many as make ``QUERIES`` queries in total, or fewer if
+            there are not enough images.
         views: number of views, V.
-        ray: the t of the queries x + t*v, 0 (the clean point) first; at most 4. None takes the encoder's own:
-            (0, 1) for ``paper``; for ``lineage`` clean answers alone where there are images enough for
-            ``QUERIES`` of them, else (0, 0.2) (docs/method.md, section 4).
+        ray: values of t at which the queries x + t*v are asked, 0 (the clean point) first; at most 4. None
+            takes the encoder's default: (0, 1) for ``paper``. For ``lineage`` it is (0,) if there are enough
+            images for ``QUERIES`` clean points, else (0, 0.2) (docs/method.md, section 4).
         encoder: ``lineage`` (docs/method.md) or ``paper`` (Peng et al., CVPR 2022).
-        selection: how points are chosen: ``disagree`` or ``kmeans`` (paper); None takes the
-            encoder's own (``disagree`` for lineage, ``kmeans`` for paper). ``kmeans`` singles the victim out,
-            and is refused with lineage.
-        fooling: fooling rate at which the UAP stops.
-        min_fooling: below this held-out fooling rate a warning is given.
-        strict: raise instead of warn below ``min_fooling``.
+        selection: how points are chosen: ``disagree`` or ``kmeans`` (paper). None takes the encoder's default
+            (``disagree`` for lineage, ``kmeans`` for paper). ``kmeans`` treats the victim differently from
+            its twins, and is refused with lineage.
+        fooling: fooling rate at which the optimisation of the UAP stops.
+        min_fooling: a warning is given below this held-out fooling rate.
+        strict: raise an error instead of a warning below ``min_fooling``.
         wire_safe: keep v on the 1/255 grid, so that it survives 8-bit upload.
         uap_images: most images used to make UAPs.
-        show_uap: make the victim's UAP even where no query asks it (every t of ``ray`` is 0), to be seen.
-        seed: of everything random.
+        show_uap: make the victim's UAP even if no query uses it (every t of ``ray`` is 0), so that it can be
+            shown.
+        seed: seed of everything random.
 
     Example:
         >>> uapfast.GenerateConfig(eps=0.3, views=10).norm

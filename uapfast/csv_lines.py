@@ -45,7 +45,9 @@ def read_lines(
                     continue
                 if len(fields) != len(header):
                     got = f"{len(fields)} on line {reader.line_num}"
-                    raise ManifestError(where, "manifest", f"of {len(header)} fields on every line", got)
+                    raise ManifestError(
+                        where, "manifest", f"a table of {len(header)} fields on every line", got
+                    )
                 yield dict(zip(header, fields, strict=True)), f"line {reader.line_num} of {path}"
     except OSError as exc:
         got = f"{exc.strerror or exc} ({path})"
@@ -64,13 +66,13 @@ def _check_header(
     shown = ",".join(header)[:200]
     for column in required:
         if column not in header:
-            raise ManifestError(where, "manifest", f"with a column {column!r}", f"{shown} ({path})")
+            raise ManifestError(where, "manifest", f"a table with a column {column!r}", f"{shown} ({path})")
     for column in header:
         if column not in (*required, *optional):
-            rule = "with columns " + ",".join((*required, *optional)) + " only"
+            rule = "a table with columns " + ",".join((*required, *optional)) + " only"
             raise ManifestError(where, "manifest", rule, f"{column[:80]!r} ({path})")
     if len(set(header)) != len(header):
-        raise ManifestError(where, "manifest", "with every column once", shown)
+        raise ManifestError(where, "manifest", "a table with every column once", shown)
 
 
 __all__ = ["read_lines"]

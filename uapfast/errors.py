@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 def fault(exc: BaseException, limit: int = 200) -> str:
-    """What an exception of Python's own says of a file, in words that need no Python."""
+    """What one of Python's own exceptions says about a file, in words for people who do not know Python."""
     if isinstance(exc, UnicodeDecodeError):
         return f"bytes that are no text (byte {exc.start} is no UTF-8)"
     if isinstance(exc, OSError) and exc.strerror:
@@ -49,15 +49,15 @@ class DataError(InputError):
 
 
 class ModelError(InputError):
-    """An architecture spec, its weights, or a white-box model's answers cannot be used."""
+    """An architecture SPEC, its weights, or the answers of a model with known weights cannot be used."""
 
 
 class WeightsFileError(ModelError):
-    """A weights file is not read; one of the four below says why. The message names file and remedy."""
+    """A weights file is not read; the subclass says why. The message names the file and the remedy."""
 
 
 class UnsafeFileError(WeightsFileError):
-    """A weights file holds a program, or broke the worker that read it."""
+    """A weights file contains a program, or crashed the worker that read it."""
 
 
 class CorruptFileError(WeightsFileError):
@@ -65,7 +65,7 @@ class CorruptFileError(WeightsFileError):
 
 
 class TooLargeError(WeightsFileError):
-    """A weights file asks for more bytes, tensors, operations or time than the limits allow."""
+    """A weights file needs more bytes, tensors, operations or time than the limits allow."""
 
 
 class UnsupportedFileError(WeightsFileError):
@@ -73,7 +73,7 @@ class UnsupportedFileError(WeightsFileError):
 
 
 class SandboxError(UapfastError, RuntimeError):
-    """The worker that reads files that nobody trusts cannot be started on this machine."""
+    """The worker process that reads untrusted files cannot be started on this machine."""
 
 
 class SuspectError(InputError):
@@ -81,19 +81,19 @@ class SuspectError(InputError):
 
 
 class OutputError(InputError):
-    """What came back cannot be read, or not be told apart; the message says what to give (``output=``)."""
+    """Answers cannot be read, or could mean several things; the message says what to give (``output=``)."""
 
 
 class EndpointError(InputError):
-    """An endpoint cannot be asked as it was described: URL, form or credentials are the asker's."""
+    """An endpoint cannot be queried as it was described: correct its URL, form or credentials."""
 
 
 class UnavailableError(UapfastError, ConnectionError):
-    """A suspect does not answer now, or may not be asked more; ``verify`` reports ``unavailable``."""
+    """A suspect does not answer now, or its budget is spent; ``verify`` reports ``unavailable``."""
 
 
 class TimeLimitError(SuspectError):
-    """A suspect was not read or asked within the time limit of ``screen``, or too many never ended."""
+    """Reading or querying a suspect exceeded the time limit of ``screen``, or too many never ended."""
 
 
 class ManifestError(InputError):
@@ -101,7 +101,7 @@ class ManifestError(InputError):
 
 
 class PoolError(InputError):
-    """A surrogate pool has too few models, or the wrong ones."""
+    """A pool has too few models, or models that it must not have."""
 
 
 class ReferenceFileError(InputError):
@@ -109,23 +109,23 @@ class ReferenceFileError(InputError):
 
 
 class FoolingRateError(InputError):
-    """A universal perturbation stayed below the fooling rate asked for (``strict``)."""
+    """A universal perturbation did not reach the required fooling rate (``strict``)."""
 
 
 class EvidenceError(InputError):
-    """A commitment, a record or a statement does not hold, or not fit what it is held against."""
+    """A commitment, a record or a statement is wrong, or does not match the files it belongs to."""
 
 
 class SignatureError(EvidenceError):
-    """A signature that is not that of the key, or a key that cannot be used."""
+    """A signature was not made by the key, or the key cannot be used."""
 
 
 class TimeStampError(EvidenceError):
-    """A time stamp that does not hold: another signature's, expired, of the future, or of nobody trusted."""
+    """A time stamp is not valid: of another signature, expired, in the future, or not trusted."""
 
 
 class RecordError(EvidenceError):
-    """A record of answers that is cut short, changed, or of another reference or format."""
+    """A record of answers is incomplete, changed, or of another reference or format."""
 
 
 class StorageError(UapfastError, OSError):
@@ -133,19 +133,19 @@ class StorageError(UapfastError, OSError):
 
 
 class ClusterError(UapfastError, ConnectionError):
-    """A cluster cannot be reached, starts no worker, or lacks files or versions that this machine has."""
+    """A cluster cannot be reached, starts no worker, or lacks files or versions of this machine."""
 
 
 class WorkerLostError(UapfastError, RuntimeError):
-    """A suspect's worker died, and another one that had nothing else died of it too."""
+    """A suspect's worker died, and a second worker that had only this suspect died too."""
 
 
 class NativeUnavailable(UapfastError, RuntimeError):
-    """A compiled backend was asked for by name and is not there. Raised at call, never at import."""
+    """A compiled backend was requested by name and is missing. Raised at the call, never at import."""
 
 
 class MissingDependency(UapfastError, ImportError):
-    """An optional package is needed; the message names it and the extra that brings it."""
+    """An optional package is missing; the message names it and the extra that installs it."""
 
 
 class UapfastWarning(UserWarning):
@@ -153,16 +153,16 @@ class UapfastWarning(UserWarning):
 
 
 class FoolingRateWarning(UapfastWarning):
-    """A universal perturbation stayed below the fooling rate asked for."""
+    """A universal perturbation did not reach the required fooling rate."""
 
 
 class DataWarning(UapfastWarning):
-    """Data are taken in another form than they have."""
+    """Data are used in another form than the one given."""
 
 
 class PoolWarning(UapfastWarning):
-    """A pool works, but weakens what the verdict can state."""
+    """A pool can be used, but weakens what a verdict can state."""
 
 
 class PoolNote(PoolWarning):
-    """The same where its owner can do nothing about it; ``uapfast generate`` only counts such."""
+    """A ``PoolWarning`` that the owner can do nothing about; ``uapfast generate`` only counts these."""

@@ -1,7 +1,8 @@
 """The reference: what ``generate`` writes for one victim and every later step reads.
 
-One ``.safetensors`` file (by custom ``.uapref``): tensors, and one JSON object in the metadata with
-settings and a SHA-256 of the content. It is secret until used: who has it can prepare for its queries.
+It is one ``.safetensors`` file (usually named ``.uapref``): tensors, and one JSON object in the metadata with
+settings and a SHA-256 of the content. Keep it secret until it is used: whoever has it can prepare a model for
+its queries.
 """
 
 from __future__ import annotations
@@ -39,21 +40,24 @@ from uapfast.reference_file import (
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Immutable and safe to share between threads. Equal if the content is (``sha256``); can be pickled.
+    """A victim's queries, and how the models of its pool answer them.
+
+    Immutable and safe to share between threads. Equal if ``sha256`` is equal; can be pickled.
 
     Attributes:
         plan: the queries.
         records: the pool's models, row by row of ``answers``; the victim first.
-        answers: float32 ``[M,V,B,n,R]``: their probabilities (classes reduced as ``keep`` says).
-        labels: int64 ``[M,V,B,n]``: their top class, as a column of R.
+        answers: float32 ``[M,V,B,n,R]``: probabilities of the pool's models (classes reduced as ``keep``
+            says).
+        labels: int64 ``[M,V,B,n]``: top class of the pool's models, as a column of R.
         keep: classes each query keeps, or None for all.
         classes: K of the victim.
         encoder: ``lineage`` or ``paper``.
         weights: encoder network (``paper``), or empty.
-        settings: everything else that was set or measured; JSON types.
-        probes: images ``[P,C,H,W]`` on which the pool's models agree, which are never scored, as bytes where
+        settings: all other settings and measurements; JSON types.
+        probes: images ``[P,C,H,W]`` on which the pool's models agree; they are never scored. Kept as bytes if
             ``plan.points`` would be; or None. :attr:`probe_images` gives floats.
-        probe_labels: int64 ``[P]``: the class that most of them give.
+        probe_labels: int64 ``[P]``: the class that most of the pool's models give.
     """
 
     plan: QueryPlan
@@ -137,17 +141,17 @@ class Reference:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What ``generate`` warned of; every verdict repeats it."""
+        """The warnings of ``generate``; every verdict repeats them."""
         return tuple(self.settings.get("warnings", ()))
 
     @property
     def limits(self) -> tuple[str, ...]:
-        """Why this reference may not convict, from the tests that ``generate`` made; empty if it may."""
+        """Why this reference must not convict, from the tests of ``generate``; empty if it may convict."""
         return tuple(self.settings.get("limits", ()))
 
     @property
     def inexact(self) -> str | None:
-        """Why the rank among the innocents is not exact: what they had a say in; None where it is."""
+        """Why the rank among the innocents is not exact: what they influenced; None if it is exact."""
         found = self.settings.get("suspect_side")
         if found is None:
             return "the innocents helped to choose the query points, as older versions had it"
@@ -156,14 +160,14 @@ class Reference:
 
     @property
     def caveats(self) -> list[str]:
-        """What every verdict says of the assumptions that this reference does not fully meet."""
+        """What every verdict says about assumptions that this reference does not fully meet."""
         chosen = selection_doubt(self.settings.get("twins", {})) if len(self.candidates) > 2 else None
         rank = self.inexact and f"p_suspect_exact is no exact rank here: {self.inexact}"
         return [said for said in (rank, chosen) if said]
 
     @property
     def sha256(self) -> str:
-        """Of tensors and settings; the same for equal references wherever they are stored."""
+        """SHA-256 of tensors and settings; equal references have the same, wherever they are stored."""
         return str(self._cached("sha256", lambda: content_sha256(self._tensors(), self._header())))
 
     def model_answers(self, name: str) -> NDArray[np.float32]:
@@ -193,7 +197,7 @@ class Reference:
 
     @property
     def statistic(self) -> Statistic:
-        """What its encoder makes of answers; built once."""
+        """How its encoder scores answers; built once."""
         log = self.settings.get("log") or {}
         hidden = 0 if self.keep is None else self.classes - self.keep.shape[-1]
         pool = PoolAnswers(
@@ -237,7 +241,7 @@ class Reference:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the reference, whole or not at all.
+        """Write the reference to a file, completely or not at all.
 
         Raises:
             StorageError: the folder is missing or unwritable, or the disk is full.
@@ -256,10 +260,10 @@ class Reference:
 
 
 def load(path: str | os.PathLike[str]) -> Reference:
-    """Read a reference.
+    """Read a reference from a file.
 
     Raises:
-        ReferenceFileError: missing, damaged, truncated, or of another version.
+        ReferenceFileError: the file is missing, damaged, truncated, or of another version.
 
     Example:
         >>> reference = uapfast.load("victim.uapref")

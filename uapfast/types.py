@@ -25,7 +25,7 @@ EXIT_CODES: dict[Decision, int] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UniversalPerturbation:
-    """A UAP, or a batch of them (one per model or seed), with what it cost. Equal to itself only.
+    """A UAP, or a batch of UAPs (one per model or seed), with its cost. Equal to itself only.
 
     Attributes:
         v: float32 ``[C,H,W]``, or ``[P,C,H,W]`` for several models; input units 0..1.
@@ -38,7 +38,7 @@ class UniversalPerturbation:
         passes: passes over the images; one per model.
         forwards: samples sent forward, over all models.
         backwards: samples sent backward, over all models.
-        seed: the seed it was made with.
+        seed: the seed of its random numbers.
     """
 
     v: torch.Tensor
@@ -56,47 +56,52 @@ class UniversalPerturbation:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the answers of one suspect say about its descent; see docs/verdicts.md.
+    """What the answers of one suspect say about its descent; docs/verdicts.md explains every field.
 
     Attributes:
-        decision: ``piracy``, ``independent``, ``inconclusive``, ``invalid``, or ``unavailable`` (it did not
-            answer, or the budget ended before enough was asked).
-        p_value: the largest of ``p_candidate``, ``p_suspect`` and ``p_joint``; None, as all that follow,
-            where the answers allow no comparison. Never below a tenth of ``p_joint_floor`` (without twins of
-            ``p_suspect_floor``).
-        p_is_bound: whether ``p_value`` is that smallest value: all that is known is that p is not larger.
-        p_candidate: candidate side: the victim's score among those of its twins, for normal scores. None
-            without twins, as all of the candidate side and the joint rank.
-        p_candidate_floor: smallest p that the twins support without that assumption, 1/(m+1).
-        p_suspect: suspect side: the suspect's score among those of innocents, for normal scores.
-        p_suspect_floor: smallest p that the innocents support without that assumption, 1/(n+1).
-        p_candidate_exact: rank p-value of the candidate side, >= its floor.
-        p_suspect_exact: rank p-value of the suspect side, >= its floor.
-        p_joint: both sides at once: the suspect and the victim among all pairs of an honest model and a
-            candidate; below its floor continued by a heavy tail.
-        p_joint_floor: smallest p that twins and innocents support together, 1/((n+1)(m+1)).
-        p_joint_exact: rank p-value of that, >= its floor.
-        p_view: the paper's view-level t-test, reported for comparison; NOT a false-accusation rate.
+        decision: ``piracy``, ``independent``, ``inconclusive``, ``invalid``, or ``unavailable`` (the suspect
+            did not answer, or the budget was spent before enough was asked).
+        p_value: the largest of ``p_candidate``, ``p_suspect`` and ``p_joint``. Never below a tenth of
+            ``p_joint_floor`` (without twins: of ``p_suspect_floor``). None if the answers allow no
+            comparison; the other p-values are None then, too.
+        p_is_bound: whether ``p_value`` is that smallest value. p is then at most ``p_value``.
+        p_candidate: p-value of the candidate side: the score with the victim beside the scores with its
+            twins, assuming normal scores. Without twins all fields of the candidate side and of the joint
+            rank are None.
+        p_candidate_floor: smallest p-value of the candidate side without that assumption, 1/(m+1) for m
+            twins.
+        p_suspect: p-value of the suspect side: the suspect beside the innocents, assuming normal scores.
+        p_suspect_floor: smallest p-value of the suspect side without that assumption, 1/(n+1) for n
+            innocents.
+        p_candidate_exact: rank p-value of the candidate side, at or above its floor.
+        p_suspect_exact: rank p-value of the suspect side, at or above its floor.
+        p_joint: p-value of both sides at once: the pair of suspect and victim among all pairs of an honest
+            model and a candidate. Below its floor it is extrapolated with a heavy tail.
+        p_joint_floor: smallest rank p-value of twins and innocents together, 1/((n+1)(m+1)).
+        p_joint_exact: rank p-value of both sides at once, at or above its floor.
+        p_view: the paper's view-level t-test, for comparison with the literature; NOT a false-accusation
+            rate.
         similarity: mean cosine of the suspect's view embeddings with the victim's, -1..1.
-        z: the victim's score above the twins', in their spread, moderated (innocents' spread without twins).
-        z_pool: the suspect side's statistic in standard deviations of the pool's innocents.
+        z: score with the victim minus the mean score with the twins, divided by a moderated spread (without
+            twins: by the innocents' spread).
+        z_pool: the suspect side's statistic, in standard deviations of the innocents.
         rank: place of the victim among the candidates, 1 is the closest.
-        agreement: share of the queries, 0..1, to which it gives the label that most of the pool's models
-            give.
-        agreement_least: the smallest such share among the pool's own models. Far below it a suspect was asked
-            wrongly, or changed much: unless it is convicted all the same, it is ``invalid``.
-        views_used: views that entered.
-        queries_used: answers asked of the suspect.
-        alpha: level of the decision.
+        agreement: share of the queries, 0..1, to which the suspect gives the label that most of the pool's
+            models give.
+        agreement_least: the smallest such share among the pool's own models. A share far below it means that
+            the suspect was queried wrongly, or changed much: it is ``invalid`` unless its score convicts.
+        views_used: number of views that were scored.
+        queries_used: number of answers asked of the suspect.
+        alpha: significance level of the decision.
         reasons: plain sentences, most important first.
         output: what the suspect answered with: ``logits``, ``probabilities`` or ``labels``.
-        reference_sha256: of the reference's content.
-        suspect_sha256: of the suspect's weights, or of its answers where it has none to show.
-        settings: what else was set, versions included; JSON types.
-        relation: how a suspect that is called ``piracy`` was made, as far as its answers show it (the column
-            of that name in a pool's manifest is another thing: a model's part in the pool): by
-            ``modification`` of the victim's weights, by ``extraction`` (trained on its answers), or
-            ``unclear``. None with every other decision. Weaker than that: docs/verdicts.md, section 10.
+        reference_sha256: SHA-256 of the reference's content.
+        suspect_sha256: SHA-256 of the suspect's weights, or of its answers if its weights are not known.
+        settings: all other settings, versions included; JSON types.
+        relation: how a convicted suspect was made, as far as its answers show it: ``modification`` of the
+            victim's weights, ``extraction`` (training on its answers), or ``unclear``. None for every other
+            decision. It is weaker than the decision (docs/verdicts.md, section 10). The column ``relation``
+            of a pool's manifest is something else: a model's part in the pool.
     """
 
     decision: Decision
@@ -140,11 +145,11 @@ class Verdict:
         return out
 
     def to_json(self, **kwargs: Any) -> str:
-        """One JSON object; ``kwargs`` go to :func:`json.dumps`. Never NaN or Infinity."""
+        """One JSON object, without NaN or Infinity; ``kwargs`` are passed to :func:`json.dumps`."""
         return json.dumps(self.to_dict(), allow_nan=False, **kwargs)
 
     def __repr__(self) -> str:
-        """Decision first, then the numbers that it rests on."""
+        """The decision first, then its numbers."""
 
         def show(value: float | None) -> str:
             return "-" if value is None else f"{value:.3g}"

@@ -15,8 +15,9 @@ CAUSES = {
     "images": r"preprocess|normali[sz]|\bmean\b.*\bstd\b|image range|0\.\.255",
     "classes": r"class order|order of (the )?classes|classes are|relabel|permut|\bmap of classes|class map",
     "rows": r"order of (the )?rows|row order|rows? (are|were|is) |row by row|\brows\b",
-    "kind": r"taken for|taken as|\blabels only\b|one-hot|per ?cent|percentages|logits|truncated|digit|top-\d",
-    "scale": r"scale|spread|temperature|saturat|confiden|rounding|taken for|precision",
+    "kind": r"taken (for|as)|read as|\blabels only\b|one-hot|per ?cent|percentages|logits|truncated|digit|"
+    r"top-\d",
+    "scale": r"scale|spread|temperature|saturat|confiden|rounding|taken for|read as|precision",
     "information": r"information|constant|(the )?same answer|uniform|always answer",
     "noise": r"nois|random",
     "mode": r"train(ing)? mode|batch statistics|depends? on the batch",

@@ -265,6 +265,6 @@ def test_without_modules_to_degrade_branches_do_not_convict(world: World, manife
         for m in pool.models
     )
     reference = made(world, replace(pool, models=honest))
-    assert any("degraded models of others look like copies" in text for text in reference.limits)
+    assert any("degraded honest models look like copies" in text for text in reference.limits)
     verdict = uapfast.verify(reference, quantise(world.trained(3), 6), alpha=0.01)
     assert verdict.decision == "inconclusive" and "may not convict" in verdict.reasons[0]

@@ -110,7 +110,7 @@ def test_a_draw_is_made_once(owner: Path, record: Path) -> None:
 
 def test_what_cannot_be_drawn_from(owner: Path, tmp_path: Path) -> None:
     first = files(owner)[0]
-    with pytest.raises(PoolError, match="at least 2 models, trained alike, got 1"):
+    with pytest.raises(PoolError, match="at least 2 models, trained in the same way, got 1"):
         designate(arch(owner), [first], tmp_path / "draw.json")
     other = tmp_path / "other.safetensors"
     other.write_bytes(first.read_bytes())

@@ -69,7 +69,7 @@ def test_whoever_does_without_has_to_say_so(case: Case, capsys: pytest.CaptureFi
         "key", "authority that stamped the statement", "authority that stamped the commitment", "examination",
     }  # fmt: skip
     assert main([*asked, "--any-key", "--trust", str(case.folder / "key.pub")]) == 2
-    assert "--any-key must be left out beside what it does without" in capsys.readouterr().err
+    assert "--any-key must be left out where the key or certificate is given" in capsys.readouterr().err
 
 
 def test_a_failure_outweighs_what_was_not_checked(case: Case, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_level_that_was_raised_afterwards_is_said_everywhere(case: Case, tmp_p
     reasons = read_statement(out).predicate["reasons"]
     assert "it was judged at level 0.05, looser than the default 0.001" in reasons
     raised = (
-        "the level was raised after the answers were there: they were asked for at 0.001, and judged at 0.05"
+        "the level was raised after the answers had come: they were requested at 0.001, and judged at 0.05"
     )
     assert raised in reasons
     found = audit(Files(out, case.world.ref, case.files.record, any_key=True))

@@ -152,7 +152,7 @@ WRONG: dict[str, Wrong] = {
 def test_an_exact_copy_that_is_asked_wrongly_is_not_acquitted(world, reference, way):
     verdict = uapfast.verify(reference, WRONG[way](world["victim"]))
     assert verdict.decision == "invalid" and verdict.p_value is None and verdict.exit_code == 4
-    said = f"agrees with {verdict.agreement:.0%} of what the pool's models answer"
+    said = f"it gives the label that most pool models give for {verdict.agreement:.0%} of the queries"
     assert verdict.reasons[0].startswith(said) and "preprocessing" in verdict.reasons[0]
     assert verdict.agreement < verdict.agreement_least
 
@@ -167,7 +167,7 @@ def test_innocents_are_not_pushed_towards_piracy(world, reference, without_twins
 
 def test_rows_that_stand_one_place_off_are_named(world, reference):
     verdict = uapfast.verify(reference, lambda x: world["victim"](x).roll(1, 0))
-    assert verdict.decision == "invalid" and "rows stand 1 too late" in verdict.reasons[0]
+    assert verdict.decision == "invalid" and "rows are 1 too late" in verdict.reasons[0]
 
 
 @pytest.mark.parametrize("answer", ["logits", "labels"])
@@ -179,7 +179,7 @@ def test_classes_in_another_order_are_told_and_the_order_is_offered(world, refer
     offered = tuple(ORDER.index(k) for k in range(10))  # our class k is theirs at this place
     verdict = uapfast.verify(reference, suspect)
     assert verdict.decision == "invalid"
-    assert f"ask with class order {','.join(map(str, offered))}" in verdict.reasons[0]
+    assert f"by class order {','.join(map(str, offered))}: use that order" in verdict.reasons[0]
     assert verdict.queries_used == reference.plan.queries + len(reference.probes)
     right = uapfast.verify(reference, suspect, class_order=offered, alpha=0.02)
     plain = world["victim"] if answer == "logits" else lambda x: world["victim"](x).argmax(1)
@@ -195,7 +195,7 @@ def test_the_order_is_not_learnt_from_what_is_scored(reference):
 
 @pytest.mark.parametrize("order", [(0, 1), (0,) * 10, range(-1, 9)])
 def test_a_class_order_names_every_class_once(world, reference, order):
-    with pytest.raises(InputError, match="10 different classes"):
+    with pytest.raises(InputError, match="10 different numbers"):
         uapfast.verify(reference, world["victim"], class_order=order)
 
 
@@ -287,7 +287,7 @@ def test_a_suspect_that_declines_most_queries_is_not_cleared(world, reference):
         return world["victim"](x).softmax(1) * ~drop[:, None]
 
     found = uapfast.verify(reference, declines)
-    assert found.decision == "inconclusive" and "of the queries only" in found.reasons[0]
+    assert found.decision == "inconclusive" and "it answers only" in found.reasons[0]
 
 
 @pytest.mark.parametrize("total", [255, 1000])
@@ -348,7 +348,7 @@ def test_a_copy_that_convicts_though_it_agrees_little_is_warned_of(world, refere
         reference, _cache={"consensus": dataclasses.replace(odd, least=1.0, usual=1.0)}
     )
     verdict = uapfast.verify(strict, world["tuned"])
-    assert verdict.decision == "piracy" and "agrees with" in verdict.reasons[0]
+    assert verdict.decision == "piracy" and "that most pool models give" in verdict.reasons[0]
     honest = uapfast.verify(strict, world["honest"][0])
     assert honest.decision == "invalid"
 

@@ -31,9 +31,7 @@ def test_answers_that_do_not_depend_on_the_question_are_refused():
 
 def test_a_server_that_shuffles_a_batch_is_named():
     with serve(servers.oip, Served(lambda x: net(x).roll(1, 0))) as (_, suspect):
-        with pytest.raises(
-            SuspectError, match=r"in the order of the images of a batch.*those of other images"
-        ):
+        with pytest.raises(SuspectError, match=r"one per image of a batch, in order.*those of other images"):
             suspect.answers_to([images(60)], 10)
     with serve(servers.oip, Served(lambda x: net(x).roll(1, 0)), batch_size=1) as (_, suspect):
         assert torch.allclose(suspect.answers_to([images(9)], 10).values, net(images(9)), atol=1e-5)
@@ -45,7 +43,7 @@ def test_a_server_that_drops_items_is_named():
         _,
         suspect,
     ):
-        with pytest.raises(SuspectError, match="20 rows, one an image"):
+        with pytest.raises(SuspectError, match="20 rows, one per image"):
             suspect.answers_to([images(20)], 10)
 
 

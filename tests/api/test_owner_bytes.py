@@ -66,5 +66,5 @@ def test_the_reference_of_bytes_floats_and_files_is_one(
 
 def test_too_few_innocents_and_what_helps() -> None:
     pool = uapfast.Pool.from_models(twins=[net(10), net(11)], homologous=[net(20), net(21)])
-    with pytest.raises(PoolError, match=r"what helps: 3 more: public models .* cheap trainings, on a tenth"):
+    with pytest.raises(PoolError, match=r"what helps: 3 more: public models .* trainings, even on a tenth"):
         uapfast.generate(net(1), torch.rand(60, 3, 16, 16), pool=pool, config=CONFIG)

@@ -92,9 +92,9 @@ def test_a_sound_reference_has_no_limits_and_records_its_trials(clean: uapfast.R
 
 def test_where_the_victim_began_is_asked_for(world: dict[str, Any]) -> None:
     reference = made(world, pool_of(world, init=None))
-    assert len(reference.warnings) == 1 and "training began" in reference.warnings[0]
+    assert len(reference.warnings) == 1 and "training started" in reference.warnings[0]
     assert reference.settings["init"] is None
-    assert any("training began" in r for r in uapfast.verify(reference, world["victim"]).reasons)
+    assert any("training started" in r for r in uapfast.verify(reference, world["victim"]).reasons)
     with pytest.raises(PoolError, match="random, weights or factory"):
         pool_of(world, init="scratch")
 
@@ -313,7 +313,7 @@ def test_twins_that_were_all_made_from_the_victim_do_not_convict(world: dict[str
 @pytest.mark.parametrize("count", [2, 5])
 def test_twins_that_are_copies_of_another_model_are_refused(world: dict[str, Any], count: int) -> None:
     twins = [near(world, world["twins"][7], 90 + i) for i in range(count)]
-    with pytest.raises(PoolError, match="as the victim was and none from another, got copies of each"):
+    with pytest.raises(PoolError, match="like the victim, none from another, got copies of each"):
         made(world, pool_of(world, twins=twins))
 
 

@@ -74,8 +74,8 @@ def test_a_student_shows_more_where_it_asked(world: dict, logged: uapfast.Refere
     found = uapfast.verify(logged, world["student"])
     assert found.z > plain.z
     assert found.settings["logged_points"] == 100 and plain.settings["logged_points"] == 0
-    assert any("100 of the 200 query points come from the owner's log" in r for r in found.reasons)
-    assert not any("owner's log" in r for r in plain.reasons)
+    assert any("100 of the 200 query points come from the owner's query log" in r for r in found.reasons)
+    assert not any("owner's query log" in r for r in plain.reasons)
 
 
 def test_customers_with_labels_of_their_own_are_not_convicted(world: dict, logged: uapfast.Reference) -> None:
@@ -95,14 +95,14 @@ def test_a_log_is_kept_in_the_file_and_screened(
 
 @pytest.mark.parametrize("blind", [None, False])
 def test_an_adaptive_log_changes_nothing_but_what_is_said(world: dict, blind: bool | None) -> None:
-    with pytest.warns(PoolWarning, match="500 images of the query log are not asked"):
+    with pytest.warns(PoolWarning, match="500 images of the query log are not used"):
         found = uapfast.generate(
             world["victim"], world["unseen"], pool=world["pool"], config=CONFIG, log=world["log"],
             log_blind=blind,
         )  # fmt: skip
     assert torch.equal(found.points, made(world).points)
     verdict = uapfast.verify(found, world["customers"][0])
-    assert any("query log are not asked" in reason for reason in verdict.reasons)
+    assert any("query log are not used" in reason for reason in verdict.reasons)
 
 
 @pytest.mark.parametrize(
@@ -150,4 +150,4 @@ def test_a_part_of_the_queries_knows_which_of_its_views_are_logged(
         )
     verdict = uapfast.verify(own, world["victim"], alpha=0.01)
     assert verdict.decision == "piracy"
-    assert any("40 of the 140 query points come from the owner's log" in r for r in verdict.reasons)
+    assert any("40 of the 140 query points come from the owner's query log" in r for r in verdict.reasons)

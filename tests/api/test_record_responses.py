@@ -181,7 +181,7 @@ def test_a_line_has_one_form(served: Lines, evidence_world: World, tmp_path: Pat
         if before not in whole:
             continue
         path.write_bytes(whole.replace(before, after, 1))
-        with pytest.raises(RecordError, match="line .* must be (as uapfast writes it|a JSON object)"):
+        with pytest.raises(RecordError, match="line .* must be (written as uapfast writes it|a JSON object)"):
             verify_record(evidence_world.reference, path)
 
 

@@ -191,7 +191,7 @@ def test_as_many_names_as_classes(world):
         verify_recorded(world.reference, path, class_names=[*NAMES, "ten"])
     with pytest.raises(InputError, match=r"class order must be .*0\.\.10, got 11"):
         verify_recorded(world.reference, path, class_names=[*NAMES, "ten"], class_order=range(2, 12))
-    with pytest.raises(InputError, match="10 different classes.*fewer cannot be compared"):
+    with pytest.raises(InputError, match="10 different numbers.*fewer cannot be compared"):
         verify_recorded(world.reference, path, class_order=range(9))
 
 

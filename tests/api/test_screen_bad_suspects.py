@@ -41,7 +41,7 @@ def test_one_bad_suspect_is_one_row_and_the_run_goes_on(world, tmp_path):
     for name in ("cut", "empty", "noise", "folder", "loop", "pipe", "absent", "nul"):
         assert told[name][0] in ("CorruptFileError", "UnsupportedFileError", "TooLargeError"), told[name]
     assert told["exits"][0] == "SystemExit" and told["fails"] == (
-        "SuspectError", "fails: answers must be returned for images [1, 8, 8], got RuntimeError: no",
+        "SuspectError", "fails: network must be one that accepts images [1, 8, 8], got RuntimeError: no",
     )  # fmt: skip
     assert summary.decisions["invalid"] == len(bad) and summary.exit_code == 4
 

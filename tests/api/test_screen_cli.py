@@ -90,8 +90,8 @@ def test_what_is_wrong_is_said_in_one_line(world, tmp_path, capfd, monkeypatch):
     first, folder = reference(world), str(tmp_path)
     monkeypatch.setitem(ENGINES, "ray", ("uapfast.screening.none_such", "none_such", "ray"))
     for arguments, told in (
-        ((first, *out), "--manifest and --dir must be one of them, got neither"),
-        ((first, "--manifest", some, "--dir", folder, *out), "one of them"),
+        ((first, *out), "--manifest or --dir must be given, and not both, got neither"),
+        ((first, "--manifest", some, "--dir", folder, *out), "not both"),
         ((first, "--dir", folder, *out), "--dir must be a folder with models"),
         ((first, "--dir", some, *out), "existing folder"),
         ((first, "--manifest", folder, *out), "a CSV file"),

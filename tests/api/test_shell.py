@@ -126,7 +126,7 @@ def test_an_option_that_is_given_again_is_an_error(
     command: str, arguments: str, option: str, times: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([command, *arguments.split()]) == 2
-    want = f"error: {command}: {option} must be given once, got {times} of it"
+    want = f"error: {command}: {option} must be given once, got it {times} times"
     assert capsys.readouterr().err.strip() == want
 
 

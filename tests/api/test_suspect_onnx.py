@@ -217,5 +217,5 @@ def test_statistics_follow_the_order_of_colours(tmp_path: Path, images: Tensor) 
     torch.testing.assert_close(got, net(3)(fed.flip(1)), rtol=1e-4, atol=1e-4)
     with open_onnx(put(tmp_path, classifier(net(3), [3, 8, 8])), scale=255) as suspect:
         assert not suspect.bare
-        with pytest.raises(InputError, match="left to the suspect itself"):
+        with pytest.raises(InputError, match="left out .the suspect prepares images itself"):
             suspect.with_preprocessing(mean, std)

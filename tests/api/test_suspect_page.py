@@ -70,7 +70,7 @@ def test_what_is_ruled_out_and_what_is_not(evidence_world: World) -> None:
     assert rows["The same images in the same order"].status == "open"
     assert rows["The other way round"].status == rows["A common ancestor"].status == "open"
     assert rows["The recipe"].status == "declared" and "8 twins" in rows["The recipe"].by
-    assert rows["Chance"].status == rows["A fault in the asking"].status == "tested"
+    assert rows["Chance"].status == rows["An error in the queries"].status == "tested"
     told = {"began": "after", "committedAt": "2026-01-01T00:00:00Z", "stampedAt": None}
     made = "A test made for this suspect"
 
@@ -82,7 +82,7 @@ def test_what_is_ruled_out_and_what_is_not(evidence_world: World) -> None:
     assert rows[made].status == "open"
     assert tuned()[0] == "declared" and "no authority stamped" in tuned()[1]
     stamped = tuned(stampedAt="2026-01-02T00:00:00Z")  # it may have been at hand before that
-    assert stamped[0] == "declared" and "stamped at 2026" in stamped[1] and "at hand before" in stamped[1]
+    assert stamped[0] == "declared" and "stamped at 2026" in stamped[1] and "available before" in stamped[1]
     assert tuned(began="before")[0] == tuned(began="unknown")[0] == "open"
     start = dataclasses.replace(
         evidence_world.reference, settings={**evidence_world.reference.settings, "init": {"start": "random"}},

@@ -218,7 +218,7 @@ def test_same_bits_for_any_threads_and_level(p: float) -> None:
             "logits must be [2, 3], as grads say, on cpu, got float32 [2, 4] on cpu",
         ),
         ({"logits": torch.zeros(2, 3, dtype=torch.float64)}, "logits must be float32 [B, K], got float64"),
-        ({"labels": torch.zeros(3, dtype=torch.int64)}, "labels must be [2], one a row of grads"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, "labels must be [2], one per row of grads"),
         ({"labels": torch.zeros(2)}, "labels must be int64 [B], got float32 [2]"),
         ({"labels": torch.tensor([0, 3])}, "labels must be in 0..2, got 3"),
         ({"labels": torch.tensor([-1, 0])}, "labels must be in 0..2, got -1"),

@@ -90,7 +90,7 @@ def test_a_network_that_fails_on_the_images(tmp_path: Path) -> None:
     held = graph([node("Reshape", "x s", "y")], [X], [port("y", ["n", 7])], [tensor("s", np.array([2, 7]))])
     with open_onnx(put(tmp_path, model(held))) as suspect:
         for _ in range(2):  # it lives on
-            with pytest.raises(SuspectError, match="size= asks it in another size.*Reshape"):
+            with pytest.raises(SuspectError, match="size= sets another size.*Reshape"):
                 suspect.answer(FEED)
 
 

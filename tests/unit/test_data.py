@@ -76,7 +76,7 @@ BAD_ARRAYS = {
     "five axes": (X[:, None, None], Y, r"got \[6, 1, 1, 4, 4\]"),
     "no images": (X[:0], Y[:0], r"not empty, got \[0, 1, 4, 4\]"),
     "empty images": (X[:, :0], Y, r"not empty, got \[6, 1, 0, 4\]"),
-    "fewer labels": (X, Y[:5], r"y of d must be \[6\], one label an image, got \[5\]"),
+    "fewer labels": (X, Y[:5], r"y of d must be \[6\], one label per image, got \[5\]"),
     "column of labels": (X, Y[:, None], r"got \[6, 1\]"),
     "float labels": (X, Y.astype(np.float32), "integers, got float32"),
     "one-hot labels": (X, np.eye(3)[Y], r"got \[6, 3\]"),

@@ -112,7 +112,7 @@ def test_what_cannot_be_read_is_the_askers(name: str) -> None:
 
 
 def test_counts_are_checked() -> None:
-    with pytest.raises(SuspectError, match=r"41 rows, one a query, got \[40, 5\]"):
+    with pytest.raises(SuspectError, match=r"41 rows, one per query, got \[40, 5\]"):
         detect(logits(), "s", rows=41)
     with pytest.raises(
         SuspectError, match=r"of 7 classes \(one that knows fewer cannot be compared\), got 5"

@@ -126,7 +126,7 @@ def test_later_answers_are_read_as_the_first() -> None:
     assert torch.equal(detect(few, "s", like=first).values, few / 100)
     assert detect(top(softmax(), 3), "s", like=detect(top(softmax(), 1), "s")).kind == "labels"
     assert detect(softmax(), "s", like=detect(logits(), "s")).kind == "logits"
-    with pytest.raises(SuspectError, match="probabilities as before"):
+    with pytest.raises(SuspectError, match="probabilities, as the first answers were"):
         detect(logits(), "s", like=first)
     for kind, values in (("probabilities", softmax() * 100), ("labels", top(softmax(), 1))):
         whole = detect(values, "s")  # the kind alone does, too

@@ -153,8 +153,8 @@ def test_preprocessing_is_part_of_the_module() -> None:
     ("mean", "std", "said"),
     [
         ([0.5], None, "given together"),
-        ([0.5], [0.5, 0.5], "one value a channel"),
-        ([], [], "one value a channel"),
+        ([0.5], [0.5, 0.5], "one value per channel"),
+        ([], [], "one value per channel"),
         ([0.5], [0.0], "std > 0"),
         ([float("nan")], [1.0], "finite"),
     ],
@@ -169,7 +169,7 @@ def test_preprocessing_of_another_number_of_channels_does_not_broadcast() -> Non
         Model(nn.Flatten(), mean=[0.1] * 3, std=[1.0] * 3).answers(images(2))
     with pytest.raises(InputError, match="for modules only"):
         Model(lambda x: x, mean=[0.1], std=[1.0])
-    with pytest.raises(ModelError, match="as many values as each other, one value a channel .* got 3 and 1"):
+    with pytest.raises(ModelError, match="of equal length, one value per channel .* got 3 and 1"):
         Model(nn.Flatten(), mean=[0.1] * 3, std=[1.0])
 
 
@@ -206,11 +206,11 @@ def test_a_module_that_fails_gives_one_typed_line() -> None:
 
     with pytest.raises(SuspectError) as caught:
         Model(Fails(), name="remote").answers(images())
-    said = "remote: answers must be returned for images [1, 8, 8], got ValueError: no such layer"
+    said = "remote: network must be one that accepts images [1, 8, 8], got ValueError: no such layer"
     assert str(caught.value) == said.replace("[1, 8, 8]", str(list(images().shape[1:])))
     with pytest.raises(SuspectError, match="images must be of the 3 channels that the network takes, got 1"):
         Model(network(3)).answers(images())
-    with pytest.raises(SuspectError, match=r"20 rows, one a query, got \[7, 3\]"):
+    with pytest.raises(SuspectError, match=r"20 rows, one per query, got \[7, 3\]"):
         Model(lambda x: torch.zeros(7, 3)).answers(images())
     with pytest.raises(SuspectError, match="of one shape in every batch"):
         Model(lambda x: torch.zeros(len(x), len(x)), batch_size=16).answers(images())

@@ -310,7 +310,7 @@ def test_few_models_are_warned_of_before_any_is_trained(
         ({"recipe": "none.py:train"}, ModelError, r"recipe must be an existing Python file"),
         ({"arch": "uapfast:mlp-small?size=9"}, ModelError, "of another shape"),
         ({"weights": "none.safetensors"}, ModelError, "an existing file, got none"),
-        ({"data": load_data("digits").subset(slice(0, 0))}, DataError, "of at least one image, got none"),
+        ({"data": load_data("digits").subset(slice(0, 0))}, DataError, "at least one image, got none"),
         (
             {"data": Dataset(torch.rand(9, 1, 9, 9), torch.arange(9), "d", 9)},
             ModelError,
@@ -319,7 +319,7 @@ def test_few_models_are_warned_of_before_any_is_trained(
         (
             {"data": Dataset(torch.rand(12, 1, 8, 8), torch.arange(12), "d", 12)},
             ModelError,
-            "of 12 classes, as the data, got 10",
+            "a model of 12 classes, like the data, got 10",
         ),
     ],
 )

@@ -125,7 +125,7 @@ WRONG = {
         ("path,arch,mean", f"{A},0.5"),
         r"mean and std must be given together, .*got \(0.5,\) and",
     ),
-    "other lengths": (("path,arch,mean,std", f"{A},0.5 0.5,0.2"), r"one value a channel, got .* \(line 2"),
+    "other lengths": (("path,arch,mean,std", f"{A},0.5 0.5,0.2"), r"one value per channel, got .* \(line 2"),
     "std of 0": (("path,arch,mean,std", f"{A},0.5,0"), r"std must be above 0, got '0' \(line 2"),
     "mean in words": (
         ("path,arch,mean,std", f"{A},half,0.2"),

@@ -71,7 +71,7 @@ def test_others_are_not(init: dict[str, Any] | None, given: list[Record]) -> Non
 
 def test_where_nobody_says_it_that_is_said() -> None:
     findings = found(None, records(None, (None, None)))
-    assert findings.limits == [] and "training began" in findings.warnings[0]
+    assert findings.limits == [] and "training started" in findings.warnings[0]
 
 
 def test_variants_of_one_fine_tuning_count_once() -> None:

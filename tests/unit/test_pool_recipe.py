@@ -87,8 +87,8 @@ def test_odd_numbers_of_images(count: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"images": torch.rand(0, 1, 8, 8)}, "one an image, 0 > 0, got 4"),
-        ({"labels": torch.zeros(3, dtype=torch.int64)}, "one an image, 4 > 0, got 3"),
+        ({"images": torch.rand(0, 1, 8, 8)}, "one per image, 0 > 0, got 4"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, "one per image, 4 > 0, got 3"),
         ({"epochs": 0}, "epochs must be a whole number >= 1, got 0"),
         ({"epochs": 1.5}, "got 1.5"),
         ({"batch": 1}, "batch must be a whole number >= 2, got 1"),

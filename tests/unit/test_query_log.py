@@ -52,7 +52,7 @@ def test_an_image_counts_once_and_the_owners_not_at_all() -> None:
 
 @pytest.mark.parametrize("blind", [None, False])
 def test_a_log_that_is_not_known_to_be_blind_is_not_asked(blind: bool | None) -> None:
-    with pytest.warns(PoolWarning, match="20 images of the query log are not asked"):
+    with pytest.warns(PoolWarning, match="20 images of the query log are not used"):
         found, findings = read(pictures(20), blind=blind)
     assert found.views == 0 and len(found.images) == 0 and found.own(CONFIG) == CONFIG
     assert found.told["asked"] == 0 and found.told["blind"] is blind
@@ -60,7 +60,7 @@ def test_a_log_that_is_not_known_to_be_blind_is_not_asked(blind: bool | None) ->
 
 
 def test_without_a_candidate_side_a_log_is_not_asked() -> None:
-    with pytest.warns(PoolWarning, match="not asked"):
+    with pytest.warns(PoolWarning, match="not used"):
         found, findings = read(pictures(20), twins=1)
     assert found.views == 0 and ALONE in findings.warnings[0]
     assert read(pictures(20), twins=2)[0].views == 3
@@ -124,7 +124,9 @@ def test_what_a_verdict_says() -> None:
     told = read(pictures(100))[0].told
     assert logged_points({"log": told}) == 12 and logged_points({"log": None}) == logged_points({}) == 0
     (said,) = log_remarks({"log": told}, 24)
-    assert said.startswith("12 of the 24 query points come from the owner's log") and "100 images" in said
+    assert (
+        said.startswith("12 of the 24 query points come from the owner's query log") and "100 images" in said
+    )
     assert log_remarks({"log": told | {"asked": 0}}, 24) == []
 
 

@@ -113,7 +113,7 @@ def test_whoever_stands_out_once_is_asked_all_views() -> None:
 def test_who_leaves_early_has_a_p_above_the_level_and_is_not_first_on_both_sides() -> None:
     early = [s for pair in draws(300) if (s := run(*pair)).views < 20]
     assert len(early) > 200 and not any(stands_out(s.outcome, ALPHA) for s in early)
-    assert all("views: those left could hardly convict it" in s.outcome.reasons[-1] for s in early)
+    assert all("views: the others could hardly convict it" in s.outcome.reasons[-1] for s in early)
 
 
 @pytest.mark.parametrize("innocents", [16, 24, 40])

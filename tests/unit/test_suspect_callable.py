@@ -116,7 +116,7 @@ def test_a_function_may_write_into_what_it_is_handed():
     [
         (["cat"] * 8 + ["wolf"], NAMES, "'wolf'"),
         (["cat"] * 9, None, "class names"),
-        (["cat"] * 8, NAMES, "9, one an image"),
+        (["cat"] * 8, NAMES, "9, one per image"),
         ([[{"label": "wolf", "score": 1.0}]] * 9, NAMES, "'wolf'"),
         ([[{"label": "cat", "score": "high"}]] * 9, NAMES, "'high'"),
         ([[{"label": "cat", "score": 0.5}, {"label": "cat", "score": 0.5}]] * 9, NAMES, "'cat' twice"),

@@ -27,7 +27,7 @@ class Command(typer.core.TyperCommand):
         for param in order:
             if param.param_type_name == "option" and not param.multiple and order.count(param) > 1:
                 raise InputError(
-                    str(ctx.info_name), param.opts[0], "given once", f"{order.count(param)} of it"
+                    str(ctx.info_name), param.opts[0], "given once", f"it {order.count(param)} times"
                 )
         return super().parse_args(ctx, args)
 
@@ -45,7 +45,7 @@ app = App(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Is a classifier closer to yours than honest ones are? Told from answers to adversarial queries.",
+    help="Test whether a classifier was made from yours, by its answers alone.",
 )
 
 

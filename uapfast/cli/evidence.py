@@ -87,7 +87,7 @@ def replayed(
     given = {"--class-names": class_names, "--class-order": how["class_order"], "--record": wanted.record}
     given["--output"] = None if output == "auto" else output
     for name, value in given.items():
-        check(value is None, "verify", name, "left out with a record, which says it itself", value)
+        check(value is None, "verify", name, "left out with a record, which already contains it", value)
     verdict, recording = verify_record(known, record, alpha=how["alpha"], seen=wanted.shown.see)
     dossier = wanted.dossier(path, known, verdict.alpha)
     dossier.recording = recording
@@ -100,16 +100,14 @@ def commit(
     key: KeyFileOption,
     out: Annotated[
         Path,
-        typer.Option(
-            "--out", metavar="FILE", help="The commitment is written here: publish it, or hand it over."
-        ),
+        typer.Option("--out", metavar="FILE", help="Write the commitment here. Publish it, or hand it over."),
     ],
     salt: Annotated[
         Path | None,
         typer.Option(
             "--salt",
             metavar="FILE",
-            help="The salt is written here: keep it to yourself. By default OUT.salt.",
+            help="Write the salt here. Keep it secret. By default OUT.salt.",
         ),
     ] = None,
     tsa: e.TsaOption = None,
@@ -117,7 +115,7 @@ def commit(
     alpha: o.AlphaOption = 1e-3,
     debug: o.DebugOption = False,
 ) -> None:
-    """Commit to a reference before a suspect is asked: its salted hash, signed, time-stamped with --tsa."""
+    """Commit to a reference before a suspect is queried: its salted hash, signed; --tsa stamps the time."""
     with only_result_on_stdout() as stdout:
         from uapfast.evidence.commitment import commit as run
         from uapfast.evidence.commitment import salt_path
@@ -159,20 +157,24 @@ def audit(
     trust: Annotated[
         Path | None,
         typer.Option(
-            "--trust", metavar="PUBKEY", help="The accuser's public key (PEM), which you got by another way."
+            "--trust",
+            metavar="PUBKEY",
+            help="The accuser's public key (PEM), which you got over another channel.",
         ),
     ] = None,
     tsa_root: e.TsaRootOption = None,
     any_key: Annotated[
-        bool, typer.Option("--any-key", help="Without --trust: whoever signed it, nobody says who that was.")
+        bool,
+        typer.Option("--any-key", help="Without --trust: accept any key; who signed is then not checked."),
     ] = False,
     any_tsa: Annotated[
-        bool, typer.Option("--any-tsa", help="Without --tsa-root: whoever stamped, it may be the signer.")
+        bool,
+        typer.Option("--any-tsa", help="Without --tsa-root: accept any authority; it may be the signer."),
     ] = False,
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
 ) -> int:
-    """Work out anew everything that a statement says, from files alone; says what it checked, line by line.
+    """Check everything that a statement says, from files alone, and print each check on a line.
 
     Exit code: 0 if all of it was checked and holds, 1 if anything does not hold, 3 if nothing failed but
     something that the statement rests on could not be checked (its last line names it), 2 error.
@@ -185,7 +187,13 @@ def audit(
         from uapfast.evidence.timestamp import load_certificates
 
         for name, any_, given in (("--any-key", any_key, trust), ("--any-tsa", any_tsa, tsa_root)):
-            check(not (any_ and given), "audit", name, "left out beside what it does without", str(given))
+            check(
+                not (any_ and given),
+                "audit",
+                name,
+                "left out where the key or certificate is given",
+                str(given),
+            )
         key = None if trust is None else load_public(trust)
         roots = None if tsa_root is None else load_certificates(tsa_root)
         found = run(Files(statement, reference, record, commitment, salt, key, roots, any_key, any_tsa))

@@ -12,7 +12,7 @@ RecordFileOption = Annotated[
     typer.Option(
         "--record",
         metavar="FILE",
-        help="Every answer is written here as it came; `verify --answers FILE` reads it.",
+        help="Write every answer here as it came; `verify --answers FILE` reads it.",
     ),
 ]
 RecordDirOption = Annotated[
@@ -21,26 +21,24 @@ RecordDirOption = Annotated[
 ]
 StatementFileOption = Annotated[
     Path | None,
-    typer.Option(
-        "--statement", metavar="FILE", help="The signed verdict is written here, for `uapfast audit`."
-    ),
+    typer.Option("--statement", metavar="FILE", help="Write the signed verdict here, for `uapfast audit`."),
 ]
 PageFileOption = Annotated[
     Path | None,
     typer.Option(
-        "--report", metavar="FILE.html", help="A page on this suspect is written here; it opens offline."
+        "--report", metavar="FILE.html", help="Write a page on this suspect here; it opens offline."
     ),
 ]
 OverwriteOption = Annotated[
     bool,
-    typer.Option("--overwrite", help="Replace results that are there already; others may rest on them."),
+    typer.Option("--overwrite", help="Replace existing results, even if others depend on them."),
 ]
 SigningKeyOption = Annotated[
     Path | None,
     typer.Option(
         "--signing-key",
         metavar="KEY.pem",
-        help="The Ed25519 private key that signs --statement. --key KEY.pem beside it means the same.",
+        help="The Ed25519 private key that signs --statement; --key KEY.pem then means the same.",
     ),
 ]
 CommitmentFileOption = Annotated[
@@ -48,18 +46,20 @@ CommitmentFileOption = Annotated[
     typer.Option(
         "--commitment",
         metavar="FILE",
-        help="The commitment that the verdict is made under, from `uapfast commit`.",
+        help="The commitment under which the verdict is made, from `uapfast commit`.",
     ),
 ]
 SaltOption = Annotated[
     Path | None,
     typer.Option(
-        "--salt", metavar="FILE", help="The salt of the commitment; by default COMMITMENT.salt beside it."
+        "--salt",
+        metavar="FILE",
+        help="The salt of the commitment; by default COMMITMENT.salt in the same folder.",
     ),
 ]
 TsaOption = Annotated[
     str | None,
-    typer.Option("--tsa", metavar="URL", help="The time-stamping authority (RFC 3161) to ask."),
+    typer.Option("--tsa", metavar="URL", help="The time-stamping authority (RFC 3161) to use."),
 ]
 TsaRootOption = Annotated[
     Path | None,

@@ -20,7 +20,7 @@ def inspect(
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
 ) -> None:
-    """Say what a file or folder is, and what would be asked of it. Needs no reference; runs nothing of it."""
+    """Show what a file or folder is, and how it would be queried. Needs no reference; executes nothing."""
     with only_result_on_stdout() as stdout:
         from uapfast.suspects.inspect import inspect as run
 

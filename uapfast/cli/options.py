@@ -45,7 +45,7 @@ class SelectionChoice(StrEnum):
 
 
 class SelectedChoice(StrEnum):
-    """Whether the victim was chosen among several outcomes of its training."""
+    """Whether the victim was selected among several outcomes of its training."""
 
     no = "no"
     same = "same"
@@ -84,14 +84,14 @@ KeyOption = Annotated[
     typer.Option(
         "--key",
         metavar="NAME",
-        help="Which weights to take from a file that holds several: state_dict_ema, ema, ...",
+        help="Which weights to use, if the file has several sets: state_dict_ema, ema, ...",
     ),
 ]
 SuspectArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="SUSPECT",
-        help="A file of weights (with --arch), an ONNX file, a folder of a hub, a URL, or a .toml file that "
+        help="A weights file (with --arch), an ONNX file, a hub folder, a URL, or a .toml file that "
         "describes an endpoint.",
     ),
 ]
@@ -100,13 +100,13 @@ MaybeWeightsOption = Annotated[
     Path | None, typer.Option("--weights", metavar="FILE", help="The same as SUSPECT.")
 ]
 AlphaOption = Annotated[
-    float, typer.Option("--alpha", help="The level: convict only if p_value is at or below it.")
+    float, typer.Option("--alpha", help="Significance level: convict only if p_value is at or below it.")
 ]
 MaybeAlphaOption = Annotated[
     float | None,
     typer.Option(
         "--alpha",
-        help="Level: convict only if p_value is at or below it; unset 0.001, or that of a record.",
+        help="Significance level: convict only if p_value is at or below it. Default 0.001, or the record's.",
     ),
 ]
 ClassOrderOption = Annotated[
@@ -114,28 +114,28 @@ ClassOrderOption = Annotated[
     typer.Option(
         "--class-order",
         metavar="K[,K...]",
-        help="For each class of the reference the suspect's class that means it.",
+        help="For each class of the reference, the suspect's class that means the same.",
     ),
 ]
 BudgetOption = Annotated[
-    int | None, typer.Option("--budget", metavar="N", help="Send at most so many images to an endpoint.")
+    int | None, typer.Option("--budget", metavar="N", help="Images sent to an endpoint, at most.")
 ]
 RateOption = Annotated[
-    str | None, typer.Option("--rate", metavar="N/s", help="Send at most so many requests to an endpoint.")
+    str | None, typer.Option("--rate", metavar="N/s", help="Rate of requests to an endpoint, at most.")
 ]
 CacheOption = Annotated[
     Path | None,
-    typer.Option("--cache", metavar="FILE", help="A file that keeps an endpoint's answers for the next run."),
+    typer.Option("--cache", metavar="FILE", help="File that keeps an endpoint's answers for the next run."),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Say what asking an endpoint takes at most, and ask nothing.")
+    bool, typer.Option("--dry-run", help="Show what querying an endpoint costs at most, and send no query.")
 ]
 AnswersOption = Annotated[
     Path | None,
     typer.Option(
         "--answers",
         metavar="FILE",
-        help="A record, or answers to what `uapfast queries` wrote: .npz, CSV, Parquet, JSON lines.",
+        help="A record, or answers to the queries of `uapfast queries`: .npz, CSV, Parquet, JSON lines.",
     ),
 ]
 ClassNamesOption = Annotated[
@@ -143,7 +143,7 @@ ClassNamesOption = Annotated[
     typer.Option(
         "--class-names",
         metavar="FILE",
-        help="What --answers calls the classes, in order: a name a line, or JSON (a list, or id2label).",
+        help="Class names in --answers, in order: one name per line, or JSON (a list, or id2label).",
     ),
 ]
 DataOption = Annotated[str, typer.Option("--data", metavar="DATA", help=f"The owner's data: {DATA}.")]
@@ -152,20 +152,22 @@ SizeOption = Annotated[
     typer.Option(
         "--size",
         metavar="S|H,W",
-        help="Pictures of a folder are resized: S pixels the shorter side, or H,W exactly.",
+        help="Resize the pictures of a folder: the shorter side to S pixels, or exactly to H,W.",
     ),
 ]
 CropOption = Annotated[
     str | None,
-    typer.Option("--crop", metavar="S|H,W", help="After --size this much is cut out of their middle."),
+    typer.Option("--crop", metavar="S|H,W", help="Crop the centre to this size, after --size."),
 ]
 InterpolationOption = Annotated[
-    InterpolationChoice, typer.Option("--interpolation", help="How --size resizes.")
+    InterpolationChoice, typer.Option("--interpolation", help="Interpolation of --size.")
 ]
 VouchOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--vouch", metavar="NAME=REASON", help="You vouch that a homologous model is honest; may be repeated."
+        "--vouch",
+        metavar="NAME=REASON",
+        help="State that a homologous model is honest, and why; may be repeated.",
     ),
 ]
 LogOption = Annotated[
@@ -173,7 +175,7 @@ LogOption = Annotated[
     typer.Option(
         "--log",
         metavar="QUERIES.npz",
-        help="Images (x) that a suspect's account asked the victim, as the victim saw them "
+        help="Images (x) that a suspect's account sent to the victim, as the victim received them "
         "(docs/verdicts.md, section 9).",
     ),
 ]
@@ -181,15 +183,15 @@ LogBlindOption = Annotated[
     bool | None,
     typer.Option(
         "--log-blind/--log-adaptive",
-        help="Whether the victim's answers had no say in which images --log holds. Unless you know that they "
-        "had none, the log is not asked.",
+        help="State that the victim's answers did not influence which images --log holds (blind), or may "
+        "have (adaptive). The log is used only if it is blind.",
     ),
 ]
 PoolOption = Annotated[Path, typer.Option("--pool", metavar="MANIFEST", help="The pool's manifest.csv.")]
 PointsOption = Annotated[
     int | None,
     typer.Option(
-        "--points", help="Query points in each view; by default as many as make 4,000 queries in all."
+        "--points", help="Query points in each view; by default as many as make 4,000 queries in total."
     ),
 ]
 RayOption = Annotated[
@@ -197,7 +199,7 @@ RayOption = Annotated[
     typer.Option(
         "--ray",
         metavar="T[,T...]",
-        help="Points are asked at x + t v for each of these t; by default the encoder's own.",
+        help="Ask each point at x + t v for these values of t; by default the encoder's own.",
     ),
 ]
 PrecisionOption = Annotated[
@@ -205,10 +207,10 @@ PrecisionOption = Annotated[
     typer.Option("--precision", help="The precision of the networks: float32, or bf16 (faster on a GPU)."),
 ]
 ShowUapOption = Annotated[
-    bool, typer.Option("--show-uap", help="Make the victim's UAP even where no query asks it (--ray 0).")
+    bool, typer.Option("--show-uap", help="Make the victim's UAP even if no query uses it (--ray 0).")
 ]
 EpsOption = Annotated[
-    float, typer.Option("--eps", help="How large the UAP may be, in units of the input (0..1).")
+    float, typer.Option("--eps", help="Largest norm of the UAP, in units of the input (0..1).")
 ]
 NormOption = Annotated[NormChoice, typer.Option("--norm", help="The norm that --eps bounds.")]
 UapOption = Annotated[UapChoice, typer.Option("--uap", help="The algorithm that makes the UAP.")]
@@ -221,7 +223,7 @@ SelectionOption = Annotated[
     typer.Option("--selection", help="How points are chosen; by default the encoder's own way."),
 ]
 FoolingOption = Annotated[
-    float, typer.Option("--fooling", help="The UAP is done when it changes this share of the labels.")
+    float, typer.Option("--fooling", help="Stop optimising the UAP when it changes this share of the labels.")
 ]
 MinFoolingOption = Annotated[float, typer.Option("--min-fooling", help="Warn if it changes a smaller share.")]
 WireSafeOption = Annotated[
@@ -229,17 +231,17 @@ WireSafeOption = Annotated[
     typer.Option("--wire-safe", help="Keep the UAP on the 1/255 grid, so that it survives 8-bit images."),
 ]
 SurrogatesOption = Annotated[
-    int, typer.Option("--surrogates", help="How many copies to make of every candidate, for calibration.")
+    int, typer.Option("--surrogates", help="Number of copies to make of every candidate, for calibration.")
 ]
 HomologousOption = Annotated[
-    int, typer.Option("--homologous", help="How many honest models of the task to train.")
+    int, typer.Option("--homologous", help="Number of honest models of the task to train.")
 ]
 BatchSizeOption = Annotated[
     int | None,
     typer.Option(
         "--batch-size",
         metavar="N",
-        help="How many images go through a network at a time, at most; by default what their size allows "
+        help="Batch size of the networks, at most; by default chosen by image size "
         "(256 of 64 px, 20 of 224 px on a CPU).",
     ),
 ]
@@ -249,7 +251,7 @@ MeanOption = Annotated[
     typer.Option(
         "--mean",
         metavar="M[,M...]",
-        help="What the network wants subtracted from images in 0..1, for each channel.",
+        help="Per channel: subtracted from images in 0..1 before the network.",
     ),
 ]
 StdOption = Annotated[
@@ -257,7 +259,7 @@ StdOption = Annotated[
     typer.Option(
         "--std",
         metavar="S[,S...]",
-        help="What the network wants images divided by after that, for each channel.",
+        help="Per channel: images are divided by it after --mean.",
     ),
 ]
 InitOption = Annotated[
@@ -265,8 +267,8 @@ InitOption = Annotated[
     typer.Option(
         "--init",
         metavar="random|WEIGHTS|factory",
-        help="Where the victim's training began: random weights; a file of public weights that it was "
-        "fine-tuned from; or weights that the factory of --arch loads. Has to be said (docs/fine_tuned.md).",
+        help="Where the victim's training started: random weights; a file of public weights from which it "
+        "was fine-tuned; or weights that the factory of --arch loads. Required (docs/fine_tuned.md).",
     ),
 ]
 BranchOption = Annotated[
@@ -274,7 +276,7 @@ BranchOption = Annotated[
     typer.Option(
         "--branch",
         metavar="CHECKPOINT",
-        help="Twins are reruns of the victim's training from this state of it; --recipe resumes "
+        help="Make twins by rerunning the victim's training from this checkpoint; --recipe resumes it "
         "(docs/branches.md). Writes branches.csv.",
     ),
 ]
@@ -283,15 +285,16 @@ BranchAtOption = Annotated[
     typer.Option(
         "--branch-at",
         metavar="SHARE",
-        help="The share of the training that lies before --branch, above 0 and below 1.",
+        help="Share of the training that lies before --branch, above 0 and below 1.",
     ),
 ]
 SelectedOption = Annotated[
     SelectedChoice | None,
     typer.Option(
         "--selected",
-        help="Was the victim chosen among several outcomes (best of several seeds or epochs, early stopping, "
-        "an average)? no; same: and the recipe chooses every twin so; unlike: and the twins are not.",
+        help="Was the victim selected among several outcomes (best of several seeds or epochs, early "
+        "stopping, an average)? no; same: yes, and the recipe selects every twin so; unlike: yes, but not "
+        "the twins.",
     ),
 ]
 DesignatedOption = Annotated[
@@ -299,16 +302,16 @@ DesignatedOption = Annotated[
     typer.Option(
         "--designated",
         metavar="RECORD",
-        help="Twins are the models that the victim was drawn from: the record of `uapfast designate`.",
+        help="Use as twins the models from which the victim was drawn: the record of `uapfast designate`.",
     ),
 ]
 AncestorOption = Annotated[
     Path | None,
     typer.Option(
-        "--ancestor", metavar="WEIGHTS", help="What the victim was fine-tuned from, as a whole classifier."
+        "--ancestor", metavar="WEIGHTS", help="The whole classifier from which the victim was fine-tuned."
     ),
 ]
-OutputOption = Annotated[OutputChoice, typer.Option("--output", help="What the model answers with.")]
+OutputOption = Annotated[OutputChoice, typer.Option("--output", help="What the model's answers are.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="The seed of everything random.")]
 HomologousArchsOption = Annotated[
@@ -317,7 +320,7 @@ HomologousArchsOption = Annotated[
         "--homologous-arch",
         metavar="SPEC",
         help="Architecture of surrogates and homologous models, besides the victim's; may be repeated. By "
-        "default small networks that ship.",
+        "default small networks that ship with uapfast.",
     ),
 ]
 DebugOption = Annotated[
@@ -332,7 +335,7 @@ def numbers(text: str | None, argument: str) -> tuple[float, ...] | None:
     try:
         return config.parse_numbers(text)
     except ValueError:
-        rule = "finite numbers with commas or blanks between, one per channel"
+        rule = "finite numbers separated by commas or blanks, one per channel"
         raise InputError("uapfast", argument, rule, repr(text)) from None
 
 
@@ -342,7 +345,7 @@ def whole_numbers(text: str | None, argument: str) -> tuple[int, ...] | None:
         return None
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise InputError("uapfast", argument, "whole numbers with commas between", repr(text))
+        raise InputError("uapfast", argument, "whole numbers separated by commas", repr(text))
     return tuple(map(int, parts))
 
 
@@ -376,7 +379,7 @@ def device(name: str, here: bool = True) -> str:
     ):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         raise InputError(
-            "uapfast", "--device", f"one that is there (CUDA devices usable: {count})", repr(name)
+            "uapfast", "--device", f"a device of this machine (usable CUDA devices: {count})", repr(name)
         )
     if found.type not in {"cpu", "cuda"}:
         raise InputError("uapfast", "--device", "auto, cpu, cuda or cuda:N", repr(name))

@@ -24,13 +24,13 @@ def generate(
     weights: o.WeightsOption,
     data: o.DataOption,
     pool: o.PoolOption,
-    out: Annotated[Path, typer.Option("--out", metavar="REF", help="The reference is written here.")],
+    out: Annotated[Path, typer.Option("--out", metavar="REF", help="Write the reference here.")],
     overwrite: e.OverwriteOption = False,
     eps: o.EpsOption = 0.1,
     norm: o.NormOption = o.NormChoice.linf,
     uap: o.UapOption = o.UapChoice.margin,
     points: o.PointsOption = None,
-    views: Annotated[int, typer.Option("--views", help="How many views (sets of query points) to ask.")] = 20,
+    views: Annotated[int, typer.Option("--views", help="Number of views (sets of query points).")] = 20,
     ray: o.RayOption = None,
     encoder: o.EncoderOption = o.EncoderChoice.lineage,
     selection: o.SelectionOption = None,
@@ -86,7 +86,7 @@ def _vouched(given: list[str]) -> dict[str, str]:
     for text in given:
         name, _, reason = text.partition("=")
         good = bool(name.strip()) and bool(reason.strip()) and name.strip() not in found
-        check(good, "generate", "--vouch", "NAME=REASON, once for a name", repr(text))
+        check(good, "generate", "--vouch", "NAME=REASON, once per name", repr(text))
         found[name.strip()] = reason.strip()
     return found
 
@@ -98,7 +98,7 @@ def pool(
     data: o.DataOption,
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="DIR", help="The pool's folder; a pool that is there is continued."),
+        typer.Option("--out", metavar="DIR", help="Folder of the pool; an existing pool is continued."),
     ],
     init: o.InitOption = None,
     ancestor: o.AncestorOption = None,
@@ -113,10 +113,10 @@ def pool(
             "--recipe",
             metavar="FILE.py:train",
             help="(model, images, labels, seed) -> model, or (model, dataset, seed) -> model, which reads "
-            "images as it needs them; with --branch also checkpoint=PATH.",
+            "images when it needs them; with --branch also checkpoint=PATH.",
         ),
     ] = None,
-    twins: Annotated[int, typer.Option("--twins", help="How many twins to train.")] = 8,
+    twins: Annotated[int, typer.Option("--twins", help="Number of twins to train.")] = 8,
     branch: o.BranchOption = None,
     branch_at: o.BranchAtOption = None,
     designated: o.DesignatedOption = None,
@@ -124,14 +124,14 @@ def pool(
     surrogates: o.SurrogatesOption = 2,
     homologous: o.HomologousOption = 40,
     homologous_arch: o.HomologousArchsOption = None,
-    epochs: Annotated[int, typer.Option("--epochs", help="How many passes the default recipe makes.")] = 5,
-    jobs: Annotated[int, typer.Option("--jobs", help="How many models to train at the same time.")] = 1,
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes of the default recipe.")] = 5,
+    jobs: Annotated[int, typer.Option("--jobs", help="Number of models to train at the same time.")] = 1,
     seed: o.SeedOption = 0,
     batch_size: o.BatchSizeOption = None,
     device: o.DeviceOption = "auto",
     debug: o.DebugOption = False,
 ) -> None:
-    """Train a surrogate pool from the owner's data and recipe; a stopped run goes on where it was."""
+    """Train a pool from the owner's data and recipe; a stopped run continues where it was."""
     with only_result_on_stdout() as stdout, Reporter(rate=True) as progress:
         from uapfast.data import load_data
         from uapfast.pool.build import build_pool
@@ -162,8 +162,8 @@ def subspace(
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder for subspace.json and subspace.png.")
     ],
-    per_model: Annotated[int, typer.Option("--per-model", help="How many UAPs to make of each model.")] = 10,
-    rank: Annotated[int, typer.Option("--rank", help="How many dimensions the victim's subspace has.")] = 4,
+    per_model: Annotated[int, typer.Option("--per-model", help="Number of UAPs per model.")] = 10,
+    rank: Annotated[int, typer.Option("--rank", help="Dimensions of the victim's subspace.")] = 4,
     eps: o.EpsOption = 0.1,
     norm: Annotated[
         o.NormChoice, typer.Option("--norm", help="The norm that --eps bounds.")

@@ -24,12 +24,12 @@ def plan(
     branch_at: o.BranchAtOption = None,
     victim_hours: Annotated[
         float | None,
-        typer.Option("--victim-hours", metavar="H", help="How many hours one training of the victim takes."),
+        typer.Option("--victim-hours", metavar="H", help="Hours that one training of the victim takes."),
     ] = None,
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
 ) -> None:
-    """Say before any training what a pool costs and what it buys, as far as that was measured."""
+    """Show before any training what a pool costs, and how many copies it finds where that was measured."""
     with only_result_on_stdout() as stdout:
         from uapfast.pool.forecast import forecast
 
@@ -44,7 +44,8 @@ def plan(
 @app.command()
 def designate(
     weights: Annotated[
-        list[Path], typer.Argument(metavar="WEIGHTS...", help="Weights of models that were trained alike.")
+        list[Path],
+        typer.Argument(metavar="WEIGHTS...", help="Weights of models that were trained in the same way."),
     ],
     arch: o.ArchOption,
     out: Annotated[
@@ -52,12 +53,12 @@ def designate(
         typer.Option(
             "--out",
             metavar="RECORD",
-            help="The record of the draw (JSON) is written here; no file may be there yet.",
+            help="Write the record of the draw (JSON) here; the file must not exist.",
         ),
     ],
     debug: o.DebugOption = False,
 ) -> None:
-    """Draw which of several models trained alike is published; the others are its twins."""
+    """Draw at random which of several models is the victim; the others are its twins."""
     with only_result_on_stdout() as stdout:
         from uapfast.pool.draw import designate as draw
 

@@ -26,7 +26,7 @@ def report(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="report.html", help="The page of a table is written here.")
+        Path | None, typer.Option("--out", metavar="report.html", help="Write the page of a table here.")
     ] = None,
     reference: Annotated[
         list[Path] | None,
@@ -36,7 +36,7 @@ def report(
             help="The reference of the table; the page then shows its UAPs and innocents.",
         ),
     ] = None,
-    title: Annotated[str | None, typer.Option("--title", help="The page's heading.")] = None,
+    title: Annotated[str | None, typer.Option("--title", help="Heading of the page.")] = None,
     pages: Annotated[
         Path | None,
         typer.Option(
@@ -49,17 +49,17 @@ def report(
         Path | None,
         typer.Option("--record", metavar="DIR", help="Folder of `screen --record`; --pages link it."),
     ] = None,
-    most: Annotated[int, typer.Option("--most", metavar="N", help="Pages of --pages, at most.")] = 50,
+    most: Annotated[int, typer.Option("--most", metavar="N", help="Most pages of --pages.")] = 50,
     bom: Annotated[
         Path | None,
-        typer.Option("--bom", metavar="BOM.json", help="CycloneDX 1.7 ML-BOM of who is convicted (p_holm)."),
+        typer.Option("--bom", metavar="BOM.json", help="CycloneDX 1.7 ML-BOM of the convicted (p_holm)."),
     ] = None,
     base_model: Annotated[
         str | None,
         typer.Option(
             "--base-model",
             metavar="ORG/NAME",
-            help="What a hub calls the victim; suggests a base_model line, in --bom and here.",
+            help="The victim's name on a hub; suggests a base_model line, in --bom and here.",
         ),
     ] = None,
     debug: o.DebugOption = False,
@@ -88,7 +88,7 @@ def _check_options(
 ) -> None:
     from uapfast.config import check
 
-    check(out is not None or bom is not None, "report", "--out and --bom", "one of them, or both", "neither")
+    check(out is not None or bom is not None, "report", "--out or --bom", "given", "neither")
     apart = out is None or bom is None or os.path.realpath(out) != os.path.realpath(bom)
     check(apart, "report", "--bom", "another file than --out", str(bom))
     check(pages is None or out is not None, "report", "--pages", "given with --out", str(pages))
@@ -113,7 +113,7 @@ def _stated(path: Path, references: Sequence[Path]) -> list[Accused]:
     from uapfast.reference import load
     from uapfast.report.stated import stated
 
-    check(len(references) < 2, "report", "--reference", "the statement's alone", len(references))
+    check(len(references) < 2, "report", "--reference", "given once for a statement", len(references))
     known = load(references[0]) if references else None
     return [stated(path, known, references[0].name if references else None)]
 

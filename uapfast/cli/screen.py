@@ -44,13 +44,14 @@ def screen(
     profile: s.ProfileOption = False,
     debug: o.DebugOption = False,
 ) -> int:
-    """Screen suspects that nobody vouches for; a stopped run goes on where it was.
+    """Query many untrusted suspects and write one table; a stopped run continues where it was.
 
     Exit code: 1 if any row is piracy, else 3 if any is inconclusive, 4 if any is invalid, 5 if any is
     unavailable, else 0; 2 error.
     """
     given = [str(p) for p in (manifest, folder) if p is not None]
-    check(len(given) == 1, "screen", "--manifest and --dir", "one of them", " and ".join(given) or "neither")
+    got = " and ".join(given) or "neither"
+    check(len(given) == 1, "screen", "--manifest or --dir", "given, and not both", got)
     check(folder is None or folder.is_dir(), "screen", "--dir", "an existing folder", str(folder))
     check(manifest is None or not manifest.is_dir(), "screen", "--manifest", "a CSV file", str(manifest))
     with only_result_on_stdout() as stdout, Reporter(rate=True) as progress:

@@ -12,13 +12,15 @@ from uapfast.cli.options import SPEC
 TimeoutOption = Annotated[
     float,
     typer.Option(
-        "--timeout", metavar="SECONDS", help="How long reading one suspect, or asking it, may take; or inf."
+        "--timeout",
+        metavar="SECONDS",
+        help="Time limit for reading one suspect, and for querying it; or inf.",
     ),
 ]
 WorkersOption = Annotated[
     int | None,
     typer.Option(
-        "--workers", metavar="N", help="How many suspects to ask at a time; by default one for each core."
+        "--workers", metavar="N", help="Number of suspects to query at a time; by default one per core."
     ),
 ]
 ReferencesArgument = Annotated[
@@ -32,13 +34,13 @@ ScreenManifestOption = Annotated[
     typer.Option(
         "--manifest",
         metavar="FILE",
-        help="A list of suspects, CSV: path, and if wanted kind,arch,name,mean,std,output,key,class_order.",
+        help="A CSV list of suspects: path, and optionally kind,arch,name,mean,std,output,key,class_order.",
     ),
 ]
 ScreenFolderOption = Annotated[
     Path | None,
     typer.Option(
-        "--dir", metavar="DIR", help="Ask every model below this folder: hub folders, ONNX files, weights."
+        "--dir", metavar="DIR", help="Query every model below this folder: hub folders, ONNX files, weights."
     ),
 ]
 ArchsOption = Annotated[
@@ -46,7 +48,7 @@ ArchsOption = Annotated[
     typer.Option(
         "--arch",
         metavar="SPEC",
-        help=f"Architecture of weights files: {SPEC}. Given several times, the one that fits is taken.",
+        help=f"Architecture of weights files: {SPEC}. If repeated, the one that fits is used.",
     ),
 ]
 ArchDirOption = Annotated[
@@ -54,32 +56,36 @@ ArchDirOption = Annotated[
     typer.Option(
         "--arch-dir",
         metavar="DIR",
-        help="Your Python files; their factories count as further --arch. They are run.",
+        help="Folder of your Python files; their factories count as further --arch. They are executed.",
     ),
 ]
-ProfileOption = Annotated[bool, typer.Option("--profile", help="Say where the time went, by stage.")]
+ProfileOption = Annotated[bool, typer.Option("--profile", help="Show the time spent, by stage.")]
 ResumeOption = Annotated[
-    bool, typer.Option("--resume/--no-resume", help="Go on where a stopped run left its store.")
+    bool, typer.Option("--resume/--no-resume", help="Continue a stopped run from its store.")
 ]
-FdrOption = Annotated[float, typer.Option("--fdr", help="Convict only if q_value is at or below it.")]
+FdrOption = Annotated[
+    float, typer.Option("--fdr", help="False discovery rate: convict only if q_value is at or below it.")
+]
 MostQueriesOption = Annotated[
     int | None,
     typer.Option(
         "--queries",
         metavar="MAX",
-        help="Ask at most so many answers for one reference; below five views nobody is convicted.",
+        help="Answers per suspect and reference, at most; fewer than five views convict nobody.",
     ),
 ]
-EndpointsOption = Annotated[bool, typer.Option("--endpoints", help="Ask the hosts that the manifest names.")]
+EndpointsOption = Annotated[
+    bool, typer.Option("--endpoints", help="Allow queries to the hosts that the manifest names.")
+]
 SecretsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--secret",
         metavar="NAME",
-        help="An environment variable that headers of endpoints may refer to; may be repeated.",
+        help="An environment variable that headers of endpoints may use; may be repeated.",
     ),
 ]
-EngineOption = Annotated[str, typer.Option("--engine", help="Where suspects are asked: local or ray.")]
+EngineOption = Annotated[str, typer.Option("--engine", help="Where suspects are queried: local or ray.")]
 AddressOption = Annotated[
     str | None, typer.Option("--address", metavar="ADDR", help="The address of a cluster (--engine ray).")
 ]

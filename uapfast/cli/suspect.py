@@ -54,19 +54,19 @@ def verify(
     device: o.DeviceOption = "auto",
     debug: o.DebugOption = False,
 ) -> int:
-    """Say whether a suspect is closer to the victim than its twins and honest models are.
+    """Test whether a suspect is closer to the victim than to its twins, and than honest models are.
 
-    SUSPECT is told by what it is (`uapfast inspect PATH` says what a file or folder is):
+    SUSPECT is recognised by its content (`uapfast inspect PATH` shows what a file or folder is):
 
     \b
       suspect.safetensors --arch net.py:make   weights, also .pt, .ckpt, .npz, *.index.json
       suspect.onnx                             an ONNX file
       FOLDER                                   written by timm or transformers for a hub
       http://HOST:PORT/v2/models/NAME          an endpoint
-      endpoint.toml                            an endpoint of another form (docs/http.md)
-      --answers FILE                           a record, or answers to what `uapfast queries` wrote
+      endpoint.toml                            any other endpoint (docs/http.md)
+      --answers FILE                           a record, or answers to `uapfast queries`
 
-    A suspect that comes without --mean and --std is asked with the victim's; --mean 0 --std 1 is one that
+    Without --mean and --std a suspect is queried with the victim's. Give --mean 0 --std 1 for a suspect that
     normalises its own input.
 
     --report writes a page for the person who decides. --record, --statement and --commitment make evidence
@@ -89,7 +89,7 @@ def verify(
     with only_result_on_stdout() as stdout, Reporter(rate=True, brief=True) as progress:
         if answers is not None:
             more = [n for n, v in (options | {"batch_size": batch_size}).items() if v is not None]
-            check(not more, "verify", "--answers", "given without options of a model", ", ".join(more))
+            check(not more, "verify", "--answers", "given without the options of a model", ", ".join(more))
             verdict = _recorded(reference, answers, class_names, output.value, how, wanted)
         else:
             check(class_names is None, "verify", "--class-names", "given with --answers only", class_names)
@@ -212,7 +212,7 @@ def encode(
     device: o.DeviceOption = "auto",
     debug: o.DebugOption = False,
 ) -> None:
-    """Write the embedding of a suspect's answers: one unit row for each view."""
+    """Write the embedding of a suspect's answers: one row per view."""
     from uapfast.files import atomic_path, require_writable
 
     require_writable(out, "embeddings")
@@ -231,7 +231,7 @@ def encode(
 
 @app.command()
 def info(reference: o.ReferenceArgument, as_json: o.JsonOption = False, debug: o.DebugOption = False) -> None:
-    """Say what a reference holds and how it was made."""
+    """Show what a reference holds and how it was made."""
     with only_result_on_stdout() as stdout:
         from uapfast.examination.calibration import reference_summary
         from uapfast.reference import load

@@ -131,7 +131,7 @@ def labelled(images: Tensor | ImageFiles, labels: Any, name: str) -> Dataset:
     """A data set of images that are right, and of labels that are not checked yet; raises ``DataError``."""
     y = labels.numpy(force=True) if isinstance(labels, Tensor) else np.asarray(labels)
     if y.ndim != 1 or len(y) != len(images):
-        raise bad_data(f"y of {name}", f"[{len(images)}], one label an image", list(y.shape))
+        raise bad_data(f"y of {name}", f"[{len(images)}], one label per image", list(y.shape))
     if y.dtype.kind not in "iu":
         raise bad_data(f"y of {name}", "integers", y.dtype)
     if int(y.min()) < 0 or int(y.max()) > 1_000_000:

@@ -116,7 +116,7 @@ def _statement(files: Files) -> tuple[SignedStatement, str]:
     found = read_statement(files.statement)
     at = timestamp.told_time(found.predicate["evaluatedAt"], found.where, "evaluatedAt")
     if at > files.time + timestamp.SKEW:
-        raise EvidenceError(found.where, "evaluatedAt", "of the past", found.predicate["evaluatedAt"])
+        raise EvidenceError(found.where, "evaluatedAt", "in the past", found.predicate["evaluatedAt"])
     return found, f"canonical, signed by key {found.key.keyid}"
 
 

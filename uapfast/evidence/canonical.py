@@ -93,7 +93,7 @@ def decoded(text: Any, where: str, what: str) -> bytes:
     except (ValueError, binascii.Error) as exc:
         raise EvidenceError(where, what, "base64", str(exc)[:120]) from exc
     if encoded(data) != text:
-        raise EvidenceError(where, what, "base64 without slack in its last character", text[-8:])
+        raise EvidenceError(where, what, "base64 without unused bits in its last character", text[-8:])
     return data
 
 

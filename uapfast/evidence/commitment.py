@@ -229,7 +229,7 @@ def read_commitment(
     time = timestamp.told_time(predicate["committedAt"], where, "committedAt")
     current = now or datetime.now(UTC)
     if time > current + timestamp.SKEW:
-        raise EvidenceError(where, "committedAt", "of the past", predicate["committedAt"])
+        raise EvidenceError(where, "committedAt", "in the past", predicate["committedAt"])
     stamp = None
     if signed.stamp is not None:
         stamp = timestamp.check_stamp(signed.stamp, signed.signature, where, roots, current)

@@ -164,7 +164,7 @@ def _checked(data: bytes, message: bytes, where: str, roots: Sequence[Any] | Non
     if response.tst_info.message_imprint.message != hashlib.sha256(message).digest():
         raise TimeStampError(where, "time stamp", "of this signature", "one of something else")
     if time > now + SKEW:
-        raise TimeStampError(where, "time stamp", "of the past", f"{said(time)}, which is yet to come")
+        raise TimeStampError(where, "time stamp", "in the past", f"{said(time)}, which is in the future")
     first, last = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     if not first <= time <= last:
         rule = f"within the life of the authority's certificate, {said(first)} to {said(last)}"

@@ -21,7 +21,7 @@ def checked_order(order: Sequence[int], classes: int) -> Tensor:
     """A class order as a tensor ``[K]``; raises ``InputError`` unless it names K different classes."""
     found = [int(k) for k in order if isinstance(k, int | np.integer)]
     if len(found) != classes or len(set(found)) != classes or min(found) < 0:
-        rule = f"{classes} different classes from 0 on: for each of ours, the suspect's that means it"
+        rule = f"{classes} different numbers from 0 on: for each class of ours, the suspect's same class"
         rule += f" ({FEWER})" if len(found) < classes else ""
         raise InputError("verify", "class order", rule, str(list(order))[:200])
     return torch.tensor(found)

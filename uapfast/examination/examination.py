@@ -31,7 +31,7 @@ from uapfast.models.forms import LABELS, WHOLE
 from uapfast.pool.twins import question
 from uapfast.types import HOW_MADE, Relation, Verdict
 
-ADVICE = "is it asked with its own preprocessing (range, mean and std, size), class order and order of rows?"
+ADVICE = "check its preprocessing (range, mean and std, size), its class order and the order of its rows"
 ELSE = (
     "what else could explain it: training on the victim's images in the victim's order (the same seed), or a "
     "common ancestor that the pool does not know; rule both out before you accuse (docs/verdicts.md)"
@@ -182,7 +182,7 @@ class Examination:
         self.views = part.stop
         self._hard.append((part.start, hard))
         if self._stage == 0 and says_nothing(answers.values):
-            self._doubt = "the same answer to every query: it says nothing of whom it descends from"
+            self._doubt = "it gives the same answer to every query, which says nothing about its descent"
             self._ended = True
             return
         self._features.append(self._features_of(reduced, answers.kind == "labels", part.start))
@@ -218,25 +218,29 @@ class Examination:
         self._ended = True
         self._answered = float((labels >= 0).mean())
         if self._answered < LEAST_ANSWERED:
-            self._odd = f"it answers {self._answered:.0%} of the queries only: too few to clear it"
+            self._odd = f"it answers only {self._answered:.0%} of the queries: too few to clear it"
             return
         if self._range == "usual":
             if self._stop.outcome.decision == "independent":
                 self._odd = self._by_labels()
             return
-        others = f"the least of them with {consensus.least:.0%}"
+        others = f"each of these models with {consensus.least:.0%} or more"
         if self._range == "weak":
-            others = f"nearly all of them with {consensus.usual:.0%} or more"
-        share = f"agrees with {self.agreement:.0%} of what the pool's models answer"
+            others = f"nearly all of these models with {consensus.usual:.0%} or more"
+        share = self._agrees()
         self._odd = f"{share} ({others}): {ADVICE}"
         if self._stop.outcome.decision == "piracy":
             return
         moved = consensus.shift(labels)
         if moved is not None:
-            self._odd = f"{share} ({others}): rows stand {abs(moved)} too {'late' if moved > 0 else 'early'}"
+            place = f"{abs(moved)} too {'late' if moved > 0 else 'early'}"
+            self._odd = f"{share} ({others}): its rows are {place}"
             return
         self._probing = reference.probes is not None and self._order is None
         self._ended = not self._probing
+
+    def _agrees(self) -> str:
+        return f"it gives the label that most pool models give for {self.agreement:.0%} of the queries"
 
     def _labels(self) -> NDArray[np.int64]:
         """Labels ``[k,n]`` of the clean queries so far, columns of the reduced classes; -1 for no answer."""
@@ -246,8 +250,8 @@ class Examination:
     def _by_labels(self) -> str | None:
         """What its labels alone say against it, if its scores acquit it; asked once all views are there.
 
-        Labels in the dress of scores (smoothed, saturated, with random rest) say less than the labels do. To
-        hold an acquittal back accuses nobody.
+        Labels that are disguised as scores (smoothed, saturated, with a random rest) say less than the labels
+        themselves. Holding an acquittal back accuses nobody.
         """
         assert self._first is not None
         design, reference = self.design, self.design.reference
@@ -259,8 +263,8 @@ class Examination:
         if outcome.p > HELD_BACK or outcome.rank not in (None, 1):
             return None
         return (
-            f"its labels alone give p {outcome.p:.3g}, which its {self._first.kind} hide: they may be labels "
-            "in another form (ask with output labels)"
+            f"its labels alone give p {outcome.p:.3g}, and its {self._first.kind} do not show it: they may "
+            "be labels in another form (use output labels)"
         )
 
     def _probed(self, answers: Answers) -> None:
@@ -276,9 +280,8 @@ class Examination:
         else:  # labels that were summed up cannot be renamed: some probes learn, the others check
             after = agreement_by_half(given, wanted, reference.classes)
         if reference.consensus.range_of(after, labels.size) == "usual":
-            share = f"agrees with {self.agreement:.0%} of what the pool's models answer"
             named = ",".join(map(str, order))
-            self._odd = f"{share}, with {after:.0%} once classes are renamed: ask with class order {named}"
+            self._odd = f"{self._agrees()}, and for {after:.0%} by class order {named}: use that order"
 
     # -- what it comes to --------------------------------------------------------------------------
     def verdict(self) -> Verdict:

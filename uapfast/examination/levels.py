@@ -47,8 +47,8 @@ def level_remarks(used: float) -> list[str]:
 def moved_remark(asked: float, used: float) -> str:
     """What a verdict says that was given at another level than its answers were asked for."""
     how = "raised" if used > asked else "lowered"
-    when = f"the level was {how} after the answers were there"
-    return f"{when}: they were asked for at {asked:g}, and judged at {used:g}"
+    when = f"the level was {how} after the answers had come"
+    return f"{when}: they were requested at {asked:g}, and judged at {used:g}"
 
 
 __all__ = ["committed_level", "compared", "level_remarks", "levels_said", "moved_remark"]

@@ -22,10 +22,10 @@ def log_remarks(settings: Mapping[str, Any], points: int) -> list[str]:
     if not asked:
         return []
     return [
-        f"{asked} of the {points} query points come from the owner's log of what was asked "
+        f"{asked} of the {points} query points come from the owner's query log "
         f"({settings['log']['images']} images, SHA-256 {settings['log']['sha256'][:12]}...); the owner "
-        "states that the victim's answers had no say in which images these are, without which p_candidate "
-        "and p_joint are void"
+        "states that the victim's answers did not influence which images these are; otherwise p_candidate "
+        "and p_joint are invalid"
     ]
 
 
@@ -38,8 +38,8 @@ def mostly_logged(logged: int, views: int) -> str | None:
     if own >= logged:
         return None
     return (
-        f"{min(logged, views)} of the {views} views that were asked are of the query log: more of the log "
-        "than of the owner's images convicts nobody"
+        f"{min(logged, views)} of the {views} views that were asked are of the query log: with more views of "
+        "the log than of the owner's images nobody is convicted"
     )
 
 

@@ -43,8 +43,8 @@ def preprocessing_note(mean: Sequence[float], std: Sequence[float]) -> str:
     """What is said of a suspect that is asked with the victim's preprocessing, having none of its own."""
     means, stds = (" ".join(f"{v:g}" for v in values) for values in (mean, std))
     return (
-        f"it is asked with the victim's mean {means} and std {stds}, since none were given "
-        "(mean 0 and std 1 are those of a suspect that normalises its own input)"
+        f"it is queried with the victim's mean {means} and std {stds}, since none were given "
+        "(give mean 0 and std 1 for a suspect that normalises its own input)"
     )
 
 

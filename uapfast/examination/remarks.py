@@ -35,12 +35,12 @@ def remarks(
     """
     said = list(notes)
     if first is not None and first.note:
-        said.append(f"its answers were taken for {first.note}")
+        said.append(f"its answers were read as {first.note}")
     if first is not None and order is not None:
-        left = "; classes that have no place in it were left out" if first.classes > len(order) else ""
-        said.append(f"its classes were read in the class order that was given{left}")
+        left = "; classes without a place in it were left out" if first.classes > len(order) else ""
+        said.append(f"its classes were read in the given class order{left}")
     if form != WHOLE:
-        said.append(f"it shows {form}: the innocents that it is compared with were shown alike")
+        said.append(f"it shows {form}: the innocents' answers were reduced to that form as well")
     said += level_remarks(alpha)
     said += log_remarks(reference.settings, len(reference.plan.points))
     return said + [f"the reference warns: {warning}" for warning in reference.warnings]

@@ -27,8 +27,8 @@ from uapfast.types import Decision
 UNCLEAR = 0.05  # at or below this p-value a suspect is not called independent
 NO_TWINS = (
     "the pool has no twins of the victim: only the rank among its {n} innocents counts, which is never "
-    "below {floor:.2g} ({needed} innocents could convict). Eight twins or more tell a copy from answers that "
-    "merely lie on the victim's side"
+    "below {floor:.2g} ({needed} innocents could convict). Only twins, best eight or more, separate a copy "
+    "from answers that merely lie on the victim's side"
 )
 JITTER = 1e-3  # a decision must survive a change of any similarity by this much
 BEYOND = 10.0  # times below the floor of the exact rank that a p-value is at the least

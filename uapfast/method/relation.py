@@ -21,7 +21,7 @@ from uapfast.types import Relation
 
 MODIFIED = 0.6  # share kept, less its margin, that no student of a twin came near; docs/verdicts.md
 TRAINED = 0.4  # share kept, with its margin, that most models made from the weights exceed
-LITTLE = "as models trained on answers do; weights that were trained anew at length may, too"
+LITTLE = "as models trained on answers do; weights that were retrained at length may, too"
 TINY = 1e-9
 LEVEL = 0.05  # one-sided, of the margin around the share kept, and of what students of one kind reach
 
@@ -115,7 +115,7 @@ class Shares:
             )
         if most <= TRAINED and not self.by_labels:
             return RelationEstimate("extraction", share, margin, f"{shown}: {LITTLE}")
-        return RelationEstimate("unclear", share, margin, f"{shown}: both kinds of copies may")
+        return RelationEstimate("unclear", share, margin, f"{shown}: both kinds of copies may do so")
 
 
 def _rows(features: Sequence[Float32Array]) -> Float64Array:

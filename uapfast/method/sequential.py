@@ -151,7 +151,7 @@ class Stopper:
             unclear = outcome.decision == "inconclusive" and due < LEAST_UNCLEAR
             if self._all or unclear or not self._futile(own, rest):
                 return None
-            why = f"stopped after {due} of {self.looks.views[-1]} views: those left could hardly convict it"
+            why = f"stopped after {due} of {self.looks.views[-1]} views: the others could hardly convict it"
             outcome = replace(outcome, reasons=(*outcome.reasons, why))
         return Stop(outcome, due, found.similarity)
 

@@ -118,7 +118,7 @@ def detect(
         try:
             return _detect(values, where, rows, classes, like.kind, like.read)
         except OutputError as exc:
-            raise SuspectError(where, "answers", f"{like.kind} as before", exc.got) from exc
+            raise SuspectError(where, "answers", f"{like.kind}, as the first answers were", exc.got) from exc
     return _detect(values, where, rows, classes, output, None)
 
 
@@ -127,7 +127,7 @@ def _detect(
 ) -> Answers:
     v = as_tensor(values, where, rows, output)
     if rows is not None and (v.ndim == 0 or v.shape[0] != rows):
-        raise SuspectError(where, "answers", f"{rows} rows, one a query", list(v.shape))
+        raise SuspectError(where, "answers", f"{rows} rows, one per query", list(v.shape))
     integer = not v.dtype.is_floating_point and not v.dtype.is_complex
     if v.ndim == 1 and (output == "labels" or (output == "auto" and integer)):
         return _labels(v, where, classes)
@@ -157,7 +157,12 @@ def _reading(v: Tensor, where: str, output: str, before: AnswerReading | None) -
     if before is not None and before.kind == "probabilities":
         most = before.scale * (1 + OVER_ONE)
         if len(v) and not (float(v.min()) >= -OVER_ONE and float(v.max()) <= most):
-            raise OutputError(where, "answers", "as before", f"{float(v.min()):g}..{float(v.max()):g}")
+            raise OutputError(
+                where,
+                "answers",
+                f"in 0..{before.scale:g}, as the first answers were",
+                f"{float(v.min()):g}..{float(v.max()):g}",
+            )
         return before
     if output == "auto":
         return tell(v, where)

@@ -64,38 +64,39 @@ class Preprocessed(nn.Module):
 
 
 class Model:
-    """A classifier behind one interface; safe to use from several threads.
+    """A classifier with explicit preprocessing, behind one interface; safe to use from several threads.
 
     Args:
-        target: ``nn.Module`` that takes images in 0..1 after ``mean`` and ``std``, or a callable from
+        target: an ``nn.Module`` that takes images in 0..1 after ``mean`` and ``std``, or a callable from
             float32 ``[N,C,H,W]`` in 0..1 to ``[N,K]`` logits or probabilities, or to ``[N]`` labels, in any
-            form that :func:`uapfast.models.unpack.unpack` reads.
-            A module is copied and frozen, with the functions that it holds; the caller's is not touched. One
-            whose weights are all float16, bfloat16 or float64 gets images of that type.
+            form that :func:`uapfast.models.unpack.unpack` reads. A module is copied and frozen, with the
+            functions that it holds; yours is not changed. A module whose weights are all float16, bfloat16 or
+            float64 gets images of that type.
         name: shown in errors.
-        mean: per channel (or one for all), subtracted before the module; with ``std``. Modules only.
-        std: per channel, > 0.
+        mean: per channel (or one for all), subtracted from the images; with ``std``. Modules only.
+        std: per channel, > 0; the images are divided by it after that.
         output: ``auto``, ``logits``, ``probabilities`` or ``labels``.
-        device: of the module.
-        batch_size: queries per call, at most; None for what images of their size allow
-            (:func:`uapfast.models.batches.most_at_once`). A module's batches are all of one size, the last
-            padded, so that shapes do not vary; a callable's is not, since a query may cost money.
-        numpy: hand a callable numpy arrays instead of tensors.
-        arch: SPEC that the module was made from, for the record.
-        own: whether a module is given away: it is then frozen itself, and not copied.
+        device: device of the module.
+        batch_size: queries per call, at most; None chooses by image size
+            (:func:`uapfast.models.batches.most_at_once`). A module's batches all have one size, the last one
+            padded, so shapes do not vary. A callable's last batch is not padded, since a query may cost
+            money.
+        numpy: call a callable with numpy arrays instead of tensors.
+        arch: SPEC from which the module was made, for the record.
+        own: True to give the module away: it is then frozen itself, and not copied.
 
     Attributes:
-        module: frozen copy in eval mode, preprocessing included; None for a callable.
-        preprocessing: ``mean`` and ``std`` by name, one value a channel each; None where none were given.
-        sha256: of the module's tensors; None for a callable, and for a module that holds none, or that
-            answers with tensors of others as well (by a closure).
-        apart: whether answers depend on what else is in the batch, so that views are asked one by one.
-        notes: what a reader of a verdict has to know of its answers.
-        tape: takes down every answer as it comes, or None.
+        module: the frozen copy in eval mode, preprocessing included; None for a callable.
+        preprocessing: ``mean`` and ``std`` by name, one value per channel each; None if none were given.
+        sha256: SHA-256 of the module's tensors. None for a callable, for a module without tensors, and for a
+            module that also uses tensors of others (by a closure).
+        apart: whether answers depend on what else is in the batch; views are then asked one by one.
+        notes: what a reader of a verdict must know about its answers.
+        tape: keeps every answer as it comes, or None.
 
     Raises:
-        InputError: a target that answers nothing, or bad settings.
-        ModelError: a module that cannot be copied, or preprocessing that makes no sense.
+        InputError: the target is nothing that answers, or a setting is wrong.
+        ModelError: the module cannot be copied, or its preprocessing makes no sense.
 
     Example:
         >>> normalised = uapfast.Model(model, mean=[0.3], std=[0.4])  # it takes images in 0..1
@@ -157,7 +158,7 @@ class Model:
 
     @property
     def bare(self) -> bool:
-        """Whether it is a module of which nobody said how images are normalised."""
+        """Whether it is a module without a stated normalisation of images."""
         return self.module is not None and self.preprocessing is None
 
     def with_preprocessing(self, mean: Sequence[float], std: Sequence[float]) -> Model:
@@ -177,7 +178,7 @@ class Model:
         return out
 
     def with_batch_size(self, batch_size: int | None) -> Model:
-        """The same model, asked with other batches; None leaves it as it is (``InputError``: below 1)."""
+        """The same model with another batch size; None keeps it. ``InputError`` below 1."""
         check_batch_size("Model", batch_size)
         out = copy.copy(self)
         out.batch_size = self.batch_size if batch_size is None else batch_size
@@ -260,7 +261,7 @@ class Model:
             out = self._asked(x) if self.module is not None else self._call(x.numpy() if self.numpy else x)
         answers = as_tensor(out, self.name, len(x), self.output)
         if answers.ndim == 0 or len(answers) != len(x):
-            raise SuspectError(self.name, "answers", f"{len(x)} rows, one a query", list(answers.shape))
+            raise SuspectError(self.name, "answers", f"{len(x)} rows, one per query", list(answers.shape))
         return answers[:rows]
 
     def _asked(self, x: Tensor) -> Any:
@@ -305,7 +306,7 @@ def failed(name: str, image: Sequence[int], said: str) -> SuspectError:
     channels = CHANNELS.search(said)
     if channels is not None and int(channels[2]) == image[0]:
         return SuspectError(name, "images", f"of the {channels[1]} channels that the network takes", image[0])
-    return SuspectError(name, "answers", f"returned for images {list(image)}", said)
+    return SuspectError(name, "network", f"one that accepts images {list(image)}", said)
 
 
 def check_batch_size(where: str, batch_size: object) -> None:
@@ -334,9 +335,9 @@ def as_model(obj: Any, **settings: Any) -> Model:
 
 def _statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[list[float], list[float]]:
     if mean is None or std is None or not len(mean) or not len(std):
-        raise ModelError("Model", "mean and std", "given together, one value a channel", f"{mean}, {std}")
+        raise ModelError("Model", "mean and std", "given together, one value per channel", f"{mean}, {std}")
     if len(mean) != len(std):
-        rule = "of as many values as each other, one value a channel (or one for all)"
+        rule = "of equal length, one value per channel (or one for all)"
         raise ModelError("Model", "mean and std", rule, f"{len(mean)} and {len(std)}: {mean}, {std}")
     if not all(np.isfinite(mean)) or not all(np.isfinite(std)) or min(std) <= 0:
         raise ModelError("Model", "mean and std", "finite, std > 0", f"{mean}, {std}")

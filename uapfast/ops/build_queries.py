@@ -88,7 +88,7 @@ def _check(
     channels = images.shape[1]
     for name, values in (("mean", mean), ("std", std)):
         good = len(values) in (0, channels) and all(math.isfinite(v) for v in values)
-        need(good, NAME, name, f"{channels} finite numbers, one a channel", list(values))
+        need(good, NAME, name, f"{channels} finite numbers, one per channel", list(values))
     need(all(v > 0 for v in std), NAME, "std", "> 0", list(std))
     if uaps is None:
         need(assign is None, NAME, "assign", "left out where there are no uaps", "a tensor")
@@ -100,7 +100,7 @@ def _check(
     if assign is not None:
         _args.need_tensor(NAME, "assign", assign, "N", (torch.int64,))
         same = assign.shape[0] == images.shape[0] and assign.device == images.device
-        need(same, NAME, "assign", f"[{images.shape[0]}], one an image, on {images.device}", assign)
+        need(same, NAME, "assign", f"[{images.shape[0]}], one per image, on {images.device}", assign)
 
 
 def _slots(uaps: Tensor | None, assign: Tensor | None, clean: bool) -> int:

@@ -59,7 +59,7 @@ def _check(logits: Tensor, grads: Tensor, labels: Tensor, p: float) -> None:
         _args.need(False, NAME, "logits", rule, logits)
     _args.need_tensor(NAME, "labels", labels, "B", (torch.int64,))
     if labels.shape[0] != grads.shape[0] or labels.device != grads.device:
-        rule = f"[{grads.shape[0]}], one a row of grads, on {grads.device}"
+        rule = f"[{grads.shape[0]}], one per row of grads, on {grads.device}"
         _args.need(False, NAME, "labels", rule, labels)
     _args.need_norm(NAME, p, NORMS)
 

@@ -16,7 +16,7 @@ NORMS = (1.0, 2.0, math.inf)
 
 
 def project_lp(delta: Tensor, eps: float, p: float, *, backend: str = AUTO) -> Tensor:
-    """Nearest point, in the Euclidean sense, of the Lp ball of radius ``eps`` around 0; one a row.
+    """Nearest point, in the Euclidean sense, of the Lp ball of radius ``eps`` around 0; one per row.
 
     For float32 and float64 the result lies inside the ball in exact arithmetic and projecting it again
     returns the same bits; a row inside the ball is returned as it is. Half precision: up to rounding.

@@ -79,61 +79,66 @@ def build_pool(
 ) -> Path:
     """Train twins, homologous models, and surrogates of each candidate; write ``manifest.csv``.
 
-    A run that was killed goes on where it stopped: a model counts as made once its weights and its
-    record are both in place. Every model is trained on one thread, so that the pool does not depend
-    on ``jobs``. A pool can be extended: with larger numbers, only what is missing is trained.
+    A run that was killed continues where it stopped: a model counts as made when its weights and its
+    record both exist. Every model is trained on one thread, so that the pool does not depend on ``jobs``.
+    A pool can be extended: with larger numbers, only the missing models are trained.
 
     Args:
-        arch: SPEC of the victim, which takes images in 0..1 (or after ``mean`` and ``std``).
-        weights: the victim's.
+        arch: SPEC of the victim's architecture, for images in 0..1 (or after ``mean`` and ``std``).
+        weights: the victim's weights file.
         data: the owner's images and labels.
         out: folder; made if missing.
-        init: where the victim's training began: ``random``; a file of the public weights that it was
-            fine-tuned from (a head of another size is drawn anew for every model); or ``factory``, where the
+        init: where the victim's training started: ``random``; a file of the public weights from which it was
+            fine-tuned (a head of another size is initialised anew for every model); or ``factory``, if the
             factory of ``arch`` loads them. Twins, homologous models and surrogates of the victim's
-            architecture begin there, too; at least every third homologous model is of it, and the owner's
-            recipe trains no other architecture (docs/fine_tuned.md).
-        ancestor: file of what the victim was fine-tuned from, as a whole classifier of ``arch``; becomes a
-            pool model that the reference must not convict. By default the file of ``init``, if it is whole.
+            architecture start there, too. At least every third homologous model has that architecture, and
+            the owner's recipe trains no other architecture (docs/fine_tuned.md).
+        ancestor: weights file of the model from which the victim was fine-tuned, as a whole classifier of
+            ``arch``. It becomes a pool model that the reference must not convict. Default: the file of
+            ``init``, if it is whole.
         mean: per channel; the victim takes (x - mean) / std, and so does every model of its architecture.
         std: per channel, > 0; with ``mean``.
-        recipe: ``FILE.py:FUNCTION``, the owner's training ``(model, images, labels, seed) -> model``, or
-            ``(model, dataset, seed) -> model`` with those names, for images that are read as they are needed
-            (:class:`uapfast.pool.recipe.LabelledImages`); or the name of one that an installed package has
-            registered (docs/extend.md); it trains the twins and part of the homologous
-            models. The default recipe otherwise.
-        twins: models of the victim's recipe with other seeds, m.
-        surrogates: piracy models of each candidate (the victim and every twin), the same kinds of each.
-        homologous: honest models of other architectures, data and settings, n.
-        epochs: of the default recipe.
+        recipe: the owner's training: ``FILE.py:FUNCTION`` with ``(model, images, labels, seed) -> model``, or
+            with ``(model, dataset, seed) -> model`` (with those names) for images that are read when needed
+            (:class:`uapfast.pool.recipe.LabelledImages`); or the name of a recipe that an installed package
+            has registered (docs/extend.md). It trains the twins and a part of the homologous models. Without
+            it a default recipe is used.
+        twins: number m of twins: models of the victim's recipe with other seeds.
+        surrogates: number of piracy models of each candidate (the victim and every twin), of the same kinds
+            for each.
+        homologous: number n of honest models of other architectures, data and settings.
+        epochs: passes of the default recipe.
         seed: base of every model's seed.
-        other_archs: SPECs for surrogates and homologous models; shipped networks by default.
-        jobs: models trained at a time, in processes of their own if more than one (a script that calls
-            this then needs the usual ``if __name__ == "__main__"``).
-        device: where the default recipe trains and models answer; the owner's recipe decides itself.
+        other_archs: SPECs for surrogates and homologous models; by default small networks that ship with
+            uapfast.
+        jobs: models trained at a time; more than one are trained in processes of their own (a script that
+            calls this then needs the usual ``if __name__ == "__main__"``).
+        device: device on which the default recipe trains and models answer; the owner's recipe chooses its
+            own.
         progress: called as ``progress(done, total, what)``.
-        branch: checkpoint of the victim's training. Twins are then reruns from there, by the recipe, which
-            takes ``checkpoint`` as well (docs/branches.md). The manifest is then ``branches.csv``; a pool of
-            full twins in the same folder stays as it is, and shares its other models.
+        branch: checkpoint of the victim's training. Twins are then reruns from there by the recipe, which
+            must take ``checkpoint`` as well (docs/branches.md). The manifest is then ``branches.csv``. A pool
+            of full twins in the same folder stays unchanged, and shares its other models.
         branch_at: share of the victim's training that lies before ``branch``, in (0, 1).
-        designated: record of a draw (:func:`uapfast.pool.draw.designate`): the victim is the model that was
-            drawn, and the others are its twins, whatever ``twins`` says.
-        selected: whether the victim was chosen among several outcomes of training (best of several seeds or
-            epochs, early stopping, an average), which is part of its recipe: ``no``; ``same``: it was, and
-            ``recipe`` chooses every twin in the same way; ``unlike``: it was, and the twins are not. Verdicts
-            say so where it is ``unlike`` or was not said.
-        batch_size: images a forward at most, of models that answer and of the default recipe's training
-            (where it changes that, it is a setting of the models); None for what their size allows.
+        designated: record of a draw (:func:`uapfast.pool.draw.designate`): the victim is the drawn model, and
+            the others are its twins, whatever ``twins`` says.
+        selected: whether the victim was selected among several outcomes of training (best of several seeds or
+            epochs, early stopping, an average), which is a part of its recipe. ``no``: it was not. ``same``:
+            it was, and ``recipe`` selects every twin in the same way. ``unlike``: it was, and the twins are
+            not. Verdicts say so if it is ``unlike`` or missing.
+        batch_size: images per forward pass, at most, of models that answer and of the default recipe's
+            training (where it changes the training, it is recorded as a setting of the models). None chooses
+            by image size.
 
     Returns:
         The manifest's path. ``pool.json`` (``branches.json``) beside it records which recipe made what.
 
     Raises:
-        InputError: a number out of range; no ``init``, or one that contradicts ``ancestor``.
+        InputError: a number is out of range, or ``init`` is missing or contradicts ``ancestor``.
         PoolError: ``out`` holds models of other settings or is in use, a training failed, or ``init`` does
             not fit the architecture.
-        DataError: no images.
-        ModelError: an architecture or recipe that cannot be used, or a victim that does not fit the data.
+        DataError: there are no images.
+        ModelError: an architecture or recipe cannot be used, or the victim does not fit the data.
         StorageError: ``out`` cannot be written.
     """
     _check(jobs, init, ancestor)
@@ -231,7 +236,7 @@ def _classes(victim: Model, data: Dataset) -> tuple[int, float]:
     """The victim's K, after it has shown that it knows the data, and its accuracy there."""
     count = min(MEASURED_ON, len(data))
     if count == 0:
-        raise DataError("pool", "data", "of at least one image", "none")
+        raise DataError("pool", "data", "at least one image", "none")
     try:
         first = Images(data.images).subset(slice(0, count))
         answers = victim.answers_to(first.chunks(), count=count)
@@ -239,7 +244,9 @@ def _classes(victim: Model, data: Dataset) -> tuple[int, float]:
         rule = f"one that answers the data's images {list(data.images.shape[1:])} with logits"
         raise ModelError("pool", "victim", rule, exc.got) from exc
     if answers.classes < data.classes:
-        raise ModelError("pool", "victim", f"of {data.classes} classes, as the data", answers.classes)
+        raise ModelError(
+            "pool", "victim", f"a model of {data.classes} classes, like the data", answers.classes
+        )
     labels = data.labels[:count]
     right = float((answers.labels() == labels).double().mean())
     common = float(torch.bincount(labels).max()) / count

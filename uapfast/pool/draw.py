@@ -69,14 +69,16 @@ def designate(
     if out.exists():
         raise PoolError("designate", "out", "a new file (a draw is made once)", out)
     if len(files) < 2:
-        raise PoolError("designate", "weights", "of at least 2 models, trained alike", len(files))
+        raise PoolError(
+            "designate", "weights", "files of at least 2 models, trained in the same way", len(files)
+        )
     models: list[dict[str, str]] = []
     for file in files:
         sha256 = load_model(arch, file).sha256
         assert sha256 is not None  # of a module
         for other in models:
             if file.stem == other["name"] or sha256 == other["sha256"]:
-                rule = "of different names and different weights"
+                rule = "files with different names and different weights"
                 raise PoolError("designate", "weights", rule, f"{file}, beside {other['file']}")
         models.append({"name": file.stem, "file": _relative(file, out.parent), "sha256": sha256})
     record: dict[str, Any] = {

@@ -91,7 +91,7 @@ def _entry(row: dict[str, str], where: str, path: Path) -> ManifestEntry:
     name = row.get("name") or Path(row["path"]).stem
     mean, std = (manifest_numbers(row.get(k) or "", "manifest", k, where) for k in ("mean", "std"))
     if (mean is None) != (std is None) or len(mean or ()) != len(std or ()):
-        raise _bad("given together, one value a channel", f"{mean} and {std} ({where})", "mean and std")
+        raise _bad("given together, one value per channel", f"{mean} and {std} ({where})", "mean and std")
     if min(std or (1.0,)) <= 0:
         raise _bad("above 0", f"{row['std']!r} ({where})", "std")
     return ManifestEntry(
@@ -228,11 +228,15 @@ def _changed_code(entries: Sequence[ManifestEntry], made: PoolRecord, base: Path
 def load_pool(manifest: str | os.PathLike[str], device: str = "cpu") -> Pool:
     """Load every model of a manifest.
 
+    Args:
+        manifest: path of the CSV file.
+        device: device of the models.
+
     Raises:
-        ManifestError: see :func:`read_manifest`; or a line without relation.
+        ManifestError: see :func:`read_manifest`; or a line has no relation.
         PoolWarning: (given, and kept in ``Pool.warnings``) the code of an architecture changed.
-        PoolError: a pool model with NaN weights, or with others than ``pool.json`` beside it records.
-        ModelError: a file that does not fit its architecture.
+        PoolError: a model has NaN weights, or other weights than ``pool.json`` beside it records.
+        ModelError: a file does not fit its architecture.
     """
     path = Path(manifest)
     entries, made, models = read_manifest(path), _made(path), []

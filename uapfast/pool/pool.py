@@ -14,7 +14,7 @@ RELATIONS = ("victim", "twin", "piracy", "homologous", "ancestor")
 MIN_INNOCENTS = 5  # with fewer homologous models ``generate`` makes no reference
 GOOD_TWINS, GOOD_INNOCENTS = 8, 12
 LEAST_RELATED = 8  # homologous models from the victim's public beginning; docs/fine_tuned.md
-PUBLIC = "the victim's training began at public weights"
+PUBLIC = "the victim's training started at public weights"
 
 
 def few_twins(count: int) -> str | None:
@@ -28,7 +28,7 @@ def few_twins(count: int) -> str | None:
         )
     return (
         f"pool should hold at least {GOOD_TWINS} twins, got {count}: the exact floor of the candidate "
-        f"side is 1/{count + 1}, and how much a suspect's scores vary is known from the innocents mostly"
+        f"side is 1/{count + 1}, and the spread of a suspect's scores is known mostly from the innocents"
     )
 
 
@@ -36,7 +36,7 @@ def more_innocents(missing: int) -> str:
     """How to come by homologous models."""
     return (
         f"{missing} more: public models of the task (a line each in the manifest, relation homologous), or "
-        "cheap trainings, on a tenth of the images as well (uapfast pool --homologous N keeps those it has)"
+        "cheap trainings, even on a tenth of the images (uapfast pool --homologous N keeps existing ones)"
     )
 
 
@@ -66,7 +66,7 @@ def few_related(count: int, homologous: int) -> str | None:
         "helps: "
         f"{LEAST_RELATED - count} more trainings from there, no longer than the victim's, on parts of your "
         "images, on others or with other settings: uapfast pool with the victim's --init and --homologous "
-        f"{2 * LEAST_RELATED} (every second one is made so, and what is there is kept), or models that you "
+        f"{2 * LEAST_RELATED} (every second one is made so, and existing ones are kept), or models that you "
         "have from there, with parent ancestor in the manifest"
     )
 
@@ -122,7 +122,7 @@ def family_fault(models: Sequence[Relative]) -> tuple[str, str, str] | None:
             if at in line:
                 return (
                     f"parent of {m.name}",
-                    "one that leads back to no model twice",
+                    "free of cycles",
                     " <- ".join([*line, at]),
                 )
             line.append(at)
@@ -155,21 +155,21 @@ def _mixture_fault(models: Sequence[Relative]) -> tuple[str, str, str] | None:
 
 @dataclass(frozen=True)
 class Pool:
-    """Models with distinct names.
+    """The models with which suspects are compared; their names are distinct.
 
     Attributes:
         models: all of them.
-        init: what ``pool.json`` says of where the victim began (:class:`uapfast.pool.origin.Origin` as JSON
-            types); None where nobody said.
-        warnings: what was warned of when it was made; every verdict repeats it.
-        made: what ``pool.json`` says of the twins (:class:`uapfast.pool.twins.TwinSource` as JSON types).
-        trained: names of homologous models that uapfast trained itself, from no candidate.
-        manifest_sha256: of the manifest's bytes; None for a pool that was made in memory.
-        seen: keys of the images that it was made of (:func:`uapfast.data.image_keys`), where that is known.
+        init: what ``pool.json`` says about where the victim's training started
+            (:class:`uapfast.pool.origin.Origin` as JSON types); None if nothing was stated.
+        warnings: warnings from when the pool was made; every verdict repeats them.
+        made: what ``pool.json`` says about the twins (:class:`uapfast.pool.twins.TwinSource` as JSON types).
+        trained: names of homologous models that uapfast trained itself, without any candidate.
+        manifest_sha256: SHA-256 of the manifest's bytes; None for a pool that was made in memory.
+        seen: keys of the images of which the pool was made (:func:`uapfast.data.image_keys`), if known.
 
     Raises:
         PoolError: duplicate names, an unknown relation, two victims, a piracy model without its candidate,
-            several ancestors, branches beside full twins, or a parent that cannot be.
+            several ancestors, branches beside full twins, or an impossible parent.
     """
 
     models: tuple[PoolModel, ...]
@@ -248,18 +248,18 @@ class Pool:
         branches: bool = False,
         device: str = "cpu",
     ) -> Pool:
-        """A pool of modules or callables; twins are named twin-00, twin-01, ...
+        """Make a pool of modules or callables. Twins are named twin-00, twin-01, ...
 
         Args:
             twins: models of the victim's recipe with other seeds.
-            piracy: candidate's name (``victim``, ``twin-00``, ...) to models that derive from it; the
-                i-th models of all candidates are taken as one kind.
+            piracy: maps a candidate's name (``victim``, ``twin-00``, ...) to the models that derive from it.
+                The i-th models of all candidates count as one kind.
             homologous: honest models of the same task.
-            related: further ones, which began at the public weights that the victim did.
-            ancestor: what the victim was fine-tuned from, if anything.
-            init: where victim and twins began: ``random``, ``weights`` (the same for all) or ``factory``.
-            branches: whether the twins are reruns from a checkpoint of the victim's training.
-            device: where modules are run.
+            related: more honest models, which started from the same public weights as the victim.
+            ancestor: the model from which the victim was fine-tuned, if any.
+            init: where victim and twins started: ``random``, ``weights`` (the same for all) or ``factory``.
+            branches: True if the twins are reruns from a checkpoint of the victim's training.
+            device: device of the modules.
         """
         parent, kind = (CHECKPOINT, "branch") if branches else (None, "twin")
         rows = [

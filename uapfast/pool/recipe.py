@@ -149,7 +149,7 @@ def default_recipe(
     check(isinstance(batch, int) and batch >= 2, "recipe", "batch", "a whole number >= 2", repr(batch))
     check(0 < learning_rate < math.inf, "recipe", "learning_rate", "a finite number > 0", learning_rate)
     if len(images) == 0 or len(labels) != len(images):
-        raise InputError("recipe", "labels", f"one an image, {len(images)} > 0", len(labels))
+        raise InputError("recipe", "labels", f"one per image, {len(images)} > 0", len(labels))
     generator = torch.Generator().manual_seed(seed)
     steps = epochs * -(-len(images) // batch)
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):  # dropout draws from the global generator

@@ -62,47 +62,47 @@ def screen(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Screening:
-    """Screen suspects of any kind against one reference or several.
+    """Query many suspects of any kind for one reference or several, and give one row for each.
 
     Args:
         references: a reference or its file, several of these, or a mapping from names to them.
         suspects: a manifest, a folder, or an iterable of :class:`Entry`, files, folders and addresses
-            (docs/screening.md). Taken once, not held in memory.
-        arch: SPEC of weights files without their own, or several: then the one whose names and shapes a file
-            has is taken.
+            (docs/screening.md). It is read once, and not held in memory.
+        arch: SPEC of weights files without their own, or several SPECs: the one whose names and shapes a file
+            has is used.
         key: which of several sets of weights in a file, for suspects without their own.
-        mean: per channel; images in 0..1 are normalised by (x - mean) / std before the network. For
-            weights and ONNX files without their own.
+        mean: per channel; images in 0..1 are normalised by (x - mean) / std before the network. For weights
+            and ONNX files without their own.
         std: per channel.
-        class_order: for each class of the references, the suspects' class that means it; for suspects
+        class_order: for each class of the references, the suspects' class that means the same; for suspects
             without their own.
-        out: the table (Parquet), written when all rows are there.
-        store: the SQLite file that a stopped run is continued from; ``out`` with ``.store`` by default, or
-            a temporary one without ``out``.
-        resume: keep the rows that the store has.
-        alpha: level of a conviction on each side, in (0, 0.5).
+        out: path of the table (Parquet), which is written when all rows are there.
+        store: the SQLite file from which a stopped run is continued; by default ``out`` with ``.store``, or a
+            temporary one without ``out``.
+        resume: keep the rows of the store.
+        alpha: significance level of each side, in (0, 0.5).
         fdr: a conviction needs a q-value at or below it, in (0, 1].
-        queries: most answers asked of a suspect for one reference, or None for all. Fewer than five views
+        queries: answers asked of a suspect for one reference, at most; None for all. Fewer than five views
             convict nobody.
-        early: stop asking as soon as the answers settle it; False gives the numbers of ``verify``.
+        early: stop querying a suspect as soon as its answers settle the decision; False gives the numbers of
+            ``verify``.
         engine: ``local`` or ``ray``.
-        address: of a cluster.
-        workers: suspects asked at a time, or None for one a core.
-        device: where networks run.
-        timeout: seconds that reading a suspect, or asking it, may take; then it is ``invalid``
+        address: address of a cluster.
+        workers: suspects queried at a time; None for one per core.
+        device: device of the networks.
+        timeout: seconds for reading a suspect, and for querying it. A slower one is ``invalid``
             (``TimeLimitError``) and the run goes on. Infinite for no limit.
-        precision: of the networks; ``bf16`` is faster on a GPU, and its answers are rounded to 3 digits.
-        batch_size: queries a forward, at most; None for what images of their size allow
+        precision: precision of the networks; ``bf16`` is faster on a GPU, and rounds answers to 3 digits.
+        batch_size: queries per forward pass, at most; None chooses by image size
             (:func:`uapfast.models.batches.most_at_once`).
-        endpoints: whether the hosts that a manifest names may be asked.
-        conduct: towards each endpoint: ``budget``, ``rate``, ``cache`` and the like, as
-            :func:`uapfast.suspects.http.open_http` takes them. Of environment variables their headers may
-            refer to those in ``secrets`` alone.
-        record: folder that gets a record of every suspect and reference that is asked in this run, named
-            after the suspect (docs/recorded.md). Suspects with the same network and tensors are asked once.
-            With the local engine only. Records that are there already stay, except those of suspects that a
-            run that is resumed asks once more.
-        overwrite: replace records that are there.
+        endpoints: True to allow queries to the hosts that a manifest names.
+        conduct: for each endpoint: ``budget``, ``rate``, ``cache`` and the like, as
+            :func:`uapfast.suspects.http.open_http` takes them. Their headers may use only the environment
+            variables in ``secrets``.
+        record: folder for a record of every suspect and reference that is asked in this run, named after the
+            suspect (docs/recorded.md). Suspects with the same network and tensors are asked once. Local
+            engine only. Existing records stay, except those of suspects that a resumed run asks again.
+        overwrite: replace existing records.
         progress: called as ``progress(done, total, what)``.
 
     Returns:
@@ -110,10 +110,10 @@ def screen(
 
     Raises:
         InputError: a bad argument.
-        ModelError: ``arch`` names no architecture.
+        ModelError: ``arch`` is no architecture.
         ManifestError: a bad manifest.
         ReferenceFileError: a reference that cannot be read.
-        MissingDependency: an engine that needs an extra.
+        MissingDependency: the engine needs an extra that is not installed.
         ClusterError: while it runs, if the cluster cannot be reached or used (``ray``).
         StorageError: store or table cannot be written, or another process uses the store.
         TimeLimitError: while it runs, if too many suspects never end. What is finished is kept.

@@ -98,7 +98,7 @@ def read_answer_file(
         read_all = functools.partial(tables.answers, columns, where, bounds.width, names, output)
         found = FileAnswers(*tables.guarded(read_all, kind, where))
     if not len(found.ids):
-        raise InputError(where, "file", "one with answers", "no rows")
+        raise InputError(where, "file", "a file with answers", "no rows")
     named = file.suffix.lower()
     if named in NAMED and kind not in NAMED[named]:
         found = replace(
@@ -157,7 +157,7 @@ def _array(archive: Archive, key: str, where: str, bounds: AnswerBounds) -> NDAr
     """One array, read only if its header fits its bytes and both the bounds."""
     record = archive.records.get(f"{key}.npy")
     if record is None:
-        raise InputError(where, "npz", f"with an array {key}", some(archive.records) or "none")
+        raise InputError(where, "npz", f"a file with an array {key}", some(archive.records) or "none")
     if record.size > bounds.bytes:
         raise InputError(where, key, f"of at most {bounds.bytes} bytes", record.size)
     stream = io.BytesIO(archive.read(record))

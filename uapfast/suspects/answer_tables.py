@@ -45,7 +45,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class TableForm:
-    """Where the answers stand: ``labels`` best first, ``scores`` with them or one a class, or ``lists``."""
+    """Where the answers stand: ``labels`` best first, ``scores`` with them or one per class, or ``lists``."""
 
     labels: tuple[str, ...] = ()
     scores: tuple[str, ...] = ()
@@ -300,7 +300,7 @@ def _from_lists(column: Any, where: str) -> tuple[NDArray[np.float64], Flags]:
     there: Flags = column.is_valid().to_numpy()
     lengths = {len(one) for one in column.drop_null().to_pylist()}
     if len(lengths) > 1:
-        raise InputError(where, "lists", "of one length", sorted(lengths)[:4])
+        raise InputError(where, "lists", "of equal length", sorted(lengths)[:4])
     width = lengths.pop() if lengths else 0
     out = np.full((len(there), width), np.nan)
     out[there] = column.combine_chunks().flatten().fill_null(np.nan).to_numpy().reshape(-1, width)

@@ -1,4 +1,4 @@
-"""What every kind of suspect is: something that answers images, with what is known of it."""
+"""The base class of suspects: something that answers images, with what is known about it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ BATCH = 64  # images asked at a time, unless a kind has a size of its own
 
 
 class Suspect(ABC):
-    """Something that answers images. A new kind is one file with a subclass.
+    """Something that answers images. A new kind of suspect is one file with a subclass.
 
     Attributes:
         name: shown in errors and tables.
-        sha256: of its weights or its file; None where it has none to show (an endpoint, a callable).
+        sha256: SHA-256 of its weights or its file; None if neither is known (an endpoint, a callable).
         output: what it answers with: ``auto``, ``logits``, ``probabilities`` or ``labels``.
-        notes: what a reader of the verdict has to know of how it was loaded or asked; plain sentences.
-        costly: whether queries cost somebody something: then a verdict asks look by look, and stops early.
-        batch_size: images a call.
-        source: what it is, for the record; JSON types, never a secret.
-        spent: what asking it has cost, for the record; None where it costs nothing.
-        replay: how its record is read: ``suspect``, or ``endpoint``, whose answers are rows of a server.
-        tape: takes down every answer as it comes, or None.
+        notes: what a reader of the verdict must know about how it was loaded or queried; plain sentences.
+        costly: whether queries have a cost. If so, ``verify`` queries it in steps and stops early.
+        batch_size: images per call.
+        source: what it is, for the record; JSON types, without secrets.
+        spent: what querying it has cost, for the record; None if it costs nothing.
+        replay: how its record is read again: ``suspect``, or ``endpoint`` if its answers are rows of a
+            server's responses.
+        tape: keeps every answer as it comes, or None.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Suspect(ABC):
 
     @property
     def spent(self) -> dict[str, Any] | None:
-        """What asking it has cost, for the record."""
+        """What querying it has cost, for the record."""
         return None
 
     @property
@@ -55,7 +56,7 @@ class Suspect(ABC):
 
     @property
     def read(self) -> dict[str, Any] | None:
-        """How its answers are read since the first came, for the record; None before."""
+        """How its answers are read, for the record; decided by the first answers, None before."""
         if self._first is None:
             return None
         found = self._first.read
@@ -63,36 +64,38 @@ class Suspect(ABC):
 
     @property
     def bare(self) -> bool:
-        """Whether it may want its images normalised and nobody said how; most kinds know."""
+        """Whether it may need normalised images and nobody said how; most kinds know."""
         return False
 
     def with_preprocessing(self, mean: Sequence[float], std: Sequence[float]) -> Self:
-        """The same suspect, asked with ``(x - mean) / std``; one that is :attr:`bare` has this method.
+        """The same suspect, queried with ``(x - mean) / std``. Only a :attr:`bare` suspect supports it.
 
         Raises:
             InputError: it is not bare.
         """
-        raise InputError(self.name, "mean and std", "left to the suspect itself", f"{mean}, {std}")
+        raise InputError(
+            self.name, "mean and std", "left out (the suspect prepares images itself)", f"{mean}, {std}"
+        )
 
     @abstractmethod
     def answer(self, images: Tensor) -> Any:
-        """What it returns for one batch, float32 ``[n,C,H,W]`` in 0..1: anything that ``detect`` understands.
+        """Its answers to one batch, float32 ``[n,C,H,W]`` in 0..1, in any form that ``detect`` reads.
 
         Raises:
-            SuspectError: it answers in a way that cannot be used.
+            SuspectError: its answers cannot be used.
             UnavailableError: it does not answer now.
-            Exception: whatever is wrong on the asker's side, as it is.
+            Exception: any error on the caller's side, unchanged.
         """
 
     def answers_to(self, chunks: Iterable[Tensor], classes: int | None = None) -> Answers:
-        """Ask for images that come in chunks, in batches of at most ``batch_size``, in their order.
+        """Query it with images that come in chunks, in batches of at most ``batch_size``, in order.
 
         Args:
             chunks: float32 ``[n,C,H,W]`` in 0..1.
-            classes: K expected, or None.
+            classes: expected number of classes K, or None.
 
         Raises:
-            as :meth:`answer`; OutputError where the kind of answer cannot be told.
+            as :meth:`answer`; OutputError if the kind of answers is ambiguous.
         """
         parts, rows = [], 0
         for padded, count in batches(chunks, self.batch_size):
@@ -108,10 +111,10 @@ class Suspect(ABC):
         return read
 
     def close(self) -> None:  # noqa: B027, most kinds hold nothing
-        """Give back what it holds: processes, connections."""
+        """Release what it holds: processes, connections."""
 
     def __enter__(self) -> Suspect:
-        """Itself; closed at the end of the block."""
+        """Return itself; it is closed at the end of the block."""
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -29,25 +29,25 @@ def open_callable(
     batch_size: int = BATCH,
     name: str | None = None,
 ) -> Function:
-    """A function as a suspect.
+    """Make a suspect of a function.
 
     Args:
-        function: called with a batch of images; returns, for each of them in order, logits, probabilities or
-            a label, in any form that :func:`uapfast.models.unpack.unpack` reads; or the name of a class; or
-            ``{label, score}``, or a list of those, as a transformers pipeline for image classification does
-            (give it ``top_k=K``: it leaves out all but five classes by itself).
-        class_names: what it calls its classes, by their numbers; needed where it answers with names. Where
-            it knows more than the victim, ``verify(..., class_order=)`` says which of them mean the victim's.
+        function: called with a batch of images. It returns one answer per image, in order: logits,
+            probabilities or a label, in any form that :func:`uapfast.models.unpack.unpack` reads; or the name
+            of a class; or ``{label, score}``, or a list of those, as a transformers pipeline for image
+            classification does (give it ``top_k=K``: by default it leaves out all but five classes).
+        class_names: names of its classes, in order; needed if it answers with names. If it knows more classes
+            than the victim, ``verify(..., class_order=)`` says which of them are the victim's.
         output: ``auto``, ``logits``, ``probabilities`` or ``labels``.
-        images: how it is handed them: ``torch`` or ``numpy``, float32 ``[n,C,H,W]`` in 0..1; or ``pil``, a
-            list of 8-bit pictures (1 or 3 channels; queries off the 1/255 grid are rounded, and a note says
+        images: what the function receives: ``torch`` or ``numpy``, float32 ``[n,C,H,W]`` in 0..1; or ``pil``,
+            a list of 8-bit pictures (1 or 3 channels; queries off the 1/255 grid are rounded, and a note says
             so).
-        costly: whether queries cost somebody something: then it is asked look by look.
-        batch_size: images a call.
+        costly: whether queries have a cost; it is then queried in steps.
+        batch_size: images per call.
         name: shown in errors.
 
     Raises:
-        InputError: bad settings, or an ``nn.Module`` (``uapfast.Model`` takes those).
+        InputError: a setting is wrong, or ``function`` is an ``nn.Module`` (use ``uapfast.Model``).
         MissingDependency: ``pil`` without Pillow.
     """
     return Function(function, class_names, output, images, costly, batch_size, name)
@@ -96,7 +96,7 @@ class Function(Suspect):
     def answers_to(self, chunks: Any, classes: int | None = None) -> Answers:
         """As the base class."""
         if self._names is not None and classes is not None and len(self._names) != classes:
-            rule = f"{classes}, one a class ({other_count(len(self._names), classes)})"
+            rule = f"{classes}, one per class ({other_count(len(self._names), classes)})"
             raise InputError(self.name, "class names", rule, len(self._names))
         return super().answers_to(chunks, classes)
 
@@ -130,7 +130,7 @@ class Function(Suspect):
 
     def _known(self, rows: int, values: Sequence[Any]) -> ClassNames:
         if len(values) != rows:
-            raise OutputError(self.name, "answers", f"{rows}, one an image", len(values))
+            raise OutputError(self.name, "answers", f"{rows}, one per image", len(values))
         if self._names is None:
             rule = "given to open_callable: this suspect answers with names"
             raise InputError(self.name, "class names", rule, "none")

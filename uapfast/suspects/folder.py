@@ -71,25 +71,26 @@ class FolderModel(Model):
 
 
 def open_folder(path: str | os.PathLike[str], *, key: str | None = None, device: str = "cpu") -> FolderModel:
-    """The model of a folder that timm or transformers wrote for a hub.
+    """Open the model of a folder that timm or transformers wrote for a hub.
 
-    Images are asked as they are if they have the size that the folder names, else resized to it at once: the
-    cropping that it may name is for photographs. Its own mean and std are applied. ``notes`` say all of this.
+    Images are used unchanged if they have the size that the folder names. Otherwise they are resized to it in
+    one step: the cropping that the folder may name is for photographs. Its own mean and std are applied.
+    ``notes`` say all of this.
 
     Args:
         path: a folder with ``config.json`` and one weights file (and ``preprocessor_config.json``), or the
             cache of a hub with one snapshot. Links are followed into ``../../blobs`` only.
-        key: name of the weights file that is taken, where there are several.
-        device: where the model runs.
+        key: name of the weights file to use, if there are several.
+        device: device of the model.
 
     Returns:
         A model that answers with logits. ``sha256`` is that of the file's tensors, by their names there.
 
     Raises:
-        ModelError: no such folder, a configuration that is not allowed, weights that are unreadable (the
-            ``WeightsFileError`` family) or do not fit in any name or shape.
-        MissingDependency: timm or transformers is needed.
-        SuspectError: NaN or infinite weights.
+        ModelError: the folder does not exist, its configuration is not allowed, or its weights are unreadable
+            (the ``WeightsFileError`` family) or do not fit in name or shape.
+        MissingDependency: timm or transformers is not installed.
+        SuspectError: weights are NaN or infinite.
     """
     folder = hub_folder(path)
     what = describe(read_json(folder, CONFIG))

@@ -39,7 +39,7 @@ NOT_PROBED = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What asking would come to at most, where nothing fails; a failure is a request more.
+    """What an examination sends at most, if nothing fails; each failure adds a request.
 
     Attributes:
         images: to be answered.
@@ -72,32 +72,33 @@ def open_http(
     secrets: Collection[str] | None = None,
     **endpoint: Any,
 ) -> HttpSuspect:
-    """A suspect that answers over HTTP. Nothing is sent before it is asked.
+    """Open a suspect that answers over HTTP. Nothing is sent before it is queried.
 
     Args:
         target: ``http(s)://...``, or a ``.toml`` file that describes an endpoint
-            (:func:`uapfast.suspects.http_endpoint.described`); its table ``conduct`` takes the next seven
-            names.
-        budget: images sent at most, failures, retries and repeated questions included; no limit if None. When
-            it is spent the verdict is ``unavailable``.
-        rate: requests a time at most, such as ``5/s``; no limit if None.
-        concurrency: requests under way at a time; 4.
-        timeout: seconds a request; 60.
-        attempts: of a request; 10.
-        patience: seconds that the server may ask to wait; 120.
-        max_bytes: of a response; 16 MiB.
-        cache: a file (SQLite) of answers: a second run asks only for what it lacks. None remembers them as
-            long as the suspect lives. A model that was changed at the same URL needs another file.
-        ca: PEM file of certificates that the server's is checked against, where it is a private one.
-        seed: of the order in which images are asked.
-        secrets: environment variables that headers may refer to, where the description may come from others;
-            any if None.
+            (:func:`uapfast.suspects.http_endpoint.described`). The file's table ``conduct`` takes the names
+            of the next seven arguments.
+        budget: images sent at most; failures, retries and repeated questions count. None: no limit. When it
+            is spent, the verdict is ``unavailable``.
+        rate: highest rate of requests, such as ``5/s``. None: no limit.
+        concurrency: requests at the same time, at most; 4.
+        timeout: seconds per request; 60.
+        attempts: attempts per request; 10.
+        patience: longest wait, in seconds, that the server may ask for; 120.
+        max_bytes: largest response; 16 MiB.
+        cache: an SQLite file of answers: a second run asks only for what is missing. None keeps answers as
+            long as the suspect lives. If the model behind a URL was changed, use another file.
+        ca: PEM file of certificates for checking the server's certificate, if that is a private one.
+        seed: seed of the order in which images are sent.
+        secrets: environment variables that headers may use, if the description may come from others. None:
+            any.
         **endpoint: names of :class:`uapfast.suspects.http_endpoint.Endpoint`.
 
     Raises:
-        EndpointError: an endpoint that is not described well: a name, a URL, a secret that is written out.
-        InputError: a number out of range, or a cache of another kind.
-        StorageError: the cache cannot be made.
+        EndpointError: the description of the endpoint is wrong: a name, a URL, or a secret that is written
+            out.
+        InputError: a number is out of range, or the cache is of another kind.
+        StorageError: the cache cannot be created.
     """
     about, conduct = described(target, endpoint)
     if secrets is not None:
@@ -114,7 +115,7 @@ def open_http(
     conduct |= {k: v for k, v in given.items() if v is not None}
     unknown = sorted(set(conduct) - set(given))
     if unknown:
-        raise EndpointError("http", unknown[0], "a name that an endpoint has", "it")
+        raise EndpointError("http", unknown[0], "a setting of an endpoint", "an unknown name")
     return HttpSuspect(about, Conduct(**conduct), cache=cache, ca=ca, seed=seed)
 
 

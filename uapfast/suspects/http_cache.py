@@ -46,7 +46,7 @@ class Cache:
         try:
             yield
         except sqlite3.ProgrammingError as exc:
-            raise InputError("http", "the suspect", "open while it is asked", "one that was closed") from exc
+            raise InputError("http", "the suspect", "open while it is queried", "a closed one") from exc
         except sqlite3.OperationalError as exc:
             raise StorageError(f"http: cache must be readable and writable, got {exc}: {self.path}") from exc
         except sqlite3.DatabaseError as exc:

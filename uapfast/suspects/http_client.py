@@ -298,7 +298,7 @@ class Client:
         most = self.conduct.max_bytes
         coded = response.headers.get("content-encoding", "identity")
         if coded != "identity":
-            raise SuspectError(self.name, "answers", "uncompressed, as asked for", short(coded))
+            raise SuspectError(self.name, "answers", "uncompressed, as requested", short(coded))
         size = response.headers.get("content-length", "0")
         parts, total = [], 0
         if not size.isdigit() or int(size) <= most:

@@ -67,10 +67,12 @@ class Conduct:
         if isinstance(rate, str):
             found = RATE.fullmatch(rate)
             if found is None:
-                raise InputError("http", "rate", "requests a time, such as 5/s or 100/min", repr(rate))
+                raise InputError("http", "rate", "a rate such as 5/s or 100/min", repr(rate))
             rate, per = float(found[1]), SECONDS[found[2]]
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
-            raise InputError("http", "rate", "requests a second above 0, or such as 5/s", repr(self.rate))
+            raise InputError(
+                "http", "rate", "requests per second above 0, or text such as 5/s", repr(self.rate)
+            )
         return per / rate
 
 

@@ -185,13 +185,13 @@ class JsonForm(HttpForm):
             path = e.scores if e.scores is not None else e.labels if e.labels is not None else usual
             value = at(answer, path, where)
             if self.many and not isinstance(value, list):
-                raise SuspectError(where, "answers", f"a list of {count}, one an image", short(value))
+                raise SuspectError(where, "answers", f"a list of {count}, one per image", short(value))
             each = value if self.many else [value]
             if len(each) == count:
                 return [row_of(v, where, e.label_key, e.score_key) for v in each]
             found = each
         if len(found) != count:
-            raise SuspectError(where, "answers", f"{count}, one an image", len(found))
+            raise SuspectError(where, "answers", f"{count}, one per image", len(found))
         return found
 
 
@@ -228,7 +228,7 @@ def at(value: Any, path: str, where: str) -> Any:
             value = value[int(step)]
         else:
             got = ", ".join(map(str, value))[:100] if isinstance(value, dict) else short(value)
-            raise SuspectError(where, "answers", f"something at {path!r} ({step!r} is not there)", got)
+            raise SuspectError(where, "answers", f"an object with {path!r} (it has no {step!r})", got)
     return value
 
 

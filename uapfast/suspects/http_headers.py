@@ -166,7 +166,9 @@ def _value(found: re.Match[str]) -> str:
     name = found[1]
     value = os.environ.get(name)
     if not value:
-        raise EndpointError("http", "headers", f"filled from the environment, where {name} is set", "nothing")
+        raise EndpointError(
+            "http", "headers", f"filled from the environment variable {name}", "no such variable"
+        )
     if not value.isascii() or not value.isprintable():
         raise EndpointError("http", f"environment variable {name}", "printable ASCII", HIDDEN)
     return value

@@ -185,12 +185,12 @@ class OpenInference(HttpForm):
             if values.ndim > 2:  # [N,K,1,1] and the like
                 values = values.reshape(len(values), -1)
             if len(values) != count or values.ndim not in (1, 2):
-                raise SuspectError(where, "answers", f"of {count} rows, one an image", list(values.shape))
+                raise SuspectError(where, "answers", f"of {count} rows, one per image", list(values.shape))
             if values.ndim == 1:
                 return [row_of(v, where) for v in values.tolist()]
             return list(values.astype(np.float64))
         if not data or len(data) % count:
-            raise SuspectError(where, "answers", f"{count}, one an image", len(data))
+            raise SuspectError(where, "answers", f"{count}, one per image", len(data))
         each = len(data) // count
         return [_texts(data[n * each : (n + 1) * each], where) for n in range(count)]
 

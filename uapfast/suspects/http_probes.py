@@ -51,7 +51,7 @@ def judged(
         share = f"{_percent(changed)} of what different questions differ by"
         return f"its {said} {share} (noise, or averages of views)"
     if mixed > GROSS:
-        rule = "in the order of the images of a batch, one each (batch_size=1 asks them one by one)"
+        rule = "one per image of a batch, in order (batch_size=1 sends them one by one)"
         elsewhere = sum(not rows_differ(one[None], row[None]) for row in once for one in others)
         got = f"other answers than one by one, {elsewhere} of them those of other images"
         raise SuspectError(where, "answers", rule, got)

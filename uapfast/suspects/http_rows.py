@@ -1,4 +1,4 @@
-"""Answers of servers, one a query: scores, a label, or pairs of both; and the table made of them."""
+"""Answers of servers, one per query: scores, a label, or pairs of both; and the table made of them."""
 
 from __future__ import annotations
 

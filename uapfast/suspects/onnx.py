@@ -77,37 +77,37 @@ def open_onnx(
     memory: int = MEMORY,
     limits: Limits | None = None,
 ) -> OnnxSuspect:
-    """Open an ONNX classifier that nobody vouches for.
+    """Open an untrusted ONNX classifier.
 
-    The file is checked first (:func:`uapfast.safeload.onnxfile.check_onnx`), then run on the CPU, by one
-    thread, in a process without files and network (docs/security.md). Close the suspect, or use it in a
-    ``with`` block.
+    The file is checked (:func:`uapfast.safeload.onnxfile.check_onnx`), then run on the CPU by one thread, in
+    a process without access to files and network (docs/security.md). Close it, or use a ``with`` block.
 
     Args:
-        path: ONNX file that holds its weights; only ONNX's own operators, no functions.
-        mean: per channel (or one for all), subtracted after ``scale`` and ``order``; in the network's range.
-            Without it a network that takes floats is asked with the victim's mean and std, where the
-            reference has them, and a note says so; 0 (and ``std`` 1) is one that normalises its own input.
+        path: an ONNX file that contains its weights; only ONNX's own operators, no functions.
+        mean: per channel (or one for all), subtracted after ``scale`` and ``order``, in the network's range.
+            Without it a network with float input is queried with the victim's mean and std, if the reference
+            has them, and a note says so. Give 0 (and ``std`` 1) for a network that normalises its own input.
         std: per channel, > 0; with ``mean``.
-        scale: what images in 0..1 are multiplied with: 255 for a network that takes 0..255 as floats. Not for
-            uint8 inputs, which get ``round(255 * x)``.
-        order: of colours that the network takes, ``rgb`` or ``bgr``.
-        layout: ``NCHW`` or ``NHWC``; told from shapes if None.
-        size: height and width to ask in. If None, the network's own, or where it has none the images'.
+        scale: factor for images in 0..1: 255 for a network that takes 0..255 as floats. Not for uint8 inputs,
+            which get ``round(255 * x)``.
+        order: order of colours that the network takes, ``rgb`` or ``bgr``.
+        layout: ``NCHW`` or ``NHWC``; None infers it from shapes.
+        size: height and width of the images. None takes the network's own, or the images' if it has none.
         output: what it answers with (``auto``, ``logits``, ``probabilities``, ``labels``).
-        output_name: which of several outputs; told from types, shapes and names if None.
+        output_name: which of several outputs to read; None infers it from types, shapes and names.
         name: shown in errors; the file's name if None.
         timeout: seconds for loading, and for each batch.
-        memory: bytes that the process may take.
-        limits: of the file (its bytes, its tensors, their names and dimensions).
+        memory: bytes of memory that the process may use.
+        limits: limits of the file (bytes, tensors, names and dimensions).
 
     Raises:
-        InputError: an argument that makes no sense, or outputs of which ``output_name`` must name one.
-        UnsupportedFileError: no ONNX file; external data, functions, foreign operators; no input of images; a
-            model that onnxruntime does not take (a newer opset, say).
+        InputError: an argument makes no sense, or there are several outputs and ``output_name`` must name
+            one.
+        UnsupportedFileError: not an ONNX file; external data, functions or foreign operators; no image input;
+            or a model that onnxruntime does not support (a newer opset, for example).
         CorruptFileError, TooLargeError, UnsafeFileError: as for weights files.
-        MissingDependency: no onnxruntime.
-        SandboxError: the process does not start.
+        MissingDependency: onnxruntime is not installed.
+        SandboxError: the process cannot be started.
     """
     made = input_settings(layout, size, order, scale, mean, std)
     _settings(output, timeout, memory)

@@ -77,11 +77,11 @@ def input_settings(
     for what, given in (("mean", mean), ("std", std)):
         values.append(None if given is None else tuple(float(v) for v in given))
         if given is not None and not (values[-1] and all(map(math.isfinite, values[-1]))):
-            raise InputError(where, what, "finite numbers, one a channel", list(given))
+            raise InputError(where, what, "finite numbers, one per channel", list(given))
     mean_of, std_of = values
     if mean_of is not None and std_of is not None and len(mean_of) != len(std_of):
         got = f"{len(mean_of)} and {len(std_of)}"
-        raise InputError(where, "mean and std", "of as many values as each other, one value a channel", got)
+        raise InputError(where, "mean and std", "of equal length, one value per channel", got)
     if values[1] is not None and min(values[1]) <= 0:
         raise InputError(where, "std", "above 0", list(values[1]))
     return InputSettings(layout, None if size is None else (size[0], size[1]), order, float(scale), *values)

@@ -173,7 +173,7 @@ class Runtime:
             raise self._gone from exc
         if memory:
             raise SuspectError(self._name, "answers", f"made within {self._memory} bytes (memory=)", said)
-        rule = f"what onnxruntime computes for images {job['shape']} (size= asks it in another size)"
+        rule = f"what onnxruntime computes for images {job['shape']} (size= sets another size)"
         raise SuspectError(self._name, "answers", rule, said)
 
     def _lost(self, exc: Exception) -> SuspectError:
@@ -182,8 +182,8 @@ class Runtime:
         if isinstance(exc, TimeoutError) or code == -signal.SIGALRM:
             rule = f"given within {self._timeout:g} s a batch (timeout=)"
             return TimeLimitError(self._name, "answers", rule, "none")
-        rule = f"of a network that its runtime survives, within {self._memory} bytes (memory=)"
-        return SuspectError(self._name, "answers", rule, f"its end (status {code}, {type(exc).__name__})")
+        rule = f"those of a network that does not crash its runtime, within {self._memory} bytes (memory=)"
+        return SuspectError(self._name, "answers", rule, f"a crash (status {code}, {type(exc).__name__})")
 
     def _talk(
         self, job: dict[str, Any], body: memoryview, seconds: float

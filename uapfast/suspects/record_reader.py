@@ -135,7 +135,9 @@ def _read(stream: Any, where: str, queries: int) -> Recording:
         if set(one) == {"end"}:
             found.end = _checked_end(one["end"], number, where, len(found.lines))
             if stream.read(1):
-                raise RecordError(where, f"line {number + 1}", "nothing, after the last line", "more")
+                raise RecordError(
+                    where, f"line {number + 1}", "absent (the last line ends the record)", "a line"
+                )
             found.bodies.end()
             found.sha256 = digest.hexdigest()
             return found
@@ -168,7 +170,7 @@ def _object(raw: bytes, number: int, where: str) -> dict[str, Any]:
         got = (
             "CR LF at its end (a checkout or an editor did that)" if raw.endswith(b"\r\n") else "another form"
         )
-        raise RecordError(where, f"line {number}", "as uapfast writes it, byte for byte", got)
+        raise RecordError(where, f"line {number}", "written as uapfast writes it, byte for byte", got)
     return found
 
 
@@ -198,7 +200,9 @@ def _first(raw: bytes, where: str) -> dict[str, Any]:
         and (answered is None or _whole(answered))
     )
     if not good:
-        raise RecordError(where, "line 1", "with all that says how it was asked", "one without")
+        raise RecordError(
+            where, "line 1", "a line with every field of a record's beginning", "one without some"
+        )
     return found
 
 
@@ -245,7 +249,7 @@ def _checked_end(end: Any, number: int, where: str, lines: int) -> dict[str, Any
         count = 1 if known and error["class"] == "UnavailableError" else 4
         good = known and len(error["args"]) == count and all(isinstance(a, str) for a in error["args"])
     if not good:
-        raise RecordError(where, f"line {number}", "an end that says when, how many, notes, error", "another")
+        raise RecordError(where, f"line {number}", "an end with its time, count, notes and error", "another")
     if end["answers"] != lines:
         raise RecordError(where, "answers", f"{end['answers']}, as its last line says", lines)
     return dict(end)
@@ -261,7 +265,7 @@ def _take(found: Recording, one: dict[str, Any], number: int, size: int) -> None
         if isinstance(exc, RecordError):
             raise
         said = f"{type(exc).__name__}: {exc}"[:200]
-        raise RecordError(found.where, f"line {number}", "an answer, or what it came in", said) from exc
+        raise RecordError(found.where, f"line {number}", "an answer or a response", said) from exc
 
 
 def _beside(found: Recording, one: dict[str, Any], size: int) -> None:

@@ -70,7 +70,7 @@ class RecordReplay(Suspect):
         self._done += len(lines)
         if missing:
             raise self._failure() or RecordError(
-                self.recording.where, "answers", "there for every query that is asked", f"{missing} missing"
+                self.recording.where, "answers", "given for every query that is asked", f"{missing} missing"
             )
         read = self._read(lines, classes)
         failure = self._failure()

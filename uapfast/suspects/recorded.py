@@ -100,7 +100,7 @@ class Recorded(Suspect):
                 self.name, "image", "a query of the reference that it was opened with", "another"
             )
         if id_ not in self._rows:
-            raise InputError(self.name, "answers", "there for every query that is asked", f"none to {id_}")
+            raise InputError(self.name, "answers", "given for every query that is asked", f"none to {id_}")
         return self._rows[id_]
 
 
@@ -113,7 +113,7 @@ def _check_ids(found: FileAnswers, queries: Mapping[bytes, int], where: str) -> 
         raise InputError(where, "id", rule, f"{len(foreign)} others: {some(foreign)}")
     double = given[counts > 1].tolist()
     if double:
-        raise InputError(where, "id", "there once", f"{len(double)} more than once: {some(double)}")
+        raise InputError(where, "id", "given once", f"{len(double)} more than once: {some(double)}")
 
 
 __all__ = ["Recorded", "content", "open_recorded"]

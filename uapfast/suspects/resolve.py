@@ -1,4 +1,4 @@
-"""Any suspect by what it is: an endpoint, a folder of a hub, an ONNX file, or weights of an architecture."""
+"""Open a suspect of any kind: an endpoint, a hub folder, an ONNX file, or weights of an architecture."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS = (WEIGHTS, FOLDER, ONNX, ENDPOINT)
 
 
 def kind_of(given: str | os.PathLike[str]) -> str:
-    """What a suspect is, one of ``KINDS``, told by content; what nothing else takes is read as weights."""
+    """The kind of a suspect, one of ``KINDS``, by its content; anything unrecognised is read as weights."""
     place = os.fspath(given)
     if place.startswith(URLS) or place.endswith(".toml"):
         return ENDPOINT
@@ -46,26 +46,26 @@ def open_suspect(
     timeout: float | None = None,
     **conduct: Any,
 ) -> Model | Suspect:
-    """Open a suspect, told by content.
+    """Open a suspect; its kind is recognised by its content.
 
     Args:
-        given: an address ``NAME://...`` of a source that a package has registered (docs/extend.md); a URL
-            or a ``.toml`` file that describes an endpoint (:func:`uapfast.suspects.http.open_http`); a folder
+        given: an address ``NAME://...`` of a source that a package has registered (docs/extend.md); a URL or
+            a ``.toml`` file that describes an endpoint (:func:`uapfast.suspects.http.open_http`); a folder
             that timm or transformers wrote (:func:`uapfast.suspects.folder.open_folder`); an ONNX file
             (:func:`uapfast.suspects.onnx.open_onnx`); or a weights file, with ``arch``.
         arch: SPEC of a weights file's architecture (:func:`uapfast.models.registry.resolve_arch`).
-        key: which weights, where a file holds several maps of tensors, or a folder several files.
-        mean: per channel; of weights files and ONNX.
-        std: per channel.
-        output: what it answers with, or ``auto``.
-        device: where a network runs.
-        kind: what it is, one of ``KINDS``, where that is known.
-        timeout: seconds for loading an ONNX file, and for each batch of it; not more than its own limit.
-        **conduct: towards an endpoint: ``budget``, ``rate``, ``cache`` and the like.
+        key: which weights to take, if a file holds several maps of tensors or a folder several files.
+        mean: per channel, subtracted from images in 0..1; for weights files and ONNX files.
+        std: per channel, > 0; images are divided by it after that. With ``mean``.
+        output: what it answers with: ``logits``, ``probabilities``, ``labels``, or ``auto``.
+        device: device of the network.
+        kind: its kind, one of ``KINDS``, if known.
+        timeout: seconds for loading an ONNX file, and for each of its batches; at most its own limit.
+        **conduct: for an endpoint: ``budget``, ``rate``, ``cache`` and the like.
 
     Raises:
-        InputError: nothing of the kind, or an option that this kind does not take; and whatever opening it
-            raises.
+        InputError: ``given`` is of no known kind, or an option does not apply to its kind; and every error of
+            opening it.
 
     Example:
         >>> suspect = uapfast.open_suspect("copy.safetensors", arch="uapfast:mlp-small?size=8")
@@ -91,7 +91,7 @@ def open_suspect(
     if kind == FOLDER:
         from uapfast.suspects.folder import open_folder
 
-        _takes("a folder, which says it itself", own, ("--key",))
+        _takes("a folder, which contains it", own, ("--key",))
         return open_folder(place, key=key, device=device)
     if kind == ONNX:
         from uapfast.suspects.onnx import TIMEOUT, open_onnx
@@ -134,7 +134,7 @@ def _added(open_it: Callable[..., Any], place: str, *options: dict[str, Any]) ->
 
 def _takes(kind: str, own: set[str], allowed: Sequence[str]) -> None:
     for name in sorted(own - set(allowed)):
-        raise InputError("verify", name, f"left out with {kind}", "it")
+        raise InputError("verify", name, f"left out with {kind}", "a value")
 
 
 __all__ = ["ENDPOINT", "FOLDER", "KINDS", "ONNX", "WEIGHTS", "kind_of", "open_suspect"]

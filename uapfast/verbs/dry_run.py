@@ -1,4 +1,4 @@
-"""``dry_run``: what an examination of an endpoint would cost, before any of it is spent."""
+"""``dry_run``: what an examination of an endpoint would cost, before anything is sent."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from uapfast.suspects.http import HttpSuspect, Plan
 
 
 def dry_run(reference: Reference | str | os.PathLike[str], suspect: HttpSuspect) -> Plan:
-    """Requests, queries and bytes that ``verify`` takes at most, where nothing fails.
+    """Requests, queries and bytes that ``verify`` needs at most, if nothing fails.
 
-    Only the server's metadata is asked for, where its form has any. An innocent suspect is let go after a
-    part of it; probes of a suspect that is asked wrongly (docs/verdicts.md) come on top.
+    Only the server's metadata is requested, if its protocol has any. An honest suspect is usually let go
+    after a part of the queries. Probes of a suspect that is queried wrongly (docs/verdicts.md) are not
+    included.
 
     Args:
         reference: from :func:`uapfast.generate` or :func:`uapfast.load`, or its file.
         suspect: from :func:`uapfast.suspects.http.open_http`.
 
     Raises:
-        EndpointError: the endpoint has to be described better.
+        EndpointError: the description of the endpoint is incomplete.
         UnavailableError: it does not answer.
     """
     reference = as_reference(reference, "dry run")

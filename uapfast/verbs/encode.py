@@ -1,4 +1,4 @@
-"""``encode``: a suspect's answers as unit vectors."""
+"""``encode``: a suspect's answers as embeddings."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def encode(
     output: str = "auto",
     device: str = "cpu",
 ) -> Tensor:
-    """Embed a suspect's fingerprints.
+    """Compute the embedding of a suspect's fingerprints, one row per view.
 
     Args:
         reference: from :func:`uapfast.generate` or :func:`uapfast.load`, or its file.
-        suspect: ``nn.Module`` taking 0..1 images (normalised by the victim's mean and std first, where the
-            reference was made with them), a :class:`uapfast.Model` with a preprocessing of its own, or any
+        suspect: an ``nn.Module`` for images in 0..1 (they are first normalised by the victim's mean and std,
+            if the reference was made with them), a :class:`uapfast.Model` with its own preprocessing, or any
             callable from ``[N,C,H,W]`` float32 in 0..1 to ``[N,K]`` logits or probabilities, or to ``[N]``
             labels.
-        output: what it answers with, ``logits``, ``probabilities``, ``labels``, or ``auto``.
-        device: where an ``nn.Module`` is run.
+        output: what the suspect answers with: ``logits``, ``probabilities``, ``labels``, or ``auto``.
+        device: device of an ``nn.Module``.
 
     Returns:
-        float32 ``[V,d]``, one row a view: unit rows (``paper``), or rows whose mean is a unit vector
-        (``lineage``). Compare only embeddings of one reference and one form of answer.
+        float32 ``[V,d]``, one row per view: unit rows (``paper``), or rows whose mean is a unit vector
+        (``lineage``). Compare only embeddings of the same reference and the same form of answer.
 
     Raises:
-        SuspectError: NaN or infinite answers, or another class count.
+        SuspectError: answers are NaN or infinite, or have another class count.
 
     Example:
         >>> uapfast.encode(reference, suspect).shape[0]  # one row a view

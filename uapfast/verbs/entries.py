@@ -41,7 +41,7 @@ def check_pool(models: list[RecordedModel], config: GenerateConfig, findings: Fi
         if record.sha256 is not None and record.sha256 in seen:
             first = seen[record.sha256]
             raise PoolError(
-                "generate", "pool", "of different models", f"{record.name} with the weights of {first}"
+                "generate", "pool", "a pool of different models", f"{record.name} with the weights of {first}"
             )
         seen[str(record.sha256)] = record.name
     _check_parents(models)
@@ -50,13 +50,13 @@ def check_pool(models: list[RecordedModel], config: GenerateConfig, findings: Fi
     least = MIN_INNOCENTS * statistic.shares
     if innocents < least:
         rule = (
-            f"of at least {least} homologous models for encoder={config.encoder} (n of them bound a false "
-            "accusation by 1/(n+1) without further assumptions); what helps: "
+            f"a pool of at least {least} homologous models for encoder={config.encoder} (n of them bound a "
+            "false accusation by 1/(n+1) without further assumptions); what helps: "
             f"{more_innocents(least - innocents)}"
         )
         raise PoolError("generate", "pool", rule, f"{innocents} homologous, {twins} twins")
     if _count(models, "piracy") < statistic.least_piracy:
-        raise PoolError("generate", "pool", "of at least 1 piracy model for encoder=paper", "none")
+        raise PoolError("generate", "pool", "a pool with a piracy model for encoder=paper", "none")
     for sentence in (few_twins(twins) if statistic.by_twins else None, few_innocents(innocents)):
         if sentence is not None:
             findings.warn(sentence)

@@ -83,36 +83,36 @@ def generate(
     """Make the reference of one victim (Peng et al., CVPR 2022, extended as docs/method.md says).
 
     Args:
-        victim: ``nn.Module`` (takes 0..1 images, returns logits) or :class:`uapfast.models.model.Model`.
-        images: owner's images ``[N,C,H,W]`` (or ``[N,H,W]``), uint8 or float in 0..1, torch, numpy, or the
-            ``images`` of a :class:`uapfast.data.Dataset`. They stay as they are given, and become floats a
-            few at a time. Best are images of the task that the victim was not trained on.
-        labels: ``[N]`` integers, or None. They show whether every model of the pool knows the task; the
-            method needs the models' answers alone.
-        pool: twins, surrogates and homologous models (docs/method.md), or a manifest's path.
+        victim: an ``nn.Module`` (images in 0..1 to logits) or a :class:`uapfast.models.model.Model`.
+        images: the owner's images ``[N,C,H,W]`` (or ``[N,H,W]``), uint8 or float in 0..1, torch, numpy, or
+            the ``images`` of a :class:`uapfast.data.Dataset`. They are kept as given and converted to floats
+            in small batches. Images of the task that the victim was not trained on are best.
+        labels: ``[N]`` integers, or None. They are used only to check that every model of the pool knows the
+            task.
+        pool: twins, surrogates and homologous models (docs/method.md), or the path of a manifest.
         config: settings; every random choice follows ``config.seed``.
-        device: where victim and pool are run.
+        device: device of victim and pool.
         progress: called as ``progress(done, total, what)``.
-        vouched: names of homologous models that look like copies, and why they are honest; each is
-            warned of by every verdict.
-        batch_size: images a forward, at most; None for what images of their size allow
+        vouched: homologous models that look like copies, by name, with the reason why they are honest. Every
+            verdict repeats this as a warning.
+        batch_size: images per forward pass, at most; None chooses by image size
             (:func:`uapfast.models.batches.most_at_once`).
-        log: images that the account of a suspect asked the victim, as ``images``, of the same shape; they
-            fill up to half of the views (docs/verdicts.md, section 9).
-        log_blind: whether the owner states that the victim's answers had no say in which images these are;
-            None if he cannot tell. Unless True the log is not asked.
+        log: images that a suspect's account sent to the victim, of the same shape as ``images``. They fill up
+            to half of the views (docs/verdicts.md, section 9).
+        log_blind: True if the owner states that the victim's answers did not influence which images these
+            are; None if unknown. The log is used only if True.
 
     Returns:
-        The reference, complete and immutable. It is tested as it is made (docs/verdicts.md): what was found
-        is given as ``PoolWarning``, and stored in ``settings["warnings"]``, ``settings["limits"]``
-        (with any the reference does not convict) and ``settings["trials"]``.
+        The reference, complete and immutable. It is tested when it is made (docs/verdicts.md). Findings are
+        raised as ``PoolWarning`` and stored in ``settings["warnings"]``, ``settings["limits"]`` (with any
+        limit the reference does not convict) and ``settings["trials"]``.
 
     Raises:
-        DataError: images, labels or log of wrong shape, range or number.
-        ModelError: the victim is no white-box model, or its answers cannot be used.
-        PoolError: too few models, a pool of another victim, copies of the victim among its innocents or
-            twins, or models that do not know the task; the message says what to do.
-        FoolingRateError: with ``config.strict``, a UAP below ``config.min_fooling``.
+        DataError: images, labels or log have the wrong shape, range or number.
+        ModelError: the victim's weights are not available, or its answers cannot be used.
+        PoolError: the pool has too few models, belongs to another victim, has copies of the victim among its
+            innocents or twins, or has models that do not know the task. The message says what to do.
+        FoolingRateError: with ``config.strict``, if a UAP stays below ``config.min_fooling``.
 
     Example:
         >>> pool = uapfast.Pool.from_models(twins=twins, homologous=honest_models)

@@ -103,7 +103,7 @@ def read_log(
     why = ALONE if blind and twins < LEAST_TWINS else None if blind else NOT_BLIND[blind]
     if why is not None:
         findings.warn(
-            f"the {len(images)} images of the query log are not asked; the owner's own decide alone: {why}"
+            f"the {len(images)} images of the query log are not used; the owner's own decide alone: {why}"
         )
         return QueryLog(images.subset(rows[:0]), 0, told)
     assert config.points is not None

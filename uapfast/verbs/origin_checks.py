@@ -22,8 +22,8 @@ def check_origin(pool: Pool, records: Sequence[Record], findings: Findings) -> N
         findings.note(sentence)
     if pool.init is None and not began_at_public(None, records):
         findings.note(
-            "nobody said where the victim's training began: if at public weights, honest fine-tunings of the "
-            "same weights may look like copies (docs/fine_tuned.md)"
+            "it is not stated where the victim's training started: if at public weights, honest "
+            "fine-tunings of the same weights may look like copies (docs/fine_tuned.md)"
         )
     check_related(pool.init, records, findings)
 

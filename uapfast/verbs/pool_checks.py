@@ -46,10 +46,10 @@ LEAST_KNOWN = 0.7  # of what the victim knows beyond guessing, a twin's
 CHANCE = 0.15  # below this share a model hardly knows the task
 GUESSING = 4.0  # standard deviations above the commonest class that a model which guesses does not reach
 
-PREPROCESSING = "are mean and std, range and size of images, and the order of classes, its own?"
+PREPROCESSING = "check mean and std, range and size of images, and the order of classes"
 OTHER_KIND = (
-    "either they are of another recipe, or the victim was fine-tuned from weights that they were not made "
-    "from; make them by the victim's own recipe, and where it began: uapfast pool --recipe, --init"
+    "either they were made by another recipe, or the victim was fine-tuned from weights from which they were "
+    "not; make them by the victim's own recipe and from its starting weights: uapfast pool --recipe, --init"
 )
 
 
@@ -103,7 +103,7 @@ def check_accuracy(
     honest = [i for i, r in enumerate(asked) if r.relation == "homologous"]
     guessing = [i for i in honest if share[i] < CHANCE]
     if len(guessing) > len(honest) / 2:
-        rule = f"of homologous models that know the task (the victim is right on {right[0]:.0%})"
+        rule = f"a pool of homologous models that know the task (the victim is right on {right[0]:.0%})"
         raise PoolError("generate", "pool", rule, f"{_with_shares(asked, right, guessing)}; {PREPROCESSING}")
     if guessing:
         findings.warn(
@@ -136,7 +136,7 @@ def check_confidence(clean: Tensor, models: list[RecordedModel], findings: Findi
         findings.limit(
             f"twins should be made by the victim's own recipe; its mean confidence is {confidence[0]:.3f}, "
             f"theirs {confidence[1:].min():.3f}..{confidence[1:].max():.3f}: if they are of another recipe, "
-            "p_candidate is void"
+            "p_candidate is invalid"
         )
 
 
@@ -170,8 +170,8 @@ def examine_pool(
     if found["convicted"]:
         findings.limit(
             f"it convicts answers that are no copy's ({found['convicted'][0]}; {len(found['convicted'])} of "
-            f"{found['count']} trials): the pool does not tell copies from such answers; more twins and more "
-            "homologous models would"
+            f"{found['count']} trials): this pool does not separate copies from such answers; add twins and "
+            "homologous models"
         )
     return replace(reference, settings=reference.settings | {"trials": found}, _cache={})
 
@@ -187,8 +187,8 @@ def _check_null(records: tuple[Record, ...], settings: Mapping[str, Any], findin
     known = any(r.counted and r.kind.startswith(DEGRADED) for r in records)
     if settings["twins"]["kind"] == "branch" and not known:
         findings.limit(
-            "beside twins from a checkpoint degraded models of others look like copies, and none of its "
-            "homologous models could be degraded: they have to be modules (docs/branches.md)"
+            "with twins from a checkpoint degraded honest models look like copies, and none of its "
+            "homologous models could be degraded: they must be modules (docs/branches.md)"
         )
 
 
@@ -224,17 +224,17 @@ def _check_innocents(
     if doubtful and not others:
         findings.warn(
             "homologous models that may be copies, or of a kind that varies more than the others, and count "
-            f"as honest: {doubtful}. Look where they come from: beside a copy of it the victim is found less "
-            "often"
+            f"as honest: {doubtful}. Check their origin: with a copy among its innocents the victim's copies "
+            "are found less often"
         )
     shown = ", ".join(said[name] for name in others) + (f"; perhaps also {doubtful}" if doubtful else "")
     if others and findings.limits:
         findings.warn(f"homologous models that look like copies beside such twins: {shown}")
     elif others:
         rule = (
-            "of homologous models that are no copies: vouch for those that you know to be honest "
+            "a pool of homologous models that are no copies: vouch for those that you know to be honest "
             f"(--vouch {others[0]}=REASON), and remove the others. If they are honest, victim and they may "
-            "share an ancestor that the twins were not made from"
+            "share an ancestor from which the twins were not made"
         )
         raise PoolError("generate", "pool", rule, shown)
 
@@ -244,7 +244,7 @@ def _check_twins(scorer: LineageScorer, records: tuple[Record, ...], findings: F
     own = [records[i] for i in scorer.roster.candidates]
     pairs = [f"{own[j].name} and {own[i].name}" for i, j, _ in dependent_candidates(scorer)]
     if pairs:
-        rule = "of twins that were made as the victim was and none from another"
+        rule = "a pool of twins that were made like the victim, none from another"
         said = "copies of each other" if len(own) > 3 else "copies of each other, or two of another kind"
         raise PoolError("generate", "pool", rule, f"{said}: {', '.join(pairs)}")
     twins = len(own) - 1
@@ -256,15 +256,15 @@ def _check_twins(scorer: LineageScorer, records: tuple[Record, ...], findings: F
     tested = found.distance.p if twins >= 3 else 0.5  # of two distances nobody knows a spread
     if tested <= (APART_OF_FEW if few else APART) or (few and found.angle >= STRANGE):
         findings.limit(
-            f"the twins are not of the victim's kind (it is {shown}, p {tested:.1g}; the ways from it to "
-            f"them have a mean cosine of {found.angle:.2f}, where 0.5 is usual): {OTHER_KIND}"
+            f"the twins are not of the victim's kind (it is {shown}, p {tested:.1g}; the directions from it "
+            f"to them have a mean cosine of {found.angle:.2f}, where 0.5 is usual): {OTHER_KIND}"
         )
     elif tested <= DOUBTFUL:
         findings.warn(
             f"the twins may not be of the victim's kind (it is {shown}, p {tested:.1g}): {OTHER_KIND}"
         )
     elif found.angle < CENTRE:
-        rule = "of twins that were not made from the victim"
+        rule = "a pool of twins that were not made from the victim"
         raise PoolError("generate", "pool", rule, f"twins that all lie around the victim, {shown}")
     elif 1.0 - tested <= DOUBTFUL:
         findings.warn(
@@ -285,7 +285,7 @@ def _check_closeness(scorer: LineageScorer, reference: Reference, findings: Find
             f"victim and twins lie {found:.2f} times as far from each other as the nearest homologous model "
             "lies from them, where models that were each trained from random weights have 0.6 or more: the "
             "twins were made from the victim, or all from one model. Reruns from a checkpoint and "
-            "fine-tunings of public weights have to be said (docs/branches.md, uapfast pool --init)"
+            "fine-tunings of public weights must be stated (docs/branches.md, uapfast pool --init)"
         )
     elif found < DOUBTFUL_SHARE:
         (findings.limit if found < SHARED else findings.warn)(
@@ -339,9 +339,9 @@ def _count_once(
     shown = [" and ".join(records[i].name for i in group) for group in groups.values() if len(group) > 1]
     if shown:
         findings.warn(
-            "homologous models that answer too much alike to be independent, of which one counts (variants "
+            "homologous models that answer too much alike to be independent; only one counts (variants "
             f"of one network, or models that hardly learned): {'; '.join(shown)}. Train others longer, or on "
-            "other images; where one was made from another, name it as its parent in the manifest",
+            "other images; if one was made from another, name that as its parent in the manifest",
             act=any(records[i].name not in trained for g in groups.values() if len(g) > 1 for i in g),
         )
     if len(first) - len(variants) < MIN_INNOCENTS:
@@ -363,7 +363,7 @@ def _check_ancestors(reference: Reference, findings: Findings) -> None:
         if outcome.decision != "independent":
             findings.limit(
                 f"it finds the ancestor {record.name} {outcome.decision} (p {outcome.p:.1g}): the pool "
-                "cannot tell what the victim has of its own from what it has of its ancestor; make twins, "
+                "cannot separate what is the victim's own from what it has from its ancestor; make twins, "
                 "and homologous models of its architecture, from the ancestor (uapfast pool --init)"
             )
 

@@ -156,17 +156,17 @@ def write_queries(
     *,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> WrittenQueries:
-    """Write the queries of a reference, probes included, whole or not at all.
+    """Write the queries of a reference, probes included, for somebody else to send; all or nothing.
 
     Args:
-        reference: or its file.
-        out: a new or empty folder; gets ``queries.npz`` (``id`` int64 ``[Q]``, ``x`` ``[Q,C,H,W]``),
+        reference: a reference, or its file.
+        out: a new or empty folder. It gets ``queries.npz`` (``id`` int64 ``[Q]``, ``x`` ``[Q,C,H,W]``),
             ``png/ID.png`` (8 bits), ``queries.json`` and ``README.txt``.
-        progress: told (done, total, what).
+        progress: called as ``progress(done, total, what)``.
 
     Raises:
         StorageError: the folder is in use or cannot be written.
-        MissingDependency: Pillow is needed for PNG.
+        MissingDependency: Pillow is not installed (for PNG).
     """
     reference = as_reference(reference, "queries")
     tell = progress or (lambda done, total, what: None)

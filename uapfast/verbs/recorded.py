@@ -44,24 +44,24 @@ def verify_recorded(
 ) -> Verdict:
     """Decide from a file of answers to the queries that :func:`uapfast.verbs.queries.write_queries` wrote.
 
-    A part of the queries is a part of the examination: each view counts with the points that were answered
-    in all blocks, all views with equally many of them, and the pool is seen by the same points. A note says
-    how many.
+    A part of the queries is a part of the examination. Each view counts with the points that were answered
+    in all blocks, and all views count with equally many of them. The pool is compared on the same points. A
+    note says how many.
 
     Args:
-        reference: or its file.
+        reference: a reference, or its file.
         answers: see :func:`uapfast.suspects.recorded.open_recorded`.
         alpha: as :func:`uapfast.verify`.
         output: what the file's answers are, or ``auto``.
         class_order: as :func:`uapfast.verify`.
-        class_names: what the suspect calls its classes, in their order. It may know more than the reference:
-            then ``class_order`` has to say which of them mean ours.
-        record: takes down every answer.
+        class_names: names of the suspect's classes, in order. If it knows more classes than the reference,
+            ``class_order`` must say which of them are the reference's.
+        record: keeps every answer.
         seen: as :func:`uapfast.verify`.
 
     Raises:
-        InputError: the file cannot be used, or answers less than one view's worth of queries; or fewer class
-            names than classes, more without a class order, or a class order beyond them.
+        InputError: the file cannot be used, or answers less than one view's worth of queries. Or there are
+            fewer class names than classes, more names without a class order, or a class order beyond them.
     """
     reference = as_reference(reference, "verify")
     classes = _suspects_classes(reference.classes, class_order, class_names)
@@ -80,7 +80,7 @@ def _suspects_classes(ours: int, order: Sequence[int] | None, names: Sequence[st
     if names is None:
         return ours if order is None else max(UNNAMED, beyond)
     if len(names) < ours or (order is None and len(names) > ours):
-        rule = f"{ours}, one a class of the reference ({other_count(len(names), ours)})"
+        rule = f"{ours}, one per class of the reference ({other_count(len(names), ours)})"
         raise InputError("verify", "class names", rule, len(names))
     if beyond > len(names):
         rule = f"classes that the suspect has a name for, 0..{len(names) - 1}"
@@ -112,9 +112,9 @@ def answered_part(
     said = f"{len(missing)} of {len(np.unique(made.ids))} queries are not answered"
     least = whole.shape[1]
     if sum(map(len, rows)) < least:
-        rule = f"there for one view's worth of queries, {least} points x {made.ids.shape[1]}"
+        rule = f"given for one view's worth of queries, {least} points x {made.ids.shape[1]}"
         if not reference.statistic.partial:
-            rule = f"there for every query of at least one view (encoder={reference.encoder})"
+            rule = f"given for every query of at least one view (encoder={reference.encoder})"
         raise InputError("verify", "answers", rule, f"{said} ({some(missing)})")
     views = [v for v, found in enumerate(rows) if len(found)]
     each = len(rows[views[0]])

@@ -45,15 +45,15 @@ def verify_record(
     """Decide from a record that ``verify`` or ``screen`` wrote.
 
     Args:
-        reference: that the record is of, or its file.
-        path: of the record.
-        alpha: level of a conviction on each side; that of the record if None. Where early looks let the
-            suspect go at the one, another may ask for answers that the record lacks.
+        reference: the reference that the record belongs to, or its file.
+        path: path of the record.
+        alpha: significance level of each side; None takes that of the record. If an early look let the
+            suspect go at one level, another level may need answers that the record does not have.
         seen: as :func:`uapfast.verify`.
 
     Raises:
-        RecordError: it cannot be read, is cut short or changed, or is of another reference; the message says
-            which.
+        RecordError: it cannot be read, is incomplete or changed, or belongs to another reference; the message
+            says which.
     """
     reference = as_reference(reference, "verify")
     recording = read_record(path, reference.most_asked)

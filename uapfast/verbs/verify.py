@@ -1,4 +1,4 @@
-"""``verify``: a suspect's answers to a verdict."""
+"""``verify``: from a suspect's answers to a verdict."""
 
 from __future__ import annotations
 
@@ -34,30 +34,32 @@ def verify(
     record: Recorder | None = None,
     seen: Callable[[Assessment], None] | None = None,
 ) -> Verdict:
-    """Say whether a suspect is closer to the reference's victim than its twins and honest models are.
+    """Test whether a suspect is closer to the victim than to its twins, and than honest models are.
 
     Args:
         reference: from :func:`uapfast.generate` or :func:`uapfast.load`, or its file.
-        suspect: as :func:`uapfast.encode`; one whose queries cost somebody something
-            (:class:`uapfast.suspects.base.Suspect`) is asked look by look, and no more than is needed.
-        alpha: level of a conviction on each side, in (0, 0.5); see docs/verdicts.md for what it bounds.
+        suspect: as in :func:`uapfast.encode`. If its queries have a cost
+            (:class:`uapfast.suspects.base.Suspect`, ``costly``), it is queried in steps, and no more than
+            needed.
+        alpha: significance level of each side, in (0, 0.5); docs/verdicts.md says what it bounds.
         output: what the suspect answers with, or ``auto``.
-        class_order: for each class of the reference, the suspect's class that means it (it may have more, or
-            name them in another order); the same if None.
-        device: where an ``nn.Module`` is run.
-        batch_size: queries a forward of an ``nn.Module``, at most; None for what images of their size allow
+        class_order: for each class of the reference, the suspect's class that means the same (the suspect may
+            have more classes, or another order); None if they are the same.
+        device: device of an ``nn.Module``.
+        batch_size: queries per forward pass of an ``nn.Module``, at most; None chooses by image size
             (:func:`uapfast.models.batches.most_at_once`).
-        progress: called as ``progress(done, total, what)`` as images are asked.
-        record: takes down every answer (:class:`uapfast.suspects.record_writer.Recorder`, entered).
-        seen: called with what the verdict rests on, for a page that shows it; not where nothing was scored.
+        progress: called as ``progress(done, total, what)`` while images are asked.
+        record: keeps every answer (:class:`uapfast.suspects.record_writer.Recorder`, entered).
+        seen: called with the scores behind the verdict, for a page that shows them; not called if nothing was
+            scored.
 
     Returns:
-        The verdict. Unusable answers (NaN, wrong class count), and answers that agree with the pool's models
-        less than any of them does, give ``invalid``, not an exception.
+        The verdict. Unusable answers (NaN, wrong class count) give ``invalid``, not an exception. So do
+        answers that agree with the pool's models less than any of them does.
 
     Raises:
-        InputError: ``alpha`` out of range, a suspect that is not something that answers, or a class order
-            that does not name every class once.
+        InputError: ``alpha`` is out of range, the suspect is nothing that answers, or a class order does not
+            name every class once.
 
     Example:
         >>> verdict = uapfast.verify(reference, suspect)  # a module, or any function from images to answers
@@ -88,7 +90,7 @@ def invalid(
     sha256: str | None = None,
     record: Recorder | None = None,
 ) -> Verdict:
-    """The verdict of a suspect whose weights or answers cannot be used: never an acquittal."""
+    """The verdict ``invalid`` of a suspect whose weights or answers cannot be used: never an acquittal."""
     design = Design(reference, Looks.single(reference.plan.views))
     examination = Examination(design, alpha=alpha, sha256=sha256)
     examination.fail(error)

@@ -82,37 +82,38 @@ def universal_perturbation(
 ) -> UniversalPerturbation:
     """Make a universal perturbation of a model, or a batch of them.
 
-    The model is always asked at clamp(x + v, 0, 1); v itself is never clipped to the image range. The
-    model's parameters are frozen meanwhile and its modes restored (do not train it at the same time).
+    The model is always queried at clamp(x + v, 0, 1); v itself is never clipped to the image range. Meanwhile
+    the model's parameters are frozen; afterwards its modes are restored (do not train it at the same time).
 
     Args:
-        model: white-box ``nn.Module``, images in 0..1 to logits ``[B,K]``, or a ``Model`` that wraps one.
-        images: ``[N >= 8,C,H,W]`` float in 0..1 or uint8, torch or numpy; need no labels.
-        models: several models instead of ``model``: one v each, the same as each would get alone (up to
-            the rounding of its arithmetic).
+        model: an ``nn.Module`` (images in 0..1 to logits ``[B,K]``), or a ``Model`` that wraps one.
+        images: ``[N >= 8,C,H,W]`` float in 0..1 or uint8, torch or numpy; labels are not needed.
+        models: several models instead of ``model``: one v for each, the same as the model would get alone (up
+            to rounding).
         eps: radius of the ball of v, input units; finite, > 0.
         norm: ``linf`` or ``l2``.
         method: ``margin`` (mini-batch margin hinge, Adam; fast), ``deepfool`` (Moosavi-Dezfooli, the
             paper's; ``batch_size=1`` is the published algorithm, more is faster) or ``contrastive``.
         fooling: held-out fooling rate at which to stop; ``contrastive`` makes all its passes.
-        min_fooling: below this held-out rate: ``FoolingRateWarning``.
-        strict: below ``min_fooling``: ``FoolingRateError``.
+        min_fooling: warn (``FoolingRateWarning``) below this held-out rate.
+        strict: raise ``FoolingRateError`` below ``min_fooling``.
         max_passes: most passes over the images (default: margin 20, deepfool 10, contrastive as many as
             make 60 steps).
         batch_size: images per update of v (default: margin and contrastive 64, deepfool 32; fewer where
             images are so large that more would not fit, :func:`uapfast.models.batches.most_at_once`).
-        holdout: share of the images on which fooling is measured and nothing is trained; at most 1000
-            images. They also decide when to stop, so the reported rate is high by a little.
-        wire_safe: v on the 1/255 grid, inside the ball; 8-bit upload then keeps it.
+        holdout: share of the images on which fooling is measured and nothing is trained; at most 1000 images.
+            They also decide when to stop, so the reported rate is slightly too high.
+        wire_safe: keep v on the 1/255 grid, inside the ball, so that it survives 8-bit upload.
         top_k: ``deepfool``: classes considered per sample.
         overshoot: ``deepfool``: share added to each sample's total step.
-        target: ``contrastive``: class to move to, one for all or one per ``count``; None: any other.
-        move: ``contrastive``: models to be moved besides ``model``; the first is the victim if ``model``
-            is left out.
-        spare: ``contrastive``: models whose answers are to stay.
+        target: ``contrastive``: class to which answers are moved, one for all or one per ``count``; None: any
+            other.
+        move: ``contrastive``: models whose answers are to change, besides ``model``; the first is the victim
+            if ``model`` is left out.
+        spare: ``contrastive``: models whose answers are not to change.
         count: perturbations per model, made with the seeds ``seed``, ``seed + 1``, ...
         seed: decides split, order and signs; the same seed, model and images give the same v.
-        device: moves a copy of the models there; None: where the model is.
+        device: device to which a copy of the models is moved; None: where the model is.
         form: ``margin``: how steps are made. ``loop``: from the host, model after model. The others keep
             everything on the device: ``alone`` model after model, ``streams`` side by side, ``stacked`` the
             weights of models of one architecture as one network's. ``auto``: ``loop`` on a CPU; on a GPU by

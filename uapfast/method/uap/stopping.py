@@ -95,6 +95,6 @@ def check_classes(victim: Victim, run: UapRun) -> int:
     first = victim.query.checked(victim.images[:1])
     if all(len(torch.unique(victim.clean(part))) == 1 for part in (run.held, run.train)):
         label = int(victim.clean(run.held)[0])
-        rule = "of at least two classes in the model's eyes"
+        rule = "of at least two classes by the model's labels"
         raise DataError(WHERE, "images", rule, f"all {len(victim.images)} in class {label}")
     return first.shape[1]

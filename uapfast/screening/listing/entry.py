@@ -27,21 +27,22 @@ class Entry:
     """One suspect to ask.
 
     Attributes:
-        path: weights file, hub folder or ONNX file; of an endpoint its URL or a ``.toml`` that describes it.
-        arch: SPEC of a weights file, as in :func:`uapfast.models.registry.resolve_arch`; a file in it is
-            executed. Empty where ``choices`` are given, and where the suspect says itself what it is.
+        path: weights file, hub folder or ONNX file; for an endpoint its URL or a ``.toml`` file that
+            describes it.
+        arch: SPEC of a weights file, as in :func:`uapfast.models.registry.resolve_arch`; a Python file in it
+            is executed. Empty if ``choices`` are given, or if the suspect itself names its network.
         name: shown in the table; the file's name by default.
         base: folder that a relative file in ``arch`` is relative to.
         mean: per channel; images in 0..1 are normalised by (x - mean) / std before the network.
         std: per channel.
         output: what the suspect answers with, or ``auto``.
-        kind: one of ``KINDS``.
-        choices: SPECs of which the one is taken whose names and shapes the file has.
-        key: which of several sets of weights: a map of tensors in a checkpoint, or a file of a folder.
-        class_order: for each class of the reference, the suspect's class that means it.
-        known_copy: whether the owner knows it to come from the victim: then it is no suspect, and the number
-            of suspects is corrected for without it.
-        assumed: whether mean and std are the victim's, since the suspect came without any.
+        kind: its kind, one of ``KINDS``.
+        choices: SPECs of which the one is used whose names and shapes the file has.
+        key: which of several sets of weights to use: a map of tensors in a checkpoint, or a file of a folder.
+        class_order: for each class of the reference, the suspect's class that means the same.
+        known_copy: True if the owner knows that it comes from the victim. It is then no suspect, and does not
+            enter the correction for many suspects.
+        assumed: True if mean and std are the victim's, because the suspect came without any.
         code: SHA-256 of what its architectures execute, as a screen found it when it began; None for
             what it is now.
     """

@@ -40,16 +40,17 @@ class About(NamedTuple):
 
 COLUMNS = (
     Column("reference", "string", False, "name of the reference: its file's stem, or what the caller said"),
-    Column("reference_sha256", "string", False, "of the reference's content"),
-    Column("name", "string", False, "of the suspect: the manifest's, or the path below the folder"),
-    Column("path", "string", False, "of the suspect; bytes that are no UTF-8 are escaped"),
+    Column("reference_sha256", "string", False, "SHA-256 of the reference's content"),
+    Column("name", "string", False, "name of the suspect: the manifest's, or its path below the folder"),
+    Column("path", "string", False, "path of the suspect; bytes that are not UTF-8 are escaped"),
     Column("kind", "string", False, "weights, folder, onnx or endpoint"),
     Column("arch", "string", False, "architecture SPEC; empty where none is known"),
     Column(
         "sha256",
         "string",
         True,
-        "of the tensors (names, dtypes, shapes, bytes), or of an ONNX file; null if unreadable or unseen",
+        "SHA-256 of the tensors (names, dtypes, shapes, bytes), or of an ONNX file; null if unreadable or "
+        "not read",
     ),
     Column(
         "decision",
@@ -61,18 +62,21 @@ COLUMNS = (
         "relation",
         "string",
         True,
-        "of piracy, how it was made: modification, extraction or unclear; null with every other",
+        "how a convicted suspect was made: modification, extraction or unclear; null with every other "
+        "decision",
     ),
     Column("p_value", "float64", True, "largest of p_candidate, p_suspect and p_joint, on the views used"),
     Column("p_is_bound", "bool", True, "p_value is the smallest that the pool allows: p is at most that"),
     Column("p_candidate", "float64", True, "candidate side: the victim among its twins; null without twins"),
-    Column("p_candidate_floor", "float64", True, "smallest p_candidate that no assumption is needed for"),
+    Column(
+        "p_candidate_floor", "float64", True, "smallest p_candidate that needs no assumption about scores"
+    ),
     Column("p_candidate_exact", "float64", True, "rank p-value of the candidate side"),
     Column("p_suspect", "float64", True, "suspect side: the suspect among the pool's innocents"),
-    Column("p_suspect_floor", "float64", True, "smallest p_suspect that no assumption is needed for"),
+    Column("p_suspect_floor", "float64", True, "smallest p_suspect that needs no assumption about scores"),
     Column("p_suspect_exact", "float64", True, "rank p-value of the suspect side"),
     Column("p_joint", "float64", True, "both at once: among all pairs of an innocent and a candidate"),
-    Column("p_joint_floor", "float64", True, "smallest p_joint that no assumption is needed for"),
+    Column("p_joint_floor", "float64", True, "smallest p_joint that needs no assumption about scores"),
     Column("p_joint_exact", "float64", True, "rank p-value of both at once"),
     Column("p_view", "float64", True, "the paper's view-level t-test; no false-accusation rate"),
     Column(
@@ -93,11 +97,14 @@ COLUMNS = (
         "known_copy",
         "string",
         True,
-        "declared (by the list) or victim (its very tensors): no suspect, changes nobody's q_value or p_holm",
+        "declared (by the list) or victim (the same tensors): no suspect, changes nobody's q_value or p_holm",
     ),
     Column("similarity", "float64", True, "mean cosine with the victim over the views used, -1..1"),
     Column(
-        "z", "float64", True, "the victim's score above the twins' (innocents'), in their spread, moderated"
+        "z",
+        "float64",
+        True,
+        "score with the victim minus the twins' (innocents') mean, divided by a moderated spread",
     ),
     Column("z_pool", "float64", True, "the suspect side's statistic in standard deviations of the pool's"),
     Column("z_population", "float64", True, "z_pool by the robust centre and width of this population"),
@@ -105,14 +112,14 @@ COLUMNS = (
     Column(
         "population_differs", "bool", True, "the population disagrees with the pool; null below 300 suspects"
     ),
-    Column("agreement", "float64", True, "share of queries answered as most of the pool's models do, 0..1"),
+    Column("agreement", "float64", True, "share of queries answered like most of the pool's models, 0..1"),
     Column("agreement_least", "float64", True, "the smallest such share among the pool's own models"),
     Column("rank", "int64", True, "place of the victim among the candidates"),
-    Column("views_used", "int64", False, "views that entered"),
+    Column("views_used", "int64", False, "number of views that were scored"),
     Column("queries_used", "int64", False, "answers asked of the suspect for this reference"),
-    Column("queries_full", "int64", False, "answers that the whole budget would have asked"),
-    Column("output", "string", True, "what it answered with: logits, probabilities or labels"),
-    Column("same_as", "string", True, "name of the suspect with the same tensors that was asked instead"),
+    Column("queries_full", "int64", False, "answers that the whole budget would have taken"),
+    Column("output", "string", True, "kind of its answers: logits, probabilities or labels"),
+    Column("same_as", "string", True, "name of the suspect with the same tensors that was queried instead"),
     Column("seconds_read", "float64", False, "reading and hashing the file"),
     Column("seconds_load", "float64", False, "checking the weights and copying them into the network"),
     Column("seconds_forward", "float64", False, "answering, for all references together"),
@@ -120,9 +127,9 @@ COLUMNS = (
     Column("error_class", "string", True, "name of the error, if decision is invalid or unavailable"),
     Column("error_message", "string", True, "what was wrong, one line"),
     Column("reasons", "list<string>", False, "plain sentences, most important first"),
-    Column("alpha", "float64", False, "level of a conviction on each side"),
-    Column("settings", "string", False, "what else was set; a JSON object"),
-    Column("versions", "string", False, "of what the result depends on; a JSON object"),
+    Column("alpha", "float64", False, "significance level of each side"),
+    Column("settings", "string", False, "all other settings; a JSON object"),
+    Column("versions", "string", False, "versions of what the result depends on; a JSON object"),
 )
 
 

@@ -268,7 +268,7 @@ class Skeleton:
         out = answer(lambda images: raw_answers(self.module, images, self.precision), x.to(self.device), name)
         answers = as_tensor(out, name, len(x))
         if answers.ndim == 0 or len(answers) != len(x):
-            raise SuspectError(name, "answers", f"{len(x)} rows, one a query", list(answers.shape))
+            raise SuspectError(name, "answers", f"{len(x)} rows, one per query", list(answers.shape))
         return answers
 
 
