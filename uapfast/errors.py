@@ -145,7 +145,24 @@ class NativeUnavailable(UapfastError, RuntimeError):
 
 
 class MissingDependency(UapfastError, ImportError):
-    """An optional package is needed; the message names it and the extra that brings it."""
+    """An optional package is needed; the message names it and how to install what the extra brings."""
+
+
+def how_to_install(extra: str) -> str:
+    """The command for an extra of ours: by its packages, since uapfast itself comes from no registry."""
+    from importlib import metadata
+
+    try:
+        known = metadata.requires("uapfast") or []
+    except metadata.PackageNotFoundError:
+        known = []
+    parts = [need.partition(";") for need in known]
+    needs = [f"'{name.strip()}'" for name, _, marker in parts if f"extra=={extra!r}" in _bare(marker)]
+    return f"pip install {' '.join(needs) or repr(f'.[{extra}]') + ' in the folder of uapfast'}"
+
+
+def _bare(marker: str) -> str:
+    return marker.replace(" ", "").replace('"', "'")
 
 
 class UapfastWarning(UserWarning):
