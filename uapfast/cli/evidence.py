@@ -117,7 +117,7 @@ def commit(
     alpha: o.AlphaOption = 1e-3,
     debug: o.DebugOption = False,
 ) -> None:
-    """Commit to a reference before a suspect is asked: its salted hash, signed, time-stamped with --tsa."""
+    """Fix a reference before a suspect is asked: its salted hash, signed (with --tsa time-stamped)."""
     with only_result_on_stdout() as stdout:
         from uapfast.evidence.commitment import commit as run
         from uapfast.evidence.commitment import salt_path
@@ -172,7 +172,7 @@ def audit(
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
 ) -> int:
-    """Work out anew everything that a statement says, from files alone; says what it checked, line by line.
+    """Check, offline and line by line, everything that a signed statement says.
 
     Exit code: 0 if all of it was checked and holds, 1 if anything does not hold, 3 if nothing failed but
     something that the statement rests on could not be checked (its last line names it), 2 error.

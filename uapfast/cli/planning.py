@@ -29,7 +29,7 @@ def plan(
     as_json: o.JsonOption = False,
     debug: o.DebugOption = False,
 ) -> None:
-    """Say before any training what a pool costs and what it buys, as far as that was measured."""
+    """Say before any training how many trainings a pool costs, and what it will find."""
     with only_result_on_stdout() as stdout:
         from uapfast.pool.forecast import forecast
 

@@ -21,7 +21,7 @@ def queries(
     ],
     debug: o.DebugOption = False,
 ) -> None:
-    """Write the queries for somebody else to answer; `verify --answers` reads what comes back."""
+    """Write the questions for somebody else to ask; `verify --answers` reads what comes back."""
     with only_result_on_stdout() as stdout, Reporter() as progress:
         from uapfast.verbs.queries import write_queries
 

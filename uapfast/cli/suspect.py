@@ -54,7 +54,7 @@ def verify(
     device: o.DeviceOption = "auto",
     debug: o.DebugOption = False,
 ) -> int:
-    """Say whether a suspect is closer to the victim than its twins and honest models are.
+    """Decide on one suspect: is it closer to your model than to its twins, and closer than honest models?
 
     SUSPECT is told by what it is (`uapfast inspect PATH` says what a file or folder is):
 
@@ -212,7 +212,7 @@ def encode(
     device: o.DeviceOption = "auto",
     debug: o.DebugOption = False,
 ) -> None:
-    """Write the embedding of a suspect's answers: one unit row for each view."""
+    """Write the embedding of a suspect's answers: one unit vector for each view."""
     from uapfast.files import atomic_path, require_writable
 
     require_writable(out, "embeddings")
