@@ -18,7 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from uapfast.errors import InputError, MissingDependency, SandboxError, SuspectError, TimeLimitError, how_to_install
+from uapfast.errors import (
+    InputError,
+    MissingDependency,
+    SandboxError,
+    SuspectError,
+    TimeLimitError,
+    how_to_install,
+)
 from uapfast.safeload.pool import START_SECONDS
 from uapfast.safeload.refusal import Refused, shown
 from uapfast.suspects.onnx_worker import HEAD
