@@ -152,7 +152,7 @@ def test_an_interrupt_waits_for_no_training(own: tuple[str, str, Path]) -> None:
     process = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 240
     while len(workers := list(out.glob("worker-*"))) < 2 and time.monotonic() < until:
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=240)
