@@ -25,13 +25,18 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "uapfast needs Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python3 -m venv failed (Debian: apt-get install python3-venv)" >&2; exit 1; }
 
+# Without a GPU nobody who only looks waits for CUDA kernels, which compile for many minutes (make test and make cuda do).
+CUDA_FOR_DEMO := $(if $(wildcard /dev/nvidia0 /dev/dxg),AUTO,OFF)
+
 # The core, built from csrc/ and installed editable, at the tested versions.
 $(VENV)/.core: $(BIN)/python $(SOURCES)
-	$(PIP) install --quiet -c $(CONSTRAINTS) -e .
+	@echo "Installing into $(VENV): torch and others are fetched, the core is compiled. This takes one to four minutes."
+	UAPFAST_CUDA=$${UAPFAST_CUDA:-$(CUDA_FOR_DEMO)} $(PIP) install --quiet -c $(CONSTRAINTS) -e .
 	@touch $@
 
 # The same with the tools that lint, type-check and test; one build serves both.
 $(VENV)/.dev: $(BIN)/python $(SOURCES)
+	@echo "Installing into $(VENV) with the tools of the tests; the core is compiled, with nvcc its CUDA kernels, too."
 	$(PIP) install --quiet -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $(VENV)/.core $@
 

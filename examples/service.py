@@ -1,6 +1,6 @@
 """A small service that holds references and verifies suspects on request. An example to start from.
 
-    pip install 'uapfast[service]'
+    pip install '.[service]'
     python examples/service.py references/ --arch cnn='uapfast:cnn-small?channels=1&classes=10&size=28'
 
     curl localhost:8000/references

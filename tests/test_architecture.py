@@ -69,7 +69,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": BELOW_REPORT | {"screening", "evidence"},
     "demo": BELOW_REPORT | {"report"},
     "cli": BELOW_REPORT | {"screening", "evidence", "report", "demo"},
-    "__main__": BELOW_OPS | {"ops"},
+    "__main__": BELOW_OPS | {"ops", "cli"},
     "testing": BELOW_METHOD,
 }
 # The folders of screening, each using only those before it; its files use all of them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -70,6 +71,17 @@ def test_a_source_tree_without_its_core_says_so(monkeypatch: pytest.MonkeyPatch)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         uapfast._look_for_core()
+
+
+def test_a_source_tree_without_its_core_is_told_once_and_by_the_diagnostics() -> None:
+    code = (
+        "import sys, uapfast._native as n, uapfast, uapfast.__main__ as m\n"
+        "sys.modules['uapfast._cpu'] = None\n"
+        "uapfast.Verdict; uapfast.load; uapfast.verify; m.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.count("without its compiled core") == 1, done.stderr
+    assert re.search("CPU kernels +off: .*in this source tree.*pip install -e", done.stdout)
 
 
 def test_every_public_name_is_there() -> None:

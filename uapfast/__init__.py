@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import warnings
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uapfast import errors
@@ -81,11 +80,10 @@ def _look_for_core() -> None:
     """Warn if this is a source tree without its compiled core, perhaps imported by mistake."""
     from uapfast import _native
 
-    root = Path(__file__).parent.parent
-    if (root / "pyproject.toml").is_file() and _native.why_missing("_cpu"):
+    if _native.SOURCE_TREE and _native.why_missing("_cpu"):
         warnings.warn(
-            f"uapfast: {root} is a source tree without its compiled core; everything works, slower. Start "
-            "Python in another folder to import the installed package, or build here: pip install -e .",
+            f"uapfast: {_native.SOURCE_TREE} is a source tree without its compiled core; everything works, "
+            f"slower. {_native.LEAVE_TREE}",
             errors.UapfastWarning,
             stacklevel=3,
         )
@@ -94,7 +92,8 @@ def _look_for_core() -> None:
 def __getattr__(name: str) -> Any:
     """Load the torch-backed names on first use."""
     if name in _LAZY:
-        _look_for_core()
+        if not _LAZY.keys() & globals().keys():  # once
+            _look_for_core()
         value = getattr(import_module(_LAZY[name]), name)
         globals()[name] = value
         return value

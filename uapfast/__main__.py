@@ -1,4 +1,7 @@
-"""``python -m uapfast``: what is installed, what was built, and why each backend of each op is on or off."""
+"""``python -m uapfast``: what is installed, what was built, and why each backend of each op is on or off.
+
+With arguments it is the command line, ``uapfast``.
+"""
 
 from __future__ import annotations
 
@@ -77,10 +80,12 @@ def torch_side() -> Iterator[tuple[str, str]]:
     """What torch sees, and whether Triton kernels can run."""
     import torch
 
+    from uapfast.errors import how_to_install
+
     yield "torch threads", str(torch.get_num_threads())
     yield "torch CUDA", f"{torch.version.cuda or 'CPU build'}; devices: {torch.cuda.device_count()}"
     if importlib.util.find_spec("triton") is None:
-        yield "Triton", "off: not installed (pip install 'uapfast[triton]')"
+        yield "Triton", f"off: not installed ({how_to_install('triton')})"
     elif os.environ.get("TRITON_INTERPRET") == "1":
         yield "Triton", "on the CPU through its interpreter (TRITON_INTERPRET=1)"
     else:
@@ -102,9 +107,9 @@ def backends() -> Iterator[tuple[str, str, str]]:
 def main() -> int:
     """Print the report; 0 unless something raises. Who closes the pipe has seen enough."""
     if len(sys.argv) > 1:
-        said = "python -m uapfast must be called without arguments (it prints the environment)"
-        print(f"error: {said}, got {sys.argv[1]!r}: the command line is `uapfast`", file=sys.stderr)
-        return 2
+        from uapfast.cli import main as command_line
+
+        return command_line()
     try:
         _print()
         sys.stdout.flush()
@@ -118,7 +123,14 @@ def _print() -> None:
     for name, value in packages():
         print(f"  {name:14} {value}")
     print("\nBuild and machine")
-    for name, value in [*compiled(), *torch_side()]:
+    for name, value in compiled():
+        print(f"  {name:14} {value}")
+    try:
+        import torch  # noqa: F401
+    except ImportError as exc:
+        print(f"  {'torch':14} off, and every op with it: {exc}")
+        return
+    for name, value in torch_side():
         print(f"  {name:14} {value}")
     print("\nBackends of the ops, in order of choice")
     last = ""

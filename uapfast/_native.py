@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,11 @@ LEVELS = {"scalar": 0, "avx2": 1, "avx512": 2}
 """SIMD levels by the number that the core knows them by."""
 AUTO = -1
 """Let the core choose the level (``UAPFAST_SIMD``, or else the best)."""
+
+_ROOT = Path(__file__).parent.parent
+SOURCE_TREE = _ROOT if (_ROOT / "pyproject.toml").is_file() else None
+"""The folder of sources that uapfast is imported from, perhaps by mistake; None for an installed package."""
+LEAVE_TREE = "Start Python in another folder to import the installed package, or build here: pip install -e ."
 
 _HOW = {
     "_cpu": "reinstall uapfast where a C++20 compiler is present: pip install --force-reinstall --no-deps .",
@@ -28,6 +34,8 @@ def _load(name: str) -> ModuleType | str:
     except ModuleNotFoundError as exc:
         if exc.name != f"uapfast.{name}":
             raise
+        if name == "_cpu" and SOURCE_TREE:
+            return f"uapfast.{name} was not built in this source tree, {SOURCE_TREE}. {LEAVE_TREE}"
         return f"uapfast.{name} was not built; {_HOW[name]}"
     except ImportError as exc:  # built for another Python, or a library is missing
         return f"uapfast.{name} cannot be loaded ({exc}); {_HOW[name]}"

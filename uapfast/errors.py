@@ -148,6 +148,23 @@ class MissingDependency(UapfastError, ImportError):
     """An optional package is missing; the message names it and the extra that installs it."""
 
 
+def how_to_install(extra: str) -> str:
+    """The command for an extra of ours: by its packages, since uapfast itself comes from no registry."""
+    from importlib import metadata
+
+    try:
+        known = metadata.requires("uapfast") or []
+    except metadata.PackageNotFoundError:
+        known = []
+    parts = [need.partition(";") for need in known]
+    needs = [f"'{name.strip()}'" for name, _, marker in parts if f"extra=={extra!r}" in _bare(marker)]
+    return f"pip install {' '.join(needs) or repr(f'.[{extra}]') + ' in the folder of uapfast'}"
+
+
+def _bare(marker: str) -> str:
+    return marker.replace(" ", "").replace('"', "'")
+
+
 class UapfastWarning(UserWarning):
     """Base of our warnings."""
 

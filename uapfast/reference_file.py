@@ -136,5 +136,7 @@ def read_reference_file(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor]
     try:
         with open_plain(path) as stream:
             return parse_reference(stream, os.fstat(stream.fileno()).st_size, path)
+    except FileNotFoundError as exc:
+        raise bad_reference(path, "an existing file", "none") from exc
     except OSError as exc:
         raise bad_reference(path, "a readable file", exc.strerror or exc) from exc

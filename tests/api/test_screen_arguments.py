@@ -44,7 +44,7 @@ def test_bad_arguments_are_named(world, tmp_path):
 
 def test_an_engine_that_is_not_installed_names_its_extra(world, monkeypatch):
     monkeypatch.setitem(ENGINES, "ray", ("uapfast.screening.none_such", "none_such", "ray"))
-    with pytest.raises(MissingDependency, match=r"pip install 'uapfast\[ray\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install 'ray>=2.50'"):
         uapfast.screen(world.references, world.suspects[:1], engine="ray")
 
 

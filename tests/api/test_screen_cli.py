@@ -74,6 +74,16 @@ def test_exit_codes_follow_the_worst_row(world, tmp_path, capfd):
     assert code == 4 and "invalid" in said and "CorruptFileError: 1" in said
 
 
+def test_the_convicted_are_named_on_the_screen(world, tmp_path, capfd):
+    some = manifest(world, tmp_path, "victim-1", "honest-1")
+    out = str(tmp_path / "t.parquet")
+    code, said, _ = run(capfd, reference(world), "--manifest", some, "--out", out, "--alpha", "0.01")
+    row = next(r for r in pq.read_table(out).to_pylist() if r["name"] == "victim-1")
+    assert code == 1 and row["decision"] == "piracy"
+    (named,) = re.findall(r"\n  (\S+) +p (\S+), p_holm (\S+)", said)
+    assert named == ("victim-1", f"{row['p_value']:.4g}", f"{row['p_holm']:.4g}")
+
+
 def test_an_fdr_turns_convictions_of_many_into_questions(world, tmp_path, capfd):
     some = manifest(world, tmp_path, "victim-1")
     out = str(tmp_path / "t.parquet")
@@ -100,7 +110,7 @@ def test_what_is_wrong_is_said_in_one_line(world, tmp_path, capfd, monkeypatch):
         ((first, "--manifest", some, "--out", str(tmp_path / "no" / "t.parquet")), "existing"),
         ((some, "--manifest", some, *out), "reference must be"),
         ((first, first, "--manifest", some, *out), "different from each other"),
-        ((first, "--manifest", some, "--engine", "ray", *out), "pip install 'uapfast[ray]'"),
+        ((first, "--manifest", some, "--engine", "ray", *out), "pip install 'ray>=2.50'"),
         ((first, "--manifest", some, "--engine", "abacus", *out), "'abacus'"),
         ((first, "--manifest", some, "--queries", "3", *out), "queries must be at least"),
         ((first, "--manifest", some, "--fdr", "0", *out), "fdr"),

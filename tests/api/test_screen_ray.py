@@ -183,5 +183,5 @@ def test_a_running_cluster_is_found_at_its_address(world, tmp_path, cluster):
 def test_without_ray_the_extra_is_named(world, monkeypatch):
     real = registry.find_spec
     monkeypatch.setattr(registry, "find_spec", lambda name: None if name == "ray" else real(name))
-    with pytest.raises(MissingDependency, match=r"pip install 'uapfast\[ray\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install 'ray>=2.50'"):
         uapfast.screen(world.references, world.suspects[:1], engine="ray")

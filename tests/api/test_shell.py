@@ -83,6 +83,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     got = capsys.readouterr()
     assert got.out == "" and all(f"\n  {c} " in got.err for c in COMMANDS)
+    assert "..." not in got.err.partition("Options:")[2]  # no sentence is cut off
 
 
 @pytest.mark.parametrize(

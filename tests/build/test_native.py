@@ -127,11 +127,6 @@ def test_the_report_may_be_cut_short() -> None:
         assert process.stderr.read() == b"" and process.wait(120) == 0
 
 
-def test_the_report_takes_no_arguments():
-    done = subprocess.run([sys.executable, "-m", "uapfast", "plan"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and not done.stdout and "`uapfast`" in done.stderr
-
-
 def test_diagnostics_list_every_backend_of_every_op() -> None:
     done = subprocess.run([sys.executable, "-m", "uapfast"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -141,6 +136,26 @@ def test_diagnostics_list_every_backend_of_every_op() -> None:
         assert f"  {op.name}" in done.stdout
     lines = [line for line in done.stdout.splitlines() if re.search(r" (on|off)\b", line)]
     assert len(lines) >= sum(len(op.backends) for op in OPS.values())
+
+
+def test_with_arguments_the_module_is_the_command_line() -> None:
+    for given, code in (["--version"], 0), (["verfy"], 2):
+        done = subprocess.run(
+            [sys.executable, "-m", "uapfast", *given], cwd=ROOT, capture_output=True, text=True
+        )
+        script = "import sys; from uapfast.cli import main; sys.exit(main())"
+        told = subprocess.run(
+            [sys.executable, "-c", script, *given], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == told.returncode == code
+        assert (done.stdout, done.stderr) == (told.stdout, told.stderr) and done.stdout + done.stderr
+
+
+def test_diagnostics_without_torch_say_so() -> None:
+    code = "import sys; sys.modules['torch'] = None; import uapfast.__main__ as m; sys.exit(m.main())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "torch          off, and every op with it" in done.stdout and "Traceback" not in done.stderr
 
 
 def test_diagnostics_say_why_a_backend_is_off() -> None:

@@ -35,7 +35,7 @@ def test_everything_is_there(done: tuple[Path, Report, str]) -> None:
         assert row.accuracy is not None and 0 <= row.accuracy <= 1
         assert row.verdict.decision != "invalid"
     assert "false accusations: 0 of 2 innocents" in text
-    assert f"uapfast verify {out / 'victim.uapref'} --arch" in text
+    assert f"verify {out / 'victim.uapref'} {out / 'suspects'}" in text
 
 
 def test_a_second_run_trains_nothing_and_says_the_same(done: tuple[Path, Report, str]) -> None:

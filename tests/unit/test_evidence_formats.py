@@ -294,7 +294,7 @@ def test_without_the_extra_it_says_which(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(canonical, "import_module", missing)
-    with pytest.raises(MissingDependency, match=r"rfc8785 is needed \(pip install uapfast\[evidence\]\)"):
+    with pytest.raises(MissingDependency, match=r"rfc8785 is needed \(pip install .*'rfc8785>=0.1.4'"):
         canonical.dumps({})
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,7 @@ from uapfast.pool.manifest import load_pool
 from uapfast.pool.recipe import default_recipe
 from uapfast.pool.train import predict
 
+ROOT = Path(__file__).resolve().parents[2]
 RECIPE = """
 import torch
 
@@ -93,6 +98,67 @@ def test_an_edited_file_does_not_mix(own: tuple[str, str, Path], which: str, sai
     (folder / which).write_text((folder / which).read_text() + "\n# edited\n")
     with pytest.raises(PoolError, match=rf"twin-00 was made with other {said}$"):
         build_pool(arch, folder / "victim.safetensors", data(), folder / "pool", **settings)
+
+
+def test_a_recipe_that_normalises_once_more_is_told_at_the_first_twin(own: tuple[str, str, Path]) -> None:
+    """The model that it is handed applies mean and std itself; hours of other trainings would be in vain."""
+    arch, recipe, folder = own
+    path = Path(recipe.rpartition(":")[0])
+    path.write_text(path.read_text().replace("model(images)", "model((images - 0.5) / 0.1)"))
+    module = default_recipe(resolve_arch(arch)(), (data().x() - 0.5) / 0.1, data().labels, 1)
+    save_weights(module, folder / "victim.safetensors")
+    told: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *rest, **more: told.append(f"warning: {message}")
+        build_pool(
+            arch, folder / "victim.safetensors", data(), folder / "pool", init="random", recipe=recipe,
+            mean=[0.5], std=[0.1], twins=2, surrogates=0, homologous=1,
+            progress=lambda done, total, what: told.append(what),
+        )  # fmt: skip
+    early = told[told.index("twin-00") : told.index("twin-01")]
+    assert len(early) == 2 and "applies mean and std itself" in early[1]
+    assert early[1].endswith("2 models are still to be made: Ctrl-C stops")
+    assert sum("still to be made" in text for text in told) == 1
+    assert "twin-01" in next(text for text in told if "applies mean" in text and "still" not in text)
+
+
+SLOW = """
+import os, sys, time
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from uapfast.pool.build import build_pool
+from tests.unit.small_pool import data
+
+
+def train(model, images, labels, seed):
+    Path({out!r}, f"worker-{{os.getpid()}}").touch()
+    time.sleep(600)
+
+
+if __name__ == "__main__":
+    build_pool({arch!r}, {victim!r}, data(), {out!r}, init="random", recipe=__file__ + ":train",
+               twins=2, surrogates=0, homologous=0, jobs=2)
+"""
+
+
+def test_an_interrupt_waits_for_no_training(own: tuple[str, str, Path]) -> None:
+    """Sent to the command alone, as kill and schedulers do; a terminal sends it to its workers as well."""
+    arch, _, folder = own
+    out = folder / "pool"
+    script = folder / "slow.py"
+    victim = str(folder / "victim.safetensors")
+    script.write_text(SLOW.format(root=str(ROOT), arch=arch, victim=victim, out=str(out)))
+    process = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 240
+    while len(workers := list(out.glob("worker-*"))) < 2 and time.monotonic() < until:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=240)
+    assert len(workers) == 2 and "KeyboardInterrupt" in said
+    for worker in workers:
+        assert not Path("/proc", worker.name.partition("-")[2]).exists()
 
 
 def test_a_pool_whose_code_changed_is_loaded_with_a_warning(own: tuple[str, str, Path]) -> None:

@@ -50,6 +50,22 @@ def test_a_weights_file(tmp_path: Path, name: str) -> None:
     assert found["sha256"] == state_sha256(STATE)
 
 
+def test_a_reference_is_no_weights(tmp_path: Path) -> None:
+    safetensors.torch.save_file(STATE, tmp_path / "a.uapref", metadata={"uapref": "{}"})
+    found = inspect(tmp_path / "a.uapref")
+    assert found["kind"] == "reference" and found["asked"] is None and "uapfast info" in found["why"]
+
+
+def test_what_speaks_against_a_file_is_shown_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends with what to do."""
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "net.pt"))
+    assert main(["inspect", str(tmp_path / "net.pt")]) == 0
+    why = inspect(tmp_path / "net.pt")["why"]
+    assert len(why) > 200 and why in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("names", "kind", "why"),
     [

@@ -38,6 +38,12 @@ def test_nothing_and_a_folder_of_tensorflow(tmp_path: Path) -> None:
         open_suspect(tmp_path)
 
 
+def test_a_program_is_named_as_one_before_an_architecture_is_asked_for(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "net.pt"))
+    with pytest.raises(ModelError, match="got a TorchScript program"):
+        open_suspect(tmp_path / "net.pt")
+
+
 def test_weights_want_an_architecture(tmp_path: Path) -> None:
     safetensors.torch.save_file({"a": torch.zeros(2)}, tmp_path / "net.safetensors")
     with pytest.raises(InputError, match="--arch must be given for a file of weights alone"):

@@ -1,4 +1,4 @@
-"""The application with every command registered, in the order of ``uapfast --help``."""
+"""The application with every command registered."""
 
 from __future__ import annotations
 

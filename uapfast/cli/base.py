@@ -32,6 +32,33 @@ class Command(typer.core.TyperCommand):
         return super().parse_args(ctx, args)
 
 
+# The order of use: what an owner does first, then what is done with a suspect, then the rest.
+SECTIONS = {
+    "Try it": ("demo",),
+    "Make a reference of your model": ("plan", "designate", "pool", "generate", "info"),
+    "Question suspects": ("inspect", "verify", "screen", "queries", "report"),
+    "Evidence for the other side": ("commit", "audit"),
+    "Research": ("encode", "subspace"),
+}
+
+
+class Group(typer.core.TyperGroup):
+    """The commands in sections, each with the whole first sentence of its help."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of use."""
+        order = [name for names in SECTIONS.values() for name in names]
+        return sorted(super().list_commands(ctx), key=order.index)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """As the base class, which cuts sentences off, and knows no sections."""
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name, self.commands[name].get_short_help_str(limit=200)) for name in names]
+                )
+
+
 class App(typer.Typer):
     """An application whose commands are :class:`Command`."""
 
@@ -41,11 +68,11 @@ class App(typer.Typer):
 
 
 app = App(
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Test whether a classifier was made from yours, by its answers alone.",
+    cls=Group,
+    help="Test whether an image classifier was made from yours, by its answers alone (manual: docs/).",
 )
 
 

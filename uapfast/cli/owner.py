@@ -52,7 +52,7 @@ def generate(
     device: o.DeviceOption = "auto",
     debug: o.DebugOption = False,
 ) -> None:
-    """Make the reference of a victim: its UAPs, query points, encoder and calibration."""
+    """Make the reference: the questions for suspects, and how your model and the pool answer them."""
     from uapfast.config import GenerateConfig
     from uapfast.files import require_writable
 
@@ -113,7 +113,8 @@ def pool(
             "--recipe",
             metavar="FILE.py:train",
             help="(model, images, labels, seed) -> model, or (model, dataset, seed) -> model, which reads "
-            "images when it needs them; with --branch also checkpoint=PATH.",
+            "images when it needs them; with --branch also checkpoint=PATH. Images are in 0..1, and the "
+            "model applies --mean and --std itself.",
         ),
     ] = None,
     twins: Annotated[int, typer.Option("--twins", help="Number of twins to train.")] = 8,
@@ -131,7 +132,10 @@ def pool(
     device: o.DeviceOption = "auto",
     debug: o.DebugOption = False,
 ) -> None:
-    """Train a pool from the owner's data and recipe; a stopped run continues where it was."""
+    """Train the models that yours is compared with: twins (your training, other seeds) and honest others.
+
+    A stopped run continues where it was.
+    """
     with only_result_on_stdout() as stdout, Reporter(rate=True) as progress:
         from uapfast.data import load_data
         from uapfast.pool.build import build_pool
@@ -212,7 +216,7 @@ def demo(
     seed: o.SeedOption = 0,
     debug: o.DebugOption = False,
 ) -> None:
-    """Run everything on scikit-learn's digits: train, fingerprint, verify, report."""
+    """Run everything on scikit-learn's handwritten digits, in minutes: train, verify, report."""
     from uapfast.demo import run_demo
 
     with Reporter() as progress:

@@ -69,7 +69,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def _completes(arguments: Sequence[str]) -> bool:
+    """Whether a shell asks what could be typed next, or for the script that asks so; no command runs then."""
+    return "_UAPFAST_COMPLETE" in os.environ or arguments[:1] in (
+        ["--install-completion"],
+        ["--show-completion"],
+    )
+
+
 def _main(arguments: list[str]) -> int:
+    if _completes(arguments):
+        from uapfast.cli.app import app
+
+        try:
+            app(args=arguments, prog_name="uapfast")
+        except SystemExit as exc:
+            return ERROR if exc.code else 0  # 1 would read as a decision
     debug = "--debug" in arguments
     try:
         return _run(arguments, debug)

@@ -7,7 +7,7 @@ from uapfast.cli import options as o
 from uapfast.cli import screen_options as s
 from uapfast.cli.base import app
 from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
-from uapfast.cli.show import screen_lines
+from uapfast.cli.show import convicted_lines, screen_lines
 from uapfast.config import TIMEOUT, check
 
 
@@ -59,7 +59,7 @@ def screen(
         from uapfast.screening.run import screen as run
 
         specs = [*(arch or ()), *(() if arch_dir is None else specs_in(arch_dir))]
-        screening = run(
+        asked = run(
             references, manifest or folder, arch=specs, key=key, mean=o.numbers(mean, "--mean"),
             std=o.numbers(std, "--std"), class_order=o.whole_numbers(class_order, "--class-order"), out=out,
             resume=resume, alpha=alpha, fdr=fdr, queries=queries, engine=engine, address=address,
@@ -69,8 +69,10 @@ def screen(
             conduct={"budget": budget, "rate": rate, "cache": cache, "secrets": tuple(secret or ())},
             progress=progress,
         )  # fmt: skip
-        summary = screening.finish()
-        said = screen_lines(summary.to_dict(), summary.of_the_list())
+        with asked as screening:
+            summary = screening.finish()
+            said = screen_lines(summary.to_dict(), summary.of_the_list())
+            said += convicted_lines(row for row in screening.rows() if row.decision == "piracy")
         said += summary.profile() if profile else []
         print(*said, f"wrote {one_line(out)}", sep="\n", file=stdout, flush=True)
     return summary.exit_code

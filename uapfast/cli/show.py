@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from uapfast.cli.shell import one_line
 from uapfast.config import ALPHA
 
+FEW = 10  # convicted suspects that a screen names
 WIDE = 2000  # characters of a sentence; what is longer is no sentence of ours
 _NOTE = {
     "piracy": "closer to this victim than to its twins, and than the pool's honest models are, at the level",
@@ -54,7 +55,8 @@ def _pairs(values: dict[str, Any], indent: int) -> Iterator[str]:
             yield f"{' ' * indent}{key}:"
             yield from _pairs(value, indent + 2)
         else:
-            yield f"{' ' * indent}{key:<{width}}  {_value(value)}"
+            whole = key == "why" and isinstance(value, str)  # it ends with what to do
+            yield f"{' ' * indent}{key:<{width}}  {one_line(value, WIDE) if whole else _value(value)}"
 
 
 def lines(values: dict[str, Any]) -> list[str]:
@@ -103,6 +105,20 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
         time = cited["stampedAt"] or cited["committedAt"]
         table["commitment"] = f"{cited['value']} ({by} {time}, examination begun {cited['began']})"
     return out + list(_pairs(table, 2))
+
+
+def convicted_lines(rows: Iterable[Any]) -> list[str]:
+    """Who is convicted, the strongest first.
+
+    Args:
+        rows: of a screen, with ``name``, ``p_value`` and ``p_holm``; convictions all of them.
+    """
+    found = sorted((1.0 if r.p_holm is None else r.p_holm, r.name, _value(r.p_value)) for r in rows)
+    first, more = found[:FEW], len(found) - FEW
+    title = "convicted (naming one of them rests on p_holm, which has to be at or below the level):"
+    out = [title] if first else []
+    out += [f"  {one_line(name, 60):<24} p {p}, p_holm {_value(holm)}" for holm, name, p in first]
+    return out + ([f"  and {more} more, in the table"] if more > 0 else [])
 
 
 def screen_lines(summary: dict[str, Any], of_the_list: Sequence[str] = ()) -> list[str]:

@@ -54,7 +54,7 @@ def verify(
     device: o.DeviceOption = "auto",
     debug: o.DebugOption = False,
 ) -> int:
-    """Test whether a suspect is closer to the victim than to its twins, and than honest models are.
+    """Decide on one suspect: is it closer to your model than to its twins, and closer than honest models?
 
     SUSPECT is recognised by its content (`uapfast inspect PATH` shows what a file or folder is):
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +22,7 @@ from uapfast.config import ALPHA
 from uapfast.data import load_data
 from uapfast.demo import suspects as make
 from uapfast.demo.table import print_summary, print_table
-from uapfast.errors import InputError
+from uapfast.errors import InputError, PoolWarning
 from uapfast.files import make_folder, require_writable, write_text
 from uapfast.models.checkpoint import load_model, save_weights
 from uapfast.models.model import Model
@@ -126,7 +129,7 @@ def run_demo(
     manifest = build_pool(
         make.RESIDUAL, weights, data, folder / "pool", init="random", twins=scale.twins,
         surrogates=scale.surrogates, homologous=scale.homologous, epochs=scale.epochs,
-        jobs=jobs or os.cpu_count() or 1, seed=seed, progress=report,
+        jobs=jobs or os.cpu_count() or 1, seed=seed, progress=report, selected="no",
     )  # fmt: skip
 
     config = uapfast.GenerateConfig(
@@ -139,9 +142,11 @@ def run_demo(
         seed=seed,
     )
     images = torch.cat([split.owner[0], split.held[0]])
-    uapfast.generate(victim, images, pool=manifest, config=config, progress=report).save(
-        folder / "victim.uapref"
-    )
+    with warnings.catch_warnings():
+        # Digits are few, so the demo asks images of the training as well; the reference keeps the warning.
+        warnings.filterwarnings("ignore", ".* images that the pool was made of", PoolWarning)
+        made = uapfast.generate(victim, images, pool=manifest, config=config, progress=report)
+    made.save(folder / "victim.uapref")
     reference = uapfast.load(folder / "victim.uapref")
 
     suspects = _suspects(victim, split, scale, seed)
@@ -197,4 +202,6 @@ def _shown(suspects: list[make.DemoSuspect], folder: Path, weights: Path) -> dic
 
 def _example(suspect: make.DemoSuspect, folder: Path) -> str:
     weights = folder / "suspects" / f"{suspect.name}.safetensors"
-    return f"uapfast verify {folder / 'victim.uapref'} --arch '{suspect.arch}' --weights {weights}"
+    started = Path(sys.argv[0])  # .venv/bin/uapfast, where no PATH leads to it
+    tool = str(started) if started.name == "uapfast" and shutil.which("uapfast") is None else "uapfast"
+    return shlex.join([tool, "verify", f"{folder / 'victim.uapref'}", f"{weights}", "--arch", suspect.arch])

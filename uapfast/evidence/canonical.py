@@ -9,7 +9,7 @@ import math
 from importlib import import_module
 from typing import Any
 
-from uapfast.errors import EvidenceError, MissingDependency, fault
+from uapfast.errors import EvidenceError, MissingDependency, fault, how_to_install
 
 MOST_BYTES = 64 << 20  # of a statement or a commitment
 
@@ -24,7 +24,7 @@ def required_module(name: str) -> Any:
         return import_module(name)
     except ImportError as exc:
         package = name.partition(".")[0].replace("_", "-")
-        raise MissingDependency(f"evidence: {package} is needed (pip install uapfast[evidence])") from exc
+        raise MissingDependency(f"evidence: {package} is needed ({how_to_install('evidence')})") from exc
 
 
 def dumps(value: Any) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from uapfast.errors import EvidenceError, MissingDependency, TimeStampError
+from uapfast.errors import EvidenceError, MissingDependency, TimeStampError, how_to_install
 from uapfast.evidence.canonical import required_module
 from uapfast.files import open_plain
 from uapfast.suspects.record_writer import said
@@ -84,7 +84,7 @@ def _posted(url: str, body: bytes) -> bytes:
     try:
         import httpx2
     except ImportError as exc:
-        raise MissingDependency("evidence: httpx2 is needed (pip install uapfast[evidence])") from exc
+        raise MissingDependency(f"evidence: httpx2 is needed ({how_to_install('evidence')})") from exc
     shown = url.partition("?")[0].rpartition("@")[2]
     try:
         with (

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 from torch import nn
 
 from uapfast import plugins
-from uapfast.errors import MissingDependency, ModelError
+from uapfast.errors import MissingDependency, ModelError, how_to_install
 from uapfast.models.code import executed_sha256
 from uapfast.models.nets import NETS, SMALLEST
 from uapfast.models.userfile import load_function
@@ -129,7 +129,7 @@ def _library(spec: str, kind: str, name: str) -> Factory:
         module = importlib.import_module("timm" if kind == "timm" else "torchvision.models")
     except Exception as exc:  # a torchvision that does not fit its torch fails with RuntimeError
         absent = isinstance(exc, ModuleNotFoundError) and (exc.name or "").split(".")[0] == kind
-        need = "(pip install 'uapfast[timm]')" if absent else "to be imported (do torch and torchvision fit?)"
+        need = f"({how_to_install('timm')})" if absent else "to be imported (do torch and torchvision fit?)"
         raise MissingDependency(f"arch: {kind}:{name} needs {kind} {need}, got {exc}") from exc
     known: list[str] = module.list_models() if kind == "timm" else _classifiers(module)
     if name not in known and not (kind == "timm" and module.is_model(name)):

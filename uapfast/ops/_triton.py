@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from uapfast.errors import how_to_install
 from uapfast.ops._registry import Backend
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
@@ -44,7 +45,7 @@ def _package() -> str:
 def why_off() -> str | None:
     """Why Triton kernels cannot run here; None if they can."""
     if importlib.util.find_spec("triton") is None:
-        return "triton is not installed (pip install 'uapfast[triton]')"
+        return f"triton is not installed ({how_to_install('triton')})"
     if INTERPRETED:
         return None
     return None if torch.cuda.is_available() else "no CUDA device that torch can use"

@@ -6,12 +6,14 @@ import contextlib
 import json
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from uapfast.errors import (
 from uapfast.models.checkpoint import load_model
 from uapfast.models.model import Model
 from uapfast.models.registry import resolve_arch
-from uapfast.pool.finish import Ancestor, finish
+from uapfast.pool.finish import Ancestor, doubts, finish
 from uapfast.pool.origin import doubt, find_origin, said_init
 from uapfast.pool.plan import PoolConfig, TrainingJob, default_archs, make_plan
 from uapfast.pool.pool import few_innocents, few_related, few_twins
@@ -97,6 +99,7 @@ def build_pool(
             ``arch``. It becomes a pool model that the reference must not convict. Default: the file of
             ``init``, if it is whole.
         mean: per channel; the victim takes (x - mean) / std, and so does every model of its architecture.
+            The model that a recipe is given normalises by itself: the recipe's images are in 0..1.
         std: per channel, > 0; with ``mean``.
         recipe: the owner's training: ``FILE.py:FUNCTION`` with ``(model, images, labels, seed) -> model``, or
             with ``(model, dataset, seed) -> model`` (with those names) for images that are read when needed
@@ -170,20 +173,25 @@ def build_pool(
     _warn_early(_few_related(plan))
     log.info("pool: %s", origin.sentence())
     with _folder(context.out):
-        _make(plan, context, jobs, progress or (lambda done, total, what: None))
+        _make(plan, context, jobs, progress or (lambda done, total, what: None), accuracy)
         return finish(plan, context, config, (accuracy, former, unlike), keys)
 
 
-def _make(plan: list[TrainingJob], context: Context, jobs: int, report: Progress) -> None:
-    """Train what is missing."""
-    todo = _missing(plan, context)
+def _make(plan: list[TrainingJob], context: Context, jobs: int, report: Progress, accuracy: float) -> None:
+    """Train what is missing; the first twin that is doubtful is told of before others are made."""
+    todo, doubted = _missing(plan, context), False
     done = len(plan) - len(todo)
     log.info("pool: %d of %d models found in %s", done, len(plan), context.out)
     report(done, len(plan), f"{done} of {len(plan)} models found")
     for number, name in enumerate(_train_all(todo, context, jobs), done + 1):
         log.debug("pool: %s made (%d of %d)", name, number, len(plan))
         report(number, len(plan), name)
-        _check_twins(name, plan, context)
+        found = _check_twins(name, plan, context)
+        if number < len(plan) and not doubted and (said := doubts(found, accuracy, context)):
+            doubted = True
+            _warn_early(
+                *(f"{s}. {len(plan) - number} models are still to be made: Ctrl-C stops" for s in said)
+            )
 
 
 def _few_related(plan: Sequence[TrainingJob]) -> str | None:
@@ -321,13 +329,14 @@ def _differences(record: Mapping[str, Any], settings: Mapping[str, Any]) -> list
     return found
 
 
-def _check_twins(name: str, plan: Sequence[TrainingJob], context: Context) -> None:
-    """Hold a twin that was just made against the victim and the other twins."""
-    twins = [j for j in plan if j.relation == "twin"]
-    if name in {j.name for j in twins}:
-        records = [(j.name, context.files(j)[1]) for j in twins]
-        made = [(one, path.read_text(encoding="utf-8")) for one, path in records if path.exists()]
-        check_distinct([(one, json.loads(text)["sha256"]) for one, text in made], context.base["victim"])
+def _check_twins(name: str, plan: Sequence[TrainingJob], context: Context) -> list[dict[str, Any]]:
+    """Hold a twin that was just made against the victim and the other twins; its record, if it is one."""
+    files = {j.name: context.files(j)[1] for j in plan if j.relation == "twin"}
+    if name not in files:
+        return []
+    made = {one: json.loads(path.read_text(encoding="utf-8")) for one, path in files.items() if path.exists()}
+    check_distinct([(one, record["sha256"]) for one, record in made.items()], context.base["victim"])
+    return [made[name]]
 
 
 def _train_all(todo: Sequence[TrainingJob], context: Context, jobs: int) -> Iterator[str]:
@@ -339,7 +348,8 @@ def _train_all(todo: Sequence[TrainingJob], context: Context, jobs: int) -> Iter
         return
     spawn = torch.multiprocessing.get_context("spawn")
     stages = [[j for j in todo if j.candidate is None], [j for j in todo if j.candidate is not None]]
-    with ProcessPoolExecutor(min(jobs, len(todo)), spawn, _start_worker, (context,)) as workers:
+    told, telling = spawn.Pipe(duplex=False)
+    with ProcessPoolExecutor(min(jobs, len(todo)), spawn, _start_worker, (context, told)) as workers:
         try:
             for stage in stages:
                 waiting: set[Future[str]] = {workers.submit(_work, job) for job in stage}
@@ -350,6 +360,9 @@ def _train_all(todo: Sequence[TrainingJob], context: Context, jobs: int) -> Iter
         except BrokenProcessPool as exc:
             rule = "able to finish (out of memory? fewer jobs need less)"
             raise PoolError("pool", "worker process", rule, "one that was killed") from exc
+        except BaseException:  # an interrupt, or an error: nobody waits for trainings that take hours
+            telling.close()
+            raise
         finally:
             workers.shutdown(wait=False, cancel_futures=True)
 
@@ -357,17 +370,17 @@ def _train_all(todo: Sequence[TrainingJob], context: Context, jobs: int) -> Iter
 _CONTEXT: list[Context] = []  # filled in worker processes only, by their initialiser
 
 
-def _start_worker(context: Context) -> None:
+def _start_worker(context: Context, told: Connection) -> None:
     torch.set_num_threads(1)
     _CONTEXT[:] = [context]
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(told,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """A killed run takes its workers along; they would wait for work for ever."""
+def _end_with_parent(told: Connection) -> None:
+    """A run that was killed, or closed the pipe, takes its workers along; they would train or wait on."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        parent.join()
+        multiprocessing.connection.wait([parent.sentinel, told])
         os._exit(1)
 
 

@@ -55,7 +55,7 @@ def finish(
     """
     folder, (accuracy, former, unlike) = context.out, found
     models = [json.loads(context.files(job)[1].read_text(encoding="utf-8")) for job in plan]
-    said = _doubts(models, accuracy)
+    said = doubts(models, accuracy, context)
     settings: dict[str, Any] = {
         "config": asdict(config), "base": context.base, "versions": versions(),
         "twins": context.twins.to_dict(),
@@ -109,16 +109,18 @@ def _parent(job: TrainingJob, twin: str | None, parent: str | None) -> str | Non
     return parent if job.start != "random" and job.candidate is None else None
 
 
-def _doubts(models: Sequence[Mapping[str, Any]], accuracy: float) -> list[str]:
+def doubts(models: Sequence[Mapping[str, Any]], accuracy: float, context: Context) -> list[str]:
     """Twins that know the owner's images far less than the victim does, or began elsewhere, are no twins."""
     twins, said = [m for m in models if m["relation"] == "twin"], []
     least = accuracy - FAR_BELOW
     low = [f"{m['name']} {m['owner_accuracy']:.0%}" for m in twins if m["owner_accuracy"] < least]
     if low:
+        twice = context.recipe is not None and context.mean is not None
+        more = " The model that a recipe is handed applies mean and std itself: does the recipe, too?"
         said.append(
             f"pool: twins should be as good as the victim, which is right for {accuracy:.0%} of the owner's "
-            f"images, got {_first(low)}: is the recipe the victim's own (epochs, init, mean and std)? The "
-            "candidate side of every verdict rests on it"
+            f"images, got {_first(low)}: is the recipe the victim's own (epochs, init, mean and std)?"
+            f"{more if twice else ''} The candidate side of every verdict rests on it"
         )
     strange = [f"{m['name']} {m['likeness']:.2f}" for m in twins if m.get("likeness", 1.0) < ALIKE]
     if strange:

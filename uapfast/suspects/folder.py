@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uapfast.errors import MissingDependency, ModelError, SuspectError, UapfastError
+from uapfast.errors import MissingDependency, ModelError, SuspectError, UapfastError, how_to_install
 from uapfast.models.bounded import MOST_BYTES, rehearse
 from uapfast.models.checkpoint import Weights, fill, read_weights
 from uapfast.models.fitting import COUNTER
@@ -137,9 +137,7 @@ def _library(name: str) -> ModuleType:
         return importlib.import_module(name)
     except Exception as exc:  # a torchvision that does not fit its torch fails with RuntimeError
         absent = isinstance(exc, ModuleNotFoundError) and (exc.name or "").split(".")[0] == name
-        need = (
-            f"(pip install 'uapfast[{name}]')" if absent else "to be imported (do torch and torchvision fit?)"
-        )
+        need = f"({how_to_install(name)})" if absent else "to be imported (do torch and torchvision fit?)"
         raise MissingDependency(f"folder: {name} is needed {need}, got {exc}") from exc
 
 

@@ -19,6 +19,7 @@ from uapfast.errors import (
     SuspectError,
     UapfastError,
     UnavailableError,
+    how_to_install,
 )
 from uapfast.suspects.http_conduct import Conduct, Ledger, Pace
 from uapfast.suspects.http_headers import HIDDEN, Headers, shown_url
@@ -160,7 +161,7 @@ class Client:
             import httpx2
             import stamina
         except ImportError as exc:
-            raise MissingDependency(f"http: {exc.name} is needed (pip install uapfast[http])") from exc
+            raise MissingDependency(f"http: {exc.name} is needed ({how_to_install('http')})") from exc
         self._stamina = stamina
         theirs = logging.getLogger("stamina")  # warns of every retry, which `ask` tells our own log
         if not theirs.handlers:  # without one Python prints such warnings on stderr

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uapfast.errors import EndpointError, MissingDependency
+from uapfast.errors import EndpointError, MissingDependency, how_to_install
 from uapfast.suspects.pixels import resized, to_uint8
 
 FILES = ("png", "jpeg", "base64")  # an image file each; base64 is a PNG as text
@@ -119,7 +119,7 @@ def _file(pixels: NDArray[np.uint8], kind: str) -> bytes:
     try:
         from PIL import Image
     except ImportError as exc:
-        raise MissingDependency("http: image files need Pillow (pip install uapfast[http])") from exc
+        raise MissingDependency(f"http: image files need Pillow ({how_to_install('http')})") from exc
     if pixels.shape[-1] not in (1, 3):
         raise EndpointError("http", "images", "of 1 or 3 channels to be sent as files", pixels.shape[-1])
     stream = io.BytesIO()

@@ -16,6 +16,7 @@ from uapfast.suspects.hub_files import CONFIG, PREPROCESSOR, hub_folder, names_i
 from uapfast.suspects.onnx import asked_how, class_names, is_onnx, look_at
 
 FEW = 6  # names that are shown
+REFERENCE = "uapref"  # names the metadata of a reference's file
 ASK_WEIGHTS = "images, through a network that --arch names: a weights file names none"
 ASK_ONNX = "images in 0..1, through onnxruntime in a sandboxed process"
 ASK_FOLDER = "images in 0..1 of any size, through the network that it names"
@@ -29,9 +30,9 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Returns:
         Plain values by name. ``kind`` is ``weights``, ``timm folder``, ``transformers folder``, ``onnx``,
-        ``folder`` (of files, none of a hub), ``data`` (images, with labels or ids), ``answers`` (to queries)
-        or ``unknown``; ``asked`` says what would be asked of it, or is None where nothing could be. ``why``
-        says what speaks against it, where something does.
+        ``folder`` (of files, none of a hub), ``data`` (images, with labels or ids), ``answers`` (to queries),
+        ``reference`` or ``unknown``; ``asked`` says what would be asked of it, or is None where nothing
+        could be. ``why`` says what speaks against it, where something does.
 
     Raises:
         InputError: there is nothing of that name.
@@ -53,6 +54,13 @@ def _file(path: Path) -> dict[str, Any]:
     try:
         found = _weights(path)
         other = _no_weights(found) if path.suffix == ".npz" else None
+        if REFERENCE in found["metadata"]:
+            other = {
+                "kind": "reference",
+                "asked": None,
+                "why": "a reference: `uapfast info` reads it",
+                **found,
+            }
         return other or {"kind": "weights", "asked": ASK_WEIGHTS, **found}
     except UnsupportedFileError as exc:
         return {"kind": "unknown", "asked": None, "why": str(exc)}

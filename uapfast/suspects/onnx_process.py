@@ -18,7 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from uapfast.errors import InputError, MissingDependency, SandboxError, SuspectError, TimeLimitError
+from uapfast.errors import (
+    InputError,
+    MissingDependency,
+    SandboxError,
+    SuspectError,
+    TimeLimitError,
+    how_to_install,
+)
 from uapfast.safeload.pool import START_SECONDS
 from uapfast.safeload.refusal import Refused, shown
 from uapfast.suspects.onnx_worker import HEAD
@@ -50,7 +57,7 @@ def _folders() -> list[str]:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
             raise MissingDependency(
-                f"open_onnx: {name} must be installed (pip install 'uapfast[onnx]'), got none"
+                f"open_onnx: {name} must be installed ({how_to_install('onnx')}), got none"
             )
         found.append(str(Path(spec.origin).parents[1]))
     return list(dict.fromkeys(found))

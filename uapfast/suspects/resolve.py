@@ -13,7 +13,7 @@ from torch import nn
 from uapfast import plugins
 from uapfast.errors import InputError
 from uapfast.models.model import Model, as_model
-from uapfast.safeload.glance import reader_of
+from uapfast.safeload import open_checkpoint
 from uapfast.suspects.base import Suspect
 
 URLS = ("http://", "https://")
@@ -100,8 +100,12 @@ def open_suspect(
         limit = TIMEOUT if timeout is None else min(timeout, TIMEOUT)
         return open_onnx(place, mean=mean, std=std, output=output, timeout=limit)
     if arch is None:
-        reader_of(place)  # what is no file of weights is named as what it is
-        rule = "given for a file of weights alone (`uapfast inspect` says what a file is)"
+        with open_checkpoint(Path(place)):
+            pass  # what is no file of weights, but a program or a whole module, is named as what it is
+        rule = (
+            "given for a file of weights alone, as FILE.py:FUNCTION, timm:NAME or torchvision:NAME "
+            "(`uapfast inspect` says what a file is)"
+        )
         raise InputError("verify", "--arch", rule, f"none for {place}")
     from uapfast.models.checkpoint import load_model
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Protocol
 
-from uapfast.errors import InputError, MissingDependency
+from uapfast.errors import InputError, MissingDependency, how_to_install
 from uapfast.screening.asking.panel import Panel
 from uapfast.screening.listing.entry import Entry
 from uapfast.screening.table.rows import Row
@@ -75,9 +75,7 @@ def engine(name: str) -> Engine:
         raise InputError("screen", "engine", "one of " + ", ".join(ENGINES), repr(name))
     module, package, extra = ENGINES[name]
     if find_spec(package) is None or find_spec(module) is None:
-        raise MissingDependency(
-            f"screen: engine {name} needs the extra {extra} (pip install 'uapfast[{extra}]')"
-        )
+        raise MissingDependency(f"screen: engine {name} needs the extra {extra} ({how_to_install(extra)})")
     run: Engine = importlib.import_module(module).run
     return run
 
