@@ -177,13 +177,18 @@ class LineageScorer:
         """The pool's features ``[V*B,M,F]``, where suspects are scored."""
         return torch.from_numpy(self.pool).to(self.place).flatten(1, 2).transpose(0, 1).contiguous()
 
+    @cached_property
+    def _weight(self) -> Tensor:
+        """Of products of features ``[V,B,1]``, where suspects are scored."""
+        return torch.from_numpy(np.square(self._scale)).to(self.place)[..., None]
+
     def _products(self, rows: Features, views: int | None = None) -> Tensor:
         """Products ``[A,k,M+1]`` of models ``[A,V,B,F]`` with the pool's and with themselves, by views."""
         given = torch.as_tensor(rows)[:, :views].to(self.place, torch.float32)
         blocks = given.shape[2]
         found = ops.inner_products(given.flatten(1, 2), self._wide[: given.shape[1] * blocks])
-        weight = torch.from_numpy(np.square(self._scale[: given.shape[1]])).to(self.place)
-        out: Tensor = (found.view(len(given), -1, blocks, found.shape[-1]) * weight[..., None]).sum(2)
+        weight = self._weight[: given.shape[1]]
+        out: Tensor = (found.view(len(given), -1, blocks, found.shape[-1]) * weight).sum(2)
         return out
 
     @cached_property
@@ -201,7 +206,7 @@ class LineageScorer:
         """The same pool with other rows for innocents, at no cost; the candidates stay."""
         roster = replace(self.roster, innocents=innocents)
         out = LineageScorer(self.pool, roster, self.logged, self.place)
-        for name in ("_scale", "_wide", "_gram"):  # they depend on the candidates alone
+        for name in ("_scale", "_weight", "_wide", "_gram"):  # they depend on the candidates alone
             out.__dict__[name] = getattr(self, name)
         return out
 
