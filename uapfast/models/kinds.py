@@ -148,7 +148,7 @@ def probabilities(v: Tensor, where: str) -> AnswerReading:
 
 def _ask(v: Tensor, where: str) -> None:
     """Raise ``OutputError`` where rows are no logits for sure."""
-    if bool((v == v[:1]).all()):  # one answer to everything says nothing, whatever it is
+    if torch.equal(v, v[:1].expand_as(v)):  # one answer to everything says nothing, whatever it is
         return
     sums = v.sum(-1)
     low, high = float(v.min()), float(v.max())
