@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve()
-COMMAND = "python -m benchmarks.bench_scoring --before CHECKOUT"
 ALPHA, SUSPECTS, SEED = 1e-3, 16, 0
 OPS = ("features", "inner_products", "leave_one_out")
 
@@ -231,9 +230,13 @@ def compare(before: Path, classes: int, threads: int, suspects: int) -> dict[str
     }  # fmt: skip
 
 
-def table(sizes: list[dict[str, Any]]) -> str:
+def table(sizes: list[dict[str, Any]], suspects: int) -> str:
     """What ``--save`` writes beside the JSON."""
-    out = ["# Scoring against the path before its ops", "", f"`{COMMAND}`; {machine()}.", ""]
+    classes = " ".join(str(one["classes"]) for one in sizes)
+    command = (
+        f"python -m benchmarks.bench_scoring --before CHECKOUT --classes {classes} --suspects {suspects}"
+    )
+    out = ["# Scoring against the path before its ops", "", f"`{command}`; {machine()}.", ""]
     out += ["| classes | what | before, ms | now, ms | ratio | decisions | scores differ by |"]
     out += ["|---|---|---|---|---|---|---|"]
     for one in sizes:
@@ -283,10 +286,11 @@ def main() -> None:
         return
     before = given.before.resolve()
     found = [compare(before, classes, given.threads, given.suspects) for classes in given.classes]
-    print(table(found))
+    text = table(found, given.suspects)
+    print(text)
     if given.save:
         given.save.write_text(json.dumps(found, indent=1) + "\n")
-        given.save.with_suffix(".md").write_text(table(found))
+        given.save.with_suffix(".md").write_text(text)
 
 
 if __name__ == "__main__":
