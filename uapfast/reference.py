@@ -132,12 +132,12 @@ class Reference:
     @property
     def consensus(self) -> Consensus:
         """The labels that the pool's models agree on (surrogates left out: candidates would count often)."""
-        rows = self._rows("victim", "twin", "homologous")
-        found: Consensus = self._cached(
-            "consensus",
-            lambda: Consensus.of(self.labels[rows, :, self.clean].numpy(), self.answers.shape[-1]),
-        )
+        found: Consensus = self._cached("consensus", self._make_consensus)
         return found
+
+    def _make_consensus(self) -> Consensus:
+        rows = self._rows("victim", "twin", "homologous")
+        return Consensus.of(self.labels[rows, :, self.clean].numpy(), self.answers.shape[-1])
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -198,6 +198,10 @@ class Reference:
     @property
     def statistic(self) -> Statistic:
         """How its encoder scores answers; built once."""
+        found: Statistic = self._cached("statistic", self._make_statistic)
+        return found
+
+    def _make_statistic(self) -> Statistic:
         log = self.settings.get("log") or {}
         hidden = 0 if self.keep is None else self.classes - self.keep.shape[-1]
         pool = PoolAnswers(
@@ -210,8 +214,7 @@ class Reference:
             hidden,
             int(log.get("views", 0)),
         )
-        found: Statistic = self._cached("statistic", lambda: STATISTICS[self.encoder](pool))
-        return found
+        return STATISTICS[self.encoder](pool)
 
     # -- file ------------------------------------------------------------------------------------
     def _tensors(self) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ from benchmarks.detection.make import Place
 from benchmarks.detection.options import parser_for
 from benchmarks.detection.workers import over
 from benchmarks.detection.zoo import open_zoo
+from benchmarks.one_by_one import extended
 from uapfast.arrays import Float64Array
 from uapfast.files import make_folder
 from uapfast.method.fingerprint import ask, reduce_classes
@@ -97,7 +98,7 @@ def measure(scorer: LineageScorer, suspect: Floats) -> tuple[Float64Array, Float
     raw length and log spread of cosines with placebo templates (the other innocents) ``[n+1,3]``.
     """
     scores, rest = scorer.scores(suspect)
-    full = scorer._extend(suspect)
+    full = extended(scorer, suspect)
     every = np.append(scorer.roster.innocents, full.shape[-1] - 1)
     # the suspect is everybody's placebo as well: all rows are treated alike
     found = [_covariates(scorer, full, every, row) for row in every]

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.bench_scores import one_by_one
+from benchmarks.one_by_one import one_by_one
 from tests.ops.common import backends, on_host
 from uapfast.errors import InputError
 from uapfast.method.lineage import LineageScorer, Roster

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.bench_scores import one_by_one
+from benchmarks.one_by_one import one_by_one
 from uapfast.method.decision import among_twins, decide
 from uapfast.method.lineage import LineageScorer, Roster
 from uapfast.method.standing import assessment, statistics, typical_spread

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from uapfast.errors import OutputError, SuspectError
-from uapfast.method.fingerprint import only_labels, reduce_classes
+from uapfast.method.fingerprint import reduce_classes
 from uapfast.method.scaling import Scaling
 from uapfast.models.answers import Answers, detect
 
@@ -26,6 +26,10 @@ def softmax() -> Tensor:
 def top(p: Tensor, count: int) -> Tensor:
     best = p.topk(count)
     return torch.zeros_like(p).scatter(1, best.indices, best.values)
+
+
+def one_hot(p: Tensor) -> Tensor:
+    return top(p, 1).sign()
 
 
 def silenced(p: Tensor) -> Tensor:
@@ -48,9 +52,9 @@ FORMS = {
     "top-3 percent": (lambda: top(softmax(), 3) * 100, "probabilities", "percentages.*at most 3 classes"),
     "some unanswered": (lambda: silenced(softmax()), "probabilities", "10 of 200 rows are zero"),
     "rounding below 0": (lambda: softmax() - 1e-8, "probabilities", None),
-    "one-hot": (lambda: only_labels(softmax()), "labels", "one-hot rows: labels$"),
-    "one-hot bool": (lambda: only_labels(softmax()) > 0, "labels", "one-hot"),
-    "one-hot in percent": (lambda: only_labels(softmax()) * 100, "labels", "one-hot"),
+    "one-hot": (lambda: one_hot(softmax()), "labels", "one-hot rows: labels$"),
+    "one-hot bool": (lambda: one_hot(softmax()) > 0, "labels", "one-hot"),
+    "one-hot in percent": (lambda: one_hot(softmax()) * 100, "labels", "one-hot"),
     "top-1 score": (lambda: top(softmax(), 1), "labels", "top-1 scores: labels"),
     "top-1 percent": (lambda: top(softmax(), 1) * 100, "labels", "top-1 scores: labels"),
     "top-1, some unanswered": (lambda: silenced(top(softmax(), 1)), "labels", "top-1.*10 of 200 rows"),
@@ -142,11 +146,9 @@ def test_queries_without_an_answer_do_not_count() -> None:
     def features(answers: Answers) -> np.ndarray:
         shown = answers.probabilities().reshape(1, 1, 200, 10)
         make = scaling.label_features if answers.kind == "labels" else scaling.features
-        if answers.kind == "labels":
-            shown = only_labels(shown)
         return make(reduce_classes(shown, None).numpy()).reshape(200, 10)
 
-    for form in (softmax(), only_labels(softmax())):
+    for form in (softmax(), one_hot(softmax())):
         whole, some = features(detect(form, "s")), features(detect(silenced(form), "s"))
         assert not some[~rows].any() and whole[~rows].any()
         # fitted to fewer rows, so not quite the same; with zeros in the fit this is .93

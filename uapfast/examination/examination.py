@@ -23,10 +23,10 @@ from uapfast.examination.logged import mostly_logged
 from uapfast.examination.remarks import remarks, told
 from uapfast.method.consensus import Range, class_order, says_nothing
 from uapfast.method.decision import Assessment, decide, view_level_p
-from uapfast.method.fingerprint import only_labels, probabilities_of, reduce_classes
+from uapfast.method.fingerprint import probabilities_of, reduce_classes, top_classes
 from uapfast.method.sequential import Stop, Stopper, too_few
 from uapfast.method.standing import assessment
-from uapfast.models.answers import Answers, detect, joint_form
+from uapfast.models.answers import Answers, detect, joint_form, label_rows
 from uapfast.models.forms import LABELS, WHOLE
 from uapfast.pool.twins import question
 from uapfast.types import HOW_MADE, Relation, Verdict
@@ -84,7 +84,7 @@ class Examination:
         self._order = None if order is None else checked_order(order, design.reference.classes)
         self._stage, self._probing, self._ended = 0, False, False
         self._features: list[Tensor] = []
-        self._hard: list[tuple[int, Tensor]] = []  # first view, one-hot rows
+        self._tops: list[Tensor] = []  # top classes int64 [k,B,n] of each stage, -1 for no answer
         self._stopper: Stopper | None = None
         self._stop: Stop | None = None
         self._p_view: float | None = None
@@ -177,20 +177,24 @@ class Examination:
         if self.sha256 is None:
             self._hash.update((np.round(full.numpy().astype(np.float64), ROUNDED) + 0.0).tobytes())
         keep = None if reference.keep is None else reference.keep[part.start : part.stop]
-        hard = reduce_classes(only_labels(full), keep)
-        reduced = hard if answers.kind == "labels" else reduce_classes(full, keep)
+        tops, labels = top_classes(full, keep), answers.kind == "labels"
+        reduced = self._rows(tops) if labels else reduce_classes(full, keep)
         self.views = part.stop
-        self._hard.append((part.start, hard))
+        self._tops.append(tops)
         if self._stage == 0 and says_nothing(answers.values):
             self._doubt = "it gives the same answer to every query, which says nothing about its descent"
             self._ended = True
             return
-        self._features.append(self._features_of(reduced, answers.kind == "labels", part.start))
+        self._features.append(self._features_of(reduced, labels, part.start))
         self._form = joint_form(self._given)  # by all so far: the last look says what verify says
         self._stand(*self.design.mode(self._form).scorer.scores(torch.cat(self._features)))
         if self._stop is not None:
             self._conclude()
         self._stage += 1
+
+    def _rows(self, tops: Tensor) -> Tensor:
+        """One-hot rows of top classes."""
+        return label_rows(tops, self.design.reference.answers.shape[-1])
 
     def _features_of(self, shown: Tensor, labels: bool, first: int) -> Tensor:
         """Features of reduced answers to some views, where suspects are scored."""
@@ -244,8 +248,7 @@ class Examination:
 
     def _labels(self) -> NDArray[np.int64]:
         """Labels ``[k,n]`` of the clean queries so far, columns of the reduced classes; -1 for no answer."""
-        clean = torch.cat([hard[:, self.design.reference.clean] for _, hard in self._hard])
-        return torch.where(clean.any(-1), clean.argmax(-1), -1).numpy()
+        return torch.cat(self._tops)[:, self.design.reference.clean].numpy()
 
     def _by_labels(self) -> str | None:
         """What its labels alone say against it, if its scores acquit it; asked once all views are there.
@@ -258,7 +261,7 @@ class Examination:
         if self._first.kind == "labels" or self.views < design.views or not reference.statistic.partial:
             return None
         scorer = design.mode(LABELS).scorer
-        own, rest = scorer.scores(torch.cat([self._features_of(h, True, first) for first, h in self._hard]))
+        own, rest = scorer.scores(self._features_of(self._rows(torch.cat(self._tops)), True, 0))
         outcome = decide(assessment(own, rest, twins=scorer.has_twins), self.alpha)
         if outcome.p > HELD_BACK or outcome.rank not in (None, 1):
             return None

@@ -118,8 +118,8 @@ def says_nothing(values: Tensor) -> bool:
     if len(values) < 2:
         return False
     values = values.to(torch.float64)
-    width = float((values.amax(0) - values.amin(0)).max())
-    return width <= ROUNDING * max(float(values.abs().max()), TINY)
+    apart = float((values - values[:1]).abs().max())
+    return apart <= ROUNDING * max(float(values.abs().max()), TINY)
 
 
 ROUNDING = 1e-6  # share of the largest answer; float32 has 6e-8

@@ -283,8 +283,9 @@ def decide(a: Assessment, alpha: float) -> Outcome:
     decision, p = _call(sides, alpha), sides.p
     twins = 0 if a.candidates is None else len(a.candidates) - 1
     reasons = [_explain(decision, p, alpha, twins, len(a.innocents), sides.floor)]
-    for shift in (-JITTER, JITTER):
-        if decision != "inconclusive" and _call(_sides(a, shift), alpha) != decision:
+    if decision != "inconclusive":  # a higher score never makes a decision milder
+        shift = -JITTER if decision == "piracy" else JITTER
+        if _call(_sides(a, shift), alpha) != decision:
             decision = "inconclusive"
             reasons = [f"the decision would change if the similarity moved by {JITTER:g}"]
     if sides.candidate is None:

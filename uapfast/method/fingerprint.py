@@ -18,7 +18,7 @@ from torch import Tensor
 
 from uapfast.images import floats, packed
 from uapfast.method.scaling import LEAST_SPREAD, even_spread, without_floor
-from uapfast.models.answers import AnswerKind, Answers
+from uapfast.models.answers import UNANSWERED, AnswerKind, Answers
 from uapfast.models.model import Model
 from uapfast.ops import build_queries
 
@@ -190,10 +190,13 @@ def answered(answers: Tensor) -> Tensor:
     return (answers > 0).any(-1, keepdim=True)
 
 
-def only_labels(answers: Tensor) -> Tensor:
-    """One-hot rows of the top class, the same shape as ``answers``; zeros where there is no answer."""
-    rows = torch.nn.functional.one_hot(answers.argmax(-1), answers.shape[-1]).to(torch.float32)
-    return rows * answered(answers)
+def top_classes(answers: Tensor, keep: Tensor | None) -> Tensor:
+    """Top classes int64 ``[...,V,B,n]`` as columns of :func:`reduce_classes`; -1 where there is no answer."""
+    most, top = answers.max(-1)
+    if keep is not None:
+        found = keep == top[..., None]
+        top = torch.where(found.any(-1), found.byte().argmax(-1), keep.shape[-1])
+    return top.masked_fill(most <= 0, UNANSWERED)
 
 
 def paper_features(reduced: Tensor) -> Tensor:

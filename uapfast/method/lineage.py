@@ -53,11 +53,9 @@ class Roster:
         return len(self.candidates) >= 3
 
 
-def _unit(rows: Float64Array, metric: Float64Array) -> Float64Array:
-    """Scale coefficient rows ``[R,N]`` to unit length in ``metric`` ``[N,N]``, or to nothing."""
-    out: Float64Array = (
-        rows / safe_length(((rows @ metric) * rows).sum(-1), np.diagonal(metric).max())[:, None]
-    )
+def _unit(rows: Float64Array, white: Whitening) -> Float64Array:
+    """Scale coefficient rows ``[R,N]`` to unit length once whitened, or to nothing."""
+    out: Float64Array = rows / safe_length(((rows @ white.metric) * rows).sum(-1), white.largest)[:, None]
     return out
 
 
@@ -90,19 +88,16 @@ def template_parts(
     return found
 
 
-def templates(
-    metric: Float64Array, roster: Roster, origin: Float64Array, skip_kind: int | None = None
-) -> Float64Array:
+def templates(white: Whitening, roster: Roster, origin: Float64Array) -> Float64Array:
     """Unit template of each candidate as coefficients over models: ``[C,N]``.
 
     Args:
-        metric: whitened inner products ``[N,N]``.
+        white: inner products of N models.
         roster: which row is what.
         origin: ``[N]`` coefficients of the point that residuals are taken from.
-        skip_kind: as :func:`template_parts`.
     """
-    parts = template_parts(len(metric), roster, origin, skip_kind)
-    return _unit(sum((w * _unit(rows, metric) for w, rows in parts), np.zeros(())), metric)
+    parts = template_parts(len(white.metric), roster, origin)
+    return _unit(sum((w * _unit(rows, white) for w, rows in parts), np.zeros(())), white)
 
 
 def _origin(roster: Roster, size: int, honest: Int64Array | None = None) -> Float64Array:
@@ -112,15 +107,6 @@ def _origin(roster: Roster, size: int, honest: Int64Array | None = None) -> Floa
     """
     base = roster.candidates if roster.has_twins else roster.innocents if honest is None else honest
     out: Float64Array = _basis(base, size).mean(0)
-    return out
-
-
-def cosines(white: Whitening, template: Float64Array, origin: Float64Array, row: int) -> Float64Array:
-    """Cosine of model ``row`` with each template, by views: ``[V,C]``, whose mean is the cosine."""
-    residual = -origin.copy()
-    residual[row] += 1.0
-    length = safe_length(residual @ white.metric @ residual, np.diagonal(white.metric).max())
-    out: Float64Array = len(white.views) / length * white.parts(template, residual)
     return out
 
 
@@ -142,7 +128,7 @@ class LineageScorer:
     roster: Roster
     logged: int = 0
     place: str = "cpu"
-    _rounds: LruCache[tuple[int, bool], Rounds] = field(
+    _rounds: LruCache[tuple[int, bool, int | None], Rounds] = field(
         default_factory=lambda: LruCache(ROUNDS_KEPT), init=False, repr=False
     )
 
@@ -177,13 +163,18 @@ class LineageScorer:
         """The pool's features ``[V*B,M,F]``, where suspects are scored."""
         return torch.from_numpy(self.pool).to(self.place).flatten(1, 2).transpose(0, 1).contiguous()
 
+    @cached_property
+    def _weight(self) -> Tensor:
+        """Of products of features ``[V,B,1]``, where suspects are scored."""
+        return torch.from_numpy(np.square(self._scale)).to(self.place)[..., None]
+
     def _products(self, rows: Features, views: int | None = None) -> Tensor:
         """Products ``[A,k,M+1]`` of models ``[A,V,B,F]`` with the pool's and with themselves, by views."""
         given = torch.as_tensor(rows)[:, :views].to(self.place, torch.float32)
         blocks = given.shape[2]
         found = ops.inner_products(given.flatten(1, 2), self._wide[: given.shape[1] * blocks])
-        weight = torch.from_numpy(np.square(self._scale[: given.shape[1]])).to(self.place)
-        out: Tensor = (found.view(len(given), -1, blocks, found.shape[-1]) * weight[..., None]).sum(2)
+        weight = self._weight[: given.shape[1]]
+        out: Tensor = (found.view(len(given), -1, blocks, found.shape[-1]) * weight).sum(2)
         return out
 
     @cached_property
@@ -201,18 +192,9 @@ class LineageScorer:
         """The same pool with other rows for innocents, at no cost; the candidates stay."""
         roster = replace(self.roster, innocents=innocents)
         out = LineageScorer(self.pool, roster, self.logged, self.place)
-        for name in ("_scale", "_wide", "_gram"):  # they depend on the candidates alone
+        for name in ("_scale", "_weight", "_wide", "_gram"):  # they depend on the candidates alone
             out.__dict__[name] = getattr(self, name)
         return out
-
-    def _extend(self, suspect: Features, views: int | None = None) -> Float64Array:
-        """Gram matrices of the pool with the suspect as the last row: ``[V,M+1,M+1]``."""
-        own = self._products(torch.as_tensor(suspect)[None], views)[0].cpu().numpy()
-        count = len(self.pool)
-        full = np.empty((len(own), count + 1, count + 1))
-        full[:, :count, :count] = self._gram[: len(own)]
-        full[:, count] = full[:, :, count] = own
-        return full
 
     def _fit(self, full: Float64Array, fit: Int64Array) -> tuple[Whitening, Float64Array]:
         size = full.shape[-1]  # one more than the pool has: the last row is a suspect's
@@ -225,18 +207,22 @@ class LineageScorer:
         """What whitening is told of the origin: without twins that is the innocents' mean itself."""
         return origin if self.roster.has_twins else None
 
-    def rounds(self, views: int, alone: bool = False) -> Rounds:
-        """What scores by the first ``views`` views; ``alone``: innocents among themselves. Made once."""
+    def rounds(self, views: int, alone: bool = False, skip_kind: int | None = None) -> Rounds:
+        """What scores by the first ``views`` views; ``alone``: innocents among themselves. Made once.
+
+        ``skip_kind`` of surrogates is left out of the templates.
+        """
 
         def make() -> Rounds:
             size, innocents = len(self.pool) + 1, self.roster.innocents
             everybody = innocents if alone else np.append(innocents, size - 1)
             origin = _origin(self.roster, size, everybody)
             gram = torch.from_numpy(self._gram[:views])
-            parts, freed = template_parts(size, self.roster, origin), self._base(origin) is not None
+            parts = template_parts(size, self.roster, origin, skip_kind)
+            freed = self._base(origin) is not None
             return Rounds(gram, innocents, origin, parts, freed=freed, alone=alone).to(self.place)
 
-        return self._rounds.get((views, alone), make)
+        return self._rounds.get((views, alone, skip_kind), make)
 
     def scores(self, suspect: Features, views: int | None = None) -> tuple[Float64Array, Float64Array]:
         """Cosines with every candidate, of a suspect ``[V,B,F]`` and of the pool's innocents, by views.
@@ -278,38 +264,30 @@ class LineageScorer:
         outside that span, so that dot products with :meth:`templates_embedded` equal the scores that
         decide.
         """
-        full = self._extend(suspect)
-        white, origin = self._fit(full, self.roster.innocents)
-        basis, _ = self._span(white.metric, templates(white.metric, self.roster, origin))
-        residual = -origin.copy()
-        residual[-1] += 1.0
-        square = residual @ white.metric @ residual
-        inside = len(white.views) * white.parts(basis, residual)
-        outside = np.sqrt(max(float(square - np.square(inside.mean(0)).sum()), 0.0))
+        vectors, root = self._span
+        inside = self.scores(suspect)[0] @ (vectors / root)
+        outside = np.sqrt(max(1.0 - float(np.square(inside.mean(0)).sum()), 0.0))
         out = np.concatenate([inside, np.full((len(inside), 1), outside)], axis=-1)
-        unit: NDArray[np.float32] = (out / safe_length(square, np.diagonal(white.metric).max())).astype(
-            np.float32
-        )
-        return unit
+        return out.astype(np.float32)
 
     def templates_embedded(self) -> NDArray[np.float32]:
         """Unit embeddings of the candidates' templates: ``[C,d]``, the victim's first."""
-        white, origin = self._fit(self._gram, self.roster.innocents)
-        _, coordinates = self._span(white.metric, templates(white.metric, self.roster, origin))
-        out = np.concatenate([coordinates, np.zeros_like(coordinates[:, :1])], axis=-1)
+        vectors, root = self._span
+        inside = vectors * np.where(np.isinf(root), 0.0, root)
+        out = np.concatenate([inside, np.zeros((len(root), 1))], axis=-1)
         return out.astype(np.float32)
 
-    @staticmethod
-    def _span(metric: Float64Array, template: Float64Array) -> tuple[Float64Array, Float64Array]:
-        """Orthonormal basis ``[C,N]`` of the templates, and their coordinates ``[C,C]``.
+    @cached_property
+    def _span(self) -> tuple[Float64Array, Float64Array]:
+        """Directions ``[C,C]`` that the templates span, and the templates' lengths along them.
 
-        From the templates' Gram matrix, whose rank is C or C - 1 (residuals of C candidates sum to 0).
+        From their Gram matrix, whose rank is C or C - 1 (residuals of C candidates sum to 0): a direction
+        of rounding is infinitely long.
         """
-        values, vectors = np.linalg.eigh(template @ metric @ template.T)
-        good = values > 1e-9 * values[-1]
-        root = np.sqrt(np.where(good, values, 1.0))
-        basis = (vectors * np.where(good, 1.0 / root, 0.0)).T @ template
-        return basis, vectors * np.where(good, root, 0.0)
+        white, origin = self._fit(self._gram, self.roster.innocents)
+        template = templates(white, self.roster, origin)
+        values, vectors = np.linalg.eigh(template @ white.metric @ template.T)
+        return vectors, safe_length(values, values[-1])
 
     def surrogate_scores(self) -> tuple[Float64Array, Float64Array]:
         """How the pool's own piracy models score against the candidate that they derive from.
@@ -320,17 +298,16 @@ class LineageScorer:
         """
         if not self.roster.has_twins or not len(self.roster.surrogates):
             return np.zeros(0), np.zeros(0)
-        white, origin = self._fit(self._gram, self.roster.innocents)
         innocents, _ = self.innocent_scores()
         z, similarity = [], []
         for kind, rows in enumerate(self.roster.surrogates):
-            template = templates(white.metric, self.roster, origin, skip_kind=kind)
-            for candidate, row in enumerate(rows):
-                scores = cosines(white, template, origin, int(row)).mean(0)
+            products = self._products(self.pool[rows])
+            found = self.rounds(products.shape[1], skip_kind=kind).scores(products)[:, -1].mean(1)
+            for candidate, scores in enumerate(found.cpu().numpy()):
                 typical = typical_spread(innocents, candidate)
                 own, twins = float(scores[candidate]), np.delete(scores, candidate)
                 z.append(among_twins(own, twins, typical, len(innocents)).z)
-                similarity.append(float(scores[candidate]))
+                similarity.append(own)
         return np.array(z), np.array(similarity)
 
     def innocent_scores(self, views: int | None = None) -> tuple[Float64Array, Float64Array]:

@@ -1,6 +1,6 @@
 """Leave-one-out scoring before one pool: what :func:`uapfast.ops.leave_one_out` takes of it.
 
-What ``whiten``, ``templates`` and ``cosines`` say one by one is the truth that the tests hold this against.
+What ``whiten`` and ``templates`` say one by one is the truth that the tests hold this against.
 """
 
 from __future__ import annotations

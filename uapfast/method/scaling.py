@@ -153,7 +153,7 @@ class Scaling:
         """
         p = torch.as_tensor(answers)
         residual = p - self.mean[first : first + p.shape[-4]]
-        return (residual * (p != 0).any(-1, keepdim=True)).flatten(-2).float()
+        return (residual * p.sum(-1, keepdim=True)).flatten(-2).float()
 
 
 __all__ = ["EDGES", "Scaling", "even_spread", "without_floor"]

@@ -23,12 +23,14 @@ from uapfast.arrays import Float64Array
 from uapfast.errors import InputError
 from uapfast.method.decision import Outcome, critical, decide, needed_z, upper_t
 from uapfast.method.lineage import LineageScorer
+from uapfast.method.lru_cache import LruCache
 from uapfast.method.spread import least_spread, standings
 from uapfast.method.standing import assessment, typical_spread
 
 LOOKS = (1, 2, 5, 10)  # and all
 MISSED = 0.05
 LEAST_CONVICTING = 5  # views: fewer convict nobody, whatever budget or reference allows no more
+LEVELS_KEPT = 4  # for which it is known what a conviction takes
 LEAST_UNCLEAR = 5  # views before a suspect leaves as inconclusive: one in twenty innocents looks so at first
 
 
@@ -90,6 +92,9 @@ class Background:
     statistics: Float64Array
     twins: bool
     errors: Mapping[int, float] = field(default_factory=dict)
+    _needed: LruCache[float, float] = field(
+        default_factory=lambda: LruCache(LEVELS_KEPT), init=False, repr=False, compare=False
+    )
 
     @classmethod
     def of(cls, scorer: LineageScorer, looks: Sequence[int] = LOOKS) -> Background:
@@ -105,10 +110,14 @@ class Background:
             return cls(0.0, scores[:, 0], twins, errors)
         return cls(typical_spread(scores), standings(scores), twins, errors)
 
-    def needed(self, alpha: float, twins: int) -> float:
+    def needed(self, alpha: float) -> float:
         """The score (with twins, above their mean) that a conviction by all views takes, at the least."""
+        return self._needed.get(alpha, lambda: self._least(alpha))
+
+    def _least(self, alpha: float) -> float:
         if not self.twins:
             return critical(self.statistics, alpha)
+        twins = self.statistics.shape[1] - 1
         z = needed_z(alpha, twins, self.statistics[:, 0], self.statistics)
         return z * least_spread(twins) * self.typical
 
@@ -166,7 +175,7 @@ class Stopper:
         else:
             margin = self._own_margin(own, rest, error)
         best = float(_deciding(own.mean(0)[None], twins)[0]) + margin
-        return best < self.background.needed(self.alpha, own.shape[1] - 1)
+        return best < self.background.needed(self.alpha)
 
     def _own_margin(self, own: Float64Array, rest: Float64Array, error: float) -> float:
         """As far as views of the suspect, or of innocents, differ from each other."""

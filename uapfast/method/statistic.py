@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from uapfast.arrays import Float32Array, Float64Array
 from uapfast.method import decision, spread
@@ -24,6 +23,7 @@ from uapfast.method.fingerprint import paper_features
 from uapfast.method.lineage import Features, LineageScorer, Roster
 from uapfast.method.lru_cache import LruCache
 from uapfast.method.scaling import Scaling
+from uapfast.models.answers import label_rows
 from uapfast.models.forms import WHOLE, Form
 
 FORMS_KEPT = 6  # forms whose scorers are kept; each holds the features of the whole pool
@@ -181,7 +181,7 @@ class Statistic(ABC):
         answers, labels = self.pool.answers[some], self.pool.labels[some]
         first = (..., slice(views), slice(None), slice(None))  # of the views
         if form.labels:
-            return self.features(one_hot(labels[first], answers.shape[-1]).float(), True).numpy()
+            return self.features(label_rows(labels[first], answers.shape[-1]), True).numpy()
         answers = answers[(*first, slice(None))]
         return self.features(
             answers if form == WHOLE else form.apply(answers, self.pool.hidden), False

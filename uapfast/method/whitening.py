@@ -63,6 +63,12 @@ class Whitening:
         out: Float64Array = self.views @ right @ (left - left @ self.pull @ self.axes.T).T
         return out
 
+    @property
+    def largest(self) -> float:
+        """What squared lengths are held against: the largest, or the products that it is a difference of."""
+        most = float(np.abs(self.views).max()) * len(self.views)
+        return max(float(np.diagonal(self.metric).max()), most)
+
 
 def whiten(
     gram: Float64Array, fit: Int64Array, shrink: float = SHRINK, base: Float64Array | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -53,8 +54,7 @@ class Answers:
     def probabilities(self) -> Tensor:
         """float32 ``[N,K]``: softmax of logits, one-hot rows of labels, zeros where there is no answer."""
         if self.kind == "labels":
-            rows = torch.nn.functional.one_hot(self.values.clamp(min=0), self.classes)
-            return (rows * (self.values >= 0)[:, None]).to(torch.float32)
+            return label_rows(self.values, self.classes)
         return self.values.softmax(-1) if self.kind == "logits" else self.values
 
     @property
@@ -68,6 +68,12 @@ class Answers:
             return self.values
         top = self.values.argmax(-1)
         return top if self.kind == "logits" else _where_answered(self.values, top)
+
+
+def label_rows(labels: Tensor, classes: int) -> Tensor:
+    """One-hot rows float32 ``[...,classes]`` of labels int64 ``[...]``; zeros for ``UNANSWERED``."""
+    rows = torch.zeros(*labels.shape, classes, device=labels.device)
+    return rows.scatter_(-1, labels.clamp(min=0)[..., None], (labels >= 0)[..., None].to(rows.dtype))
 
 
 def joint_form(answers: Sequence[Answers]) -> Form:
@@ -189,7 +195,7 @@ def _finite(v: Tensor, where: str) -> tuple[Tensor, bool]:
     Raises:
         SuspectError: NaN or infinity in any other way.
     """
-    if bool(torch.isfinite(v).all()):
+    if math.isfinite(float(v.sum(dtype=torch.float64))):  # finite float32 cannot overflow it
         return v, False
     shown = torch.isfinite(v)
     counts = shown.sum(-1)
@@ -214,4 +220,4 @@ def _labels(v: Tensor, where: str, classes: int | None) -> Answers:
     return Answers("labels", v, count)
 
 
-__all__ = ["OUTPUTS", "AnswerKind", "Answers", "as_tensor", "detect", "joint_form", "unpack"]
+__all__ = ["OUTPUTS", "AnswerKind", "Answers", "as_tensor", "detect", "joint_form", "label_rows", "unpack"]

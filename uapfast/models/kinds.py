@@ -148,13 +148,14 @@ def probabilities(v: Tensor, where: str) -> AnswerReading:
 
 def _ask(v: Tensor, where: str) -> None:
     """Raise ``OutputError`` where rows are no logits for sure."""
-    if bool((v == v[:1]).all()):  # one answer to everything says nothing, whatever it is
+    if torch.equal(v, v[:1].expand_as(v)):  # one answer to everything says nothing, whatever it is
         return
     sums = v.sum(-1)
     low, high = float(v.min()), float(v.max())
     for scale in (1.0, PERCENT):
-        inside = (v >= 0).all(-1) & (v <= scale * (1 + OVER_ONE)).all(-1) & (v != v[:, :1]).any(-1)
-        count = int((inside & ((sums - scale).abs() <= NEAR * scale)).sum())
+        near = v[(sums - scale).abs() <= NEAR * scale]
+        inside = (near >= 0).all(-1) & (near <= scale * (1 + OVER_ONE)).all(-1)
+        count = int((inside & (near != near[:, :1]).any(-1)).sum())
         if count >= max(MIXED_ROWS, MIXED * len(v)):
             got = f"{count} of {len(v)} rows that sum to {scale:g}, the others to {_range(sums)}"
             raise OutputError(where, "answers", ASK, got)

@@ -41,6 +41,15 @@ def need_tensor(
         need(False, op, argument, f"{names} [{axes}]", tensor)
 
 
+def need_like(
+    op: str, argument: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, other: Tensor
+) -> None:
+    """Raise InputError unless ``tensor`` has this shape and dtype, and the device of ``other``."""
+    if tuple(tensor.shape) != shape or tensor.dtype != dtype or tensor.device != other.device:
+        rule = f"{str(dtype).removeprefix('torch.')} {list(shape)} on {other.device}, as the others"
+        need(False, op, argument, rule, tensor)
+
+
 def need_norm(op: str, p: float, allowed: tuple[float, ...]) -> None:
     """Raise InputError unless ``p`` is one of ``allowed``."""
     if p not in allowed:

@@ -90,14 +90,9 @@ def _check(
     _args.need(classes >= 1, NAME, "answers", "of at least one class, [M, V, B, n, K >= 1]", answers)
     whole = sum(groups) == views and all(g >= 1 for g in groups)
     _args.need(whole, NAME, "groups", f"positive, of {views} views together", groups)
-    for name, tensor, shape, dtype in (
-        ("target", target, (len(groups), blocks), torch.float64),
-        ("prior", prior, (len(groups), blocks, classes), torch.float64),
-        ("origin", origin, tuple(answers.shape[1:]), torch.float32),
-    ):
-        good = tuple(tensor.shape) == shape and tensor.dtype == dtype and tensor.device == answers.device
-        rule = f"{str(dtype).removeprefix('torch.')} {list(shape)} on {answers.device}, as answers"
-        _args.need(good, NAME, name, rule, tensor)
+    _args.need_like(NAME, "target", target, (len(groups), blocks), torch.float64, answers)
+    _args.need_like(NAME, "prior", prior, (len(groups), blocks, classes), torch.float64, answers)
+    _args.need_like(NAME, "origin", origin, tuple(answers.shape[1:]), torch.float32, answers)
     floor, root, clip = rest
     _args.need(0 <= floor <= 1, NAME, "floor", "a probability", floor)
     for name, value in (("root", root), ("clip", clip)):

@@ -112,9 +112,7 @@ def _check(products: Tensor, tables: list[Tensor], freed: bool, alone: bool, *_:
     _args.need(parts >= 1 and last % max(parts, 1) == 0, NAME, "weights", f"a divisor of {last} parts", parts)
     for name, table, shape in zip(Tables._fields, found, shapes, strict=True):
         dtype = torch.int64 if name == "some" else torch.float64
-        good = tuple(table.shape) == shape and table.dtype == dtype and table.device == products.device
-        rule = f"{str(dtype).removeprefix('torch.')} {list(shape)} on {products.device}, as products"
-        _args.need(good, NAME, name, rule, table)
+        _args.need_like(NAME, name, table, shape, dtype, products)
 
 
 def _fake(products: Tensor, tables: list[Tensor], freed: bool, alone: bool, *_: float) -> Tensor:

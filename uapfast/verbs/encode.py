@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast.examination.asking import as_suspect
-from uapfast.method.fingerprint import Answering, answers_of, only_labels, probabilities_of, reduce_classes
+from uapfast.method.fingerprint import Answering, answers_of, probabilities_of, reduce_classes, top_classes
+from uapfast.models.answers import label_rows
 from uapfast.models.forms import Form
 from uapfast.reference import Reference, as_reference
 
@@ -57,5 +58,8 @@ def features_of(reference: Reference, suspect: Answering) -> tuple[NDArray[np.fl
     given = answers_of(suspect, plan.chunks(), plan.queries, reference.classes)
     answers = probabilities_of(given).reshape(plan.views, plan.blocks, plan.per_view, -1)
     form = given.form
-    reduced = reduce_classes(only_labels(answers) if form.labels else answers, reference.keep)
+    if form.labels:
+        reduced = label_rows(top_classes(answers, reference.keep), reference.answers.shape[-1])
+    else:
+        reduced = reduce_classes(answers, reference.keep)
     return reference.statistic.features(reduced, form.labels).numpy(), form

@@ -23,10 +23,10 @@ from uapfast.method.fingerprint import (
     QueryPlan,
     ask,
     kept_classes,
-    only_labels,
     reduce_classes,
     spread_uaps,
     to_grid,
+    top_classes,
 )
 from uapfast.method.sequential import too_few
 from uapfast.method.statistic import STATISTICS
@@ -151,7 +151,7 @@ def generate(
     records = records_of(models, config)
     keep = kept_classes(answers[own_rows(records)])
     reduced = reduce_classes(answers, keep)
-    top = reduce_classes(only_labels(answers), keep).argmax(-1)
+    top = top_classes(answers, keep)
     settings = {
         "config": config.to_dict(),
         "uap": uap_report,
