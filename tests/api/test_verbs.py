@@ -75,6 +75,21 @@ def test_any_callable_can_be_a_suspect(world, reference, kind):
     assert verdict.suspect_sha256 is not None
 
 
+def test_the_hash_of_answers_does_not_depend_on_a_machine_s_softmax(world, reference, monkeypatch):
+    from uapfast.examination import examination
+
+    def otherwise(answers):
+        return probabilities_of(answers) * (1 + 1e-5)  # more than last bits, for there are few answers here
+
+    probabilities_of = examination.probabilities_of
+    stated = uapfast.verify(reference, lambda x: world["victim"](x).detach(), alpha=0.05)
+    monkeypatch.setattr(examination, "probabilities_of", otherwise)
+    found = uapfast.verify(reference, lambda x: world["victim"](x).detach(), alpha=0.05)
+    assert found.suspect_sha256 == stated.suspect_sha256 and stated.output == "logits"
+    other = uapfast.verify(reference, lambda x: world["extracted"](x).detach(), alpha=0.05)
+    assert other.suspect_sha256 != stated.suspect_sha256
+
+
 def test_logits_and_probabilities_give_the_same_verdict(world, reference):
     victim = world["extracted"]
     a = uapfast.verify(reference, victim)

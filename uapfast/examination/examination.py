@@ -168,14 +168,17 @@ class Examination:
             self._first = values
         if not self._probing and (not self._given or values.kind == "probabilities"):
             self._given.append(values)  # of labels and logits the first tell the form
+        if not self._probing and self.sha256 is None:
+            # as given: what is computed of them (softmax) differs in last bits between machines, and an audit
+            # on another one would not find the stated hash
+            shown = values.values if values.unfilled is None else values.unfilled
+            self._hash.update((np.round(shown.numpy().astype(np.float64), ROUNDED) + 0.0).tobytes())
         return values if self._order is None else reordered(values, self._order)
 
     # -- looking -----------------------------------------------------------------------------------
     def _look(self, answers: Answers, part: range) -> None:
         reference, plan = self.design.reference, self.design.reference.plan
         full = probabilities_of(answers).reshape(len(part), plan.blocks, plan.per_view, -1)
-        if self.sha256 is None:
-            self._hash.update((np.round(full.numpy().astype(np.float64), ROUNDED) + 0.0).tobytes())
         keep = None if reference.keep is None else reference.keep[part.start : part.stop]
         tops, labels = top_classes(full, keep), answers.kind == "labels"
         reduced = self._rows(tops) if labels else reduce_classes(full, keep)
