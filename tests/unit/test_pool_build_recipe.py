@@ -124,7 +124,7 @@ def test_a_recipe_that_normalises_once_more_is_told_at_the_first_twin(own: tuple
 
 
 SLOW = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from uapfast.pool.build import build_pool
@@ -137,6 +137,7 @@ def train(model, images, labels, seed):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs of the background
     build_pool({arch!r}, {victim!r}, data(), {out!r}, init="random", recipe=__file__ + ":train",
                twins=2, surrogates=0, homologous=0, jobs=2)
 """
