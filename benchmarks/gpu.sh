@@ -65,7 +65,7 @@ step() {  # step NAME SECONDS COMMAND...: its log goes to NAME.log, its last lin
     return 1
   fi
   # an interrupt first: pytest then writes the figures that it has
-  timeout --signal=INT --kill-after=10 "$limit" env --default-signal=INT "$@" >"$out/$name.log" 2>&1
+  timeout --signal=INT --kill-after=15 "$limit" env --default-signal=INT "$@" >"$out/$name.log" 2>&1
   code=$?
   if [ $code -ne 0 ]; then failed=$((failed + 1)); fi
   printf '== %-14s %4d s  %s\n' "$name" $((SECONDS - begin)) "$([ $code -eq 0 ] && echo ok || echo "FAILED ($code)")"
@@ -101,8 +101,6 @@ maybe tests 330 "${run[@]}" -n $jobs --dist worksteal --junitxml="$out/tests.xml
 
 ops=(project_lp deepfool_step build_queries inner_products leave_one_out features)
 for op in "${ops[@]}"; do  # a process each: what one breaks on the device stays there
-  # unrolled, its steps take a compiler minutes
-  if [ "$op" = features ]; then timing=(--benchmark-only -k "not compile"); fi
   maybe "$op" 80 "${run[@]}" "--device=$device" "${timing[@]}" "--benchmark-json=$out/$op.json" "benchmarks/bench_$op.py"
 done
 if wanted table; then
