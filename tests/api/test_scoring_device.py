@@ -18,7 +18,7 @@ from uapfast.examination import Design, Examination
 from uapfast.method.sequential import Looks
 from uapfast.models.answers import Answers
 from uapfast.reference import Reference
-from uapfast.screening.panel import Asked
+from uapfast.screening.asking.panel import Asked
 
 FORMS = ["scores", "labels", "top3", "digits"]
 
