@@ -12,7 +12,7 @@ from torch import Tensor
 
 import uapfast
 from benchmarks.score_world import Size, World
-from tests.api.test_screen import bare, table
+from tests.api.screen_rows import bare, table
 from tests.pretended import PLACE, PretendedGpu, There
 from uapfast.examination import Design, Examination
 from uapfast.method.sequential import Looks
