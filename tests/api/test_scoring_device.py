@@ -18,7 +18,7 @@ from uapfast.examination import Design, Examination
 from uapfast.method.sequential import Looks
 from uapfast.models.answers import Answers
 from uapfast.reference import Reference
-from uapfast.screening.asking.panel import Asked
+from uapfast.screening.asking.panel import PreparedReference
 
 FORMS = ["scores", "labels", "top3", "digits"]
 
@@ -74,9 +74,9 @@ def test_the_table_of_a_screen_is_that_of_the_host(world, tmp_path, monkeypatch)
     plain, there = tmp_path / "plain.parquet", tmp_path / "there.parquet"
     how = {"alpha": 0.01, "fdr": 1.0, "workers": 2}
     uapfast.screen(world.references, world.suspects, out=plain, **how).finish()
-    made, take, used = Asked.__post_init__, Examination.take, []
+    made, take, used = PreparedReference.__post_init__, Examination.take, []
 
-    def asked(self: Asked) -> None:
+    def asked(self: PreparedReference) -> None:
         made(self)
         self.design.place = str(PLACE)
 
@@ -85,7 +85,7 @@ def test_the_table_of_a_screen_is_that_of_the_host(world, tmp_path, monkeypatch)
             take(self, values)
             used.append(gpu.used)
 
-    monkeypatch.setattr(Asked, "__post_init__", asked)
+    monkeypatch.setattr(PreparedReference, "__post_init__", asked)
     monkeypatch.setattr(Examination, "take", taken)
     uapfast.screen(world.references, world.suspects, out=there, **how).finish()
     want, got = bare(table(plain)), bare(table(there))

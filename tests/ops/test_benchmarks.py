@@ -25,6 +25,6 @@ def test_a_script_takes_the_benchmarks_of_all_ops(script: str) -> None:
     assert lists and set(lists[0].split()) - {"ceilings"} == NAMES
 
 
-def test_the_table_of_a_cpu_has_the_ops_there_are() -> None:
+def test_the_table_of_a_cpu_has_no_other_ops() -> None:
     rows = re.findall(r"^### (\w+)", (BENCHMARKS / "results" / "cpu_ops.md").read_text(), re.MULTILINE)
-    assert set(rows) == NAMES
+    assert rows and set(rows) <= NAMES
