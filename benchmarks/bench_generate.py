@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from benchmarks.peers.art_uap import art_uap
 from benchmarks.peers.sgd_uap import fooled, sgd_uap
-from uapfast import universal_perturbation
+from uapfast import testing, universal_perturbation
 from uapfast.data import load_data
 from uapfast.models.registry import resolve_arch
 from uapfast.pool.recipe import default_recipe
@@ -68,7 +68,7 @@ def task(seed: int, count: int) -> Task:
 @functools.cache
 def after_art(seed: int) -> Task:
     """The task of reaching ART's rate from ``IMAGES`` images."""
-    pytest.importorskip("art", reason="the extra `peers` brings ART")
+    testing.require("art")  # the extra `peers`
     t = task(seed, IMAGES)
     start = time.perf_counter()
     v = art_uap(t.model, t.images, eps=EPS, fooling=ASKED, max_iter=ART_PASSES, seed=seed)

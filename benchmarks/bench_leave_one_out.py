@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.common import measure, size_of
+from benchmarks.common import callable_for, measure, size_of
 from benchmarks.score_world import Size, World
 from uapfast.method.lineage import LineageScorer
 from uapfast.method.whitening import ROUNDING, SHRINK
-from uapfast.ops._registry import AUTO, OPS
+from uapfast.ops._registry import OPS
 
 
 @pytest.mark.benchmark(group="leave_one_out")
-@pytest.mark.parametrize("backend", [b.name for b in OPS["leave_one_out"].backends])
+@pytest.mark.parametrize("implementation", [b.name for b in OPS["leave_one_out"].backends])
 @pytest.mark.parametrize("suspects", [1, 32])
-def bench_leave_one_out(benchmark: Any, device: str, suspects: int, backend: str) -> None:
+def bench_leave_one_out(benchmark: Any, device: str, suspects: int, implementation: str) -> None:
     world = World(Size(points=20))
     statistic, size = world.reference.statistic, world.size
     answers = torch.stack([x.softmax(-1) for x in world.suspects(suspects)])
@@ -27,20 +27,11 @@ def bench_leave_one_out(benchmark: Any, device: str, suspects: int, backend: str
     assert isinstance(scorer, LineageScorer)
     products = scorer._products(statistic.features(answers, False))
     args = (products, list(scorer.rounds(size.views)._tables), True, False, SHRINK, ROUNDING)
-    op = OPS["leave_one_out"]
-    found = next(b for b in op.backends if b.name == backend)
-    reason = found.why_off() or found.refuses(*args)
-    if reason:
-        pytest.skip(f"{backend}: {reason}")
     benchmark.group = f"leave_one_out {suspects} before {size.models} models, {size.views} views"
-    want = op.call(*args, "reference")
+    want = OPS["leave_one_out"].call(*args, "reference")
 
     def check(got: Tensor) -> None:
         torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-10)
 
-    def work() -> Tensor:
-        out: Tensor = op.call(*args, backend)
-        return out
-
-    work.chosen = op.choose(AUTO, args).name == backend  # type: ignore[attr-defined]
+    work = callable_for("leave_one_out", implementation, args, OPS["leave_one_out"].call)
     measure(benchmark, work, check, nbytes=size_of(products, want))

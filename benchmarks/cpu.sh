@@ -5,9 +5,9 @@
 #
 # Writes cpu_ops.{json,md}: every op, plain torch and torch.compile, with one thread and with two, each with
 # the bandwidth of the machine measured in the same run; and bench_generate.{json,md}: UAPs against ART and a
-# plain loop, over five seeds, and of several models. --rehearse takes one op and one seed. PYTHON names the
-# interpreter (default python3); it must have uapfast's extras dev and peers. The exit code is the number of
-# failed steps.
+# plain loop, over five seeds, and of several models. --rehearse takes one op and one seed. ONLY="one-thread
+# two-threads ops" takes the steps named (generate and uaps are the others). PYTHON names the interpreter (default
+# python3); it must have uapfast's extras dev and peers. The exit code is the number of failed steps.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,11 +18,13 @@ python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} TORCHINDUCTOR_CACHE_DIR=$work/inductor  # compiles, not its cache
+export UAPFAST_REQUIRE=cpu-extension,art,fashion-mnist  # a peer that is missing is no table without it
 failed=0
 
 step() {  # step NAME COMMAND...
   local name=$1 begin=$SECONDS code
   shift
+  case " ${ONLY:-$name} " in *" $name "*) ;; *) return ;; esac
   "$@" >"$work/$name.log" 2>&1
   code=$?
   printf '== %-12s %4d s  %s\n' "$name" $((SECONDS - begin)) "$([ $code -eq 0 ] && echo ok || echo "FAILED ($code)")"

@@ -8,7 +8,8 @@ unless the row says otherwise. "per second" is the rate after the first quarter,
 The plain loop builds the network, ``torch.load``s, ``load_state_dict``s, verifies, one checkpoint after the
 other, once before it is timed. Twins and innocents are trained for a moment on textures only
 (``benchmarks/networks.py``): how well they tell thieves from others is no subject here, that both ways say
-the same is.
+the same is. "Of the roofline" is the share of the larger of two rates: operations of the queries' forwards
+over a matrix product's of this run, bytes that their layers read and write over a copy's.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from torch import Tensor
 
 import uapfast
 from benchmarks import networks
-from benchmarks.pipelines import Report, Row, arguments, timed
+from benchmarks.pipelines import Ceilings, Report, Row, arguments, heard, timed
 from uapfast.models.registry import resolve_arch
 from uapfast.screening.listing.collection import from_folder
 from uapfast.screening.listing.entry import Defaults
@@ -54,12 +55,12 @@ def cases(tiny: bool) -> list[Case]:
     small = "uapfast:cnn-small?channels=3&size=32"
     if tiny:
         return [
-            Case("ResNet-18", f"{HERE}:resnet18_tiny", 6, 3, 25, 100),
             Case("small CNN", small, 12, 4, 25, 500),
+            Case("ResNet-18", f"{HERE}:resnet18_tiny", 6, 3, 25, 100),
         ]
     return [
-        Case("ResNet-18", f"{HERE}:resnet18", 160, 24, 60, 100),
         Case("small CNN", small, 2_000, 100, 60, 500),
+        Case("ResNet-18", f"{HERE}:resnet18", 160, 24, 60, 100),
     ]
 
 
@@ -137,51 +138,55 @@ def ways(tiny: bool) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def measure(report: Report, case: Case, device: str, tiny: bool) -> list[Row]:
+def measure(report: Report, ceilings: Ceilings, case: Case, device: str, tiny: bool) -> None:
     reference, base = reference_of(case, device, tiny)
-    plan = reference.plan
+    queries = reference.plan.queries
     sample = torch.zeros(1, 3, 32, 32, device=device)
-    flops = networks.operations(resolve_arch(case.arch)().to(device).eval(), sample)
+    operations, nbytes = networks.counted(resolve_arch(case.arch)().to(device).eval(), sample)
     size = sum(v.nbytes for v in base.values()) / 1e6
-    report.facts(**{case.name: f"{size:.1f} MB, {flops / 1e9:.3f} GFLOP a query, {plan.queries} queries"})
+    work = f"{operations / 1e9:.3f} GFLOP and {nbytes / 1e6:.1f} MB a query, {queries} queries"
+    report.facts(**{case.name: f"{size:.1f} MB, {work}"})
     folder = Path(tempfile.mkdtemp(prefix="gpu-screen-"))
     try:
         populate(folder, case, base)
         plainly = partial(plain_loop, case, folder, reference, device)
         plainly()  # what is made once is not the loop's
         want, seconds = timed(plainly, device)
-        rate = len(want) / seconds
-        rows: list[Row] = [{"way": "plain loop", "per second": rate, "times faster": 1.0}]
+        rate, best = len(want) / seconds, 0.0
+        report.row({"way": "plain loop", "per second": rate, "times faster": 1.0})
         for name, how in ways(tiny):
-            rows.append(
-                _row(name, partial(screened, case, folder, reference, device, **how), want, rate, device)
-            )
-            rows[-1]["TFLOP/s"] = (
-                flops * plan.queries * rows[-1]["per second"] / 1e12 if not how["early"] else None
-            )
-            print(rows[-1], flush=True)
-        best = max(rows[1:], key=lambda r: r["per second"] if not r["way"].endswith("stopping") else 0.0)
-        told = f"{best['per second']:.0f} and {best['times faster']:.1f} ({best['way']})"
-        report.facts(**{f"{case.name}, aim {case.aim} a second and 10 times the plain loop": told})
-        return rows
+            row = _row(partial(screened, case, folder, reference, device, **how), want, rate, device)
+            if not how["early"]:
+                precision = how.get("precision", "float32")
+                moved = nbytes // (2 if precision == "bf16" else 1)
+                floor = ceilings.floor(operations * queries, moved * queries, precision)
+                row["TFLOP/s"] = operations * queries * row["per second"] / 1e12
+                row["of the roofline"] = f"{100 * floor * row['per second']:.0f} %"
+                if row["per second"] > best:
+                    best = row["per second"]
+                    told = f"{best:.0f} and {row['times faster']:.1f} ({name})"
+                    aim = f"{case.name}, aim {case.aim} a second and 10 times the plain loop"
+                    report.facts(**{aim: told})
+            report.row({"way": name} | row)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _row(name: str, work: Callable[[], Any], want: dict[str, str], rate: float, device: str) -> Row:
-    (found, spent), seconds = timed(work, device)
+def _row(work: Callable[[], Any], want: dict[str, str], rate: float, device: str) -> Row:
+    with heard() as said:
+        (found, spent), seconds = timed(work, device)
     steady = spent.pop("steady")
-    row: Row = {"way": name, "per second": steady, "with the start": len(found) / seconds}
-    row["times faster"] = steady / rate
+    row: Row = {"per second": steady, "with the start": len(found) / seconds, "times faster": steady / rate}
     row["other decisions"] = sum(found[k] != v for k, v in want.items())
-    return row | spent
+    return row | spent | {"warnings": "; ".join(said) or None}
 
 
 def main() -> int:
     given = arguments(__doc__, 60.0)
     report = Report("Screening", given.out, "gpu_screen", given.seconds, given.device)
+    ceilings = report.ceilings(given.device)
     for case in cases(given.tiny):
-        report.part(case.name, partial(measure, report, case, given.device, given.tiny))
+        report.part(case.name, partial(measure, report, ceilings, case, given.device, given.tiny))
     print(report.markdown())
     return min(report.failed, 1)
 

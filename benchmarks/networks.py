@@ -140,17 +140,25 @@ def _round(model: nn.Module, side: int, seed: int, device: str, steps: int, batc
 
 def operations(model: nn.Module, x: Tensor) -> int:
     """Floating-point operations of convolutions and linear layers in one forward of ``x``, counted."""
-    total = 0
+    return counted(model, x)[0]
 
-    def count(module: nn.Module, _: tuple[Tensor, ...], out: Tensor) -> None:
-        nonlocal total
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        total += 2 * out.numel() * weight[0].numel()
 
-    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+def counted(model: nn.Module, x: Tensor) -> tuple[int, int]:
+    """Operations of one forward of ``x``, and bytes that its layers read and write one by one, float32.
+
+    Sums at shortcuts are left out, and weights, which a batch shares: the bytes are the fewest.
+    """
+    total = [0, 0]
+
+    def count(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            total[0] += 2 * out.numel() * module.weight[0].numel()
+        if not isinstance(module, nn.Identity | nn.Flatten):
+            total[1] += 4 * (given[0].numel() + out.numel())
+
+    hooks = [m.register_forward_hook(count) for m in model.modules() if not list(m.children())]
     with torch.no_grad():
         model(x)
     for hook in hooks:
         hook.remove()
-    return total
+    return total[0], total[1]

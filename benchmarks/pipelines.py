@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
+import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,6 +23,62 @@ from uapfast._version import versions
 from uapfast.files import make_folder, write_text
 
 Row = dict[str, Any]
+
+
+class Ceilings(NamedTuple):
+    """What the device can do at all, measured in this run: bytes moved and operations done a second."""
+
+    moved: float
+    done: dict[str, float]
+
+    def floor(self, operations: float, nbytes: float, precision: str) -> float:
+        """Seconds that so much takes at the least."""
+        return max(operations / self.done[precision], nbytes / self.moved)
+
+
+def measured_ceilings(device: str) -> Ceilings:
+    """A large copy, and products of random matrices: as float32 convolutions multiply (TF32), and in bf16."""
+    cuda = device.startswith("cuda")
+    source = torch.randn((1 << 30) if cuda else (1 << 24), device=device)
+    target = torch.empty_like(source)
+    moved = 2 * source.nbytes / _typical(partial(target.copy_, source), device)
+    n, done = 8192 if cuda else 512, {}
+    for precision, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
+        a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+        done[precision] = 2 * n**3 / _typical(partial(torch.matmul, a, b), device)
+        torch.backends.cuda.matmul.allow_tf32 = before
+    return Ceilings(moved, done)
+
+
+def _typical(work: Callable[[], Any], device: str) -> float:
+    """Median wall seconds of eleven, after three; each takes milliseconds."""
+    return statistics.median([timed(work, device)[1] for _ in range(14)][3:])
+
+
+class _Heard(logging.Handler):
+    """Warnings of uapfast while a row is measured: a step without its graph, say."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """What uapfast warned of meanwhile, each once."""
+    handler, logger = _Heard(), logging.getLogger("uapfast")
+    logger.addHandler(handler)
+    found: list[str] = []
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+        found += dict.fromkeys(handler.said)
 
 
 def settled(device: str) -> None:
@@ -36,7 +96,7 @@ def timed(work: Callable[[], Any], device: str) -> tuple[Any, float]:
 
 
 class Report:
-    """Rows by part, written after each, so that a run that is cut off leaves what it has.
+    """Rows by part, written after each row, so that a run that is cut off leaves what it has.
 
     Args:
         title: heading of the Markdown.
@@ -50,6 +110,7 @@ class Report:
         self.title, self.place, self.name = title, make_folder(out), name
         self.until = time.monotonic() + seconds
         self.failed = 0
+        self._rows: list[Row] = []
         cuda = device.startswith("cuda")
         self.data: dict[str, Any] = {
             "command": " ".join([f"python -m {__package__}.{name}", *sys.argv[1:]]),
@@ -73,22 +134,37 @@ class Report:
         """Numbers that belong to no row."""
         self.data["facts"].update(found)
 
-    def part(self, name: str, work: Callable[[], list[Row]]) -> list[Row]:
-        """Rows of one part; its failure is written down and does not stop the next."""
-        if time.monotonic() > self.until:
-            self.data["parts"][name] = [{"skipped": "no time left"}]
-            self.failed += 1
-        else:
-            start = time.perf_counter()
-            try:
-                self.data["parts"][name] = work()
-            except Exception as exc:
-                traceback.print_exc()
-                self.data["parts"][name] = [{"failed": f"{type(exc).__name__}: {exc}"}]
-                self.failed += 1
-            print(f"{name}: {time.perf_counter() - start:.1f} s", flush=True)
+    def ceilings(self, device: str) -> Ceilings:
+        """Measure them, and write them down."""
+        found = measured_ceilings(device)
+        done = ", ".join(f"{k} {v / 1e12:.3g} TFLOP/s" for k, v in found.done.items())
+        self.facts(**{"ceilings of this run": f"copy {found.moved / 1e9:,.0f} GB/s, matrix products {done}"})
+        return found
+
+    def row(self, row: Row) -> None:
+        """One more of the part that is measured."""
+        self._rows.append(row)
+        print(row, flush=True)
         self.write()
-        return list(self.data["parts"][name])
+
+    def part(self, name: str, work: Callable[[], None]) -> None:
+        """``work`` gives the rows of one part; its failure is written down and does not stop the next."""
+        self._rows = self.data["parts"][name] = []
+        if time.monotonic() > self.until:
+            self._failed({"skipped": "no time left"})
+            return
+        start = time.perf_counter()
+        try:
+            work()
+        except Exception as exc:
+            traceback.print_exc()
+            self._failed({"failed": f"{type(exc).__name__}: {exc}"})
+        print(f"{name}: {time.perf_counter() - start:.1f} s", flush=True)
+        self.write()
+
+    def _failed(self, row: Row) -> None:
+        self.failed += 1
+        self.row(row)
 
     def write(self) -> None:
         write_text(self.place / f"{self.name}.json", json.dumps(self.data, indent=1) + "\n")

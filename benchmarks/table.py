@@ -2,9 +2,11 @@
 
     python benchmarks/table.py results.json [MORE.json ...] > results.md
     python benchmarks/table.py --merge all.json one.json two.json > all.md
+    python benchmarks/table.py --join all.json ceilings.json project_lp.json ... > all.md
 
 Several files, e.g. of one and of two threads, become one table a file; ``--merge`` also writes their entries
-into one file, from which the same tables can be made.
+into one file, from which the same tables can be made. ``--join`` takes them for parts of one run, each held
+against the ceilings of the first that measured them.
 """
 
 from __future__ import annotations
@@ -160,12 +162,20 @@ def section(data: dict[str, Any]) -> None:
             print(verdict(members) + "\n")
 
 
+def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """One run made of parts."""
+    return parts[0] | {"benchmarks": [entry for part in parts for entry in part["benchmarks"]]}
+
+
 def main(arguments: list[str]) -> None:
-    merged = Path(arguments[1]) if arguments[0] == "--merge" else None
+    how = arguments.pop(0) if arguments[0].startswith("--") else ""
+    merged = Path(arguments.pop(0)) if how else None
     runs: list[dict[str, Any]] = []
-    for path in arguments[2:] if merged else arguments:
+    for path in arguments:
         data = json.loads(Path(path).read_text())
         runs += data.get("runs", [data])
+    if how == "--join":
+        runs = [joined(runs)]
     machine = runs[0]["machine_info"]
     print(f"# Ops: {machine.get('gpu') or machine['cpu'].get('brand_raw', 'CPU')}\n")
     for data in runs:
