@@ -76,7 +76,7 @@ def refuse_adapter(folder: Path) -> None:
     """Refuse a folder whose weights are not its network: transformers would put an adapter on top of them."""
     if ADAPTER in names_in(folder):
         rule = f"without {ADAPTER} (merge it into the weights where it was made: peft, merge_and_unload)"
-        raise bad("folder", rule, folder)
+        raise bad_hub("folder", rule, folder)
 
 
 def file_in(folder: Path, name: str) -> Path:
