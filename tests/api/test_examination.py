@@ -366,16 +366,18 @@ def test_a_limited_reference_does_not_convict_and_warnings_are_repeated(world, r
 
 
 def test_the_victims_preprocessing_is_the_suspects_unless_told(world, tmp_path):
-    inner = nn.Sequential(_Shift(0.4, 0.5), world["victim"])  # wants (x - 0.4) / 0.5
-    ref = make(world, 12, Model(inner, mean=[0.4], std=[0.5]))
+    inner = nn.Sequential(_Shift(0.4, 0.2), world["victim"])  # wants (x - 0.4) / 0.2
+    ref = make(world, 12, Model(inner, mean=[0.4], std=[0.2]))
     ref.save(tmp_path / "a.uapref")
     ref = uapfast.load(tmp_path / "a.uapref")
-    assert reference_summary(ref)["preprocessing"] == {"mean": [pytest.approx(0.4)], "std": [0.5]}
+    assert reference_summary(ref)["preprocessing"] == {"mean": [pytest.approx(0.4)], "std": [0.2]}
     bare = uapfast.verify(ref, inner)
-    assert bare.decision == "piracy" and any("victim's mean 0.4 and std 0.5" in r for r in bare.reasons)
+    assert bare.decision == "piracy" and any("victim's mean 0.4 and std 0.2" in r for r in bare.reasons)
     own = uapfast.verify(ref, Model(world["victim"], mean=[0.0], std=[1.0]))
     assert own.decision == "piracy" and not any("victim's mean" in r for r in own.reasons)
     assert uapfast.verify(ref, lambda x: world["victim"](x)).z == pytest.approx(own.z, abs=1e-3)
+    found = uapfast.verify(ref, world["victim"])  # bare, and yet it takes 0..1: told by its answers
+    assert found.z == own.z and any("queried with mean 0 and std 1, since none" in r for r in found.reasons)
 
 
 class _Shift(nn.Module):

@@ -45,3 +45,18 @@ def test_suspects_without_mean_and_std_are_asked_with_the_victims(world: World) 
     other = with_preprocessing(world.references["second"], 0.2, 0.9)
     with pytest.raises(InputError, match="given for every suspect.*none for honest-1"):
         uapfast.screen([reference, other], [plain]).finish()
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_copy_that_normalises_its_own_input_is_found_by_how_it_answers(world: World, early: bool) -> None:
+    bare = world.suspect("victim-1")
+    told = dataclasses.replace(bare, name="told", mean=(0.0,), std=(1.0,))
+    reference = with_preprocessing(world.references["first"], 0.5, 0.2)
+    with uapfast.screen(reference, [bare, told], early=early) as screening:
+        screening.finish()
+        rows = {row.name: row for row in screening.rows()}
+    found, expected = rows[bare.name], rows["told"]
+    assert found.decision == expected.decision == "piracy"
+    assert (found.z, found.queries_used) == (expected.z, expected.queries_used)
+    assert any("queried with mean 0 and std 1, since none were given" in r for r in found.reasons)
+    assert not any("queried with mean 0 and std 1, since" in r for r in expected.reasons)

@@ -128,7 +128,7 @@ def test_a_key_and_a_class_order(world: World, tmp_path: Path) -> None:
         ({"path": "x.pt", "kind": "cloud"}, "'cloud'"),
         ({"path": "x", "kind": "folder", "arch": MLP}, "left empty with kind folder"),
         ({"path": "x", "kind": "folder", "mean": "0.5", "std": "1"}, "mean"),
-        ({"path": "m.onnx", "kind": "onnx", "key": "ema"}, "key"),
+        ({"path": "m.onnx", "kind": "onnx", "arch": MLP}, "arch"),
         ({"path": "x.pt", "kind": "weights"}, "arch"),
         ({"path": "x.pt", "arch": MLP, "class_order": "1,-2"}, "class_order"),
         ({"path": "http://127.0.0.1:1/"}, "--endpoints"),

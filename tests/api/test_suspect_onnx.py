@@ -17,6 +17,7 @@ from uapfast.safeload.limits import Limits
 from uapfast.safeload.onnxfile import check_onnx
 from uapfast.suspects import onnx_process
 from uapfast.suspects.onnx import class_names, open_onnx
+from uapfast.suspects.resolve import open_suspect
 
 
 @pytest.fixture
@@ -131,10 +132,19 @@ def test_settings_are_checked_before_anything_starts(tmp_path: Path, case: str) 
 
 
 def test_what_only_the_asker_can_tell_is_asked(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="output_name must be given.*a float32.*b float32"):
+    with pytest.raises(InputError, match=r"output_name must be given \(--key\).*a float32.*b float32"):
         opened(tmp_path, two_heads())
     with pytest.raises(InputError, match="takes bytes"):
         opened(tmp_path, classifier(net(3), [3, 8, 8], dtype="uint8"), scale=255)
+
+
+@runs
+def test_a_key_names_the_output(tmp_path: Path, images: Tensor) -> None:
+    path = put(tmp_path, two_heads())
+    with open_suspect(path, key="b") as suspect, open_onnx(path, output_name="b") as named:
+        assert torch.equal(suspect.answer(images), named.answer(images))
+    with pytest.raises(InputError, match="one of the outputs .a float32"):
+        open_suspect(path, key="c")
 
 
 def two_heads() -> bytes:

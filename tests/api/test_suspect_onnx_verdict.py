@@ -108,10 +108,10 @@ def test_an_innocent_excuse_is_no_acquittal(reference: Any, tmp_path: Path) -> N
 
 
 # -- normalisation: of the file, or of the asker ------------------------------------------------------
-def with_normalisation(module: nn.Sequential) -> nn.Sequential:
-    """The same network for images in 0..1: what an export of the whole pipeline holds."""
+def with_normalisation(module: nn.Sequential, top: float = 1.0) -> nn.Sequential:
+    """The same network for images in 0..``top``: what an export of the whole pipeline holds."""
     front = nn.BatchNorm2d(1, eps=0.0, affine=False)
-    front.running_mean[:], front.running_var[:] = MEAN[0], STD[0] ** 2
+    front.running_mean[:], front.running_var[:] = top * MEAN[0], (top * STD[0]) ** 2
     ones = {"weight": torch.ones(1), "bias": torch.zeros(1)}
     front.weight, front.bias = (nn.Parameter(v, requires_grad=False) for v in ones.values())
     return nn.Sequential(front, *module).eval()
@@ -144,6 +144,17 @@ def test_an_export_that_normalises_is_asked_as_it_is_said(normalised: Any, tmp_p
     assert got.decision == "piracy" and got.z == pytest.approx(expected.z, rel=1e-3)
     assert not any("victim's mean" in r for r in got.reasons)
     assert any("0..1 as they are: mean 0 and std 1 say so" in r for r in got.reasons)
+
+
+@runs
+def test_an_export_for_images_in_0_255_is_found_by_how_it_answers(normalised: Any, tmp_path: Path) -> None:
+    ref, victim, _ = normalised
+    expected = uapfast.verify(ref, victim, alpha=LEVEL)
+    with open_onnx(put(tmp_path, classifier(with_normalisation(victim, 255.0), [1, 8, 8]))) as suspect:
+        got = uapfast.verify(ref, suspect, alpha=LEVEL)
+        assert suspect.bare and not any("none were given" in note for note in suspect.notes)
+    assert got.decision == "piracy" and got.z == pytest.approx(expected.z, rel=1e-3)
+    assert sum("mean 0 and std 0.00392157, since none were given" in r for r in got.reasons) == 1
 
 
 @runs

@@ -48,6 +48,14 @@ def test_ranges(truth, consensus):
     assert consensus.range_of(consensus.agreement(answers(truth, 1.0, 5)), truth.size) == "below"
 
 
+def test_who_guesses_does_not_make_other_answers_look_right(truth, consensus):
+    models = [answers(truth, 0.1, s) for s in range(20)] + [answers(truth, 0.6, 99), answers(truth, 1.0, 7)]
+    found = Consensus.of(np.stack(models), CLASSES)
+    assert found.least == pytest.approx(consensus.least, abs=0.01)
+    assert found.usual == pytest.approx(consensus.usual, abs=0.05)
+    assert found.range_of(found.agreement(answers(truth, 1.0, 5)), truth.size) == "below"
+
+
 def test_few_queries_are_given_more_room(consensus):
     share = consensus.least - 0.02
     assert consensus.range_of(share, 100) != "below" and consensus.range_of(share, 100_000) == "below"

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.hub_configs import TIMM
+from tests.unit.hub_configs import TIMM, VIT
 from uapfast.errors import ModelError
+from uapfast.suspects.folder import open_folder
 from uapfast.suspects.hub_files import CONFIG, file_in, hub_folder, read_json, weights_beside, weights_in
 
 
@@ -39,6 +40,13 @@ def test_the_usual_name_is_taken_and_else_one_alone(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"x")
     assert weights_in(folder).name == "model.safetensors"
     assert weights_in(folder, "a.bin").name == "a.bin", "the file that the configuration names"
+
+
+def test_an_adapter_over_the_weights_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    folder = write(tmp_path, "model.safetensors", "adapter_model.safetensors", config=VIT)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="folder must be without adapter_config.json.*merge_and_unload"):
+        open_folder(folder)
 
 
 @pytest.mark.parametrize("named", ["../a.bin", "/etc/passwd", "training_args.bin", "a.py", 5, ".bin"])

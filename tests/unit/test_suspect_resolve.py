@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import safetensors.torch
 import torch
 
 from uapfast.errors import InputError, ModelError
+from uapfast.models.registry import resolve_arch
 from uapfast.suspects.resolve import open_suspect
 
 FILES: dict[str, tuple[bytes, str]] = {
@@ -44,7 +46,22 @@ def test_a_program_is_named_as_one_before_an_architecture_is_asked_for(tmp_path:
         open_suspect(tmp_path / "net.pt")
 
 
+def test_a_folder_of_several_models(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"config.json in it, got .*several models in it: uapfast screen"):
+        open_suspect(tmp_path, arch="net.py:make")
+
+
 def test_weights_want_an_architecture(tmp_path: Path) -> None:
     safetensors.torch.save_file({"a": torch.zeros(2)}, tmp_path / "net.safetensors")
     with pytest.raises(InputError, match="--arch must be given for a file of weights alone"):
         open_suspect(tmp_path / "net.safetensors")
+
+
+@pytest.mark.parametrize("name", ["base_model.model.fc.lora_A.weight", "fc.lora_B.default.weight"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_adapter_is_named_as_what_it_is(tmp_path: Path, name: str, whole: bool) -> None:
+    spec = "uapfast:mlp-small?size=8"
+    beside = resolve_arch(spec)().state_dict() if whole else {}
+    torch.save({name: torch.zeros(4, 8), **beside}, tmp_path / "a.pt")
+    with pytest.raises(ModelError, match=f"merge_and_unload.*got an adapter: {re.escape(name)}"):
+        open_suspect(tmp_path / "a.pt", arch=spec)

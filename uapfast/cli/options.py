@@ -84,7 +84,8 @@ KeyOption = Annotated[
     typer.Option(
         "--key",
         metavar="NAME",
-        help="Which weights to use, if the file has several sets: state_dict_ema, ema, ...",
+        help="Which weights to use, if the file has several sets: state_dict_ema, ema, ... Of an ONNX file: "
+        "which output.",
     ),
 ]
 SuspectArgument = Annotated[

@@ -66,8 +66,8 @@ def verify(
       endpoint.toml                            any other endpoint (docs/http.md)
       --answers FILE                           a record, or answers to `uapfast queries`
 
-    Without --mean and --std a suspect is queried with the victim's. Give --mean 0 --std 1 for a suspect that
-    normalises its own input.
+    Without --mean and --std a suspect is queried with the victim's, unless its answers show that it
+    normalises its own input. Give --mean 0 --std 1 if you know that it does.
 
     --report writes a page for the person who decides. --record, --statement and --commitment make evidence
     that somebody else can check (docs/evidence.md).

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from uapfast.errors import SuspectError, UnavailableError
 from uapfast.examination.design import Design
 from uapfast.examination.examination import Examination
-from uapfast.examination.preprocessing import asked_as_victim
+from uapfast.examination.preprocessing import Statistics, asked_as_victim, normalises_itself
 from uapfast.method.decision import Assessment
 from uapfast.method.fingerprint import Answering, answers_of
 from uapfast.method.sequential import Looks
@@ -21,6 +21,8 @@ from uapfast.reference import Reference
 from uapfast.suspects.base import Suspect
 from uapfast.suspects.record_writer import Recorder
 from uapfast.types import Progress
+
+Askable = TypeVar("Askable", Model, Suspect)
 
 
 def as_suspect(
@@ -33,20 +35,36 @@ def as_suspect(
     """A suspect as something to ask; its ``notes`` say what is assumed of it.
 
     A module, or an ONNX file that takes floats, that comes without mean and std is asked with the victim's,
-    as a copy of it has to be. One that normalises its own input is given as ``Model(module, mean=[0],
-    std=[1])``, or opened with them.
+    as a copy of it has to be, unless its answers to some queries show that it normalises its own input. Who
+    knows that says so: ``Model(module, mean=[0], std=[1])``, or opened with them.
 
     Raises:
         InputError: not something that answers.
     """
     own = reference.preprocessing
     if isinstance(suspect, Suspect):
-        return asked_as_victim(suspect, own)
+        return _rightly(reference, suspect, asked_as_victim(suspect, own))
     # a copy: what is found out by trying is not the caller's to keep
     plain = as_model(suspect, output=output, device=device).with_batch_size(batch_size)
-    model = asked_as_victim(plain, own)
+    model = _rightly(reference, plain, asked_as_victim(plain, own))
     model.try_out(reference.plan.x(slice(0, TRIED)))
     return model
+
+
+def _rightly(reference: Reference, bare: Askable, asked: Askable) -> Askable:
+    """Of two ways to ask one suspect, as it came and as the victim, the one that it answers rightly."""
+    if asked is bare:
+        return asked
+
+    def labels(way: Statistics, images: Tensor) -> Tensor:
+        return answers_of(bare.with_preprocessing(*way), [images], len(images)).labels()
+
+    found = normalises_itself(reference, labels)
+    if found is None:
+        return asked
+    rightly: Askable = bare.with_preprocessing(found.mean, found.std)
+    rightly.notes = (*rightly.notes, found.said)
+    return rightly
 
 
 def examine(

@@ -1,9 +1,27 @@
-"""Which normalisation a suspect is asked with that comes without one: the same rule for every kind."""
+"""Which normalisation a suspect is asked with that comes without one: the same rule for every kind.
+
+A copy of the victim is asked as the victim is, unless it normalises its own input. Nobody can see that in a
+file, so a few query points tell, by the labels that most of the pool's models give them, the victim left out.
+That accuses nobody: it is how the suspect answers best, whoever it comes from.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from uapfast.errors import SuspectError
+from uapfast.reference import Reference
+
+TRIED = 64  # query points, at most; easy images hardly tell (38 and 40 of 40 where these are 19 and 28 of 31)
+CLEARLY = 3.0  # standard errors by which another way has to answer more of them as most models do
+# Mean and std of what normalises its own input: images in 0..1, or in 0..255.
+OWN: tuple[tuple[tuple[float], tuple[float]], ...] = (((0.0,), (1.0,)), ((0.0,), (1 / 255,)))
 
 
 class Bare(Protocol):
@@ -17,12 +35,20 @@ class Bare(Protocol):
 
 
 Asked = TypeVar("Asked", bound=Bare)
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Mean and std that a suspect is asked with, and what shows that they are its own."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    said: str
 
 
 def asked_as_victim(suspect: Asked, preprocessing: Mapping[str, Sequence[float]] | None) -> Asked:
     """The suspect behind the victim's mean and std, if it is bare: a copy of the victim has to be asked so.
-
-    A wrong guess does not acquit: who is asked wrongly disagrees with the pool's models (docs/verdicts.md).
 
     Args:
         suspect: a module or an ONNX file, or anything else, which is returned as it is.
@@ -39,13 +65,77 @@ def asked_as_victim(suspect: Asked, preprocessing: Mapping[str, Sequence[float]]
     return asked
 
 
+def normalises_itself(reference: Reference, ask: Callable[[Statistics, Tensor], Tensor]) -> Reading | None:
+    """How a suspect without mean and std is asked that normalises its own input, told by what it answers.
+
+    Args:
+        reference: whose query points are asked.
+        ask: mean and std, and images in 0..1, to int64 labels.
+
+    Returns:
+        None where it is asked as the victim is: it then answers as most models of the pool do, no other way
+        is clearly better, or it does not answer.
+    """
+    own = reference.preprocessing
+    if own is None:
+        return None
+    wanted, median = _majority(reference)
+    images = reference.plan.x(slice(0, len(wanted)))
+    found: Reading | None = None
+    try:
+        first = ask((tuple(own["mean"]), tuple(own["std"])), images) == wanted
+        if float(first.double().mean()) >= median:
+            return None
+        best = first
+        for way in OWN:
+            then = ask(way, images) == wanted
+            gained, lost = int((then & ~first).sum()), int((first & ~then).sum())
+            if gained - lost > CLEARLY * math.sqrt(gained + lost) and then.sum() > best.sum():
+                best = then
+                found = Reading(*way, _said(reference, way, int(then.sum()), int(first.sum()), len(wanted)))
+    except SuspectError:  # it is said where it is asked in earnest
+        return None
+    return found
+
+
+def _said(reference: Reference, way: Statistics, then: int, first: int, of: int) -> str:
+    assert reference.preprocessing is not None
+    shown = _shown({"mean": way[0], "std": way[1]})
+    return (
+        f"it is queried with {shown}, since none were given and it answers {then} of {of} images as most of "
+        f"the pool's models do; with the victim's {_shown(reference.preprocessing)} it is {first}"
+    )
+
+
+def _majority(reference: Reference) -> tuple[Tensor, float]:
+    """The class that most models but the victim give some query points, int64 ``[n]``; -1 for a rare one.
+
+    Returns:
+        And the median share of these that they answer so.
+    """
+    rows = [i for i, r in enumerate(reference.records) if r.relation in ("twin", "homologous")]
+    columns = reference.labels[rows, :, reference.clean].flatten(1)[:, :TRIED]
+    votes = torch.nn.functional.one_hot(columns, reference.answers.shape[-1]).sum(0).argmax(-1)
+    median = float((columns == votes).double().mean(-1).median())
+    if reference.keep is None:
+        return votes, median
+    kept = reference.keep[:, reference.clean].flatten(0, 1)[:TRIED]
+    rare = votes == kept.shape[-1]
+    named = torch.gather(kept, 1, votes.masked_fill(rare, 0)[:, None])[:, 0]
+    return named.masked_fill(rare, -1), median
+
+
+def _shown(preprocessing: Mapping[str, Sequence[float]]) -> str:
+    mean, std = (" ".join(f"{v:g}" for v in preprocessing[name]) for name in ("mean", "std"))
+    return f"mean {mean} and std {std}"
+
+
 def preprocessing_note(mean: Sequence[float], std: Sequence[float]) -> str:
     """What is said of a suspect that is asked with the victim's preprocessing, having none of its own."""
-    means, stds = (" ".join(f"{v:g}" for v in values) for values in (mean, std))
     return (
-        f"it is queried with the victim's mean {means} and std {stds}, since none were given "
+        f"it is queried with the victim's {_shown({'mean': mean, 'std': std})}, since none were given "
         "(give mean 0 and std 1 for a suspect that normalises its own input)"
     )
 
 
-__all__ = ["asked_as_victim", "preprocessing_note"]
+__all__ = ["Reading", "Statistics", "asked_as_victim", "normalises_itself", "preprocessing_note"]

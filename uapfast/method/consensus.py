@@ -21,6 +21,7 @@ Labels = NDArray[np.int64]
 
 Range = Literal["usual", "weak", "below"]
 
+GUESSING = 4.0  # standard errors above the commonest label that a model which guesses does not reach
 UNUSUAL = 0.05  # of a pool's models: one that learnt next to nothing must not make all answers look right
 SHIFTS = 3  # places by which rows are looked for out of place, either way
 ERRORS = 2.0  # standard errors by which agreement may lie below the pool's least
@@ -32,8 +33,9 @@ class Consensus:
 
     Attributes:
         majority: int64 ``[V,n]`` the commonest label of each clean query, a column of the reduced classes.
-        least: smallest agreement of a pool model with the majority of the others, in 0..1.
-        usual: agreement that all but a share ``UNUSUAL`` of the pool's models reach.
+        least: smallest agreement of a pool model with the majority of the others, in 0..1. One that agrees no
+            more than who guesses does not count: beside it all answers would look right.
+        usual: agreement that all but a share ``UNUSUAL`` of the same models reach.
     """
 
     majority: Labels
@@ -42,7 +44,7 @@ class Consensus:
 
     @classmethod
     def of(cls, labels: Labels, classes: int) -> Consensus:
-        """From the labels ``[M,V,n]`` of models that know the task, each in 0..classes-1."""
+        """From the labels ``[M,V,n]`` of models, most of which know the task, each in 0..classes-1."""
         one = np.zeros((*labels.shape[1:], classes), np.int32)
         for row in labels:
             np.add.at(one, (*np.indices(row.shape), row), 1)
@@ -52,7 +54,10 @@ class Consensus:
             others = one.copy()
             np.add.at(others, (*np.indices(row.shape), row), -1)
             shares.append(float((others.argmax(-1) == row).mean()))
-        return cls(majority.astype(np.int64), min(shares), float(np.quantile(shares, UNUSUAL)))
+        guess = float(np.bincount(majority.ravel()).max()) / majority.size
+        reach = guess + GUESSING * float(np.sqrt(guess * (1.0 - guess) / majority.size))
+        counted = [share for share in shares if share > reach] or shares
+        return cls(majority.astype(np.int64), min(counted), float(np.quantile(counted, UNUSUAL)))
 
     def agreement(self, labels: Labels) -> float:
         """Share of the first k views' queries that ``labels`` ``[k,n]`` answer as the majority does.

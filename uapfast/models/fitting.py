@@ -7,6 +7,7 @@ architecture ties to another; the prefix of a wrapper. Anything else that differ
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from uapfast.safeload.refusal import shown
 from uapfast.safeload.sharded import part_of
 
 COUNTER = "num_batches_tracked"
+ADAPTER = re.compile(r"(^|\.)lora_(A|B|embedding_A|embedding_B|magnitude_vector)(\.|$)")
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,9 @@ def fit(
     _rename(wants, found, notes)
     _count(wants, found, shapes, notes)
     _tie(wants, found, notes)
-    refuse_quantised((s for n, s in found.items() if n not in wants.shapes), dtypes, path)
+    extra = [s for n, s in found.items() if n not in wants.shapes]
+    refuse_quantised(extra, dtypes, path)
+    _refuse_adapter(extra, path)
     _check_names(wants, found, shapes, path, left_out or {})
     sources = {name: found.get(name) for name in wants.shapes}
     for name, source in sources.items():
@@ -143,6 +147,14 @@ def fit(
             rule = f"real numbers ({own}; integers are weights only with their scales, which no reader knows)"
             raise ModelError("load", f"weights {name}", rule, f"{given} ({path})")
     return Fitted(sources, tuple(notes))
+
+
+def _refuse_adapter(extra: Sequence[str], path: object) -> None:
+    """Name the part of a network that is trained beside frozen weights (LoRA, as peft writes it)."""
+    found = next((name for name in sorted(extra) if ADAPTER.search(name)), None)
+    if found is not None:
+        rule = "those of a whole network (merge the adapter into it: peft, merge_and_unload)"
+        raise ModelError("load", "weights", rule, f"an adapter: {shown(found)} ({path})")
 
 
 def misfits(wants: ExpectedState, shapes: Mapping[str, Sequence[int]]) -> int:

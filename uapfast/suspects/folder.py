@@ -40,10 +40,12 @@ from uapfast.suspects.hub_files import (
     hub_folder,
     names_in,
     read_json,
+    refuse_adapter,
     weights_beside,
     weights_in,
 )
 from uapfast.suspects.preparation import Preparation, Prepared
+from uapfast.suspects.quiet import QUIET
 
 BATCH = 64  # images of the usual size at a time
 GROWTH, SPARE = (
@@ -96,6 +98,7 @@ def open_folder(path: str | os.PathLike[str], *, key: str | None = None, device:
     what = describe(read_json(folder, CONFIG))
     given = _preprocessor(folder)
     if what.library == "transformers":
+        refuse_adapter(folder)
         transformers_input(given, what.arguments, PREPROCESSOR)  # before anything large
     file = weights_in(folder, what.weights if key is None else key)
     build = _of_timm if what.library == "timm" else _of_transformers
@@ -223,7 +226,7 @@ def _of_transformers(
             f"{CONFIG}: model_type", f"that of {what.network}, {kind.config_class.model_type}", stated
         )
     _check_state(state, file)
-    with _quiet(), _typed(what):
+    with QUIET, _typed(what):
         config = kind.config_class.from_dict(dict(what.arguments))
         classes = _check_classes(config.num_labels)
         rehearse(lambda: kind(config), *_most(state))
@@ -286,21 +289,6 @@ def _check_loaded(found: Mapping[str, Any], file: Path) -> list[str]:
     counters = any(str(k).endswith(COUNTER) for kind in found.values() for k in kind or ())
     same = "Counters of batches were missing or left; answers in evaluation do not depend on them."
     return [same] if counters else []
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' bar and its log of what it loads, which is checked here."""
-    logging = importlib.import_module("transformers.utils.logging")
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
 
 
 __all__ = ["FolderModel", "open_folder"]

@@ -20,7 +20,7 @@ from uapfast.safeload.refusal import shown
 from uapfast.safeload.sharded import is_index, part_of, shard_parts
 from uapfast.safeload.sharded import shards_of as parts_beside
 
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+CONFIG, PREPROCESSOR, ADAPTER = "config.json", "preprocessor_config.json", "adapter_config.json"
 MOST_JSON = 8 << 20  # bytes; 21,841 classes with their names twice take 2 MB
 MOST_NAMES = 10_000  # files of a folder
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
@@ -64,11 +64,19 @@ def hub_folder(path: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as exc:  # a NUL in the name
         raise bad_hub("path", "a folder that can be read", f"{folder} ({exc})") from exc
     if not os.path.lexists(folder / CONFIG):
-        rule, got = f"a folder with a {CONFIG} in it", str(folder)
+        rule = f"a folder with a {CONFIG} in it"
+        got = f"{folder} (several models in it: uapfast screen --dir)"
         if os.path.lexists(folder / "saved_model.pb"):
             rule, got = as_onnx("tensorflow", rule), f"a TensorFlow SavedModel ({folder})"
         raise bad_hub("path", rule, got)
     return folder
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Refuse a folder whose weights are not its network: transformers would put an adapter on top of them."""
+    if ADAPTER in names_in(folder):
+        rule = f"without {ADAPTER} (merge it into the weights where it was made: peft, merge_and_unload)"
+        raise bad_hub("folder", rule, folder)
 
 
 def file_in(folder: Path, name: str) -> Path:
@@ -280,6 +288,7 @@ __all__ = [
     "hub_folder",
     "is_training_state",
     "names_in",
+    "refuse_adapter",
     "read_json",
     "sets_of_weights",
     "weights_beside",

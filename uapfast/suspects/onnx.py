@@ -280,7 +280,7 @@ def _output(file: OnnxFile, output: str, wanted: str | None, name: str) -> Port:
         found = [port for port in known or tables if port.name.lower().partition(":")[0] in names]
         if len(found) == 1:
             return found[0]
-    raise InputError("open_onnx", "output_name", f"given: {name} has several outputs ({listed})", "none")
+    raise InputError("open_onnx", "output_name", f"given (--key): {name} has several ({listed})", "none")
 
 
 def _is_table(shape: tuple[int | None, ...]) -> bool:

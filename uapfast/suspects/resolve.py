@@ -54,7 +54,8 @@ def open_suspect(
             that timm or transformers wrote (:func:`uapfast.suspects.folder.open_folder`); an ONNX file
             (:func:`uapfast.suspects.onnx.open_onnx`); or a weights file, with ``arch``.
         arch: SPEC of a weights file's architecture (:func:`uapfast.models.registry.resolve_arch`).
-        key: which weights to take, if a file holds several maps of tensors or a folder several files.
+        key: which weights to take, if a file holds several maps of tensors or a folder several files;
+            of an ONNX file: which output.
         mean: per channel, subtracted from images in 0..1; for weights files and ONNX files.
         std: per channel, > 0; images are divided by it after that. With ``mean``.
         output: what it answers with: ``logits``, ``probabilities``, ``labels``, or ``auto``.
@@ -90,15 +91,17 @@ def open_suspect(
         raise InputError("verify", "--" + next(iter(spent)), "given for an endpoint only", place)
     if kind == FOLDER:
         from uapfast.suspects.folder import open_folder
+        from uapfast.suspects.hub_files import hub_folder
 
+        hub_folder(place)  # a folder of several models gets the error that says so
         _takes("a folder, which contains it", own, ("--key",))
         return open_folder(place, key=key, device=device)
     if kind == ONNX:
         from uapfast.suspects.onnx import TIMEOUT, open_onnx
 
-        _takes("an ONNX file", own, ("--mean", "--std"))
+        _takes("an ONNX file", own, ("--key", "--mean", "--std"))
         limit = TIMEOUT if timeout is None else min(timeout, TIMEOUT)
-        return open_onnx(place, mean=mean, std=std, output=output, timeout=limit)
+        return open_onnx(place, mean=mean, std=std, output=output, output_name=key, timeout=limit)
     if arch is None:
         with open_checkpoint(Path(place)):
             pass  # what is no file of weights, but a program or a whole module, is named as what it is

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from uapfast.errors import ModelError, SuspectError, UnavailableError
-from uapfast.examination import Examination
+from uapfast.examination import Examination, Reading, Statistics, normalises_itself
+from uapfast.models.answers import detect
 from uapfast.models.state import TRIED
 from uapfast.screening.asking.architecture import answers_differ
 from uapfast.screening.asking.panel import Panel, PreparedReference, shape_of
@@ -168,6 +169,23 @@ def judge(panel: Panel, skeletons: Skeletons, loaded: Loaded) -> Judged:
         UapfastError: weights that do not fit, are not finite, or fit two architectures that answer otherwise.
         Exception: whatever a network or its factory raises where nobody expects it.
     """
+    try:
+        return _judge(panel, skeletons, loaded)
+    except _Otherwise as exc:
+        found = exc.reading
+        entry = replace(loaded.entry, mean=found.mean, std=found.std, assumed=False)
+        return _judge(panel, skeletons, replace(loaded, entry=entry, notes=(*loaded.notes, found.said)))
+
+
+class _Otherwise(Exception):
+    """A suspect without mean and std turns out to normalise its own input."""
+
+    def __init__(self, reading: Reading) -> None:
+        super().__init__(reading.said)
+        self.reading = reading
+
+
+def _judge(panel: Panel, skeletons: Skeletons, loaded: Loaded) -> Judged:
     suspect = loaded.entry
     proof, agreed, refuted = skeletons.proof(suspect), None, False
     if loaded.also:
@@ -218,12 +236,30 @@ class _Asking:
         skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)
         if fresh:
             skeleton.try_out(panel.asked[0].reference.plan.x(slice(0, TRIED)))
+        if suspect.assumed:
+            self._look_at_reading(skeleton)
         skeleton.holds = loaded.sha256
         self._spent = {"seconds_read": loaded.seconds, "seconds_load": time.perf_counter() - start}
         self._answers: list[Tensor] = []
         notes = tuple(dict.fromkeys((*loaded.notes, *skeleton.notes)))
         self._cases = [Case.of(asked, suspect, loaded.sha256, notes) for asked in panel.asked]
         self._spent["seconds_forward"] = self._ask(skeleton)
+
+    def _look_at_reading(self, skeleton: Skeleton) -> None:
+        """Raise ``_Otherwise`` for a network that answers rightly only without the victim's mean and std."""
+        entry, reference = self._loaded.entry, self._panel.asked[0].reference
+        assert entry.mean is not None and entry.std is not None
+        mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in (entry.mean, entry.std))
+
+        def labels(way: Statistics, images: Tensor) -> Tensor:
+            if way != (entry.mean, entry.std):  # behind which the network sees what it would by the other way
+                images = (images - way[0][0]) / way[1][0] * std + mean
+            values = skeleton.answer(iter([images]), len(images), entry.name)
+            return detect(values, entry.name, rows=len(images), output=entry.output).labels()
+
+        found = normalises_itself(reference, labels)
+        if found is not None:
+            raise _Otherwise(found)
 
     def _ask(self, skeleton: Skeleton) -> float:
         forward = 0.0

@@ -38,7 +38,8 @@ class Entry:
         output: what the suspect answers with, or ``auto``.
         kind: its kind, one of ``KINDS``.
         choices: SPECs of which the one is used whose names and shapes the file has.
-        key: which of several sets of weights to use: a map of tensors in a checkpoint, or a file of a folder.
+        key: which of several sets of weights to use: a map of tensors in a checkpoint, a file of a folder,
+            or an output of an ONNX file.
         class_order: for each class of the reference, the suspect's class that means the same.
         known_copy: True if the owner knows that it comes from the victim. It is then no suspect, and does not
             enter the correction for many suspects.

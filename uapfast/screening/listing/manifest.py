@@ -96,7 +96,7 @@ class _Line:
         if kind == WEIGHTS and not row.get("arch") and not self._defaults.arch:
             rule = "with an arch for every weights file (or --arch for all)"
             raise _bad(rule, f"an empty field 'arch' ({where})")
-        free = {WEIGHTS: (), ONNX: ("arch", "key"), FOLDER: ("arch", "mean", "std", "output")}
+        free = {WEIGHTS: (), ONNX: ("arch",), FOLDER: ("arch", "mean", "std", "output")}
         for column in free.get(kind, ("arch", "mean", "std", "key")):
             if row.get(column):
                 rule = f"left empty with kind {kind}, which says it itself"
