@@ -96,8 +96,8 @@ class Verdict:
         reasons: plain sentences, most important first.
         output: what the suspect answered with: ``logits``, ``probabilities`` or ``labels``.
         reference_sha256: SHA-256 of the reference's content.
-        suspect_sha256: SHA-256 of the suspect's weights, or of its answers as given (to 4 digits) if its weights
-            are not known.
+        suspect_sha256: SHA-256 of the suspect's weights, or of its answers as given (to 4 digits) if its
+            weights are not known.
         settings: all other settings, versions included; JSON types.
         relation: how a convicted suspect was made, as far as its answers show it: ``modification`` of the
             victim's weights, ``extraction`` (training on its answers), or ``unclear``. None for every other
