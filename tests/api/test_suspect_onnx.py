@@ -189,7 +189,7 @@ def test_a_machine_without_onnxruntime(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         onnx_process.importlib.util, "find_spec", lambda n: None if n == "onnxruntime" else find(n)
     )
-    with pytest.raises(MissingDependency, match=r"uapfast\[onnx\]"):
+    with pytest.raises(MissingDependency, match=r"pip install .*'onnxruntime"):
         opened(tmp_path, classifier(net(3), [3, 8, 8]))
 
 

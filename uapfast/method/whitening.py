@@ -29,7 +29,7 @@ def center(gram: Float64Array, fit: Int64Array) -> Float64Array:
     return out
 
 
-def safe_length(square: Float64Array, largest: Float64Array) -> Float64Array:
+def safe_length(square: Float64Array, largest: float | Float64Array) -> Float64Array:
     """Square roots of squared lengths; infinite where rounding is all that is left of the ``largest``."""
     return np.sqrt(np.where(square > ROUNDING * largest, square, np.inf))
 
