@@ -165,6 +165,8 @@ def main() -> None:
     place, kind = open_zoo(args.zoo), json.loads((args.zoo / "zoo.json").read_text())["kind"]
     paths = {a: path_of(place, a, args.labels) for a in place.size.epochs}
     found = {a: Kept.of(path) for a, path in paths.items() if path.exists()}
+    if not found:
+        parser.error(f"`subsets` must have kept {', '.join(map(str, paths.values()))}, got none of them")
     every = list(found.values())
     shown = {k: (k,) for k in KINDS} if args.students else SHOWN
     columns = [f"accused at {level:g}, %" for level in LEVELS]
