@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,12 @@ def make_world(folder: Path) -> World:
     suspects.append(_save(folder, "half", CNN, half.half()))
     shifted = Entry(suspects[5].path, RESIDUAL, "shifted", mean=(0.3,), std=(0.7,))
     return World(folder, references, (*suspects, shifted))
+
+
+def with_preprocessing(reference: uapfast.Reference, mean: float, std: float) -> uapfast.Reference:
+    """The same, of a victim that is said to take images behind this mean and std."""
+    told = reference.settings | {"preprocessing": {"mean": [mean], "std": [std]}}
+    return dataclasses.replace(reference, settings=told, _cache={})
 
 
 def _save(folder: Path, name: str, arch: str, module: nn.Module) -> Entry:

@@ -15,6 +15,7 @@ from uapfast.examination.preprocessing import Statistics, asked_as_victim, norma
 from uapfast.method.decision import Assessment
 from uapfast.method.fingerprint import Answering, answers_of
 from uapfast.method.sequential import Looks
+from uapfast.models.answers import Answers
 from uapfast.models.model import Model, as_model
 from uapfast.models.state import TRIED
 from uapfast.reference import Reference
@@ -31,6 +32,7 @@ def as_suspect(
     output: str = "auto",
     device: str = "cpu",
     batch_size: int | None = None,
+    order: Sequence[int] | None = None,
 ) -> Model | Suspect:
     """A suspect as something to ask; its ``notes`` say what is assumed of it.
 
@@ -38,28 +40,30 @@ def as_suspect(
     as a copy of it has to be, unless its answers to some queries show that it normalises its own input. Who
     knows that says so: ``Model(module, mean=[0], std=[1])``, or opened with them.
 
+    ``order`` is as ``class_order`` of :func:`uapfast.verify`.
+
     Raises:
-        InputError: not something that answers.
+        InputError: not something that answers, or the order does not fit the classes.
     """
     own = reference.preprocessing
     if isinstance(suspect, Suspect):
-        return _rightly(reference, suspect, asked_as_victim(suspect, own))
+        return _rightly(reference, suspect, asked_as_victim(suspect, own), order)
     # a copy: what is found out by trying is not the caller's to keep
     plain = as_model(suspect, output=output, device=device).with_batch_size(batch_size)
-    model = _rightly(reference, plain, asked_as_victim(plain, own))
+    model = _rightly(reference, plain, asked_as_victim(plain, own), order)
     model.try_out(reference.plan.x(slice(0, TRIED)))
     return model
 
 
-def _rightly(reference: Reference, bare: Askable, asked: Askable) -> Askable:
+def _rightly(reference: Reference, bare: Askable, asked: Askable, order: Sequence[int] | None) -> Askable:
     """Of two ways to ask one suspect, as it came and as the victim, the one that it answers rightly."""
     if asked is bare:
         return asked
 
-    def labels(way: Statistics, images: Tensor) -> Tensor:
-        return answers_of(bare.with_preprocessing(*way), [images], len(images)).labels()
+    def ask(way: Statistics, images: Tensor) -> Answers:
+        return answers_of(bare.with_preprocessing(*way), [images], len(images))
 
-    found = normalises_itself(reference, labels)
+    found = normalises_itself(reference, ask, order)
     if found is None:
         return asked
     rightly: Askable = bare.with_preprocessing(found.mean, found.std)

@@ -15,7 +15,9 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from uapfast.errors import SuspectError
+from uapfast.errors import OutputError, SuspectError, TimeLimitError
+from uapfast.examination.classes import checked_order, reordered
+from uapfast.models.answers import Answers
 from uapfast.reference import Reference
 
 TRIED = 64  # query points, at most; easy images hardly tell (38 and 40 of 40 where these are 19 and 28 of 31)
@@ -65,37 +67,65 @@ def asked_as_victim(suspect: Asked, preprocessing: Mapping[str, Sequence[float]]
     return asked
 
 
-def normalises_itself(reference: Reference, ask: Callable[[Statistics, Tensor], Tensor]) -> Reading | None:
+def normalises_itself(
+    reference: Reference,
+    ask: Callable[[Statistics, Tensor], Answers],
+    order: Sequence[int] | None = None,
+) -> Reading | None:
     """How a suspect without mean and std is asked that normalises its own input, told by what it answers.
 
     Args:
         reference: whose query points are asked.
-        ask: mean and std, and images in 0..1, to int64 labels.
+        ask: mean and std, and images in 0..1, to answers.
+        order: for each class of the reference, the suspect's class that means it; None if they are the same.
 
     Returns:
-        None where it is asked as the victim is: it then answers as most models of the pool do, no other way
-        is clearly better, or it does not answer.
+        None where it is asked as the victim is: it then answers as most models of the pool do, or in no other
+        way clearly better than in all before, and nearer to the pool's models than to who guesses.
+
+    Raises:
+        InputError: the order does not fit the classes.
     """
     own = reference.preprocessing
     if own is None:
         return None
-    wanted, median = _majority(reference)
-    images = reference.plan.x(slice(0, len(wanted)))
+    named = None if order is None else checked_order(order, reference.classes)
+    points, wanted, guess, median = _majority(reference)
+    if not len(points):
+        return None
+    images = reference.plan.x(slice(0, TRIED))[points]
     found: Reading | None = None
+
+    def right(way: Statistics) -> Tensor:
+        try:
+            answers = ask(way, images)
+        except (SuspectError, OutputError) as exc:  # a network may well fail at what it is not made for
+            if isinstance(exc, TimeLimitError):
+                raise
+            return torch.zeros(len(wanted), dtype=torch.bool)
+        return (answers if named is None else reordered(answers, named)).labels() == wanted
+
     try:
-        first = ask((tuple(own["mean"]), tuple(own["std"])), images) == wanted
-        if float(first.double().mean()) >= median:
+        tried = [right((tuple(own["mean"]), tuple(own["std"])))]
+        first = int(tried[0].sum())
+        if first / len(wanted) >= median:
             return None
-        best = first
         for way in OWN:
-            then = ask(way, images) == wanted
-            gained, lost = int((then & ~first).sum()), int((first & ~then).sum())
-            if gained - lost > CLEARLY * math.sqrt(gained + lost) and then.sum() > best.sum():
-                best = then
-                found = Reading(*way, _said(reference, way, int(then.sum()), int(first.sum()), len(wanted)))
-    except SuspectError:  # it is said where it is asked in earnest
+            then = right(way)
+            knows = float(then.double().mean()) > (guess + median) / 2
+            # 0..1 and 0..255 as well: networks of ReLUs hardly tell them apart by labels, and do by scores
+            if knows and all(_clearly(then, other) for other in tried):
+                found = Reading(*way, _said(reference, way, int(then.sum()), first, len(wanted)))
+            tried.append(then)
+    except TimeLimitError:  # it is said where it is asked in earnest
         return None
     return found
+
+
+def _clearly(better: Tensor, worse: Tensor) -> bool:
+    """Whether one way, right where bool ``[n]`` says so, is so clearly more often (McNemar, ``CLEARLY``)."""
+    gained, lost = int((better & ~worse).sum()), int((worse & ~better).sum())
+    return gained - lost > CLEARLY * math.sqrt(gained + lost)
 
 
 def _said(reference: Reference, way: Statistics, then: int, first: int, of: int) -> str:
@@ -107,22 +137,25 @@ def _said(reference: Reference, way: Statistics, then: int, first: int, of: int)
     )
 
 
-def _majority(reference: Reference) -> tuple[Tensor, float]:
-    """The class that most models but the victim give some query points, int64 ``[n]``; -1 for a rare one.
+def _majority(reference: Reference) -> tuple[Tensor, Tensor, float, float]:
+    """What most models but the victim say of some query points, those aside that they call a rare class.
 
     Returns:
-        And the median share of these that they answer so.
+        Indices of the points int64 ``[n]``, their classes int64 ``[n]``, and the shares of these points that
+        are of the commonest class, and that the median model answers so.
     """
     rows = [i for i, r in enumerate(reference.records) if r.relation in ("twin", "homologous")]
     columns = reference.labels[rows, :, reference.clean].flatten(1)[:, :TRIED]
     votes = torch.nn.functional.one_hot(columns, reference.answers.shape[-1]).sum(0).argmax(-1)
+    points = torch.arange(len(votes))
+    if reference.keep is not None:
+        points = torch.nonzero(votes < reference.keep.shape[-1])[:, 0]  # the column after: all others
+    columns, votes = columns[:, points], votes[points]
     median = float((columns == votes).double().mean(-1).median())
-    if reference.keep is None:
-        return votes, median
-    kept = reference.keep[:, reference.clean].flatten(0, 1)[:TRIED]
-    rare = votes == kept.shape[-1]
-    named = torch.gather(kept, 1, votes.masked_fill(rare, 0)[:, None])[:, 0]
-    return named.masked_fill(rare, -1), median
+    if reference.keep is not None:
+        kept = reference.keep[:, reference.clean].flatten(0, 1)[points]
+        votes = torch.gather(kept, 1, votes[:, None])[:, 0]
+    return points, votes, float((votes == votes.mode().values).double().mean()), median
 
 
 def _shown(preprocessing: Mapping[str, Sequence[float]]) -> str:

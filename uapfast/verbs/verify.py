@@ -71,7 +71,7 @@ def verify(
     good = isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and 0 < alpha < 0.5
     check(good, "verify", "alpha", "a level in (0, 0.5)", repr(alpha))
     reference = as_reference(reference, "verify")
-    model = as_suspect(reference, suspect, output, device, batch_size)
+    model = as_suspect(reference, suspect, output, device, batch_size, class_order)
     design = design_for(reference, model)
     found = examine(
         design, model, alpha=alpha, order=class_order, progress=progress, record=record, seen=seen

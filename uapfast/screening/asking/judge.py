@@ -12,7 +12,7 @@ from torch import Tensor
 
 from uapfast.errors import ModelError, SuspectError, UnavailableError
 from uapfast.examination import Examination, Reading, Statistics, normalises_itself
-from uapfast.models.answers import detect
+from uapfast.models.answers import Answers, detect
 from uapfast.models.state import TRIED
 from uapfast.screening.asking.architecture import answers_differ
 from uapfast.screening.asking.panel import Panel, PreparedReference, shape_of
@@ -172,36 +172,49 @@ def judge(panel: Panel, skeletons: Skeletons, loaded: Loaded) -> Judged:
     try:
         return _judge(panel, skeletons, loaded)
     except _Otherwise as exc:
-        found = exc.reading
-        entry = replace(loaded.entry, mean=found.mean, std=found.std, assumed=False)
-        return _judge(panel, skeletons, replace(loaded, entry=entry, notes=(*loaded.notes, found.said)))
+        readings = exc.readings
+    found: list[Judged] = []
+    for reading in dict.fromkeys(readings):
+        asked = tuple(a for a, r in zip(panel.asked, readings, strict=True) if r == reading)
+        entry, notes = loaded.entry, loaded.notes
+        if reading is not None:
+            entry = replace(entry, mean=reading.mean, std=reading.std, assumed=False)
+            notes = (*notes, reading.said)
+        again = replace(loaded, entry=entry, notes=notes)
+        found.append(_judge(replace(panel, asked=asked), skeletons, again, told=True))
+    rows = {row.reference_sha256: row for one in found for row in one.rows}
+    return Judged(
+        [rows[a.reference.sha256] for a in panel.asked],
+        reused=any(one.reused for one in found),
+        refuted=any(one.refuted for one in found),
+    )
 
 
 class _Otherwise(Exception):
-    """A suspect without mean and std turns out to normalise its own input."""
+    """A suspect without mean and std turns out to normalise its own input, before some of the references."""
 
-    def __init__(self, reading: Reading) -> None:
-        super().__init__(reading.said)
-        self.reading = reading
+    def __init__(self, readings: Sequence[Reading | None]) -> None:
+        super().__init__("asked otherwise than the victim")
+        self.readings = readings
 
 
-def _judge(panel: Panel, skeletons: Skeletons, loaded: Loaded) -> Judged:
+def _judge(panel: Panel, skeletons: Skeletons, loaded: Loaded, told: bool = False) -> Judged:
     suspect = loaded.entry
     proof, agreed, refuted = skeletons.proof(suspect), None, False
     if loaded.also:
         _check_same(panel, skeletons, loaded)
     with skeletons.borrow(suspect) as skeleton:
         if skeleton.is_new:
-            found = _Asking(panel, skeleton, loaded, False)
+            found = _Asking(panel, skeleton, loaded, False, told)
             return Judged(found.rows(), refuted=not skeleton.settled() and proof.refute())
         how = proof.begin(loaded.sha256, skeleton.holds)
         try:
             if how != "own":
-                reused = _Asking(panel, skeleton, loaded, how == "both")
+                reused = _Asking(panel, skeleton, loaded, how == "both", told)
                 if skeleton.settled() and how == "reused":
                     return Judged(reused.rows(), reused=True)
             with skeletons.borrow(suspect, own=True) as new:
-                found = _Asking(panel, new, loaded, how == "both")
+                found = _Asking(panel, new, loaded, how == "both", told)
                 if how != "own":
                     agreed = skeleton.in_place and found.agrees_with(reused)
                     refuted = not agreed
@@ -226,9 +239,17 @@ def _check_same(panel: Panel, skeletons: Skeletons, loaded: Loaded) -> None:
 
 
 class _Asking:
-    """One suspect asked on one network; ``keep`` its answers, to compare them."""
+    """One suspect asked on one network.
 
-    def __init__(self, panel: Panel, skeleton: Skeleton, loaded: Loaded, keep: bool) -> None:
+    Args:
+        panel: references.
+        skeleton: the network.
+        loaded: the suspect's weights.
+        keep: its answers, to compare them.
+        told: whether it is known how it is asked; else it is looked at, where its mean and std are assumed.
+    """
+
+    def __init__(self, panel: Panel, skeleton: Skeleton, loaded: Loaded, keep: bool, told: bool) -> None:
         self._panel, self._loaded, self._keep = panel, loaded, keep
         suspect = loaded.entry
         start = time.perf_counter()
@@ -236,8 +257,8 @@ class _Asking:
         skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)
         if fresh:
             skeleton.try_out(panel.asked[0].reference.plan.x(slice(0, TRIED)))
-        if suspect.assumed:
-            self._look_at_reading(skeleton)
+        if suspect.assumed and not told:
+            self._look_at_readings(skeleton)
         skeleton.holds = loaded.sha256
         self._spent = {"seconds_read": loaded.seconds, "seconds_load": time.perf_counter() - start}
         self._answers: list[Tensor] = []
@@ -245,21 +266,22 @@ class _Asking:
         self._cases = [Case.of(asked, suspect, loaded.sha256, notes) for asked in panel.asked]
         self._spent["seconds_forward"] = self._ask(skeleton)
 
-    def _look_at_reading(self, skeleton: Skeleton) -> None:
+    def _look_at_readings(self, skeleton: Skeleton) -> None:
         """Raise ``_Otherwise`` for a network that answers rightly only without the victim's mean and std."""
-        entry, reference = self._loaded.entry, self._panel.asked[0].reference
+        entry = self._loaded.entry
         assert entry.mean is not None and entry.std is not None
         mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in (entry.mean, entry.std))
 
-        def labels(way: Statistics, images: Tensor) -> Tensor:
+        def ask(way: Statistics, images: Tensor) -> Answers:
             if way != (entry.mean, entry.std):  # behind which the network sees what it would by the other way
                 images = (images - way[0][0]) / way[1][0] * std + mean
             values = skeleton.answer(iter([images]), len(images), entry.name)
-            return detect(values, entry.name, rows=len(images), output=entry.output).labels()
+            return detect(values, entry.name, rows=len(images), output=entry.output)
 
-        found = normalises_itself(reference, labels)
-        if found is not None:
-            raise _Otherwise(found)
+        references = [asked.reference for asked in self._panel.asked]
+        readings = [normalises_itself(reference, ask, entry.class_order) for reference in references]
+        if any(reading is not None for reading in readings):
+            raise _Otherwise(readings)
 
     def _ask(self, skeleton: Skeleton) -> float:
         forward = 0.0

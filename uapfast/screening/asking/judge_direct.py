@@ -43,8 +43,9 @@ def judge_direct(panel: Panel, entry: Entry, watch: Watch) -> Judged:
                 watch.begin()
             start = time.perf_counter()
             how = panel.settings
-            suspect = as_suspect(asked.reference, opened, entry.output, how.device, how.batch_size)
             alpha, order = how.alpha, entry.class_order
+            given = entry.output, how.device, how.batch_size, order
+            suspect = as_suspect(asked.reference, opened, *given)
             subject = None if how.record is None else subject_of(opened, entry.path)
             with recording(how.record, entry, subject, asked) as record:
                 examination = examine(asked.design, suspect, alpha=alpha, order=order, record=record)

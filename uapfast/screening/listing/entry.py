@@ -139,7 +139,8 @@ class Entry:
 
     @property
     def _asked(self) -> tuple[object, ...]:
-        return self.mean, self.std, self.output
+        # the victim's mean and std, if assumed, may turn out not to be the suspect's: said ones are not tried
+        return (self.mean, self.std, self.output, *(["assumed"] if self.assumed else []))
 
     def code_now(self) -> str:
         """SHA-256 of what its architectures execute now."""
