@@ -137,7 +137,8 @@ class Reference:
 
     def _make_consensus(self) -> Consensus:
         rows = self._rows("victim", "twin", "homologous")
-        return Consensus.of(self.labels[rows, :, self.clean].numpy(), self.answers.shape[-1])
+        kept = None if self.keep is None else self.keep[:, self.clean].numpy()
+        return Consensus.of(self.labels[rows, :, self.clean].numpy(), self.answers.shape[-1], kept)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -56,6 +56,29 @@ def test_who_guesses_does_not_make_other_answers_look_right(truth, consensus):
     assert found.range_of(found.agreement(answers(truth, 1.0, 5)), truth.size) == "below"
 
 
+def test_columns_of_kept_classes_are_no_labels(truth):
+    """Of many classes a query keeps those that are probable, the most probable one first."""
+    rng, shape = np.random.default_rng(3), truth.shape
+    kept = np.stack([truth, *(rng.integers(CLASSES, 1000, shape) for _ in range(3))], -1)
+
+    def columns(wrong: float, seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        return np.where(rng.random(shape) < wrong, rng.integers(1, 5, shape), 0)
+
+    models = [columns(0.02, s) for s in range(5)] + [columns(0.2, 5 + s) for s in range(10)]
+    found = Consensus.of(np.stack(models), 5, kept)
+    assert found.least == pytest.approx(0.8, abs=0.03)
+    assert found.range_of(found.agreement(columns(0.2, 77)), truth.size) == "usual"
+    guesses = Consensus.of(np.stack([*models, columns(0.95, 99)]), 5, kept)
+    assert guesses.least == pytest.approx(found.least)
+
+
+def test_where_most_agree_on_little_no_other_sets_the_bar(truth):
+    models = [answers(truth, 0.95, s) for s in range(11)] + [answers(truth, 0.0, 20), answers(truth, 0.1, 21)]
+    found = Consensus.of(np.stack(models), CLASSES)
+    assert found.range_of(found.agreement(answers(truth, 0.95, 30)), truth.size) != "below"
+
+
 def test_few_queries_are_given_more_room(consensus):
     share = consensus.least - 0.02
     assert consensus.range_of(share, 100) != "below" and consensus.range_of(share, 100_000) == "below"

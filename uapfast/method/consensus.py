@@ -43,8 +43,15 @@ class Consensus:
     usual: float
 
     @classmethod
-    def of(cls, labels: Labels, classes: int) -> Consensus:
-        """From the labels ``[M,V,n]`` of models, most of which know the task, each in 0..classes-1."""
+    def of(cls, labels: Labels, classes: int, kept: Labels | None = None) -> Consensus:
+        """What models agree on, most of which know the task.
+
+        Args:
+            labels: ``[M,V,n]``, columns of the reduced classes, each in 0..classes-1.
+            classes: columns.
+            kept: ``[V,n,classes-1]`` what class each column of a query is, but for the last, which is all
+                others; None where columns are classes.
+        """
         one = np.zeros((*labels.shape[1:], classes), np.int32)
         for row in labels:
             np.add.at(one, (*np.indices(row.shape), row), 1)
@@ -54,9 +61,16 @@ class Consensus:
             others = one.copy()
             np.add.at(others, (*np.indices(row.shape), row), -1)
             shares.append(float((others.argmax(-1) == row).mean()))
-        guess = float(np.bincount(majority.ravel()).max()) / majority.size
+        named = majority.ravel()
+        if kept is not None:  # a query's first column is mostly right, and says nothing of its class
+            of_all = np.concatenate([kept, np.full((*kept.shape[:-1], 1), -1)], -1)
+            named = np.take_along_axis(of_all, majority[..., None], -1).ravel()
+            named = named[named >= 0]
+        guess = float(np.unique(named, return_counts=True)[1].max(initial=0)) / majority.size
         reach = guess + GUESSING * float(np.sqrt(guess * (1.0 - guess) / majority.size))
-        counted = [share for share in shares if share > reach] or shares
+        counted = [share for share in shares if share > reach]
+        if 2 * len(counted) < len(shares):  # questions on which so many differ say nothing of who guesses
+            counted = shares
         return cls(majority.astype(np.int64), min(counted), float(np.quantile(counted, UNUSUAL)))
 
     def agreement(self, labels: Labels) -> float:
