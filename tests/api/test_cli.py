@@ -88,7 +88,9 @@ def test_verdict_for_people(world: World, capfd: pytest.CaptureFixture[str]) -> 
     assert code == 1 and out.startswith("PIRACY: ") and "candidate side" in out
 
 
-def test_a_suspect_is_told_by_what_it_is(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_suspect_is_told_by_what_it_is(
+    world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     reference, weights = str(world.reference), str(world.victim)
     _, *options = world.suspect(world.victim, "--json", "--alpha", ALPHA)
     arch = options[options.index("--arch") + 1]
@@ -96,10 +98,13 @@ def test_a_suspect_is_told_by_what_it_is(world: World, capfd: pytest.CaptureFixt
     same, expected, _ = answer(capfd, "verify", *world.suspect(world.victim, "--json", "--alpha", ALPHA))
     assert code == same == 1 and json.loads(out) == json.loads(expected)
     failed(answer(capfd, "verify", reference, weights), "--arch must be given for a file of weights alone")
-    folder = str(world.victim.parent)
-    failed(
-        answer(capfd, "verify", reference, folder, "--arch", arch), "--arch must be left out with a folder"
-    )
+    several = answer(capfd, "verify", reference, str(world.victim.parent), "--arch", arch)
+    failed(several, "several models in it: uapfast screen --dir")
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"architecture": "resnet18", "num_classes": 10}')
+    got = answer(capfd, "verify", reference, str(folder), "--arch", arch)
+    failed(got, "--arch must be left out with a folder")
     failed(answer(capfd, "verify", reference, weights, "--weights", weights), "got SUSPECT and --weights")
     for option in (["--budget", "5"], ["--dry-run"]):
         failed(answer(capfd, "verify", reference, weights, "--arch", arch, *option), "for an endpoint only")

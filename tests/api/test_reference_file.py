@@ -94,7 +94,7 @@ def test_another_format_version_is_named(reference, tmp_path):
 
 
 def test_missing_and_foreign_files(tmp_path):
-    with pytest.raises(ReferenceFileError, match=r"No such file"):
+    with pytest.raises(ReferenceFileError, match=r"an existing file, got none"):
         uapfast.load(tmp_path / "none.uapref")
     (tmp_path / "x.uapref").write_bytes(b"\x10\0\0\0\0\0\0\0" + b"[" * 100)
     with pytest.raises(ReferenceFileError, match="uapfast generate"):

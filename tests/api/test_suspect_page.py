@@ -109,7 +109,7 @@ def test_the_command_writes_a_page(
     page = read(first)
     text = " ".join(page.text.split())
     assert ("nearer to this victim's than to its 8 twins'" in text) == (code == 1)
-    assert sum(tag == "img" for tag, _ in page.tags) == 1 and "120 images, 120 in a whole" in text
+    assert sum(tag == "img" for tag, _ in page.tags) == 4 and "120 images, 120 in a whole" in text
     commands = re.findall(r'<code class="command">(.*?)</code>', first, re.S)
     done = subprocess.run(["bash", "-c", commands[0]], cwd=tmp_path, check=False, capture_output=True)
     assert done.returncode == 0

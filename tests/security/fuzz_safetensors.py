@@ -37,7 +37,7 @@ def one(data: bytes) -> None:
         length = len(data) - 8  # as if it had been right, or mutation would hardly get further
     raw, rest = data[8 : 8 + length], data[8 + length :]
     try:
-        found = header.parse(raw, len(rest), LIMITS)
+        found = header.parse_header(raw, len(rest), LIMITS)
     except Refused as exc:
         assert exc.rule and exc.got.isprintable()
         return

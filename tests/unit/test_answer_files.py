@@ -219,7 +219,7 @@ def test_what_is_no_query_is_refused(tmp_path):
         ('{"id": "11", "label": 1}', "file"),
         ('{"id": 1e400, "label": 1}', "file"),
         ('{"id": 11, "label": {"a": 1}}', "label"),
-        ('{"id": 11, "logits": [1, 2, 3]}\n{"id": 5, "logits": [1, 2]}', "one length"),
+        ('{"id": 11, "logits": [1, 2, 3]}\n{"id": 5, "logits": [1, 2]}', "equal length"),
         ('{"id": 11, "logits": [1, "a", 3]}', "file"),
         ('{"id": 11, "x": ' + "[" * 200_000 + "]" * 200_000 + ', "label": 1}', "RecursionError"),
         ('{"id": ' + "1" * 10_000 + ', "label": 1}', "file"),
