@@ -20,7 +20,7 @@ from torch import Tensor
 from uapfast.errors import InputError, ReferenceFileError
 from uapfast.files import write_bytes
 from uapfast.images import floats, packed
-from uapfast.method.consensus import Consensus
+from uapfast.method.consensus import SHOWING, Consensus, Majority
 from uapfast.method.fingerprint import QueryPlan
 from uapfast.method.lineage import Roster
 from uapfast.method.statistic import STATISTICS, PoolAnswers, Statistic
@@ -139,6 +139,17 @@ class Reference:
         rows = self._rows("victim", "twin", "homologous")
         kept = None if self.keep is None else self.keep[:, self.clean].numpy()
         return Consensus.of(self.labels[rows, :, self.clean].numpy(), self.answers.shape[-1], kept)
+
+    @property
+    def others(self) -> Majority:
+        """What twins and homologous models say of the first clean queries, ``SHOWING`` at most."""
+        found: Majority = self._cached("others", self._make_others)
+        return found
+
+    def _make_others(self) -> Majority:
+        labels = self.labels[self._rows("twin", "homologous"), :, self.clean].flatten(1)[:, :SHOWING]
+        kept = None if self.keep is None else self.keep[:, self.clean].flatten(0, 1)[:SHOWING].numpy()
+        return Majority.of(labels.numpy(), self.answers.shape[-1], kept)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ import uapfast
 from tests.api.screen_world import World, with_preprocessing
 from uapfast.errors import InputError
 from uapfast.examination import preprocessing
+from uapfast.method.consensus import Majority
 from uapfast.models.answers import Answers
 from uapfast.models.checkpoint import load_model
 from uapfast.models.model import Model
@@ -103,8 +105,8 @@ def test_which_way_to_ask_is_taken(
     reference: uapfast.Reference, monkeypatch: pytest.MonkeyPatch, right: tuple[int, ...], expected: float
 ) -> None:
     wanted = torch.arange(64) % 10
-    known = torch.arange(64), wanted, 0.1, 0.97
-    monkeypatch.setattr(preprocessing, "_majority", lambda _: known)
+    known = Majority(np.arange(64), wanted.numpy(), 0.1, 0.97)
+    monkeypatch.setattr(uapfast.Reference, "others", known)
     shares = dict(zip((0.2, 1.0, 1 / 255), right, strict=True))
 
     def ask(way: preprocessing.Statistics, images: Tensor) -> Answers:

@@ -20,7 +20,6 @@ from uapfast.examination.classes import checked_order, reordered
 from uapfast.models.answers import Answers
 from uapfast.reference import Reference
 
-TRIED = 64  # query points, at most; easy images hardly tell (38 and 40 of 40 where these are 19 and 28 of 31)
 CLEARLY = 3.0  # standard errors by which another way has to answer more of them as most models do
 # Mean and std of what normalises its own input: images in 0..1, or in 0..255.
 OWN: tuple[tuple[tuple[float], tuple[float]], ...] = (((0.0,), (1.0,)), ((0.0,), (1 / 255,)))
@@ -90,10 +89,11 @@ def normalises_itself(
     if own is None:
         return None
     named = None if order is None else checked_order(order, reference.classes)
-    points, wanted, guess, median = _majority(reference)
-    if not len(points):
+    others = reference.others
+    if not len(others.queries):
         return None
-    images = reference.plan.x(slice(0, TRIED))[points]
+    wanted = torch.from_numpy(others.classes)
+    images = reference.plan.x(slice(0, int(others.queries[-1]) + 1))[torch.from_numpy(others.queries)]
     found: Reading | None = None
 
     def right(way: Statistics) -> Tensor:
@@ -108,11 +108,11 @@ def normalises_itself(
     try:
         tried = [right((tuple(own["mean"]), tuple(own["std"])))]
         first = int(tried[0].sum())
-        if first / len(wanted) >= median:
+        if first / len(wanted) >= others.median:
             return None
         for way in OWN:
             then = right(way)
-            knows = float(then.double().mean()) > (guess + median) / 2
+            knows = float(then.double().mean()) > (others.guess + others.median) / 2
             # 0..1 and 0..255 as well: networks of ReLUs hardly tell them apart by labels, and do by scores
             if knows and all(_clearly(then, other) for other in tried):
                 found = Reading(*way, _said(reference, way, int(then.sum()), first, len(wanted)))
@@ -135,27 +135,6 @@ def _said(reference: Reference, way: Statistics, then: int, first: int, of: int)
         f"it is queried with {shown}, since none were given and it answers {then} of {of} images as most of "
         f"the pool's models do; with the victim's {_shown(reference.preprocessing)} it is {first}"
     )
-
-
-def _majority(reference: Reference) -> tuple[Tensor, Tensor, float, float]:
-    """What most models but the victim say of some query points, those aside that they call a rare class.
-
-    Returns:
-        Indices of the points int64 ``[n]``, their classes int64 ``[n]``, and the shares of these points that
-        are of the commonest class, and that the median model answers so.
-    """
-    rows = [i for i, r in enumerate(reference.records) if r.relation in ("twin", "homologous")]
-    columns = reference.labels[rows, :, reference.clean].flatten(1)[:, :TRIED]
-    votes = torch.nn.functional.one_hot(columns, reference.answers.shape[-1]).sum(0).argmax(-1)
-    points = torch.arange(len(votes))
-    if reference.keep is not None:
-        points = torch.nonzero(votes < reference.keep.shape[-1])[:, 0]  # the column after: all others
-    columns, votes = columns[:, points], votes[points]
-    median = float((columns == votes).double().mean(-1).median())
-    if reference.keep is not None:
-        kept = reference.keep[:, reference.clean].flatten(0, 1)[points]
-        votes = torch.gather(kept, 1, votes[:, None])[:, 0]
-    return points, votes, float((votes == votes.mode().values).double().mean()), median
 
 
 def _shown(preprocessing: Mapping[str, Sequence[float]]) -> str:

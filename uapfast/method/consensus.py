@@ -21,10 +21,54 @@ Labels = NDArray[np.int64]
 
 Range = Literal["usual", "weak", "below"]
 
+SHOWING = 64  # queries, at most, that show how a suspect is asked; easy images hardly tell (38 and 40 of 40
+# where these are 19 and 28 of 31)
 GUESSING = 4.0  # standard errors above the commonest label that a model which guesses does not reach
 UNUSUAL = 0.05  # of a pool's models: one that learnt next to nothing must not make all answers look right
 SHIFTS = 3  # places by which rows are looked for out of place, either way
 ERRORS = 2.0  # standard errors by which agreement may lie below the pool's least
+
+
+def classes_of(columns: Labels, kept: Labels | None) -> Labels:
+    """The classes ``[...]`` that columns of the reduced classes are; -1 for the last, which is all others.
+
+    Args:
+        columns: one a query.
+        kept: ``[...,classes-1]`` what class each column of a query is; None where columns are classes.
+    """
+    if kept is None:
+        return columns
+    of_all = np.concatenate([kept, np.full((*kept.shape[:-1], 1), -1)], -1)
+    named: Labels = np.take_along_axis(of_all, columns[..., None], -1)[..., 0]
+    return named
+
+
+@dataclass(frozen=True, eq=False)
+class Majority:
+    """What most of some models say of some queries, those aside that they call a rare class.
+
+    Attributes:
+        queries: int64 ``[q]`` which.
+        classes: int64 ``[q]`` of each the commonest.
+        guess: share of these queries that are of the commonest class.
+        median: share that the median model answers so.
+    """
+
+    queries: Labels
+    classes: Labels
+    guess: float
+    median: float
+
+    @classmethod
+    def of(cls, labels: Labels, classes: int, kept: Labels | None = None) -> Majority:
+        """From labels ``[M,n]``; arguments as those of :meth:`Consensus.of`, ``kept`` ``[n,classes-1]``."""
+        votes = (labels[..., None] == np.arange(classes)).sum(0).argmax(-1)
+        named = classes_of(votes, kept)
+        queries = np.flatnonzero(named >= 0)
+        named = named[queries]
+        agreed = (labels == votes)[:, queries].mean(-1) if len(queries) else np.zeros(len(labels))
+        guess = float(np.unique(named, return_counts=True)[1].max(initial=0)) / max(len(queries), 1)
+        return cls(queries, named, guess, float(np.sort(agreed)[(len(agreed) - 1) // 2]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +105,9 @@ class Consensus:
             others = one.copy()
             np.add.at(others, (*np.indices(row.shape), row), -1)
             shares.append(float((others.argmax(-1) == row).mean()))
-        named = majority.ravel()
-        if kept is not None:  # a query's first column is mostly right, and says nothing of its class
-            of_all = np.concatenate([kept, np.full((*kept.shape[:-1], 1), -1)], -1)
-            named = np.take_along_axis(of_all, majority[..., None], -1).ravel()
-            named = named[named >= 0]
+        # a query's first column is mostly right, and says nothing of its class
+        named = classes_of(majority, kept)
+        named = named[named >= 0]
         guess = float(np.unique(named, return_counts=True)[1].max(initial=0)) / majority.size
         reach = guess + GUESSING * float(np.sqrt(guess * (1.0 - guess) / majority.size))
         counted = [share for share in shares if share > reach]
@@ -145,4 +187,12 @@ ROUNDING = 1e-6  # share of the largest answer; float32 has 6e-8
 TINY = 1e-30
 
 
-__all__ = ["Consensus", "class_order", "probe_rows", "says_nothing"]
+__all__ = [
+    "SHOWING",
+    "Consensus",
+    "Majority",
+    "class_order",
+    "classes_of",
+    "probe_rows",
+    "says_nothing",
+]
