@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.api.evidence_world import MLP, World
+from tests.api.evidence_world import World
+from tests.api.owner import MLP
 from tests.api.tsa import Authority
 from uapfast.cli import main
 from uapfast.evidence.audit import Audit, Files

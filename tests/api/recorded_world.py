@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,21 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 
 import uapfast
-from tests.api.mlp import shipped
+from tests.api.owner import make_owner, train
 from uapfast.models.checkpoint import save_weights
 from uapfast.verbs.queries import write_queries
 
-MLP = "uapfast:mlp-small?size=8"
 CONFIG = uapfast.GenerateConfig(points=25, views=8, ray=(0.0, 0.2), uap_images=100, min_fooling=0.0)
 NAMES = [f"digit {i}" for i in range(10)]
-
-
-def train(x, y, seed: int) -> nn.Module:
-    return shipped(MLP, x, y, seed).requires_grad_(False)
 
 
 @dataclass
@@ -46,24 +38,14 @@ class World:
 
 
 def make_world(folder: Path) -> World:
-    torch.set_num_threads(1)
-    digits = load_digits()
-    x, y = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16, torch.tensor(digits.target)
-    own, other = slice(0, 900), slice(900, 1797)
-    victim = train(x[own], y[own], 0)
-    homologous = [train(x[(own, other)[s % 2]], y[(own, other)[s % 2]], 20 + s) for s in range(12)]
-    twins = [train(x[own], y[own], s) for s in range(1, 9)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pool = uapfast.Pool.from_models(twins=twins, homologous=homologous)
-        reference = uapfast.generate(victim, x[other], y[other], pool=pool, config=CONFIG)
-    reference = dataclasses.replace(reference, settings={**reference.settings, "limits": []}, _cache={})
+    owner = make_owner(12, CONFIG)
+    reference, victim = owner.reference, owner.victim
     reference.save(folder / "r.uapref")
     save_weights(victim, folder / "victim.safetensors")
     write_queries(reference, folder / "out")
     with np.load(folder / "out" / "queries.npz") as found:
         queries = dict(found)
-    return World(folder, reference, victim, train(x[other], y[other], 60), queries)
+    return World(folder, reference, victim, train(owner.unseen, owner.unseen_labels, 60), queries)
 
 
 def same(found: uapfast.Verdict, wanted: uapfast.Verdict) -> None:

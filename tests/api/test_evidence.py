@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.evidence_case import only_failure
-from tests.api.evidence_world import MLP
+from tests.api.owner import MLP
 from uapfast.cli import main
 from uapfast.evidence.audit import Files, audit
 from uapfast.evidence.canonical import dumps

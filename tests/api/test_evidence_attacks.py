@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 
 from tests.api.evidence_case import Case, only_failure, resigned
-from tests.api.evidence_world import MLP
+from tests.api.owner import MLP
 from uapfast.cli import main
 from uapfast.errors import EvidenceError, InputError, RecordError, ReferenceFileError, UapfastError
 from uapfast.evidence.audit import Files, audit

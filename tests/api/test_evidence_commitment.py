@@ -11,7 +11,7 @@ import pytest
 
 import uapfast
 from tests.api.evidence_case import Case
-from tests.api.evidence_world import MLP
+from tests.api.owner import MLP
 from uapfast.cli import main
 from uapfast.errors import (
     EvidenceError,

@@ -13,7 +13,7 @@ import pytest
 
 import uapfast
 from tests.api.evidence_case import Case
-from tests.api.evidence_world import MLP
+from tests.api.owner import MLP
 from uapfast.cli import main
 from uapfast.errors import StorageError
 from uapfast.files import atomic_path, open_plain

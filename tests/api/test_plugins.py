@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import uapfast
-from tests.api.evidence_world import MLP, World
+from tests.api.evidence_world import World
+from tests.api.owner import MLP
 from uapfast import plugins
 from uapfast.errors import InputError, ModelError
 from uapfast.models.checkpoint import save_weights

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 import uapfast
-from tests.api.evidence_world import MLP, World
+from tests.api.evidence_world import World
+from tests.api.owner import MLP
 from tests.api.recording import NAMES, lines, recorded, same, softmax
 from uapfast.cli import main
 from uapfast.models.model import Model

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import uapfast
-from tests.api.evidence_world import MLP, World
+from tests.api.evidence_world import World
+from tests.api.owner import MLP
 from uapfast.cli import main
 from uapfast.suspects.record_reader import is_record
 from uapfast.verbs.replay import verify_record

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 import uapfast
-from tests.api.recorded_world import MLP, NAMES, World, same, table
+from tests.api.owner import MLP
+from tests.api.recorded_world import NAMES, World, same, table
 from uapfast.cli import main
 from uapfast.errors import InputError
 from uapfast.examination import Design, Examination

@@ -19,7 +19,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import uapfast
-from tests.api.evidence_world import MLP, World
+from tests.api.evidence_world import World
+from tests.api.owner import MLP
 from tests.unit.test_report import read
 from uapfast.cli import main
 from uapfast.method.decision import Assessment
