@@ -141,15 +141,19 @@ class Reference:
         return Consensus.of(self.labels[rows, :, self.clean].numpy(), self.answers.shape[-1], kept)
 
     @property
-    def others(self) -> Majority:
-        """What twins and homologous models say of the first clean queries, ``SHOWING`` at most."""
-        found: Majority = self._cached("others", self._make_others)
+    def others(self) -> tuple[Majority, ...]:
+        """What twins and homologous models say of the first clean queries, for each number in ``SHOWING``."""
+        found: tuple[Majority, ...] = self._cached("others", self._make_others)
         return found
 
-    def _make_others(self) -> Majority:
-        labels = self.labels[self._rows("twin", "homologous"), :, self.clean].flatten(1)[:, :SHOWING]
-        kept = None if self.keep is None else self.keep[:, self.clean].flatten(0, 1)[:SHOWING].numpy()
-        return Majority.of(labels.numpy(), self.answers.shape[-1], kept)
+    def _make_others(self) -> tuple[Majority, ...]:
+        labels = self.labels[self._rows("twin", "homologous"), :, self.clean].flatten(1).numpy()
+        kept = None if self.keep is None else self.keep[:, self.clean].flatten(0, 1).numpy()
+        classes = self.answers.shape[-1]
+        return tuple(
+            Majority.of(labels[:, :count], classes, None if kept is None else kept[:count])
+            for count in SHOWING
+        )
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 import uapfast
 from tests.api.screen_world import World, with_preprocessing
 from uapfast.errors import InputError
-from uapfast.examination import preprocessing
+from uapfast.examination.preprocessing import check_told, reading_of
 from uapfast.method.consensus import Majority
 from uapfast.models.answers import Answers
 from uapfast.models.checkpoint import load_model
 from uapfast.models.model import Model
+from uapfast.models.preprocessing import Preprocessing
 
 ORDER = (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)
 
@@ -96,9 +97,9 @@ def test_how_a_suspect_of_another_class_order_is_asked_is_told_by_its_order(
     [
         ((20, 60, 62), 1.0),  # labels of ReLUs hardly change with the scale of an image; scores lose much
         ((20, 30, 62), 1 / 255),
-        ((62, 64, 64), None),  # as most models answer
-        ((56, 62, 20), None),  # not clearly
-        ((5, 25, 5), None),  # clearly better, and yet nearer to who guesses
+        ((62, 64, 64), 0.2),  # as most models answer
+        ((56, 62, 20), 0.2),  # not clearly
+        ((5, 25, 5), 0.2),  # clearly better, and yet nearer to who guesses
     ],
 )
 def test_which_way_to_ask_is_taken(
@@ -106,12 +107,22 @@ def test_which_way_to_ask_is_taken(
 ) -> None:
     wanted = torch.arange(64) % 10
     known = Majority(np.arange(64), wanted.numpy(), 0.1, 0.97)
-    monkeypatch.setattr(uapfast.Reference, "others", known)
+    monkeypatch.setattr(uapfast.Reference, "others", (known, known))
     shares = dict(zip((0.2, 1.0, 1 / 255), right, strict=True))
 
-    def ask(way: preprocessing.Statistics, images: Tensor) -> Answers:
-        good = torch.arange(len(images)) < shares[way[1][0]]
+    def ask(way: Preprocessing, images: Tensor) -> Answers:
+        good = torch.arange(len(images)) < shares[way.std[0]]
         return Answers("labels", torch.where(good, wanted, (wanted + 1) % 10), 10)
 
-    found = preprocessing.normalises_itself(reference, ask)
-    assert (None if found is None else found.std[0]) == expected
+    found = reading_of(reference, ask)
+    assert found is not None and found.preprocessing.std[0] == expected
+    assert found.otherwise == (expected != 0.2) and len(found.tried) == 3
+    told = found.to_dict()
+    assert check_told(reference, told, found.preprocessing.to_dict()) == len(found.tried)
+    for changed in (
+        {"taken": 5},
+        {"ways": told["ways"][:1]} if found.otherwise else {"taken": 1},
+        {"ways": []},
+    ):
+        with pytest.raises(ValueError, match=r"follows|other than|Key|Index"):
+            check_told(reference, told | changed, found.preprocessing.to_dict())

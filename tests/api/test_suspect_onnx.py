@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tests.api.onnx_asked import net, put, runs
 from tests.security.onnx_forge import classifier, graph, layers, model, node, port
 from uapfast.errors import InputError, MissingDependency, UnsupportedFileError, WeightsFileError
+from uapfast.models.preprocessing import Preprocessing
 from uapfast.safeload.limits import Limits
 from uapfast.safeload.onnxfile import check_onnx
 from uapfast.suspects import onnx_process
@@ -83,7 +84,7 @@ def test_probabilities_and_labels(tmp_path: Path, images: Tensor) -> None:
 @runs
 def test_preparation_is_what_is_said(tmp_path: Path, images: Tensor) -> None:
     path = put(tmp_path, classifier(net(3), [3, 8, 8]))
-    how = {"scale": 255, "order": "bgr", "mean": (104, 117, 123), "std": (50, 51, 52)}
+    how = {"scale": 255, "channel_order": "bgr", "mean": (104, 117, 123), "std": (50, 51, 52)}
     fed = (images.flip(1) * 255 - torch.tensor(how["mean"])[:, None, None]) / torch.tensor(how["std"])[
         :, None, None
     ]
@@ -111,7 +112,7 @@ def opened(folder: Path, data: bytes, **how: Any) -> None:
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "layout": ({"layout": "NWHC"}, "'NWHC'"),
-    "order": ({"order": "grb"}, "'grb'"),
+    "order": ({"channel_order": "grb"}, "'grb'"),
     "scale": ({"scale": 0}, "got 0"),
     "mean alone": ({"mean": [0.5]}, "given together"),
     "mean and std of other lengths": ({"mean": [0.5] * 3, "std": [0.5]}, "got 3 and 1"),
@@ -221,11 +222,12 @@ def test_class_names_in_the_forms_that_are_about() -> None:
 @runs
 def test_statistics_follow_the_order_of_colours(tmp_path: Path, images: Tensor) -> None:
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
-    with open_onnx(put(tmp_path, classifier(net(3), [3, 8, 8])), order="bgr") as suspect:
-        got = suspect.with_preprocessing(mean, std).answer(images)
+    own = Preprocessing(mean, std)
+    with open_onnx(put(tmp_path, classifier(net(3), [3, 8, 8])), channel_order="bgr") as suspect:
+        got = suspect.with_preprocessing(own.ordered("bgr")).answer(images)
     fed = (images - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     torch.testing.assert_close(got, net(3)(fed.flip(1)), rtol=1e-4, atol=1e-4)
     with open_onnx(put(tmp_path, classifier(net(3), [3, 8, 8])), scale=255) as suspect:
         assert not suspect.bare
         with pytest.raises(InputError, match="left out .the suspect prepares images itself"):
-            suspect.with_preprocessing(mean, std)
+            suspect.with_preprocessing(own)

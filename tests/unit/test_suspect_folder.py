@@ -16,6 +16,7 @@ from torch import nn
 
 from uapfast.errors import InputError, MissingDependency, ModelError, SuspectError
 from uapfast.models.bounded import BuildBounds, rehearse
+from uapfast.models.preprocessing import Preprocessing
 from uapfast.models.state import state_sha256
 from uapfast.suspects.folder import open_folder
 from uapfast.suspects.inspect import inspect
@@ -176,7 +177,7 @@ def test_its_own_mean_and_std_are_not_followed_by_the_victim_s(tmp_path: Path, a
     model = open_folder(make(tmp_path / "net"))
     assert model.preprocessing == {"mean": MEAN, "std": STD}
     with pytest.raises(InputError):
-        model.with_preprocessing([0.5], [0.5])
+        model.with_preprocessing(Preprocessing((0.5,), (0.5,)))
 
 
 def test_what_a_folder_does_not_say_is_timm_s_own_and_said(tmp_path: Path, asked: Any) -> None:

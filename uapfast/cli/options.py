@@ -60,6 +60,13 @@ class InterpolationChoice(StrEnum):
     bicubic = "bicubic"
 
 
+class ChannelOrder(StrEnum):
+    """Orders of channels, as in :data:`uapfast.models.preprocessing.CHANNEL_ORDERS`."""
+
+    rgb = "rgb"
+    bgr = "bgr"
+
+
 class OutputChoice(StrEnum):
     """What the suspect answers with."""
 
@@ -261,6 +268,14 @@ StdOption = Annotated[
         "--std",
         metavar="S[,S...]",
         help="Per channel: images are divided by it after --mean.",
+    ),
+]
+ChannelOrderOption = Annotated[
+    ChannelOrder | None,
+    typer.Option(
+        "--channel-order",
+        help="How the network takes its channels: bgr if OpenCV or Caffe read its images. "
+        "--mean and --std are in this order.",
     ),
 ]
 InitOption = Annotated[

@@ -22,6 +22,7 @@ def screen(
     key: o.KeyOption = None,
     mean: o.MeanOption = None,
     std: o.StdOption = None,
+    channel_order: o.ChannelOrderOption = None,
     class_order: o.ClassOrderOption = None,
     record: e.RecordDirOption = None,
     overwrite: e.OverwriteOption = False,
@@ -61,8 +62,9 @@ def screen(
         specs = [*(arch or ()), *(() if arch_dir is None else specs_in(arch_dir))]
         asked = run(
             references, manifest or folder, arch=specs, key=key, mean=o.numbers(mean, "--mean"),
-            std=o.numbers(std, "--std"), class_order=o.whole_numbers(class_order, "--class-order"), out=out,
-            resume=resume, alpha=alpha, fdr=fdr, queries=queries, engine=engine, address=address,
+            std=o.numbers(std, "--std"), channel_order=channel_order and channel_order.value,
+            class_order=o.whole_numbers(class_order, "--class-order"), out=out, resume=resume,
+            alpha=alpha, fdr=fdr, queries=queries, engine=engine, address=address,
             workers=workers, device=o.device(device, here=engine == "local"), timeout=timeout,
             precision=precision, batch_size=batch_size, endpoints=endpoints, record=record,  # type: ignore[arg-type]
             overwrite=overwrite,

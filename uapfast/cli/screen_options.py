@@ -34,7 +34,8 @@ ScreenManifestOption = Annotated[
     typer.Option(
         "--manifest",
         metavar="FILE",
-        help="A CSV list of suspects: path, and optionally kind,arch,name,mean,std,output,key,class_order.",
+        help="A CSV list of suspects: path, and optionally kind,arch,name,mean,std,channel_order,"
+        "output,key,class_order.",
     ),
 ]
 ScreenFolderOption = Annotated[

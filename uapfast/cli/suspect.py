@@ -36,6 +36,7 @@ def verify(
     class_order: o.ClassOrderOption = None,
     mean: o.MeanOption = None,
     std: o.StdOption = None,
+    channel_order: o.ChannelOrderOption = None,
     key: o.KeyOption = None,
     budget: o.BudgetOption = None,
     rate: o.RateOption = None,
@@ -67,7 +68,8 @@ def verify(
       --answers FILE                           a record, or answers to `uapfast queries`
 
     Without --mean and --std a suspect is queried with the victim's, unless its answers show that it
-    normalises its own input. Give --mean 0 --std 1 if you know that it does.
+    normalises its own input, or takes its channels in another order. Give --mean 0 --std 1 and
+    --channel-order if you know.
 
     --report writes a page for the person who decides. --record, --statement and --commitment make evidence
     that somebody else can check (docs/evidence.md).
@@ -82,6 +84,7 @@ def verify(
     wanted = evidence.EvidenceOptions(record, statement, signing_key, *evident, page)
     options: dict[str, Any] = {
         "arch": arch, "key": key, "mean": o.numbers(mean, "--mean"), "std": o.numbers(std, "--std"),
+        "channel_order": channel_order and channel_order.value,
         "budget": budget, "rate": rate, "cache": cache,
     }  # fmt: skip
     order = o.whole_numbers(class_order, "--class-order")
@@ -208,6 +211,7 @@ def encode(
     output: o.OutputOption = o.OutputChoice.auto,
     mean: o.MeanOption = None,
     std: o.StdOption = None,
+    channel_order: o.ChannelOrderOption = None,
     key: o.KeyOption = None,
     device: o.DeviceOption = "auto",
     debug: o.DebugOption = False,
@@ -222,7 +226,8 @@ def encode(
         from uapfast.reference import load
         from uapfast.verbs.encode import encode as run
 
-        suspect = base.load_given(arch, weights, device, mean, std, output=output.value, key=key)
+        more = {"channel_order": channel_order and channel_order.value, "output": output.value, "key": key}
+        suspect = base.load_given(arch, weights, device, mean, std, **more)
         z = np.asarray(run(load(reference), suspect))
         with atomic_path(out) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, z=z.astype(np.float32, copy=False))

@@ -90,6 +90,9 @@ def chosen(out: Audit, recording: Recording, reference: Reference, commitment: C
         out.add("note", "answers", "recorded by others, the accuser says: no file tells who asked, or when")
     if recording.suspect["output"] != "auto":
         out.add("note", "answers", f"read as {recording.suspect['output']}: the accuser said so")
+    if (tried := recording.suspect["settings"].get("tried")) is not None:
+        said = f"it follows from the answers to a few query points in {len(tried['ways'])} ways"
+        out.add("ok", "preprocessing", said)
     if first["class_order"] is not None:
         out.add("note", "class order", "the one that the accuser gave")
     if first["answered"] is not None:

@@ -4,10 +4,10 @@ from uapfast.examination.design import Design
 from uapfast.examination.examination import Examination
 from uapfast.examination.preprocessing import (
     Reading,
-    Statistics,
+    as_the_victim,
     asked_as_victim,
-    normalises_itself,
     preprocessing_note,
+    reading_of,
 )
 from uapfast.examination.remarks import told
 
@@ -15,9 +15,9 @@ __all__ = [
     "Design",
     "Examination",
     "Reading",
-    "Statistics",
+    "as_the_victim",
     "asked_as_victim",
-    "normalises_itself",
     "preprocessing_note",
+    "reading_of",
     "told",
 ]

@@ -11,12 +11,13 @@ from torch import Tensor
 from uapfast.errors import SuspectError, UnavailableError
 from uapfast.examination.design import Design
 from uapfast.examination.examination import Examination
-from uapfast.examination.preprocessing import Statistics, asked_as_victim, normalises_itself
+from uapfast.examination.preprocessing import asked_as_victim, reading_of
 from uapfast.method.decision import Assessment
 from uapfast.method.fingerprint import Answering, answers_of
 from uapfast.method.sequential import Looks
 from uapfast.models.answers import Answers
 from uapfast.models.model import Model, as_model
+from uapfast.models.preprocessing import Preprocessing
 from uapfast.models.state import TRIED
 from uapfast.reference import Reference
 from uapfast.suspects.base import Suspect
@@ -37,8 +38,9 @@ def as_suspect(
     """A suspect as something to ask; its ``notes`` say what is assumed of it.
 
     A module, or an ONNX file that takes floats, that comes without mean and std is asked with the victim's,
-    as a copy of it has to be, unless its answers to some queries show that it normalises its own input. Who
-    knows that says so: ``Model(module, mean=[0], std=[1])``, or opened with them.
+    as a copy of it has to be, unless its answers to some queries show that it normalises its own input, or
+    takes its channels in another order. Who knows that says so: ``Model(module, mean=[0], std=[1])``, or
+    opened with them.
 
     ``order`` is as ``class_order`` of :func:`uapfast.verify`.
 
@@ -60,15 +62,17 @@ def _rightly(reference: Reference, bare: Askable, asked: Askable, order: Sequenc
     if asked is bare:
         return asked
 
-    def ask(way: Statistics, images: Tensor) -> Answers:
-        return answers_of(bare.with_preprocessing(*way), [images], len(images))
+    def ask(way: Preprocessing, images: Tensor) -> Answers:
+        return answers_of(bare.with_preprocessing(way), [images], len(images))
 
-    found = normalises_itself(reference, ask, order)
+    found = reading_of(reference, ask, bare.channel_order, order)
     if found is None:
         return asked
-    rightly: Askable = bare.with_preprocessing(found.mean, found.std)
-    rightly.notes = (*rightly.notes, found.said)
-    return rightly
+    if found.otherwise:
+        asked = bare.with_preprocessing(found.preprocessing)
+        asked.notes = (*asked.notes, found.note)
+    asked.tried = found.to_dict()
+    return asked
 
 
 def examine(
@@ -162,9 +166,11 @@ def about(model: Model | Suspect) -> dict[str, Any]:
         replay = model.replay
     else:
         settings = {"kind": "model", "arch": model.arch, "preprocessing": model.preprocessing}
-        settings |= {"device": str(model.device), "apart": model.apart}
+        settings |= {"channel_order": model.channel_order, "device": str(model.device), "apart": model.apart}
         replay = "model"
     settings |= {"batch_size": model.batch_size}
+    if model.tried is not None:
+        settings["tried"] = model.tried
     return {
         "name": model.name,
         "sha256": model.sha256,

@@ -1,8 +1,9 @@
-"""Which normalisation a suspect is asked with that comes without one: the same rule for every kind.
+"""Which preprocessing a suspect is asked with that comes without one: the same rule for every kind.
 
-A copy of the victim is asked as the victim is, unless it normalises its own input. Nobody can see that in a
-file, so a few query points tell, by the labels that most of the pool's models give them, the victim left out.
-That accuses nobody: it is how the suspect answers best, whoever it comes from.
+A copy of the victim is asked as the victim is, unless it prepares its images otherwise: it may normalise
+its own input, or take its channels in another order. Nobody can see that in a file, so a few query points
+tell, by the labels that most of the pool's models give them, the victim left out. That accuses nobody: it is
+how the suspect answers best, whoever it comes from.
 """
 
 from __future__ import annotations
@@ -10,19 +11,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast.errors import OutputError, SuspectError, TimeLimitError
 from uapfast.examination.classes import checked_order, reordered
+from uapfast.method.consensus import Majority
 from uapfast.models.answers import Answers
+from uapfast.models.preprocessing import CHANNEL_ORDERS, Preprocessing
 from uapfast.reference import Reference
 
 CLEARLY = 3.0  # standard errors by which another way has to answer more of them as most models do
-# Mean and std of what normalises its own input: images in 0..1, or in 0..255.
-OWN: tuple[tuple[tuple[float], tuple[float]], ...] = (((0.0,), (1.0,)), ((0.0,), (1 / 255,)))
+# Of what normalises its own input: images in 0..1, or in 0..255.
+OWN = (Preprocessing(), Preprocessing(std=(1 / 255,)))
+COLOURS = 3  # channels that have an order
 
 
 class Bare(Protocol):
@@ -32,23 +38,97 @@ class Bare(Protocol):
 
     @property
     def bare(self) -> bool: ...  # noqa: D102
-    def with_preprocessing(self, mean: Sequence[float], std: Sequence[float]) -> Self: ...  # noqa: D102
+    @property
+    def channel_order(self) -> str | None: ...  # noqa: D102
+    def with_preprocessing(self, preprocessing: Preprocessing) -> Self: ...  # noqa: D102
 
 
 Asked = TypeVar("Asked", bound=Bare)
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+Right = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way to ask a suspect, and what it answered.
+
+    Attributes:
+        preprocessing: of the images.
+        labels: its class of each image, as the reference numbers them; -1 for no answer.
+    """
+
+    preprocessing: Preprocessing
+    labels: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Mean and std that a suspect is asked with, and what shows that they are its own."""
+    """How a suspect is asked that came without mean and std, and what shows that.
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    said: str
+    Attributes:
+        tried: ways in which it was asked the same few query points; the first is the victim's.
+        taken: which of them it is asked with.
+        note: that for a reader of the verdict.
+    """
+
+    tried: tuple[Trial, ...]
+    taken: int
+    note: str
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """That it is asked with."""
+        return self.tried[self.taken].preprocessing
+
+    @property
+    def otherwise(self) -> bool:
+        """Whether it is asked otherwise than the victim."""
+        return self.taken > 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a record: from it anybody can tell again which way is taken."""
+        ways = [one.preprocessing.to_dict() | {"labels": list(one.labels)} for one in self.tried]
+        return {"taken": self.taken, "ways": ways}
 
 
-def asked_as_victim(suspect: Asked, preprocessing: Mapping[str, Sequence[float]] | None) -> Asked:
+def check_told(reference: Reference, told: Any, asked: Mapping[str, Any]) -> int:
+    """Tell again which way is taken, from what :meth:`Reading.to_dict` gave, which nobody need trust.
+
+    Args:
+        reference: whole, as it was asked for.
+        told: how a suspect was asked before its preprocessing was chosen.
+        asked: ``mean``, ``std`` and ``channel_order`` that it was asked with then.
+
+    Returns:
+        How many ways were tried.
+
+    Raises:
+        ValueError: another way follows from it, or it is not such a thing; the message says what.
+    """
+    try:
+        tried = [Trial(Preprocessing.told(way), tuple(map(int, way["labels"]))) for way in told["ways"]]
+        place, then = told["taken"], Preprocessing.told(asked)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as exc:
+        raise ValueError(f"{type(exc).__name__}: {str(exc)[:80]}") from exc
+    few, many = (len(one.queries) for one in reference.others)
+    known = bool(tried) and all(len(one.labels) in (few, many) for one in tried)
+    twice = _rivals(reference, tried) if known else ()
+    for i, one in enumerate(tried):
+        if not known or len(one.labels) != (many if i in twice else few):
+            raise ValueError(f"answers to other than {few} query points, or {many} where these leave doubt")
+    if not tried or place != (follows := taken(reference, tried)) or tried[follows].preprocessing != then:
+        raise ValueError(f"{then}, where another follows from the answers")
+    return len(tried)
+
+
+def as_the_victim(preprocessing: Mapping[str, Any] | None, channel_order: str | None) -> Preprocessing | None:
+    """The victim's preprocessing for a suspect whose order of channels may have been said."""
+    if preprocessing is None:
+        return None
+    own = Preprocessing.told(preprocessing)
+    return own.ordered(channel_order or own.channel_order)
+
+
+def asked_as_victim(suspect: Asked, preprocessing: Mapping[str, Any] | None) -> Asked:
     """The suspect behind the victim's mean and std, if it is bare: a copy of the victim has to be asked so.
 
     Args:
@@ -58,96 +138,158 @@ def asked_as_victim(suspect: Asked, preprocessing: Mapping[str, Sequence[float]]
     Returns:
         ``suspect`` itself, or a copy of it whose ``notes`` say what was assumed.
     """
-    if preprocessing is None or not suspect.bare:
+    own = as_the_victim(preprocessing, suspect.channel_order) if suspect.bare else None
+    if own is None:
         return suspect
-    mean, std = preprocessing["mean"], preprocessing["std"]
-    asked = suspect.with_preprocessing(mean, std)
-    asked.notes = (*asked.notes, preprocessing_note(mean, std))
+    asked = suspect.with_preprocessing(own)
+    asked.notes = (*asked.notes, preprocessing_note(own))
     return asked
 
 
-def normalises_itself(
+def reading_of(
     reference: Reference,
-    ask: Callable[[Statistics, Tensor], Answers],
+    ask: Callable[[Preprocessing, Tensor], Answers],
+    channel_order: str | None = None,
     order: Sequence[int] | None = None,
 ) -> Reading | None:
-    """How a suspect without mean and std is asked that normalises its own input, told by what it answers.
+    """How a suspect without mean and std is asked, told by what it answers.
 
     Args:
         reference: whose query points are asked.
-        ask: mean and std, and images in 0..1, to answers.
+        ask: a preprocessing, and images in 0..1, to answers.
+        channel_order: of the suspect, if it was said; None tries both where images have three channels.
         order: for each class of the reference, the suspect's class that means it; None if they are the same.
 
     Returns:
-        None where it is asked as the victim is: it then answers as most models of the pool do, or in no other
-        way clearly better than in all before, and nearer to the pool's models than to who guesses.
+        None where there is nothing to tell: the victim takes images in 0..1, no query point serves, or time
+        ran out, which is said where it is asked in earnest.
 
     Raises:
         InputError: the order does not fit the classes.
     """
-    own = reference.preprocessing
-    if own is None:
-        return None
+    own = as_the_victim(reference.preprocessing, channel_order)
     named = None if order is None else checked_order(order, reference.classes)
-    others = reference.others
-    if not len(others.queries):
+    few, many = reference.others
+    if own is None or not len(few.queries):
         return None
-    wanted = torch.from_numpy(others.classes)
-    images = reference.plan.x(slice(0, int(others.queries[-1]) + 1))[torch.from_numpy(others.queries)]
-    found: Reading | None = None
+    every = reference.plan.x(slice(0, int(many.queries[-1]) + 1))[torch.from_numpy(many.queries)]
 
-    def right(way: Statistics) -> Tensor:
+    def tried_with(way: Preprocessing, before: tuple[int, ...] = ()) -> Trial:
+        images = every[len(before) :] if before else every[: len(few.queries)]
         try:
             answers = ask(way, images)
         except (SuspectError, OutputError) as exc:  # a network may well fail at what it is not made for
             if isinstance(exc, TimeLimitError):
                 raise
-            return torch.zeros(len(wanted), dtype=torch.bool)
-        return (answers if named is None else reordered(answers, named)).labels() == wanted
+            return Trial(way, (*before, *(-1,) * len(images)))
+        found = answers if named is None else reordered(answers, named)
+        return Trial(way, (*before, *map(int, found.labels().tolist())))
 
+    tried: list[Trial] = []
+    both = channel_order is None and reference.shape[0] == COLOURS
     try:
-        tried = [right((tuple(own["mean"]), tuple(own["std"])))]
-        first = int(tried[0].sum())
-        if first / len(wanted) >= others.median:
-            return None
-        for way in OWN:
-            then = right(way)
-            knows = float(then.double().mean()) > (others.guess + others.median) / 2
+        for channels in sorted(CHANNEL_ORDERS, key=lambda one: one != own.channel_order)[: 1 + both]:
             # 0..1 and 0..255 as well: networks of ReLUs hardly tell them apart by labels, and do by scores
-            if knows and all(_clearly(then, other) for other in tried):
-                found = Reading(*way, _said(reference, way, int(then.sum()), first, len(wanted)))
-            tried.append(then)
-    except TimeLimitError:  # it is said where it is asked in earnest
+            for way in (own, *OWN):
+                tried.append(tried_with(way.ordered(channels)))
+                if len(tried) == 1 and _usual(few, tried[0]):
+                    break
+            if _usual(few, tried[_by_few(reference, tried)]):
+                break
+        for place in _rivals(reference, tried):
+            tried[place] = tried_with(tried[place].preprocessing, tried[place].labels)
+    except TimeLimitError:
         return None
-    return found
+    chosen = taken(reference, tried)
+    note = _said(reference, tried[chosen], tried[0]) if chosen else preprocessing_note(own)
+    return Reading(tuple(tried), chosen, note)
 
 
-def _clearly(better: Tensor, worse: Tensor) -> bool:
+def taken(reference: Reference, tried: Sequence[Trial]) -> int:
+    """Which of several ways a suspect is asked with; the first of them is the victim's.
+
+    That one, where it answers as most models of the pool do, or where in no other way it is clearly better
+    than in all before, and nearer to the pool's models than to who guesses. A way that is better than the one
+    that is then taken, but not clearly, gets a second hearing beside it, with more query points.
+    """
+    chosen, rivals = _by_few(reference, tried), _rivals(reference, tried)
+    many = reference.others[-1]
+    if not rivals or _usual(many, tried[chosen]):
+        return chosen
+    better = _clearly(_right(many, tried[rivals[1]]), _right(many, tried[chosen]))
+    return rivals[1] if better and _knows(many, tried[rivals[1]]) else chosen
+
+
+def _by_few(reference: Reference, tried: Sequence[Trial]) -> int:
+    """Which way the first few query points tell."""
+    few, chosen = reference.others[0], 0
+    right = [_right(few, one) for one in tried]
+    if _usual(few, tried[0]):
+        return 0
+    for place in range(1, len(tried)):
+        if _knows(few, tried[place]) and all(_clearly(right[place], other) for other in right[:place]):
+            chosen = place
+    return chosen
+
+
+def _rivals(reference: Reference, tried: Sequence[Trial]) -> tuple[int, ...]:
+    """The way that the first few query points tell, and one that answers more of them; none without doubt."""
+    few, many = reference.others
+    chosen = _by_few(reference, tried)
+    if len(few.queries) == len(many.queries) or _usual(few, tried[chosen]):
+        return ()
+    best = int(np.argmax([_right(few, one).sum() for one in tried]))  # of equals the first
+    better = _right(few, tried[best]).sum() > _right(few, tried[chosen]).sum()
+    return (chosen, best) if better else ()
+
+
+def _right(others: Majority, trial: Trial) -> Right:
+    """Which of the images it gives the label of most models."""
+    out: Right = np.array(trial.labels[: len(others.classes)]) == others.classes
+    return out
+
+
+def _usual(others: Majority, trial: Trial) -> bool:
+    """Whether it answers as many of them as most models do as the median model of the pool."""
+    return bool(_right(others, trial).mean() >= others.median)
+
+
+def _knows(others: Majority, trial: Trial) -> bool:
+    """Whether it is nearer to the median model than to who guesses."""
+    return bool(_right(others, trial).mean() > (others.guess + others.median) / 2)
+
+
+def _clearly(better: Right, worse: Right) -> bool:
     """Whether one way, right where bool ``[n]`` says so, is so clearly more often (McNemar, ``CLEARLY``)."""
     gained, lost = int((better & ~worse).sum()), int((worse & ~better).sum())
     return gained - lost > CLEARLY * math.sqrt(gained + lost)
 
 
-def _said(reference: Reference, way: Statistics, then: int, first: int, of: int) -> str:
-    assert reference.preprocessing is not None
-    shown = _shown({"mean": way[0], "std": way[1]})
+def _said(reference: Reference, then: Trial, first: Trial) -> str:
+    few = reference.others[0]
+    right, before = (int(_right(few, one).sum()) for one in (then, first))
     return (
-        f"it is queried with {shown}, since none were given and it answers {then} of {of} images as most of "
-        f"the pool's models do; with the victim's {_shown(reference.preprocessing)} it is {first}"
+        f"it is queried with {then.preprocessing}, since none were given and it answers {right} of "
+        f"{len(few.classes)} images as most of the pool's models do; with the victim's "
+        f"{first.preprocessing} it is {before}"
     )
 
 
-def _shown(preprocessing: Mapping[str, Sequence[float]]) -> str:
-    mean, std = (" ".join(f"{v:g}" for v in preprocessing[name]) for name in ("mean", "std"))
-    return f"mean {mean} and std {std}"
-
-
-def preprocessing_note(mean: Sequence[float], std: Sequence[float]) -> str:
+def preprocessing_note(own: Preprocessing) -> str:
     """What is said of a suspect that is asked with the victim's preprocessing, having none of its own."""
     return (
-        f"it is queried with the victim's {_shown({'mean': mean, 'std': std})}, since none were given "
+        f"it is queried with the victim's {own}, since none were given "
         "(give mean 0 and std 1 for a suspect that normalises its own input)"
     )
 
 
-__all__ = ["Reading", "Statistics", "asked_as_victim", "normalises_itself", "preprocessing_note"]
+__all__ = [
+    "Reading",
+    "Trial",
+    "as_the_victim",
+    "asked_as_victim",
+    "check_told",
+    "preprocessing_note",
+    "reading_of",
+    "taken",
+]

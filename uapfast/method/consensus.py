@@ -21,8 +21,9 @@ Labels = NDArray[np.int64]
 
 Range = Literal["usual", "weak", "below"]
 
-SHOWING = 64  # queries, at most, that show how a suspect is asked; easy images hardly tell (38 and 40 of 40
-# where these are 19 and 28 of 31)
+# Queries, at most, that show how a suspect is asked: as a rule, and where these leave it in doubt. Easy
+# images hardly tell (38 and 40 of 40 where these are 19 and 28 of 31).
+SHOWING = (64, 256)
 GUESSING = 4.0  # standard errors above the commonest label that a model which guesses does not reach
 UNUSUAL = 0.05  # of a pool's models: one that learnt next to nothing must not make all answers look right
 SHIFTS = 3  # places by which rows are looked for out of place, either way

@@ -111,6 +111,7 @@ def load_model(
     base: Path | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    channel_order: str | None = None,
     device: str = "cpu",
     name: str | None = None,
     output: str = "auto",
@@ -124,6 +125,7 @@ def load_model(
         base: folder that a relative file in ``spec`` is relative to.
         mean: per channel; images in 0..1 are normalised by (x - mean) / std before the module.
         std: per channel.
+        channel_order: ``rgb`` or ``bgr``, as :class:`uapfast.models.model.Model`.
         device: where the model runs.
         name: shown in errors; the file's name by default.
         output: as :class:`uapfast.models.model.Model`.
@@ -146,6 +148,7 @@ def load_model(
         name=name or path.stem,
         mean=mean,
         std=std,
+        channel_order=channel_order,
         device=device,
         output=output,
         arch=spec,

@@ -9,16 +9,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uapfast.errors import InputError, ModelError, SuspectError
+from uapfast.errors import InputError, SuspectError
 from uapfast.images import check_images
 from uapfast.models.answers import OUTPUTS, Answers, as_tensor, detect
 from uapfast.models.batches import batches, batches_of, most_at_once
 from uapfast.models.duplicate import Duplicate, Guard
 from uapfast.models.pooling import slice_max_pools
+from uapfast.models.preprocessing import BGR, Preprocessed, Preprocessing, checked_channel_order
 from uapfast.models.state import (
     ALONE,
     TRIED,
@@ -31,36 +31,11 @@ from uapfast.models.state import (
 )
 from uapfast.models.tape import Tape
 
-MOST_STD = 2.0  # images in 0..1 have at most 0.5; some networks want 1, none what pixels in 0..255 have
 # as torch says it on a CPU
 NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
 # as torch says it, of a convolution
 CHANNELS = re.compile(r"to have (\d+) channels, but got (\d+) channels")
 ATTENTION = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
-
-
-class Preprocessed(nn.Module):
-    """``(x - mean) / std`` and then the model; takes images in 0..1."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, inner: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.inner = inner
-        self.register_buffer(
-            "mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1), persistent=False
-        )
-        self.register_buffer(
-            "std", torch.tensor(std, dtype=torch.float32).reshape(-1, 1, 1), persistent=False
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of images ``[N,C,H,W]`` in 0..1."""
-        if len(self.mean) not in (1, x.shape[1]):  # broadcasting would silently invent channels
-            raise ModelError("Model", "mean and std", f"of {x.shape[1]} channels (or 1)", len(self.mean))
-        out: Tensor = self.inner((x - self.mean) / self.std)
-        return out
 
 
 class Model:
@@ -73,8 +48,11 @@ class Model:
             functions that it holds; yours is not changed. A module whose weights are all float16, bfloat16 or
             float64 gets images of that type.
         name: shown in errors.
-        mean: per channel (or one for all), subtracted from the images; with ``std``. Modules only.
+        mean: per channel in the network's order (or one for all), subtracted from the images; with ``std``.
+            Modules only.
         std: per channel, > 0; the images are divided by it after that.
+        channel_order: ``rgb`` or ``bgr``: how the network takes its channels; images are turned round for
+            ``bgr``. None where nobody said: ``rgb``. Modules only.
         output: ``auto``, ``logits``, ``probabilities`` or ``labels``.
         device: device of the module.
         batch_size: queries per call, at most; None chooses by image size
@@ -87,11 +65,14 @@ class Model:
 
     Attributes:
         module: the frozen copy in eval mode, preprocessing included; None for a callable.
-        preprocessing: ``mean`` and ``std`` by name, one value per channel each; None if none were given.
+        preprocessing: ``mean`` and ``std`` by name, one value per channel each, and ``channel_order`` if it
+            is ``bgr``; None if no ``mean`` and ``std`` were given.
+        channel_order: as it was given.
         sha256: SHA-256 of the module's tensors. None for a callable, for a module without tensors, and for a
             module that also uses tensors of others (by a closure).
         apart: whether answers depend on what else is in the batch; views are then asked one by one.
         notes: what a reader of a verdict must know about its answers.
+        tried: how it was asked before its preprocessing was chosen, for a record; None where it was said.
         tape: keeps every answer as it comes, or None.
 
     Raises:
@@ -105,6 +86,7 @@ class Model:
     """
 
     tape: Tape | None = None
+    tried: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -113,6 +95,7 @@ class Model:
         name: str | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        channel_order: str | None = None,
         output: str = "auto",
         device: str | torch.device = "cpu",
         batch_size: int | None = None,
@@ -130,29 +113,30 @@ class Model:
         self.batch_size, self.numpy, self.arch = batch_size, numpy, arch
         self.module: nn.Module | None = None
         self.sha256: str | None = None
-        self.preprocessing: dict[str, list[float]] | None = None
+        self.preprocessing: dict[str, Any] | None = None
+        self.channel_order = checked_channel_order(channel_order)
         self.notes: tuple[str, ...] = ()
         self.apart = False
         self.device = torch.device(device)
         self._call = target
         self._guard: Guard | None = None
+        preprocessing = Preprocessing.given(mean, std, channel_order)
         if isinstance(target, nn.Module):
-            self._take(target, mean, std, own)
-        elif mean is not None or std is not None:
-            raise InputError("Model", "mean and std", "for modules only (a callable does its own)", self.name)
+            self._take(target, preprocessing, own)
+            if preprocessing is not None and mean is not None:
+                self.preprocessing = preprocessing.to_dict()
+        elif preprocessing is not None:
+            rule = "for modules only (a callable does its own)"
+            raise InputError("Model", "mean, std and channel_order", rule, self.name)
 
-    def _take(
-        self, target: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, own: bool
-    ) -> None:
+    def _take(self, target: nn.Module, preprocessing: Preprocessing | None, own: bool) -> None:
         check_ready(target)
         made = None if own else Duplicate(target)
         sha256 = tensors_sha256(target) if has_state(target) and not (made and made.outside) else None
-        self.module = settled(target if made is None else made.module, mean, std, self.device)
+        self.module = settled(target if made is None else made.module, preprocessing, self.device)
         note = batch_note(self.module)
         self.apart, self.notes = note is not None, () if note is None else (note,)
         self.sha256 = sha256
-        if mean is not None and std is not None:
-            self.preprocessing = {"mean": list(map(float, mean)), "std": list(map(float, std))}
         self._call = self.module  # the caller's may go
         self._guard = Guard(target, self.module) if made is not None and made.loose else None
 
@@ -161,20 +145,21 @@ class Model:
         """Whether it is a module without a stated normalisation of images."""
         return self.module is not None and self.preprocessing is None
 
-    def with_preprocessing(self, mean: Sequence[float], std: Sequence[float]) -> Model:
-        """The same module behind ``(x - mean) / std``; it must have none yet.
+    def with_preprocessing(self, preprocessing: Preprocessing) -> Model:
+        """The same module behind another preprocessing; it must have no mean and std yet.
 
         Raises:
-            InputError: no module, or one with a preprocessing.
-            ModelError: statistics that make no sense.
+            InputError: no module, or one with a mean and std.
         """
         if self.module is None or not self.bare:
             got = "a callable" if self.module is None else str(self.preprocessing)
             raise InputError("Model", "preprocessing", "given once, and for modules only", got)
         out = copy.copy(self)
-        mean, std = _statistics(mean, std)
-        out.module = Preprocessed(self.module, mean, std).to(self.device).eval()
-        out.preprocessing = {"mean": mean, "std": std}
+        inner = self.module
+        if self.channel_order == BGR and isinstance(inner, Preprocessed):  # it turns them already
+            inner = inner.inner
+        out.module = Preprocessed(inner, preprocessing).to(self.device).eval()
+        out.preprocessing = preprocessing.to_dict()
         return out
 
     def with_batch_size(self, batch_size: int | None) -> Model:
@@ -333,23 +318,7 @@ def as_model(obj: Any, **settings: Any) -> Model:
     return obj if isinstance(obj, Model) else Model(obj, **settings)
 
 
-def _statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[list[float], list[float]]:
-    if mean is None or std is None or not len(mean) or not len(std):
-        raise ModelError("Model", "mean and std", "given together, one value per channel", f"{mean}, {std}")
-    if len(mean) != len(std):
-        rule = "of equal length, one value per channel (or one for all)"
-        raise ModelError("Model", "mean and std", rule, f"{len(mean)} and {len(std)}: {mean}, {std}")
-    if not all(np.isfinite(mean)) or not all(np.isfinite(std)) or min(std) <= 0:
-        raise ModelError("Model", "mean and std", "finite, std > 0", f"{mean}, {std}")
-    if min(mean) < 0 or max(mean) > 1 or max(std) > MOST_STD:
-        rule = f"those of images in 0..1: means in 0..1, std at most {MOST_STD:g} (divide by 255?)"
-        raise ModelError("Model", "mean and std", rule, f"{mean}, {std}")
-    return list(mean), list(std)
-
-
-def settled(
-    module: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, device: torch.device
-) -> nn.Module:
+def settled(module: nn.Module, preprocessing: Preprocessing | None, device: torch.device) -> nn.Module:
     """A module that is ours alone, with its preprocessing, in eval mode and without gradients."""
     for parameter in module.parameters():  # TorchScript has no requires_grad_ for all; copies have a graph
         (parameter if parameter.is_leaf else parameter.detach_()).requires_grad_(False)
@@ -357,8 +326,8 @@ def settled(
     dtype = input_dtype(module)
     if dtype != torch.float32:
         module.register_forward_pre_hook(Cast(dtype))
-    if mean is not None or std is not None:
-        module = Preprocessed(module, *_statistics(mean, std))
+    if preprocessing is not None:
+        module = Preprocessed(module, preprocessing)
     return module.to(device).eval()
 
 
@@ -383,7 +352,6 @@ def _checked(images: Any) -> Tensor:
 __all__ = [
     "Duplicate",
     "Model",
-    "Preprocessed",
     "answer",
     "as_model",
     "check_batch_size",

@@ -19,7 +19,8 @@ from uapfast.errors import InputError, ModelError, PoolError
 from uapfast.files import write_text
 from uapfast.models.batches import most_at_once
 from uapfast.models.checkpoint import fill, read_weights, save_weights
-from uapfast.models.model import Preprocessed, tensors_sha256
+from uapfast.models.model import tensors_sha256
+from uapfast.models.preprocessing import Preprocessed, Preprocessing
 from uapfast.pool.origin import fresh_model as fresh_model
 from uapfast.pool.origin import likeness
 from uapfast.pool.plan import TrainingJob, file_code_sha256
@@ -205,7 +206,7 @@ def _normalising(
     if mean is None or std is None:
         yield lambda trained: True
         return
-    front = Preprocessed(nn.Identity(), mean, std)
+    front = Preprocessed(nn.Identity(), Preprocessing(mean, std))
 
     def normalise(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (front.to(args[0].device)(args[0]), *args[1:])
@@ -238,7 +239,7 @@ def predict(
     ``batch_size`` images a forward at most; None for twice what a forward of a suspect takes.
     """
     model.eval()
-    asked = model if mean is None or std is None else Preprocessed(model, mean, std).eval()
+    asked = model if mean is None or std is None else Preprocessed(model, Preprocessing(mean, std)).eval()
     place = next((p.device for p in model.parameters()), torch.device("cpu"))
     asked = asked.to(place)
     size = batch_size or 2 * most_at_once(x.shape, place)

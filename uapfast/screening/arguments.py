@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from uapfast.config import check
 from uapfast.errors import InputError
+from uapfast.examination import as_the_victim
 from uapfast.models.model import check_batch_size
 from uapfast.reference import Reference, as_reference
 from uapfast.screening.asking.panel import Panel
@@ -30,8 +30,9 @@ def preprocessed(suspects: Iterator[Entry], panel: Panel) -> Iterator[Entry]:
             if any(other != own for other in found):
                 rule = "given for every suspect, since the references' victims have different ones"
                 raise InputError("screen", "mean and std", rule, f"none for {suspect.name}")
-            assert own is not None
-            suspect = replace(suspect, mean=tuple(own["mean"]), std=tuple(own["std"]), assumed=True)
+            asked = as_the_victim(own, suspect.channel_order)
+            assert asked is not None
+            suspect = suspect.asked_by(asked, assumed=True)
         yield suspect
 
 

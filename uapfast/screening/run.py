@@ -16,6 +16,7 @@ from typing import Any
 from uapfast.config import ALPHA, TIMEOUT, Precision, check
 from uapfast.errors import InputError, PoolWarning, UapfastError
 from uapfast.files import require_writable
+from uapfast.models.preprocessing import checked_channel_order
 from uapfast.models.registry import resolve_arch
 from uapfast.screening.arguments import check_settings, named_references, preprocessed, store_path
 from uapfast.screening.asking.panel import Panel, Settings
@@ -41,6 +42,7 @@ def screen(
     key: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    channel_order: str | None = None,
     class_order: Sequence[int] | None = None,
     out: str | os.PathLike[str] | None = None,
     store: str | os.PathLike[str] | None = None,
@@ -74,6 +76,7 @@ def screen(
         mean: per channel; images in 0..1 are normalised by (x - mean) / std before the network. For weights
             and ONNX files without their own.
         std: per channel.
+        channel_order: ``rgb`` or ``bgr``: how networks take their channels; for the same suspects.
         class_order: for each class of the references, the suspects' class that means the same; for suspects
             without their own.
         out: path of the table (Parquet), which is written when all rows are there.
@@ -139,7 +142,8 @@ def screen(
         batch_size=batch_size,
         record=record_folder(record, overwrite, place if resume else None),
     )
-    defaults = Defaults(as_specs(arch), _floats(mean), _floats(std), key, _whole(class_order))
+    statistics = _floats(mean), _floats(std), checked_channel_order(channel_order, "screen")
+    defaults = Defaults(as_specs(arch), *statistics, key, _whole(class_order))
     for spec in defaults.arch:
         resolve_arch(spec)
     run = _Run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Self
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from uapfast.errors import InputError
 from uapfast.models.answers import Answers, detect, unpack
 from uapfast.models.batches import batches
+from uapfast.models.preprocessing import Preprocessing
 from uapfast.models.tape import Tape
 
 BATCH = 64  # images asked at a time, unless a kind has a size of its own
@@ -32,6 +33,7 @@ class Suspect(ABC):
         replay: how its record is read again: ``suspect``, or ``endpoint`` if its answers are rows of a
             server's responses.
         tape: keeps every answer as it comes, or None.
+        tried: how it was queried before its preprocessing was chosen, for the record; None where it was said.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Suspect(ABC):
     batch_size: int = BATCH
     replay: str = "suspect"
     tape: Tape | None = None
+    tried: dict[str, Any] | None = None
     _first: Answers | None = None
 
     @property
@@ -67,15 +70,19 @@ class Suspect(ABC):
         """Whether it may need normalised images and nobody said how; most kinds know."""
         return False
 
-    def with_preprocessing(self, mean: Sequence[float], std: Sequence[float]) -> Self:
-        """The same suspect, queried with ``(x - mean) / std``. Only a :attr:`bare` suspect supports it.
+    @property
+    def channel_order(self) -> str | None:
+        """The order in which it takes channels, ``rgb`` or ``bgr``, if that was said."""
+        return None
+
+    def with_preprocessing(self, preprocessing: Preprocessing) -> Self:
+        """The same suspect, queried with images prepared so. Only a :attr:`bare` suspect supports it.
 
         Raises:
             InputError: it is not bare.
         """
-        raise InputError(
-            self.name, "mean and std", "left out (the suspect prepares images itself)", f"{mean}, {std}"
-        )
+        rule = "left out (the suspect prepares images itself)"
+        raise InputError(self.name, "mean and std", rule, preprocessing)
 
     @abstractmethod
     def answer(self, images: Tensor) -> Any:

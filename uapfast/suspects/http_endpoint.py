@@ -16,7 +16,7 @@ from uapfast.suspects.http_images import ImageEncoding
 
 FORMS = ("oip", "v1", "huggingface", "template")
 SECTIONS = {
-    "image": ("encoding", "layout", "datatype", "scale", "mean", "std", "size"),
+    "image": ("encoding", "layout", "datatype", "scale", "mean", "std", "channel_order", "size"),
     "request": ("body", "item", "multipart", "input", "parameters"),
     "answer": (
         "scores",
@@ -46,8 +46,8 @@ class Endpoint:
         batch_size: images a request; None is what the form usually takes.
         name: shown in errors and tables; the URL if None.
         encoding: how images are sent (:class:`uapfast.suspects.http_images.ImageEncoding`); ``layout``,
-            ``datatype``, ``scale``, ``mean``, ``std`` and ``size`` as there. None is what the form or its
-            metadata say.
+            ``datatype``, ``scale``, ``mean``, ``std``, ``channel_order`` and ``size`` as there. None is what
+            the form or its metadata say.
         body: of a JSON request (``template``): ``"{images}"`` in it stands for the list of images,
             ``"{image}"`` for a single one. Without it the image itself is the body.
         item: one of ``{images}``: ``"{image}"`` alone, or what is wrapped around it.
@@ -78,6 +78,7 @@ class Endpoint:
     scale: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    channel_order: str | None = None
     size: tuple[int, int] | None = None
     body: Any = None
     item: Any = None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from uapfast.errors import EndpointError, MissingDependency, how_to_install
+from uapfast.models.preprocessing import CHANNEL_ORDERS, RGB, turned
 from uapfast.suspects.pixels import resized, to_uint8
 
 FILES = ("png", "jpeg", "base64")  # an image file each; base64 is a PNG as text
@@ -32,8 +33,9 @@ class ImageEncoding:
         layout: ``nchw`` or ``nhwc``, of numbers.
         datatype: of numbers: FP16, FP32, FP64 or UINT8 (0..255).
         scale: images in 0..1 are multiplied by it: 1 or 255.
-        mean: subtracted from images in 0..1, one a channel or one for all.
+        mean: subtracted from images in 0..1, one a channel in ``channel_order`` or one for all.
         std: divided by after that.
+        channel_order: ``rgb`` or ``bgr``, of numbers.
         size: height and width that the endpoint takes; images are resized (bilinear). None leaves them.
 
     Raises:
@@ -46,12 +48,17 @@ class ImageEncoding:
     scale: int = 1
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    channel_order: str = RGB
     size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         _one_of("encoding", self.encoding, ENCODINGS)
         _one_of("layout", self.layout, LAYOUTS)
         _one_of("datatype", self.datatype, tuple(DATATYPES))
+        _one_of("channel_order", self.channel_order, CHANNEL_ORDERS)
+        if self.channel_order != RGB and self.encoding in FILES:
+            rule = "left out where images are sent as files, which say it themselves"
+            raise EndpointError("http", "channel_order", rule, self.channel_order)
         if self.scale not in (1, 255):
             raise EndpointError("http", "scale", "1 (images in 0..1) or 255", self.scale)
         if self.std is not None and not all(s > 0 for s in self.std):
@@ -91,7 +98,7 @@ class ImageEncoding:
         if self.is_file:
             rows = to_uint8(images).permute(0, 2, 3, 1).numpy()
             return [_file(row, "JPEG" if self.encoding == "jpeg" else "PNG") for row in rows]
-        values = np.ascontiguousarray(self._numbers(images))
+        values = np.ascontiguousarray(self._numbers(turned(images, self.channel_order)))
         return [memoryview(row).cast("B") for row in values]
 
     def _numbers(self, images: Tensor) -> NDArray[np.generic]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from uapfast.errors import InputError
 from uapfast.models.answers import OUTPUTS
+from uapfast.models.preprocessing import RGB, Preprocessing
 from uapfast.safeload.checkpoint import error_of
 from uapfast.safeload.limits import Limits
 from uapfast.safeload.onnxfile import RANDOM, OnnxFile, Port, check_onnx
@@ -67,7 +68,7 @@ def open_onnx(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     scale: float = 1.0,
-    order: str = "rgb",
+    channel_order: str | None = None,
     layout: str | None = None,
     size: tuple[int, int] | None = None,
     output: str = "auto",
@@ -84,13 +85,14 @@ def open_onnx(
 
     Args:
         path: an ONNX file that contains its weights; only ONNX's own operators, no functions.
-        mean: per channel (or one for all), subtracted after ``scale`` and ``order``, in the network's range.
+        mean: per channel (or one for all), subtracted after ``scale`` and ``channel_order``, in the
+            network's range and order.
             Without it a network with float input is queried with the victim's mean and std, if the reference
             has them, and a note says so. Give 0 (and ``std`` 1) for a network that normalises its own input.
         std: per channel, > 0; with ``mean``.
         scale: factor for images in 0..1: 255 for a network that takes 0..255 as floats. Not for uint8 inputs,
             which get ``round(255 * x)``.
-        order: order of colours that the network takes, ``rgb`` or ``bgr``.
+        channel_order: order in which the network takes channels, ``rgb`` or ``bgr``. None where nobody knows.
         layout: ``NCHW`` or ``NHWC``; None infers it from shapes.
         size: height and width of the images. None takes the network's own, or the images' if it has none.
         output: what it answers with (``auto``, ``logits``, ``probabilities``, ``labels``).
@@ -109,7 +111,7 @@ def open_onnx(
         MissingDependency: onnxruntime is not installed.
         SandboxError: the process cannot be started.
     """
-    made = input_settings(layout, size, order, scale, mean, std)
+    made = input_settings(layout, size, channel_order, scale, mean, std)
     _settings(output, timeout, memory)
     place = os.fsdecode(path)
     name, limits = name or shown(Path(place).name, 200), limits or Limits()
@@ -191,7 +193,8 @@ class OnnxSuspect(Suspect):
             "kind": "onnx", "name": self.name, "opset": self.file.opset,
             "producer": shown(self.file.producer),
             "input": str(self._feed), "output": str(self._answer), "layout": made.layout, "size": made.size,
-            "order": made.order, "scale": made.scale, "mean": made.mean, "std": made.std, "tier": self.tier,
+            "channel_order": made.channel_order or RGB, "scale": made.scale,
+            "mean": made.mean, "std": made.std, "tier": self.tier,
         }  # fmt: skip
 
     @property
@@ -199,21 +202,21 @@ class OnnxSuspect(Suspect):
         """Whether it takes floats, and nobody said in what range or how they are normalised."""
         return self._feed.dtype != "uint8" and self._made.mean is None and self._made.scale == 1
 
-    def with_preprocessing(self, mean: Sequence[float], std: Sequence[float]) -> Self:
-        """The same process, asked with images less ``mean``, divided by ``std``.
+    @property
+    def channel_order(self) -> str | None:
+        """The order in which it takes channels, if that was said."""
+        return self._made.channel_order
 
-        Args:
-            mean: per channel (or one for all) of images in 0..1, red first whatever order the network takes.
-            std: likewise, > 0.
+    def with_preprocessing(self, preprocessing: Preprocessing) -> Self:
+        """The same process, asked with images prepared so.
 
         Raises:
             InputError: it is not bare, or statistics that make no sense.
         """
         if not self.bare:
-            return super().with_preprocessing(mean, std)
-        made = self._made
-        turned = slice(None, None, -1 if made.order == "bgr" else 1)
-        settings = input_settings(made.layout, made.size, made.order, 1.0, mean[turned], std[turned])
+            return super().with_preprocessing(preprocessing)
+        mean, std, order = preprocessing.mean, preprocessing.std, preprocessing.channel_order
+        settings = input_settings(self._made.layout, self._made.size, order, 1.0, mean, std)
         asked = copy.copy(self)
         asked._made, asked._first = settings, None
         said = _notes(self.file, self._feed, self._answer, settings)
@@ -336,11 +339,11 @@ def _notes(file: OnnxFile, feed: Port, answer: Port, made: InputSettings) -> lis
         notes.append("ONNX: it takes bytes, and was given images as round(255 x)")
     elif made.mean is None and made.scale == 1:
         said = "ONNX: it was given images in 0..1 as they are; its file does not say what it wants"
-        notes.append(f"{said} (scale=255 for 0..255, mean= and std=, order=)")
+        notes.append(f"{said} (scale=255 for 0..255, mean= and std=, channel_order=)")
     elif made.unchanged:
         notes.append("ONNX: it was given images in 0..1 as they are: mean 0 and std 1 say so")
     else:
-        notes.append(f"ONNX: it was given {made.order} images times {made.scale:g}{_statistics(made)}")
+        notes.append(f"ONNX: it was given {made}")
     sizes = {image_size(feed.shape, made.layout or at) for at in ("NCHW", "NHWC")}
     if made.size or any(None not in size for size in sizes):
         at = "x".join(map(str, made.size)) if made.size else f"its input {feed}"
@@ -360,13 +363,6 @@ def _weak(tier: str) -> tuple[str, ...]:
     if "seccomp" in tier and "landlock" in tier:
         return ()
     return (f"ONNX: this machine gives its process less of a sandbox than others ({tier})",)
-
-
-def _statistics(made: InputSettings) -> str:
-    if made.mean is None or made.std is None:
-        return ""
-    mean, std = (", ".join(f"{v:g}" for v in values) for values in (made.mean, made.std))
-    return f", less {mean}, divided by {std}"
 
 
 def class_names(file: OnnxFile) -> tuple[str, ...] | None:

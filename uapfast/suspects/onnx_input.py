@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from uapfast.errors import InputError
+from uapfast.models.preprocessing import BGR, RGB, checked_channel_order, turned
 from uapfast.safeload.onnxfile import OnnxFile, Port
 from uapfast.safeload.refusal import Refused
 from uapfast.suspects.pixels import resized
@@ -30,7 +31,7 @@ class InputSettings:
     Attributes:
         layout: ``NCHW``, ``NHWC``, or None where shapes have to tell.
         size: height and width to ask in, or None for that of the images (or the network's own, if fixed).
-        order: ``rgb`` or ``bgr``.
+        channel_order: ``rgb`` or ``bgr``; None where nobody said: ``rgb``.
         scale: what images are multiplied with.
         mean: subtracted then, one value or one a channel in the network's order; None for none.
         std: divided by then; None for none.
@@ -38,7 +39,7 @@ class InputSettings:
 
     layout: str | None = None
     size: tuple[int, int] | None = None
-    order: str = "rgb"
+    channel_order: str | None = None
     scale: float = 1.0
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -46,13 +47,22 @@ class InputSettings:
     @property
     def unchanged(self) -> bool:
         """Whether somebody said, by mean 0 and std 1, that images in 0..1 are taken as they are."""
-        return self.scale == 1 and self.order == "rgb" and {self.mean, self.std} == {(0.0,), (1.0,)}
+        turns = self.channel_order == BGR
+        return self.scale == 1 and not turns and {self.mean, self.std} == {(0.0,), (1.0,)}
+
+    def __str__(self) -> str:
+        """For people."""
+        images = f"{self.channel_order or RGB} images times {self.scale:g}"
+        if self.mean is None or self.std is None:
+            return images
+        mean, std = (", ".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
+        return f"{images}, less {mean}, divided by {std}"
 
 
 def input_settings(
     layout: str | None,
     size: tuple[int, int] | None,
-    order: str,
+    channel_order: str | None,
     scale: float,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
@@ -65,8 +75,7 @@ def input_settings(
     where = "open_onnx"
     if layout not in (None, "NCHW", "NHWC"):
         raise InputError(where, "layout", "NCHW, NHWC or None", repr(layout))
-    if order not in ("rgb", "bgr"):
-        raise InputError(where, "order", "rgb or bgr", repr(order))
+    checked_channel_order(channel_order, where)
     if size is not None and (len(size) != 2 or any(type(n) is not int or not 1 <= n <= 8192 for n in size)):
         raise InputError(where, "size", "height and width, whole numbers in 1..8192", repr(size))
     if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < math.inf:
@@ -84,7 +93,8 @@ def input_settings(
         raise InputError(where, "mean and std", "of equal length, one value per channel", got)
     if values[1] is not None and min(values[1]) <= 0:
         raise InputError(where, "std", "above 0", list(values[1]))
-    return InputSettings(layout, None if size is None else (size[0], size[1]), order, float(scale), *values)
+    asked = None if size is None else (size[0], size[1])
+    return InputSettings(layout, asked, channel_order, float(scale), *values)
 
 
 def prepared(images: Tensor, feed: Port, layout: str, made: InputSettings, name: str) -> Tensor:
@@ -104,8 +114,7 @@ def prepared(images: Tensor, feed: Port, layout: str, made: InputSettings, name:
     x = images.to(torch.float32)
     if want != tuple(images.shape[2:]):
         x = resized(x, (want[0], want[1]), "bilinear")
-    if made.order == "bgr":
-        x = x.flip(1)
+    x = turned(x, made.channel_order or RGB)
     dtype = TORCH_TYPES[feed.dtype]
     if dtype == torch.uint8:
         x = (x * 255).round()

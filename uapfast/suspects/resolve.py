@@ -40,6 +40,7 @@ def open_suspect(
     key: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    channel_order: str | None = None,
     output: str = "auto",
     device: str = "cpu",
     kind: str | None = None,
@@ -58,6 +59,8 @@ def open_suspect(
             of an ONNX file: which output.
         mean: per channel, subtracted from images in 0..1; for weights files and ONNX files.
         std: per channel, > 0; images are divided by it after that. With ``mean``.
+        channel_order: ``rgb`` or ``bgr``: how the network takes its channels; for weights files and ONNX
+            files. None where nobody knows. ``mean`` and ``std`` are in this order.
         output: what it answers with: ``logits``, ``probabilities``, ``labels``, or ``auto``.
         device: device of the network.
         kind: its kind, one of ``KINDS``, if known.
@@ -74,7 +77,8 @@ def open_suspect(
         'piracy'
     """
     place = os.fspath(given)
-    chosen = {"--arch": arch, "--key": key, "--mean": mean, "--std": std}
+    images: dict[str, Any] = {"mean": mean, "std": std, "channel_order": channel_order}
+    chosen = {"--arch": arch, "--key": key} | {f"--{n.replace('_', '-')}": v for n, v in images.items()}
     source = _source(place) if kind is None else None
     if source is not None:
         changed = {"output": output, "device": device} if output != "auto" or device != "cpu" else {}
@@ -99,9 +103,9 @@ def open_suspect(
     if kind == ONNX:
         from uapfast.suspects.onnx import TIMEOUT, open_onnx
 
-        _takes("an ONNX file", own, ("--key", "--mean", "--std"))
+        _takes("an ONNX file", own, ("--key", "--mean", "--std", "--channel-order"))
         limit = TIMEOUT if timeout is None else min(timeout, TIMEOUT)
-        return open_onnx(place, mean=mean, std=std, output=output, output_name=key, timeout=limit)
+        return open_onnx(place, **images, output=output, output_name=key, timeout=limit)
     if arch is None:
         with open_checkpoint(Path(place)):
             pass  # what is no file of weights, but a program or a whole module, is named as what it is
@@ -112,7 +116,7 @@ def open_suspect(
         raise InputError("verify", "--arch", rule, f"none for {place}")
     from uapfast.models.checkpoint import load_model
 
-    return load_model(arch, Path(place), mean=mean, std=std, device=device, output=output, key=key)
+    return load_model(arch, Path(place), **images, device=device, output=output, key=key)
 
 
 def _source(place: str) -> Callable[..., Any] | None:
@@ -123,7 +127,8 @@ def _source(place: str) -> Callable[..., Any] | None:
 
 def _added(open_it: Callable[..., Any], place: str, *options: dict[str, Any]) -> Model | Suspect:
     """A suspect from a registered source, which is handed the options that were given."""
-    given = {k.removeprefix("--"): v for some in options for k, v in some.items() if v is not None}
+    named = {k.removeprefix("--").replace("-", "_"): v for some in options for k, v in some.items()}
+    given = {k: v for k, v in named.items() if v is not None}
     try:
         inspect.signature(open_it).bind(place, **given)
     except TypeError as exc:

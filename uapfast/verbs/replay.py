@@ -13,6 +13,7 @@ from uapfast.errors import RecordError
 from uapfast.examination import Design
 from uapfast.examination.asking import examine
 from uapfast.examination.levels import moved_remark
+from uapfast.examination.preprocessing import check_told
 from uapfast.method.decision import Assessment
 from uapfast.method.sequential import Looks
 from uapfast.reference import Reference, as_reference
@@ -61,6 +62,13 @@ def verify_record(
     if first["reference_sha256"] != reference.sha256:
         got = f"{reference.sha256} of the one that is given"
         raise RecordError(where, "reference", f"{first['reference_sha256'][:80]}, as it was asked for", got)
+    settings = recording.suspect["settings"]
+    if settings.get("tried") is not None:
+        try:
+            check_told(reference, settings["tried"], settings.get("preprocessing") or settings)
+        except ValueError as exc:
+            rule = "the preprocessing that follows from how the suspect answered before"
+            raise RecordError(where, "tried", rule, str(exc)) from exc
     level = first["alpha"] if alpha is None else alpha
     if not 0 < level < 0.5:
         raise RecordError(where, "alpha", "a level in (0, 0.5)", level)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from uapfast.errors import ModelError, SuspectError, UnavailableError
-from uapfast.examination import Examination, Reading, Statistics, normalises_itself
+from uapfast.examination import Examination, Reading, reading_of
 from uapfast.models.answers import Answers, detect
+from uapfast.models.preprocessing import Preprocessing
 from uapfast.models.state import TRIED
 from uapfast.screening.asking.architecture import answers_differ
 from uapfast.screening.asking.panel import Panel, PreparedReference, shape_of
@@ -25,6 +26,7 @@ from uapfast.suspects.networks.skeletons import Skeleton, Skeletons
 from uapfast.types import Decision
 
 COMPARED = 16  # images on which two architectures are compared
+Readings = Mapping[str, Reading]  # by the reference's SHA-256
 
 
 def base_row(
@@ -87,7 +89,14 @@ class Case:
     kept: PendingRecord | None = None
 
     @classmethod
-    def of(cls, asked: PreparedReference, suspect: Entry, sha256: str, notes: Sequence[str] = ()) -> Case:
+    def of(
+        cls,
+        asked: PreparedReference,
+        suspect: Entry,
+        sha256: str,
+        notes: Sequence[str] = (),
+        reading: Reading | None = None,
+    ) -> Case:
         """Before the first question."""
         examination = Examination(
             asked.design,
@@ -99,7 +108,7 @@ class Case:
             notes=(*notes, *suspect.notes),
         )
         folder = asked.settings.record
-        kept = None if folder is None else PendingRecord(folder, asked, suspect, sha256)
+        kept = None if folder is None else PendingRecord(folder, asked, suspect, sha256, reading)
         return cls(asked, suspect, examination, kept=kept)
 
     @property
@@ -173,15 +182,17 @@ def judge(panel: Panel, skeletons: Skeletons, loaded: Loaded) -> Judged:
         return _judge(panel, skeletons, loaded)
     except _Otherwise as exc:
         readings = exc.readings
+    by_way: dict[Reading | None, list[PreparedReference]] = {}
+    for asked in panel.asked:
+        reading = readings.get(asked.reference.sha256)
+        by_way.setdefault(reading if reading and reading.otherwise else None, []).append(asked)
     found: list[Judged] = []
-    for reading in dict.fromkeys(readings):
-        asked = tuple(a for a, r in zip(panel.asked, readings, strict=True) if r == reading)
-        entry, notes = loaded.entry, loaded.notes
-        if reading is not None:
-            entry = replace(entry, mean=reading.mean, std=reading.std, assumed=False)
-            notes = (*notes, reading.said)
-        again = replace(loaded, entry=entry, notes=notes)
-        found.append(_judge(replace(panel, asked=asked), skeletons, again, told=True))
+    for way, some in by_way.items():
+        again = loaded
+        if way is not None:
+            entry = loaded.entry.asked_by(way.preprocessing, assumed=False)
+            again = replace(loaded, entry=entry, notes=(*loaded.notes, way.note))
+        found.append(_judge(replace(panel, asked=tuple(some)), skeletons, again, readings))
     rows = {row.reference_sha256: row for one in found for row in one.rows}
     return Judged(
         [rows[a.reference.sha256] for a in panel.asked],
@@ -191,30 +202,30 @@ def judge(panel: Panel, skeletons: Skeletons, loaded: Loaded) -> Judged:
 
 
 class _Otherwise(Exception):
-    """A suspect without mean and std turns out to normalise its own input, before some of the references."""
+    """A suspect without mean and std is not asked as the victim, before some of the references."""
 
-    def __init__(self, readings: Sequence[Reading | None]) -> None:
+    def __init__(self, readings: Readings) -> None:
         super().__init__("asked otherwise than the victim")
         self.readings = readings
 
 
-def _judge(panel: Panel, skeletons: Skeletons, loaded: Loaded, told: bool = False) -> Judged:
+def _judge(panel: Panel, skeletons: Skeletons, loaded: Loaded, readings: Readings | None = None) -> Judged:
     suspect = loaded.entry
     proof, agreed, refuted = skeletons.proof(suspect), None, False
     if loaded.also:
         _check_same(panel, skeletons, loaded)
     with skeletons.borrow(suspect) as skeleton:
         if skeleton.is_new:
-            found = _Asking(panel, skeleton, loaded, False, told)
+            found = _Asking(panel, skeleton, loaded, False, readings)
             return Judged(found.rows(), refuted=not skeleton.settled() and proof.refute())
         how = proof.begin(loaded.sha256, skeleton.holds)
         try:
             if how != "own":
-                reused = _Asking(panel, skeleton, loaded, how == "both", told)
+                reused = _Asking(panel, skeleton, loaded, how == "both", readings)
                 if skeleton.settled() and how == "reused":
                     return Judged(reused.rows(), reused=True)
             with skeletons.borrow(suspect, own=True) as new:
-                found = _Asking(panel, new, loaded, how == "both", told)
+                found = _Asking(panel, new, loaded, how == "both", readings)
                 if how != "own":
                     agreed = skeleton.in_place and found.agrees_with(reused)
                     refuted = not agreed
@@ -246,10 +257,12 @@ class _Asking:
         skeleton: the network.
         loaded: the suspect's weights.
         keep: its answers, to compare them.
-        told: whether it is known how it is asked; else it is looked at, where its mean and std are assumed.
+        readings: how it is asked, if that is known; else it is looked at, where its mean and std are assumed.
     """
 
-    def __init__(self, panel: Panel, skeleton: Skeleton, loaded: Loaded, keep: bool, told: bool) -> None:
+    def __init__(
+        self, panel: Panel, skeleton: Skeleton, loaded: Loaded, keep: bool, readings: Readings | None
+    ) -> None:
         self._panel, self._loaded, self._keep = panel, loaded, keep
         suspect = loaded.entry
         start = time.perf_counter()
@@ -257,31 +270,38 @@ class _Asking:
         skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)
         if fresh:
             skeleton.try_out(panel.asked[0].reference.plan.x(slice(0, TRIED)))
-        if suspect.assumed and not told:
-            self._look_at_readings(skeleton)
+        if readings is None:
+            readings = self._readings(skeleton) if suspect.assumed else {}
         skeleton.holds = loaded.sha256
         self._spent = {"seconds_read": loaded.seconds, "seconds_load": time.perf_counter() - start}
         self._answers: list[Tensor] = []
         notes = tuple(dict.fromkeys((*loaded.notes, *skeleton.notes)))
-        self._cases = [Case.of(asked, suspect, loaded.sha256, notes) for asked in panel.asked]
+        self._cases = [
+            Case.of(asked, suspect, loaded.sha256, notes, readings.get(asked.reference.sha256))
+            for asked in panel.asked
+        ]
         self._spent["seconds_forward"] = self._ask(skeleton)
 
-    def _look_at_readings(self, skeleton: Skeleton) -> None:
-        """Raise ``_Otherwise`` for a network that answers rightly only without the victim's mean and std."""
-        entry = self._loaded.entry
-        assert entry.mean is not None and entry.std is not None
-        mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in (entry.mean, entry.std))
+    def _readings(self, skeleton: Skeleton) -> Readings:
+        """How it is asked for each reference; raises ``_Otherwise`` if that is not as the victim for all."""
+        entry, asked_with = self._loaded.entry, self._loaded.entry.preprocessing
+        assert asked_with is not None
 
-        def ask(way: Statistics, images: Tensor) -> Answers:
-            if way != (entry.mean, entry.std):  # behind which the network sees what it would by the other way
-                images = (images - way[0][0]) / way[1][0] * std + mean
+        def ask(way: Preprocessing, images: Tensor) -> Answers:
+            if way != asked_with:  # behind which the network sees what it would by the other way
+                images = asked_with.undone(way.applied(images))
             values = skeleton.answer(iter([images]), len(images), entry.name)
             return detect(values, entry.name, rows=len(images), output=entry.output)
 
-        references = [asked.reference for asked in self._panel.asked]
-        readings = [normalises_itself(reference, ask, entry.class_order) for reference in references]
-        if any(reading is not None for reading in readings):
-            raise _Otherwise(readings)
+        found: dict[str, Reading] = {}
+        for asked in self._panel.asked:
+            said = None if entry.order_assumed else entry.channel_order
+            reading = reading_of(asked.reference, ask, said, entry.class_order)
+            if reading is not None:
+                found[asked.reference.sha256] = reading
+        if any(reading.otherwise for reading in found.values()):
+            raise _Otherwise(found)
+        return found
 
     def _ask(self, skeleton: Skeleton) -> float:
         forward = 0.0

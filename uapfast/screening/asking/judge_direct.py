@@ -57,8 +57,8 @@ def judge_direct(panel: Panel, entry: Entry, watch: Watch) -> Judged:
 
 
 def _open(entry: Entry, settings: Settings) -> Model | Suspect:
-    given: dict[str, Any] = {"mean": entry.mean, "std": entry.std, "key": entry.key}
-    given |= {"output": entry.output, "kind": entry.kind}
+    given: dict[str, Any] = {"mean": entry.mean, "std": entry.std, "channel_order": entry.channel_order}
+    given |= {"key": entry.key, "output": entry.output, "kind": entry.kind}
     if entry.kind == ENDPOINT:
         given |= {"secrets": (), **dict(settings.conduct)}
     if entry.kind == ONNX and math.isfinite(settings.timeout):

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from uapfast.errors import StorageError, TimeLimitError
-from uapfast.examination import Examination
+from uapfast.examination import Examination, Reading
 from uapfast.examination.asking import begin_record
 from uapfast.files import make_folder
 from uapfast.screening.asking.panel import PreparedReference
@@ -86,10 +86,19 @@ class PendingRecord:
         asked: the reference.
         entry: the suspect.
         sha256: of its tensors.
+        reading: how it is asked, if its answers told that.
     """
 
-    def __init__(self, folder: str, asked: PreparedReference, entry: Entry, sha256: str) -> None:
+    def __init__(
+        self,
+        folder: str,
+        asked: PreparedReference,
+        entry: Entry,
+        sha256: str,
+        reading: Reading | None = None,
+    ) -> None:
         self.folder, self.asked, self.entry, self.sha256 = folder, asked, entry, sha256
+        self._reading = reading
         self.started = now()
         self._parts: list[tuple[range | None, Tensor | None]] = []
 
@@ -107,8 +116,11 @@ class PendingRecord:
             "arch": entry.arch,
             "mean": entry.mean,
             "std": entry.std,
+            "channel_order": entry.channel_order,
         }
         settings |= {"key": entry.key, "device": asked.settings.device, "precision": asked.settings.precision}
+        if self._reading is not None:
+            settings["tried"] = self._reading.to_dict()
         about: dict[str, Any] = {"name": entry.name, "sha256": self.sha256, "output": entry.output}
         about |= {"replay": "suspect", "settings": settings}
         path = record_path(self.folder, entry, self.sha256, asked)

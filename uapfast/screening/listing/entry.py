@@ -13,6 +13,7 @@ from pathlib import Path
 from uapfast.errors import InputError
 from uapfast.examination import preprocessing_note
 from uapfast.models.answers import OUTPUTS
+from uapfast.models.preprocessing import RGB, Preprocessing, checked_channel_order
 from uapfast.models.registry import arch_file, code_sha256
 from uapfast.safeload.sharded import shards_of
 from uapfast.suspects.hub_files import files_of
@@ -33,8 +34,9 @@ class Entry:
             is executed. Empty if ``choices`` are given, or if the suspect itself names its network.
         name: shown in the table; the file's name by default.
         base: folder that a relative file in ``arch`` is relative to.
-        mean: per channel; images in 0..1 are normalised by (x - mean) / std before the network.
+        mean: per channel of the network; images in 0..1 are normalised by (x - mean) / std before it.
         std: per channel.
+        channel_order: ``rgb`` or ``bgr``: how the network takes its channels; None where nobody said.
         output: what the suspect answers with, or ``auto``.
         kind: its kind, one of ``KINDS``.
         choices: SPECs of which the one is used whose names and shapes the file has.
@@ -44,6 +46,7 @@ class Entry:
         known_copy: True if the owner knows that it comes from the victim. It is then no suspect, and does not
             enter the correction for many suspects.
         assumed: True if mean and std are the victim's, because the suspect came without any.
+        order_assumed: True if the channel order is, too.
         code: SHA-256 of what its architectures execute, as a screen found it when it began; None for
             what it is now.
     """
@@ -54,6 +57,7 @@ class Entry:
     base: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    channel_order: str | None = None
     output: str = field(default="auto")
     kind: str = WEIGHTS
     choices: tuple[str, ...] = ()
@@ -61,6 +65,7 @@ class Entry:
     class_order: tuple[int, ...] | None = None
     known_copy: bool = False
     assumed: bool = False
+    order_assumed: bool = False
     code: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -72,6 +77,7 @@ class Entry:
         if not isinstance(self.arch, str) or (self.arch and self.kind != WEIGHTS):
             rule = f"a SPEC, for the kind {WEIGHTS} only"
             raise InputError("screen", "arch of a suspect", rule, repr(self.arch))
+        checked_channel_order(self.channel_order, "screen")
         if self.output not in OUTPUTS:
             raise InputError("screen", "output of a suspect", "one of " + ", ".join(OUTPUTS), self.output)
         object.__setattr__(self, "path", os.fspath(self.path))
@@ -85,9 +91,18 @@ class Entry:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of its verdicts has to know of how it is asked."""
-        if not self.assumed or self.mean is None or self.std is None:
-            return ()
-        return (preprocessing_note(self.mean, self.std),)
+        return (preprocessing_note(self.preprocessing),) if self.assumed and self.preprocessing else ()
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What is done to images before its network, or None; ``ModelError`` if it makes no sense."""
+        return Preprocessing.given(self.mean, self.std, self.channel_order)
+
+    def asked_by(self, preprocessing: Preprocessing, *, assumed: bool) -> Entry:
+        """The same with another preprocessing; ``assumed``: that of the victim."""
+        mean, std, order = preprocessing.mean, preprocessing.std, preprocessing.channel_order
+        open_ = assumed and self.channel_order is None
+        return replace(self, mean=mean, std=std, channel_order=order, assumed=assumed, order_assumed=open_)
 
     @property
     def shown(self) -> str:
@@ -140,7 +155,9 @@ class Entry:
     @property
     def _asked(self) -> tuple[object, ...]:
         # the victim's mean and std, if assumed, may turn out not to be the suspect's: said ones are not tried
-        return (self.mean, self.std, self.output, *(["assumed"] if self.assumed else []))
+        said = self.channel_order and not (self.order_assumed and self.channel_order == RGB)
+        more = [self.channel_order] if said else []
+        return (self.mean, self.std, self.output, *more, *(["assumed"] if self.assumed else []))
 
     def code_now(self) -> str:
         """SHA-256 of what its architectures execute now."""
@@ -197,12 +214,13 @@ class Defaults:
 
     Attributes:
         arch: SPECs of weights files; of several the one that fits is taken.
-        mean, std, key, class_order: as :class:`Entry`.
+        mean, std, channel_order, key, class_order: as :class:`Entry`.
     """
 
     arch: tuple[str, ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    channel_order: str | None = None
     key: str | None = None
     class_order: tuple[int, ...] | None = None
 
@@ -215,6 +233,7 @@ class Defaults:
             name,
             mean=self.mean if normalised else None,
             std=self.std if normalised else None,
+            channel_order=self.channel_order if normalised else None,
             kind=kind,
             choices=self.arch if kind == WEIGHTS and len(self.arch) > 1 else (),
             key=key if key is not None else self.key if kind == WEIGHTS else None,

@@ -11,11 +11,12 @@ from uapfast.config import manifest_numbers
 from uapfast.csv_lines import read_lines
 from uapfast.errors import ManifestError
 from uapfast.models.answers import OUTPUTS
+from uapfast.models.preprocessing import CHANNEL_ORDERS
 from uapfast.models.registry import arch_file
 from uapfast.screening.listing.entry import Defaults, Entry
 from uapfast.suspects.resolve import ENDPOINT, FOLDER, KINDS, ONNX, URLS, WEIGHTS, kind_of
 
-OWN = ("kind", "arch", "name", "mean", "std", "output", "key", "class_order", "known_copy")
+OWN = ("kind", "arch", "name", "mean", "std", "channel_order", "output", "key", "class_order", "known_copy")
 COLUMNS = (*OWN, "relation", "candidate", "parent")  # the last three are of pool manifests, and not looked at
 
 
@@ -77,6 +78,10 @@ class _Line:
         mean, std = (manifest_numbers(row.get(k) or "", "screen", k, where) for k in ("mean", "std"))
         if mean is not None or std is not None:
             found = replace(found, mean=mean, std=std)
+        if order := row.get("channel_order"):
+            if order not in CHANNEL_ORDERS:
+                raise _bad("rgb or bgr", f"{order[:40]!r} ({where})", "channel_order")
+            found = replace(found, channel_order=order)
         if row.get("class_order"):
             found = replace(found, class_order=_whole(row["class_order"], where))
         known = row.get("known_copy") or ""
@@ -96,8 +101,9 @@ class _Line:
         if kind == WEIGHTS and not row.get("arch") and not self._defaults.arch:
             rule = "with an arch for every weights file (or --arch for all)"
             raise _bad(rule, f"an empty field 'arch' ({where})")
-        free = {WEIGHTS: (), ONNX: ("arch",), FOLDER: ("arch", "mean", "std", "output")}
-        for column in free.get(kind, ("arch", "mean", "std", "key")):
+        images = ("mean", "std", "channel_order")
+        free = {WEIGHTS: (), ONNX: ("arch",), FOLDER: ("arch", *images, "output")}
+        for column in free.get(kind, ("arch", *images, "key")):
             if row.get(column):
                 rule = f"left empty with kind {kind}, which says it itself"
                 raise _bad(rule, f"{row[column][:80]!r} ({where})", column)

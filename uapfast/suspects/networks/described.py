@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from uapfast.models.preprocessing import Preprocessing
+
 
 class Described(Protocol):
     """A network as whoever asks for it describes it.
@@ -11,7 +13,7 @@ class Described(Protocol):
     Attributes:
         arch: SPEC (:func:`uapfast.models.registry.resolve_arch`).
         base: folder that a relative file in it is relative to.
-        mean, std: per channel, or None.
+        preprocessing: of images, or None.
         code: SHA-256 of the code that it has to be built of; None for whatever it is.
         network: hash of all of this: equal tensors of equal networks give equal answers.
     """
@@ -21,9 +23,7 @@ class Described(Protocol):
     @property
     def base(self) -> str | None: ...  # noqa: D102
     @property
-    def mean(self) -> tuple[float, ...] | None: ...  # noqa: D102
-    @property
-    def std(self) -> tuple[float, ...] | None: ...  # noqa: D102
+    def preprocessing(self) -> Preprocessing | None: ...  # noqa: D102
     @property
     def code(self) -> str | None: ...  # noqa: D102
     @property

@@ -75,7 +75,7 @@ class Skeleton:
         self.device, self.precision = torch.device(device), precision
         self._suspect: Described = suspect
         self.holds: str | None = None
-        self._wrapped = suspect.mean is not None or suspect.std is not None
+        self._wrapped = suspect.preprocessing is not None
         self.module = self._build()
         self.is_new, self.size = True, state_bytes(self.module)
         state = self.module.state_dict()
@@ -152,9 +152,8 @@ class Skeleton:
         self._asked = self._settled = False
         self._flat, self._picture = None, None
         notes = fill(self.module, tensors, path, self.shapes.wants)
-        suspect = self._suspect
         in_place, self.in_place, self.is_new = self.in_place, False, False  # if freezing fails
-        self.module = settled(self.module, suspect.mean, suspect.std, self.device)
+        self.module = settled(self.module, self._suspect.preprocessing, self.device)
         self.in_place, self._batches = in_place, batch_note(self.module)
         self.notes = notes if self._batches is None else (*notes, self._batches)
         self._unsteady = self._glimpse = None
@@ -163,7 +162,7 @@ class Skeleton:
             changed = first_difference(own, {n: t for n, t in tensors.items() if n in own})
             why = holds_more(self.module) or (f"eval() changes {changed}" if changed else None)
             if why is not None:
-                log.debug("screen: %s is built for every suspect: %s", suspect.arch, why)
+                log.debug("screen: %s is built for every suspect: %s", self._suspect.arch, why)
                 self.in_place = False
             else:
                 self._picture = NetworkSnapshot(self.module)
