@@ -55,6 +55,35 @@ def test_the_papers_encoder_runs_end_to_end(world):
     assert uapfast.encode(ref, world["tuned"]).shape == (10, 20)
 
 
+class Noisy(nn.Module):
+    """A network that adds noise to its logits, in whatever mode."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        values = self.inner(x)
+        return values + 0.3 * torch.randn_like(values)
+
+
+def test_models_that_answer_at_random_are_named(world: dict, reference: uapfast.Reference) -> None:
+    twins = [Noisy(m) if i < 4 else m for i, m in enumerate(world["twins"])]
+    pool = uapfast.Pool.from_models(twins=twins, homologous=world["homologous"])
+    said = "other answers to the same images each time: victim, twin-00, twin-01, .... Switch off"
+    with pytest.warns(PoolWarning, match=said):
+        found = uapfast.generate(Noisy(world["victim"]), world["x"], pool=pool, config=SMALL)
+    assert any(said in text for text in found.warnings)
+    assert not any("other answers" in text for text in reference.warnings)
+
+
+def test_repeated_images_are_told(world: dict, reference: uapfast.Reference) -> None:
+    images = world["x"][:40].repeat(len(world["x"]) // 40, 1, 1, 1)
+    with pytest.warns(PoolWarning, match=r"only \d+ of the \d+ query points are different images"):
+        uapfast.generate(world["victim"], images, pool=world["pool"], config=SMALL)
+    assert not any("different images" in text for text in reference.warnings)
+
+
 def test_a_pool_without_twins_still_works_and_says_what_it_costs(world):
     pool = uapfast.Pool.from_models(homologous=world["homologous"])
     with pytest.warns(PoolWarning, match="suspect side decides alone"):

@@ -131,6 +131,9 @@ def batch_note(module: nn.Module) -> str | None:
     return None
 
 
+UNSTEADY = "it answers the same question differently each time: verdicts on it do not repeat"
+
+
 def repeats(answer: Callable[[Tensor], Any], x: Tensor) -> tuple[bool, str | None]:
     """Whether a network answers an image as it does beside others, and twice alike, by trying.
 
@@ -145,7 +148,7 @@ def repeats(answer: Callable[[Tensor], Any], x: Tensor) -> tuple[bool, str | Non
         whole, again, alone = (unpack(answer(part.clone()), "") for part in (x, x, x[:ALONE]))
         room = NEAR * max(float(whole.detach().abs().to(torch.float64).max()), TINY)
         if bool((whole.double() - again.double()).abs().max() > room):
-            return False, "it answers the same question differently each time: verdicts on it do not repeat"
+            return False, UNSTEADY
         if bool((whole[:ALONE].double() - alone.double()).abs().max() > room):
             said = (
                 "answers depend on the other queries of a batch: asked view by view, in batches of one size"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
 
 from uapfast.config import GenerateConfig
 from uapfast.errors import PoolError
 from uapfast.method.statistic import STATISTICS
 from uapfast.models.model import Model
+from uapfast.models.state import UNSTEADY
 from uapfast.pool.pool import MIN_INNOCENTS, Pool, few_innocents, few_twins, more_innocents
 from uapfast.reference import Record
 from uapfast.reference_file import make_roster
 from uapfast.verbs.findings import Findings
 
 RecordedModel = tuple[Record, Model]
+SHOWN = 3  # names in a sentence
 
 
 def ordered(victim: Model, pool: Pool) -> list[RecordedModel]:
@@ -83,6 +86,28 @@ def _check_shapes(models: list[RecordedModel]) -> None:
 def _shapes(model: Model) -> list[tuple[int, ...]]:
     """Shapes of all parameters, sorted: names may differ with how a network was wrapped."""
     return sorted(tuple(p.shape) for p in model.module.parameters()) if model.module is not None else []
+
+
+def check_steady(models: list[RecordedModel], images: Tensor, findings: Findings) -> None:
+    """Warn of models that draw at random as they answer; those that mind their batch are asked accordingly.
+
+    Args:
+        models: of the pool, the victim first.
+        images: a few, ``[n,C,H,W]``.
+        findings: gets the sentence.
+    """
+    names = []
+    for record, model in models:
+        model.try_out(images)
+        if UNSTEADY in model.notes:
+            names.append(record.name)
+    if names:
+        shown = ", ".join(names[:SHOWN]) + (", ..." if names[SHOWN:] else "")
+        findings.warn(
+            f"these models give other answers to the same images each time: {shown}. Switch off what draws "
+            "at random (noise, dropout that eval() does not know of): what is measured on them does not "
+            "repeat, and copies are harder to find"
+        )
 
 
 def candidates_of(models: list[RecordedModel], config: GenerateConfig) -> list[RecordedModel]:

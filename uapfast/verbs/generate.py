@@ -31,6 +31,7 @@ from uapfast.method.fingerprint import (
 from uapfast.method.sequential import too_few
 from uapfast.method.statistic import STATISTICS
 from uapfast.models.model import Model, as_model
+from uapfast.models.state import TRIED
 from uapfast.pool.degraded import with_degraded
 from uapfast.pool.manifest import load_pool
 from uapfast.pool.pool import Pool, check_victim
@@ -41,6 +42,7 @@ from uapfast.verbs.entries import (
     RecordedModel,
     candidates_of,
     check_pool,
+    check_steady,
     inexact,
     moved_by,
     ordered,
@@ -48,7 +50,7 @@ from uapfast.verbs.entries import (
     records_of,
 )
 from uapfast.verbs.findings import Findings
-from uapfast.verbs.images import check_labels, check_unseen, owners_images
+from uapfast.verbs.images import check_distinct, check_labels, check_unseen, owners_images
 from uapfast.verbs.log import QueryLog, choose_logged, read_log
 from uapfast.verbs.origin_checks import check_origin
 from uapfast.verbs.points import select_points
@@ -134,6 +136,7 @@ def generate(
     check_vouched(vouched, models, findings)
     check_origin(pool, [record for record, _ in models], findings)
     logger.info("generate: %d models, %d images", len(models), len(x))
+    check_steady(models, x[:TRIED], findings)
     looked_at = _looked_at(len(x), config)
     x = x.subset(looked_at)
     logged = _logged(log, log_blind, x, models, config, findings)
@@ -142,6 +145,7 @@ def generate(
     known = None if labels is None else torch.as_tensor(labels)[looked_at].to("cpu", torch.int64)
     _check_answers(clean, known, models, config, findings, pool.trained)
     points, probes = _choose(clean, x, models, logged.own(config))
+    check_distinct(points, findings)
     check_unseen(points, pool.seen, findings)
     points = _with_logged(points, logged, models, config, counter)
     uaps, uap_report = make_uaps(models, _uap_images(x, models, config), config, counter.uap)

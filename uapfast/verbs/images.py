@@ -13,6 +13,7 @@ from uapfast.errors import DataError
 from uapfast.images import check_images
 from uapfast.verbs.findings import Findings
 
+MANY_REPEATS = 0.1  # share of the query points; real sets of images have some
 FEW_SEEN = 0.01  # share of the query points up to which duplicates need nothing of the owner
 
 
@@ -49,4 +50,14 @@ def check_unseen(points: Tensor, seen: Collection[int], findings: Findings) -> N
         )
 
 
-__all__ = ["check_labels", "check_unseen", "owners_images"]
+def check_distinct(points: Tensor, findings: Findings) -> None:
+    """Warn of query points that say the same again; arguments as :func:`check_unseen`."""
+    distinct = len(set(image_keys(points).tolist()))
+    if distinct < (1 - MANY_REPEATS) * len(points):
+        findings.warn(
+            f"only {distinct} of the {len(points)} query points are different images, and repeats show "
+            "nothing new: give more different images (--data)"
+        )
+
+
+__all__ = ["check_distinct", "check_labels", "check_unseen", "owners_images"]
