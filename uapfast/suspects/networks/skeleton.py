@@ -210,9 +210,9 @@ class Skeleton:
         if not self.in_place:
             return False
         if self._settled:
-            same = self._glimpse is None or self._glimpse == glimpse(self._inner)
-            self.in_place = same and not self._has_moved()
-            self._glimpse = None
+            now = None if self._glimpse is None else glimpse(self._inner)
+            self.in_place = now == self._glimpse and not self._has_moved()
+            self._glimpse = None if self._moves else now  # copied weights change nothing of it
         else:
             assert self._picture is not None
             self._settled = self.in_place = self._picture.is_still(self.module)
