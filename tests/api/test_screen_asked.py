@@ -68,7 +68,9 @@ def test_who_says_mean_and_std_is_asked_so_beside_the_same_file_that_says_none(
     with uapfast.screen(reference, [bare, told] if first == "bare" else [told, bare]) as screening:
         screening.finish()
         rows = {row.name: row for row in screening.rows()}
-    assert rows["bare"].decision == "piracy" and rows["told"].decision == "invalid"
+    # asked wrongly it agrees with few models or with none, as the machine's last bits have it
+    assert rows["bare"].decision == "piracy" and rows["told"].decision in ("invalid", "inconclusive")
+    assert not any("since none were given" in reason for reason in rows["told"].reasons)
 
 
 @pytest.mark.parametrize("order", [("task", "other"), ("other", "task")])
