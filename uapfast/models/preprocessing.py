@@ -48,8 +48,9 @@ class Preprocessing:
 
     @classmethod
     def told(cls, told: Mapping[str, Any]) -> Self:
-        """From what :meth:`to_dict` gave; other names in it are not looked at."""
-        return cls(tuple(told["mean"]), tuple(told["std"]), told.get("channel_order") or RGB)
+        """From what :meth:`to_dict` gave; other names in it are not looked at. Raises as :meth:`given`."""
+        order = checked_channel_order(told.get("channel_order")) or RGB
+        return cls(*_statistics(told["mean"], told["std"]), order)
 
     def to_dict(self) -> dict[str, Any]:
         """``mean`` and ``std`` by name, and ``channel_order`` where it is not ``rgb``."""
