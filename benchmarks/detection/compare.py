@@ -1,6 +1,6 @@
 """The baselines on every suspect of a zoo, before every victim; ``run`` adds them to its table.
 
-    python -m benchmarks.detection compare --zoo DIR [--jobs 2]
+    python -m benchmarks.detection compare --zoo DIR [--jobs 2] [--victims ARCH ...]
 
 Fits each baseline of ``baselines.ENTRIES`` on a victim and its pool, asks every suspect, and keeps the rows
 in ``DIR/baseline-rows-ARCH.json``; a second run makes what is missing. Prints the AUC of each.
@@ -118,10 +118,12 @@ def _task(place: Place, arch: str) -> list[Row]:
 
 def main() -> None:
     """Compare and print."""
-    args = parser_for(__doc__, jobs=2).parse_args()
+    args = parser_for(__doc__, jobs=2, victims=True).parse_args()
     place = open_zoo(args.zoo)
-    require_complete(place)
-    rows = sum(over(partial(_task, place), list(place.size.epochs), args.jobs, "victims"), [])
+    if not args.victims:
+        require_complete(place)
+    victims = args.victims or list(place.size.epochs)
+    rows = sum(over(partial(_task, place), victims, args.jobs, "victims"), [])
     console.print("\n".join(by_score(rows)), soft_wrap=True, markup=False)
 
 

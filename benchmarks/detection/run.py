@@ -22,7 +22,7 @@ from benchmarks.detection.make import Place
 from benchmarks.detection.options import parser_for
 from benchmarks.detection.page import text
 from benchmarks.detection.plots import plots
-from benchmarks.detection.table import by_access, by_attack, by_victim, levels
+from benchmarks.detection.table import by_access, by_attack, by_score, by_victim, levels, paper_level
 from benchmarks.detection.workers import over
 from benchmarks.detection.zoo import open_zoo
 from uapfast.files import write_text
@@ -50,10 +50,13 @@ def _rows(place: Place, names: Sequence[str], victims: Sequence[str], jobs: int)
 
 
 def _some(place: Place, kind: str, victims: Sequence[str], jobs: int) -> None:
-    """The default alone, on some victims of a zoo that may lack the suspects of others."""
-    rows = _rows(place, ["ours"], victims, jobs)
+    """The default and the paper's encoder, on some victims of a zoo that may lack the suspects of others."""
+    rows = _rows(place, ["ours", "paper"], victims, jobs)
+    baselines = [kept_rows(place, arch) for arch in victims]
+    rows += sum(baselines, []) if all(baselines) else []
     command = f"python -m benchmarks.detection run --zoo DIR --victims {' '.join(victims)}"
-    parts = [by_attack(rows), by_victim(rows), by_access(rows), levels(rows)]
+    paper = f"The paper's encoder and test at 99.99 % accuse {paper_level(rows)}."
+    parts = [by_attack(rows), by_victim(rows), by_access(rows), by_score(rows), levels(rows), [paper]]
     made = {row["suspect"] for row in rows}
     head = f"# Detection, some victims\n\nMade by `{command}`."
     head += f" Zoo: {kind}; {len(made)} suspects, none of them in a pool."
