@@ -108,7 +108,7 @@ def test_one_that_never_answers_is_a_row_and_the_others_are_asked(world, nets, w
     for row in rows:
         if row.name in ("0.safetensors", "1.safetensors"):
             assert row.decision == "invalid" and row.error_class == "TimeLimitError"
-            assert row.error_message == f"screen: {row.name} must be asked within {LIMIT:g} s, got no end"
+            assert row.error_message == f"screen: {row.name} must be asked within {LIMIT:g} s, got no result"
             assert row.sha256 is not None
         else:
             assert row.decision != "invalid", row
@@ -321,6 +321,6 @@ def test_a_network_that_was_never_built_is_not_tried_by_others(world, nets):
     assert skeletons.building(thread) == entry.network
     thread.abandoned = True
     skeletons.abandon(thread)
-    with pytest.raises(TimeLimitError, match="nets.py:built must be built in time, got no end"):
+    with pytest.raises(TimeLimitError, match="nets.py:built must be built in time, got no result"):
         skeletons.shapes(entry)
     assert skeletons.shapes(world.suspects[1])

@@ -126,7 +126,7 @@ def test_a_key_and_a_class_order(world: World, tmp_path: Path) -> None:
     ("line", "told"),
     [
         ({"path": "x.pt", "kind": "cloud"}, "'cloud'"),
-        ({"path": "x", "kind": "folder", "arch": MLP}, "left empty with kind folder"),
+        ({"path": "x", "kind": "folder", "arch": MLP}, "empty for the kind folder"),
         ({"path": "x", "kind": "folder", "mean": "0.5", "std": "1"}, "mean"),
         ({"path": "m.onnx", "kind": "onnx", "arch": MLP}, "arch"),
         ({"path": "x.pt", "kind": "weights"}, "arch"),

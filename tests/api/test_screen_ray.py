@@ -159,7 +159,7 @@ def test_an_address_where_no_cluster_is(world, tmp_path):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]
-        with pytest.raises(ClusterError, match=f"address must be of a Ray cluster, got 127.0.0.1:{port}"):
+        with pytest.raises(ClusterError, match=f"must be that of a Ray cluster, got 127.0.0.1:{port}"):
             screen(address=f"127.0.0.1:{port}").finish()
         other.listen()
         answer = threading.Thread(target=lambda: other.accept()[0].sendall(b"HTTP/1.1 400 Bad\r\n"))

@@ -74,8 +74,8 @@ def test_pandas_duckdb_and_polars_read_the_same(store, tmp_path):
     export(store, path, REFERENCES, 0.05)
     sql = f"SELECT name, p_value, reasons FROM '{path}' WHERE decision = 'piracy' AND reference = 'b'"
     # p 1e-6 of 4999, of two references
-    holm = "to name one party of this list, 0.01 counts (p_holm; it knows no tries of other stores); "
-    holm += "q 0.005 orders it"
+    holm = "to name one party of this list, cite 0.01 (p_holm; it knows no tries in other stores); "
+    holm += "q 0.005 ranks the list"
     want = ("0.pt", 1e-6, ["first", "second", holm])
     assert duckdb.sql(sql).fetchall() == [want]
     frame = pandas.read_parquet(path)

@@ -56,7 +56,7 @@ def test_a_killer_costs_few_workers_and_nobody_else_a_row():
     done = {d.suspect.name: d for d in play(names, backend)}
     assert backend.deaths <= 1 + DEATHS
     assert [n for n, d in done.items() if d.rows[0].error_class] == ["kill"]
-    assert "must be a suspect that leaves its worker alive" in str(done["kill"].rows[0].error_message)
+    assert "must be a suspect that does not end its worker process" in str(done["kill"].rows[0].error_message)
 
 
 def test_workers_that_cannot_start_end_the_run_with_the_reason():

@@ -109,7 +109,7 @@ def test_a_conviction_needs_its_q_value():
     assert (
         kept.decision == "piracy" and (kept.q_value, kept.p_holm) == (0.05, 0.1) and kept.reasons[0] == "why"
     )
-    assert "0.1 counts (p_holm; it knows no tries of other stores); q 0.05 orders it" in kept.reasons[-1]
+    assert "cite 0.1 (p_holm; it knows no tries in other stores); q 0.05 ranks the list" in kept.reasons[-1]
     lost = finished(row(), 0.051, 0.2, nothing, 0.05)
     assert lost.decision == "inconclusive" and "q 0.051 > 0.05" in lost.reasons[0]
     assert finished(row(decision="independent"), 0.9, 0.9, nothing, 0.05).decision == "independent"

@@ -33,7 +33,7 @@ from uapfast.suspects.http_run import HttpRun, ImageArray, run_coroutine, spoole
 
 PLAIN: dict[str, Any] = {"sort_keys": True, "default": str}  # of JSON that is hashed
 NOT_PROBED = (
-    "whether it answers equal questions alike was not checked: the budget allowed no repeated question"
+    "it was not checked whether equal questions get equal answers: the budget allowed no repeated question"
 )
 
 
@@ -309,7 +309,7 @@ class HttpSuspect(Suspect):
         """Rows as a table; see :func:`uapfast.suspects.http_rows.table`."""
         labels = self.endpoint.classes
         if labels is None and any(isinstance(_label(r), str) for r in rows):
-            self.say("its labels were read as numbers of classes")
+            self.say("its labels were read as class numbers")
         return table(rows, labels, classes, self.name)
 
     def say(self, sentence: str) -> None:

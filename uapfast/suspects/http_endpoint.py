@@ -151,7 +151,8 @@ def _read(path: Path) -> dict[str, Any]:
     for name in found:
         if name in flat or (name not in _TOP and name not in ("headers", "conduct")):
             places = ", ".join(f"[{s}]" for s, names in SECTIONS.items() if name in names)
-            raise EndpointError(str(path), name, f"in {places or 'no endpoint file'}", "it at the top")
+            rule = f"in {places}" if places else "left out: there is no such setting"
+            raise EndpointError(str(path), name, rule, "it at the top")
     for section, table in tables.items():
         if not isinstance(table, dict) or not set(table) <= set(SECTIONS[section]):
             got = ", ".join(sorted(set(table) - set(SECTIONS[section]))) if isinstance(table, dict) else table

@@ -105,7 +105,7 @@ class OpenInference(HttpForm):
         if not self.batched or sizes[0] == 1:
             self.batch = 1
         elif sizes[0] > 1:
-            raise EndpointError(where, "its batch size", "free, or 1", sizes[0])
+            raise EndpointError(where, "its batch size", "1 or variable (-1)", sizes[0])
         kinds = {"nchw": [channels, height, width], "nhwc": [height, width, channels]}
         fitting = [n for n, want in kinds.items() if _fits(sizes[-3:], want)] if len(sizes) in (3, 4) else []
         if not fitting:

@@ -133,7 +133,7 @@ def _scattered(rows: Sequence[Pairs], index: Mapping[str, int], count: int | Non
         low = min((b for _, b in row), default=0.0)
         high = max((b for _, b in row), default=0.0)
         if len(row) < width and (low < 0 or high > 100.1):
-            rule = "for every class (top_k=), since scores that are no probabilities cannot be filled up"
+            rule = "for every class (top_k=), because missing classes are filled in for probabilities only"
             raise OutputError(where, "answers", rule, f"{len(row)} of {width} classes")
         for k, value in row:
             line[k] = value

@@ -47,7 +47,7 @@ def choose_architecture(
     if entry.arch and not entry.choices:
         return entry, ()
     if not entry.choices:
-        rule = "given for a file of weights alone, which names no network"
+        rule = "given for a file of weights alone, because it does not name its network"
         raise InputError("screen", "--arch", rule, f"none for {entry.shown}")
     tensors = tuple((i.name, tuple(i.shape), i.dtype) for i in header.tensors.values())
     layout = entry.choices, entry.base, entry.code, tensors
@@ -81,7 +81,7 @@ def _fitting(entry: Entry, header: Header, shapes_of: Callable[[Entry], Shapes])
         raise ModelError("screen", "weights", rule, "; ".join(unbuilt))
     count, arch, said = min(near)
     more = f" ({'; '.join(unbuilt)})" if unbuilt else ""
-    got = f"those of none; {arch} is nearest, with {count} of {len(shapes)} tensors other: {said}{more}"
+    got = f"those of none; {arch} is nearest, with {count} of {len(shapes)} tensors different: {said}{more}"
     raise ModelError("screen", "weights", rule, got)
 
 

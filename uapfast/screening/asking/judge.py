@@ -244,8 +244,8 @@ def _check_same(panel: Panel, skeletons: Skeletons, loaded: Loaded) -> None:
             new.load(loaded.tensors, entry.shown)
             found.append(new.answer(iter([points]), len(points), entry.name))
             if answers_differ(found[0], found[-1]):
-                rule = "one of which the weights say that they are its (name it in a manifest, column arch)"
-                got = f"{entry.arch} and {arch}: {entry.shown} fits both, and they answer otherwise"
+                rule = "one that the weights alone identify (else name it in a manifest, column arch)"
+                got = f"{entry.arch} and {arch}: {entry.shown} fits both, and they answer differently"
                 raise ModelError("screen", "arch", rule, got)
 
 

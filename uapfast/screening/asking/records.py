@@ -75,7 +75,7 @@ def recording(
     with Recorder(record_path(folder, entry, None, asked), subject=subject) as record:
         yield record
         if is_abandoned():
-            raise TimeLimitError("screen", entry.name, "asked in time", "no end")
+            raise TimeLimitError("screen", entry.name, "asked in time", "no result")
 
 
 class PendingRecord:

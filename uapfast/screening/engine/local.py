@@ -93,7 +93,7 @@ class Threads:
         self._abandoned = [thread for thread in self._abandoned if thread.is_alive()]
         if len(self._abandoned) >= LOST:
             limit, got = self._panel.settings.timeout, f"{len(self._abandoned)} that still run"
-            rule = f"asked within {limit:g} s, or end some time (finished rows are kept: screen again)"
+            rule = f"asked within {limit:g} s, or end later (finished rows are kept; screen again to go on)"
             raise TimeLimitError("screen", "suspects", rule, got)
         self._count += 1
         worker = self._workers[self._count] = Worker(self._means, self._readers, self._budget)

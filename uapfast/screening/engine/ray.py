@@ -157,7 +157,7 @@ def _check_address(address: str) -> None:
         raise InputError(
             "screen",
             "address",
-            "HOST:PORT of its head, or auto (and this machine one of its nodes)",
+            "HOST:PORT of the cluster's head, or auto (if this machine is one of its nodes)",
             repr(address),
         )
     if os.environ.get("RAY_USE_TLS", "0") != "0":
@@ -168,9 +168,9 @@ def _check_address(address: str) -> None:
             line.sendall(HTTP2)
             said = line.recv(9)
     except (OSError, OverflowError) as exc:
-        raise ClusterError(f"screen: address must be of a Ray cluster, got {address} ({exc})") from exc
+        raise ClusterError(f"screen: address must be that of a Ray cluster, got {address} ({exc})") from exc
     if len(said) < 4 or said[3] != 4:
-        raise ClusterError(f"screen: address must be of a Ray cluster, got another service at {address}")
+        raise ClusterError(f"screen: address must be that of a Ray cluster, got another service at {address}")
 
 
 # -- its actors ------------------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ class _Head:
         if now - self._seen > HEAD_GONE:
             self.gone = True
             place = ":".join(map(str, self._place))
-            raise ClusterError(f"screen: the cluster's head must be there, got no answer from {place}")
+            raise ClusterError(f"screen: the cluster's head must answer, got no answer from {place}")
 
 
 def _why(error: BaseException) -> str:

@@ -106,7 +106,7 @@ class RemoteWorker:
         files = [arch_file(arch, base=base) for arch in (suspect.arch, *suspect.choices)]
         for file in (*own, *files):
             if file is not None and not os.path.exists(file):
-                told = f"screen: files must be there under the same path on every node, got no {file}"
+                told = f"screen: files must exist under the same path on every node, got no {file}"
                 return ClusterError(f"{told} on {socket.gethostname()}")
         return None
 

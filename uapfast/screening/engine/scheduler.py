@@ -287,7 +287,8 @@ class Scheduler:
         suspect = task.job.suspect
         asked = task.sha256 or suspect.is_direct
         what = "built" if busy.building else "asked" if asked else "read"
-        fault = Fault(TimeLimitError("screen", suspect.name, f"{what} within {limit:g} s", "no end"), limit)
+        rule = f"{what} within {limit:g} s"
+        fault = Fault(TimeLimitError("screen", suspect.name, rule, "no result"), limit)
         if busy.building:
             self._networks[busy.building] = fault
         yield from self._give_up(task, fault)
@@ -338,8 +339,8 @@ class Scheduler:
 
 def _lost(task: Task, why: str) -> str:
     suspect = task.job.suspect
-    got = f"{task.deaths} workers that died of it alone"
-    return f"screen: {suspect.name} must be a suspect that leaves its worker alive, got {got} ({why})"
+    got = f"{task.deaths} workers that died while it was their only suspect"
+    return f"screen: {suspect.name} must be a suspect that does not end its worker process, got {got} ({why})"
 
 
 __all__ = ["Fault", "Scheduler"]

@@ -110,7 +110,8 @@ def says(lists: Sequence[SuspectList]) -> list[str]:
             counts += f", {before.counted} before"
         said.append(
             f"another list than before: {now.added} added, {now.gone} gone since {before.sha256[:12]} of "
-            f"{before.fixed} ({len(lists) - 1} earlier in this store){counts}; whoever was asked counts on"
+            f"{before.fixed} ({len(lists) - 1} earlier in this store){counts}; "
+            "every suspect that was asked still counts"
         )
     return said
 

@@ -96,7 +96,7 @@ class _Line:
         if kind not in KINDS:
             raise _bad("one of " + ", ".join(KINDS), f"{kind[:40]!r} ({where})", "kind")
         if kind == ENDPOINT and not self._endpoints:
-            rule = "without addresses, unless --endpoints lets a screen ask the hosts that a manifest names"
+            rule = "without addresses, unless --endpoints allows queries to the hosts that it names"
             raise _bad(rule, f"{row['path'][:120]!r} ({where})")
         if kind == WEIGHTS and not row.get("arch") and not self._defaults.arch:
             rule = "with an arch for every weights file (or --arch for all)"
@@ -105,13 +105,13 @@ class _Line:
         free = {WEIGHTS: (), ONNX: ("arch",), FOLDER: ("arch", *images, "output")}
         for column in free.get(kind, ("arch", *images, "key")):
             if row.get(column):
-                rule = f"left empty with kind {kind}, which says it itself"
+                rule = f"empty for the kind {kind}, because such a suspect says it itself"
                 raise _bad(rule, f"{row[column][:80]!r} ({where})", column)
 
     def _check_arch(self, arch: str, base: Path, where: str) -> None:
         file = arch_file(arch, base=base)
         if file is not None and file.resolve() not in self._trusted:
-            rule = "a network by name (a Python file is run only if it is that of --arch)"
+            rule = "the name of a network (a Python file is executed only if --arch names it, too)"
             raise _bad(rule, f"{arch[:120]!r} ({where})", "arch")
 
 

@@ -52,7 +52,7 @@ def as_entries(
 def _entry(path: str, defaults: Defaults) -> Entry:
     kind = kind_of(path)
     if kind == WEIGHTS and not defaults.arch:
-        raise InputError("screen", "arch", "given for weights files without their own", "none")
+        raise InputError("screen", "arch", "given for weights files, which name no network", "none")
     return defaults.entry(path, kind)
 
 

@@ -117,8 +117,8 @@ def finished(row: Row, q: float | None, holm: float | None, population: Populati
     elif decision == "piracy" and holm is not None:
         reasons = (
             *reasons,
-            f"to name one party of this list, {holm:.3g} counts (p_holm; it knows no tries of other stores); "
-            f"q {q:.3g} orders it",
+            f"to name one party of this list, cite {holm:.3g} (p_holm; it knows no tries in other stores); "
+            f"q {q:.3g} ranks the list",
         )
     z = p = None
     if population.location is not None and population.scale and row.z_pool is not None:

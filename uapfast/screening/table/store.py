@@ -105,7 +105,7 @@ class Store:
         if tables and version != SCHEMA_VERSION:
             raise StorageError(
                 f"screen: store must be of version {SCHEMA_VERSION}, got {version} ({self.path}; its rows "
-                "mean something else than this uapfast's: remove it, or screen into another table)"
+                "have another meaning in this version: remove it, or write another table)"
             )
 
     @contextlib.contextmanager

@@ -119,7 +119,7 @@ class Skeletons:
                 lock.release()
         try:
             if suspect.network in self._endless:
-                raise TimeLimitError("screen", suspect.arch, "built in time", "no end")
+                raise TimeLimitError("screen", suspect.arch, "built in time", "no result")
             self._builder = threading.current_thread(), suspect.network
             yield
         finally:
