@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,53 @@ def test_a_record_holds_what_the_order_was_told_by(world: Colours, tmp_path: Pat
         settings["preprocessing"]["std"] = [0.2, 0.3, 0.5]
     else:
         settings["tried"] = [1]
+    path.write_bytes(line_of(told) + b"".join(rest))
+    with pytest.raises(RecordError, match="tried must be the preprocessing that follows"):
+        verify_record(world.reference, path)
+
+
+def _way(settings: dict[str, Any], place: int, **told: Any) -> None:
+    settings["tried"]["ways"][place].update(told)
+
+
+NEVER_WRITTEN: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "asked with null": lambda s: s["preprocessing"].update(mean=[None] * 3),
+    "asked with lists": lambda s: s["preprocessing"].update(mean=[[1], [2], [3]]),
+    "asked with too large a number": lambda s: s["preprocessing"].update(mean=[10**400]),
+    "asked with true": lambda s: s["preprocessing"].update(std=[True] * 3),
+    "another way than the victim's first": lambda s: _way(s, 0, mean=[0.1, 0.2, 0.3]),
+    "an invented way": lambda s: (
+        _way(s, s["tried"]["taken"], mean=[0.1, 0.2, 0.3]),
+        s["preprocessing"].update(mean=[0.1, 0.2, 0.3]),
+    ),
+    "fewer ways": lambda s: s["tried"].update(
+        ways=[s["tried"]["ways"][place] for place in (0, s["tried"]["taken"])], taken=1
+    ),
+    "more ways": lambda s: s["tried"]["ways"].extend(s["tried"]["ways"][:1] * 20_000),
+    "no order of channels": lambda s: _way(s, 0, channel_order=5),
+    "labels as text": lambda s: _way(s, 0, labels=[str(k) for k in s["tried"]["ways"][0]["labels"]]),
+    "labels between numbers": lambda s: _way(s, 0, labels=[k + 0.5 for k in s["tried"]["ways"][0]["labels"]]),
+    "more labels than are asked": lambda s: _way(s, 1, labels=[0] * 256),
+    "taken by a float": lambda s: s["tried"].update(taken=float(s["tried"]["taken"])),
+}
+
+
+@pytest.fixture(scope="module")
+def record(world: Colours, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("record") / "record.jsonl"
+    with Recorder(path) as record:
+        judged(world, Turned(world.victim), record=record)
+    return path
+
+
+@pytest.mark.parametrize("change", NEVER_WRITTEN)
+def test_a_record_of_what_is_never_tried_is_refused(
+    world: Colours, record: Path, tmp_path: Path, change: str
+) -> None:
+    first, *rest = record.read_bytes().splitlines(keepends=True)
+    told = json.loads(first)
+    NEVER_WRITTEN[change](told["suspect"]["settings"])
+    path = tmp_path / "record.jsonl"
     path.write_bytes(line_of(told) + b"".join(rest))
     with pytest.raises(RecordError, match="tried must be the preprocessing that follows"):
         verify_record(world.reference, path)
