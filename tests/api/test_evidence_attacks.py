@@ -101,7 +101,7 @@ def test_what_the_accuser_chose_is_noted(case: Case, tmp_path: Path) -> None:
     notes = {c.what: c.said for c in found.checks if c.state == "note"}
     assert found.holds and "no commitment says so" in notes["looks"]
     assert notes["answers"] == "read as labels: the accuser said so" and "accuser" in notes["class order"]
-    assert notes["preprocessing"] == "the one that the accuser gave"
+    assert notes["preprocessing"] == "other than the victim's: the accuser said so"
 
 
 def test_answers_that_others_are_said_to_have_given_are_noted(case: Case, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def chosen(out: Audit, recording: Recording, reference: Reference, commitment: C
         said = f"it follows from the answers to a few query points in {len(tried['ways'])} ways"
         out.add("ok", "preprocessing", said)
     elif _preprocessing(settings) not in ({}, reference.preprocessing):
-        out.add("note", "preprocessing", "the one that the accuser gave")
+        out.add("note", "preprocessing", "other than the victim's: the accuser said so")
     if first["class_order"] is not None:
         out.add("note", "class order", "the one that the accuser gave")
     if first["answered"] is not None:
