@@ -124,9 +124,9 @@ class Reference:
         return self.plan.scale.index(0.0) if 0.0 in self.plan.scale else 0
 
     @property
-    def preprocessing(self) -> dict[str, list[float]] | None:
-        """``mean`` and ``std`` of the victim as ``generate`` was given it; None if it takes 0..1 images."""
-        found: dict[str, list[float]] | None = self.settings.get("preprocessing")
+    def preprocessing(self) -> dict[str, Any] | None:
+        """The victim's ``mean``, ``std`` and ``channel_order``, as it came; None if it takes 0..1 images."""
+        found: dict[str, Any] | None = self.settings.get("preprocessing")
         return found
 
     @property

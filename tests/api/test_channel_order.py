@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,24 +75,30 @@ def tinted(seed: int) -> tuple[Tensor, Tensor]:
     return torch.stack([x[:, 0] * red, x[:, 0] * 0.5, x[:, 0] * (1 - red)], 1), y
 
 
-@pytest.fixture(scope="module")
-def world() -> Colours:
+def colours(**how: Any) -> Colours:
+    """A victim, honest models and a reference, all of whose models are prepared as ``how`` says."""
     torch.set_num_threads(1)
     x, y = tinted(0)
     own, other = slice(0, 900), slice(900, 1797)
-    inner = Preprocessing(MEAN, STD).applied(x)
+    way = Preprocessing.given(**how)
+    inner = x if way is None else way.applied(x)
     made = [shipped(ARCH, inner[own], y[own], s) for s in range(7)]
     honest = [shipped(ARCH, inner[(own, other)[s % 2]], y[(own, other)[s % 2]], 20 + s) for s in range(14)]
-    twins = [Model(m, **HOW) for m in made[1:]]
+    twins = [Model(m, **how) for m in made[1:]]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pool = uapfast.Pool.from_models(twins=twins, homologous=[Model(m, **HOW) for m in honest[:12]])
+        pool = uapfast.Pool.from_models(twins=twins, homologous=[Model(m, **how) for m in honest[:12]])
         config = uapfast.GenerateConfig(points=40, uap_images=100, min_fooling=0.0)
-        found = uapfast.generate(Model(made[0], **HOW), x[other], y[other], pool=pool, config=config)
+        found = uapfast.generate(Model(made[0], **how), x[other], y[other], pool=pool, config=config)
     reference = dataclasses.replace(found, settings={**found.settings, "limits": []}, _cache={})
-    plain = uapfast.verify(reference, Model(made[0], **HOW), alpha=0.01)
+    plain = uapfast.verify(reference, Model(made[0], **how), alpha=0.01)
     assert plain.decision == "piracy"
     return Colours(made[0], honest[12:], reference, plain)
+
+
+@pytest.fixture(scope="module")
+def world() -> Colours:
+    return colours(**HOW)
 
 
 def judged(world: Colours, suspect: Any, **how: Any) -> uapfast.Verdict:
@@ -146,6 +153,31 @@ def test_a_victim_without_mean_and_std_is_asked_in_the_order_that_is_said(images
     plain = Model(network).answers(images).values
     assert torch.equal(Model(Turned(network), channel_order="bgr").answers(images).values, plain)
     assert torch.equal(Model(network, channel_order="rgb").answers(images).values, plain)
+
+
+@pytest.mark.parametrize("how", [HOW, {"mean": None, "std": None}])
+def test_a_victim_that_takes_another_order_says_so_in_its_reference(
+    how: dict[str, Any], tmp_path: Path
+) -> None:
+    turned = colours(**how, channel_order="bgr")
+    turned.reference.save(tmp_path / "victim.uapref")
+    read = dataclasses.replace(turned, reference=uapfast.load(tmp_path / "victim.uapref"))
+    own = read.reference.preprocessing
+    assert own is not None and Preprocessing.told(own).channel_order == "bgr"
+    for suspect in (turned.victim, Turned(turned.victim)):
+        assert judged(read, suspect).z == pytest.approx(turned.plain.z, rel=1e-4)
+    for suspect in (turned.honest[0], Turned(turned.honest[0])):
+        assert judged(read, suspect).decision == "independent"
+
+
+def test_only_colours_have_an_order() -> None:
+    images = torch.rand(2, 4, 8, 8)
+    with pytest.raises(InputError, match="channel_order must be left out for images of 2 or of 4 channels"):
+        Model(net(4), channel_order="bgr").answers(images)
+    grey = torch.rand(2, 1, 8, 8)
+    assert torch.equal(
+        Model(net(1), channel_order="bgr").answers(grey).values, Model(net(1)).answers(grey).values
+    )
 
 
 @pytest.fixture
@@ -247,6 +279,53 @@ def test_a_record_holds_what_the_order_was_told_by(world: Colours, tmp_path: Pat
         settings["preprocessing"]["std"] = [0.2, 0.3, 0.5]
     else:
         settings["tried"] = [1]
+    path.write_bytes(line_of(told) + b"".join(rest))
+    with pytest.raises(RecordError, match="tried must be the preprocessing that follows"):
+        verify_record(world.reference, path)
+
+
+def _way(settings: dict[str, Any], place: int, **told: Any) -> None:
+    settings["tried"]["ways"][place].update(told)
+
+
+NEVER_WRITTEN: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "asked with null": lambda s: s["preprocessing"].update(mean=[None] * 3),
+    "asked with lists": lambda s: s["preprocessing"].update(mean=[[1], [2], [3]]),
+    "asked with too large a number": lambda s: s["preprocessing"].update(mean=[10**400]),
+    "asked with true": lambda s: s["preprocessing"].update(std=[True] * 3),
+    "another way than the victim's first": lambda s: _way(s, 0, mean=[0.1, 0.2, 0.3]),
+    "an invented way": lambda s: (
+        _way(s, s["tried"]["taken"], mean=[0.1, 0.2, 0.3]),
+        s["preprocessing"].update(mean=[0.1, 0.2, 0.3]),
+    ),
+    "fewer ways": lambda s: s["tried"].update(
+        ways=[s["tried"]["ways"][place] for place in (0, s["tried"]["taken"])], taken=1
+    ),
+    "more ways": lambda s: s["tried"]["ways"].extend(s["tried"]["ways"][:1] * 20_000),
+    "no order of channels": lambda s: _way(s, 0, channel_order=5),
+    "labels as text": lambda s: _way(s, 0, labels=[str(k) for k in s["tried"]["ways"][0]["labels"]]),
+    "labels between numbers": lambda s: _way(s, 0, labels=[k + 0.5 for k in s["tried"]["ways"][0]["labels"]]),
+    "more labels than are asked": lambda s: _way(s, 1, labels=[0] * 256),
+    "taken by a float": lambda s: s["tried"].update(taken=float(s["tried"]["taken"])),
+}
+
+
+@pytest.fixture(scope="module")
+def record(world: Colours, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("record") / "record.jsonl"
+    with Recorder(path) as record:
+        judged(world, Turned(world.victim), record=record)
+    return path
+
+
+@pytest.mark.parametrize("change", NEVER_WRITTEN)
+def test_a_record_of_what_is_never_tried_is_refused(
+    world: Colours, record: Path, tmp_path: Path, change: str
+) -> None:
+    first, *rest = record.read_bytes().splitlines(keepends=True)
+    told = json.loads(first)
+    NEVER_WRITTEN[change](told["suspect"]["settings"])
+    path = tmp_path / "record.jsonl"
     path.write_bytes(line_of(told) + b"".join(rest))
     with pytest.raises(RecordError, match="tried must be the preprocessing that follows"):
         verify_record(world.reference, path)

@@ -90,16 +90,18 @@ def test_fewer_views_are_said(case: Case, tmp_path: Path) -> None:
 
 
 def test_what_the_accuser_chose_is_noted(case: Case, tmp_path: Path) -> None:
-    """Several looks, forms of answers and orders of classes can be tried, and one be stated."""
+    """Several looks, forms of answers, preprocessings and class orders can be tried, and one be stated."""
 
     def choose(lines: list[dict[str, Any]]) -> None:
         lines[0].update(looks=[1, 2, 3, 4, 5, 6], class_order=list(range(10)))
         lines[0]["suspect"]["output"] = "labels"
+        lines[0]["suspect"]["settings"]["preprocessing"] = {"mean": [0.5], "std": [0.2]}
 
     found = audit(forged(case, tmp_path, choose))
     notes = {c.what: c.said for c in found.checks if c.state == "note"}
     assert found.holds and "no commitment says so" in notes["looks"]
     assert notes["answers"] == "read as labels: the accuser said so" and "accuser" in notes["class order"]
+    assert notes["preprocessing"] == "other than the victim's: the accuser said so"
 
 
 def test_answers_that_others_are_said_to_have_given_are_noted(case: Case, tmp_path: Path) -> None:

@@ -124,5 +124,5 @@ def test_which_way_to_ask_is_taken(
         {"ways": told["ways"][:1]} if found.otherwise else {"taken": 1},
         {"ways": []},
     ):
-        with pytest.raises(ValueError, match=r"follows|other than|Key|Index"):
+        with pytest.raises(ValueError, match=r"follows|other than|other ways"):
             check_told(reference, told | changed, found.preprocessing.to_dict())

@@ -280,6 +280,8 @@ def test_a_pool_of_another_victim_is_refused(world: dict[str, Any]) -> None:
     with pytest.raises(PoolError, match="the pool's own victim"):
         check_victim(other, Model(world["victim"]))
     check_victim(other, Model(world["twins"][0]))
+    with pytest.raises(PoolError, match="got mean 0 and std 1 in channel order bgr"):
+        check_victim(other, Model(world["twins"][0], channel_order="bgr"))
     models = pool_of(world, twins=world["twins"][1:]).models
     with pytest.raises(PoolError, match="the pool's own victim"):
         made(world, Pool((*other.models, *models)))

@@ -18,6 +18,7 @@ from uapfast.evidence.envelope import SignedStatement
 from uapfast.evidence.statement import measured_error_rates, predicate, with_their_last
 from uapfast.examination.error_rates import table_of
 from uapfast.examination.levels import levels_said
+from uapfast.models.preprocessing import RGB
 from uapfast.reference import Reference
 from uapfast.suspects.record_reader import Recording
 from uapfast.verbs.replay import Replayed
@@ -90,9 +91,12 @@ def chosen(out: Audit, recording: Recording, reference: Reference, commitment: C
         out.add("note", "answers", "recorded by others, the accuser says: no file tells who asked, or when")
     if recording.suspect["output"] != "auto":
         out.add("note", "answers", f"read as {recording.suspect['output']}: the accuser said so")
-    if (tried := recording.suspect["settings"].get("tried")) is not None:
+    settings = recording.suspect["settings"]
+    if (tried := settings.get("tried")) is not None:
         said = f"it follows from the answers to a few query points in {len(tried['ways'])} ways"
         out.add("ok", "preprocessing", said)
+    elif _preprocessing(settings) not in ({}, reference.preprocessing):
+        out.add("note", "preprocessing", "other than the victim's: the accuser said so")
     if first["class_order"] is not None:
         out.add("note", "class order", "the one that the accuser gave")
     if first["answered"] is not None:
@@ -100,6 +104,15 @@ def chosen(out: Audit, recording: Recording, reference: Reference, commitment: C
         out.add("note", "answers", f"{said} examination asks for: no file tells who chose them")
     elif commitment is None and first["looks"] not in settings_of(reference, ALPHA)["looks"].values():
         out.add("note", "looks", f"after {first['looks']} of {views} views: no commitment says so")
+
+
+def _preprocessing(settings: dict[str, Any]) -> Any:
+    """What a record says of how images were prepared, as a reference says it; empty for not at all."""
+    found = settings.get("preprocessing") or settings
+    if not isinstance(found, dict):
+        return found
+    named = {name: found.get(name) for name in ("mean", "std", "channel_order")}
+    return {name: value for name, value in named.items() if value not in (None, RGB)}
 
 
 def check_times(

@@ -105,19 +105,50 @@ def check_told(reference: Reference, told: Any, asked: Mapping[str, Any]) -> int
         ValueError: another way follows from it, or it is not such a thing; the message says what.
     """
     try:
-        tried = [Trial(Preprocessing.told(way), tuple(map(int, way["labels"]))) for way in told["ways"]]
-        place, then = told["taken"], Preprocessing.told(asked)
+        tried = tuple(map(_trial_told, _listed(told["ways"])))
+        place, then = told["taken"], _preprocessing_told(asked)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as exc:
         raise ValueError(f"{type(exc).__name__}: {str(exc)[:80]}") from exc
     few, many = (len(one.queries) for one in reference.others)
-    known = bool(tried) and all(len(one.labels) in (few, many) for one in tried)
-    twice = _rivals(reference, tried) if known else ()
-    for i, one in enumerate(tried):
-        if not known or len(one.labels) != (many if i in twice else few):
-            raise ValueError(f"answers to other than {few} query points, or {many} where these leave doubt")
-    if not tried or place != (follows := taken(reference, tried)) or tried[follows].preprocessing != then:
+    if not few or not tried or any(len(one.labels) not in (few, many) for one in tried):
+        raise ValueError(f"answers to other than {few} query points, or {many} where these leave doubt")
+    if not any(_repeats(reference, tried, said) for said in (None, *CHANNEL_ORDERS)):
+        raise ValueError("other ways than are tried, or as many points where these leave no doubt")
+    follows = taken(reference, tried)
+    if type(place) is not int or place != follows or tried[follows].preprocessing != then:
         raise ValueError(f"{then}, where another follows from the answers")
     return len(tried)
+
+
+def _repeats(reference: Reference, tried: Sequence[Trial], channel_order: str | None) -> bool:
+    """Whether a suspect that answers as it is told is asked in just these ways, if its order was so said."""
+    own, few = as_the_victim(reference.preprocessing, channel_order), len(reference.others[0].queries)
+
+    def told(place: int, way: Preprocessing, before: tuple[int, ...] = ()) -> Trial:
+        labels = tried[min(place, len(tried) - 1)].labels
+        return Trial(way, labels if before else labels[:few])
+
+    return own is not None and _trials(reference, own, channel_order is None, told) == tuple(tried)
+
+
+def _trial_told(told: Any) -> Trial:
+    labels = _listed(told["labels"])
+    if any(type(label) is not int for label in labels):  # true is not 1
+        raise ValueError("a label that is no whole number")
+    return Trial(_preprocessing_told(told), tuple(labels))
+
+
+def _preprocessing_told(told: Any) -> Preprocessing:
+    for name in ("mean", "std"):
+        if any(type(v) not in (int, float) or not math.isfinite(v) for v in _listed(told[name])):
+            raise ValueError(f"{name} that is not made of numbers")
+    return Preprocessing.told(told)
+
+
+def _listed(told: Any) -> list[Any]:
+    if not isinstance(told, list):
+        raise TypeError(f"{type(told).__name__} for a list")
+    return told
 
 
 def as_the_victim(preprocessing: Mapping[str, Any] | None, channel_order: str | None) -> Preprocessing | None:
@@ -174,7 +205,7 @@ def reading_of(
         return None
     every = reference.plan.x(slice(0, int(many.queries[-1]) + 1))[torch.from_numpy(many.queries)]
 
-    def tried_with(way: Preprocessing, before: tuple[int, ...] = ()) -> Trial:
+    def tried_with(_: int, way: Preprocessing, before: tuple[int, ...] = ()) -> Trial:
         images = every[len(before) :] if before else every[: len(few.queries)]
         try:
             answers = ask(way, images)
@@ -185,24 +216,40 @@ def reading_of(
         found = answers if named is None else reordered(answers, named)
         return Trial(way, (*before, *map(int, found.labels().tolist())))
 
-    tried: list[Trial] = []
-    both = channel_order is None and reference.shape[0] == COLOURS
     try:
-        for channels in sorted(CHANNEL_ORDERS, key=lambda one: one != own.channel_order)[: 1 + both]:
-            # 0..1 and 0..255 as well: networks of ReLUs hardly tell them apart by labels, and do by scores
-            for way in (own, *OWN):
-                tried.append(tried_with(way.ordered(channels)))
-                if len(tried) == 1 and _usual(few, tried[0]):
-                    break
-            if _usual(few, tried[_by_few(reference, tried)]):
-                break
-        for place in _rivals(reference, tried):
-            tried[place] = tried_with(tried[place].preprocessing, tried[place].labels)
+        tried = _trials(reference, own, channel_order is None, tried_with)
     except TimeLimitError:
         return None
     chosen = taken(reference, tried)
     note = _said(reference, tried[chosen], tried[0]) if chosen else preprocessing_note(own)
-    return Reading(tuple(tried), chosen, note)
+    return Reading(tried, chosen, note)
+
+
+def _trials(
+    reference: Reference, own: Preprocessing, both: bool, tried_with: Callable[..., Trial]
+) -> tuple[Trial, ...]:
+    """A suspect asked in one way after the other, until it is told how it is asked.
+
+    Args:
+        reference: whose query points are asked.
+        own: the victim's way.
+        both: whether it may take its channels in either order.
+        tried_with: place and preprocessing of a way to its trial; with the labels of the first few query
+            points, to that with more of them.
+    """
+    few, tried = reference.others[0], list[Trial]()
+    both = both and reference.shape[0] == COLOURS
+    for channels in sorted(CHANNEL_ORDERS, key=lambda one: one != own.channel_order)[: 1 + both]:
+        # 0..1 and 0..255 as well: networks of ReLUs hardly tell them apart by labels, and do by scores
+        for way in (own, *OWN):
+            tried.append(tried_with(len(tried), way.ordered(channels)))
+            if len(tried) == 1 and _usual(few, tried[0]):
+                break
+        if _usual(few, tried[_by_few(reference, tried)]):
+            break
+    for place in _rivals(reference, tried):
+        tried[place] = tried_with(place, tried[place].preprocessing, tried[place].labels)
+    return tuple(tried)
 
 
 def taken(reference: Reference, tried: Sequence[Trial]) -> int:

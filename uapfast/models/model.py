@@ -145,6 +145,13 @@ class Model:
         """Whether it is a module without a stated normalisation of images."""
         return self.module is not None and self.preprocessing is None
 
+    @property
+    def asked_with(self) -> dict[str, Any] | None:
+        """What is done to images, by name as in :attr:`preprocessing`; None for nothing."""
+        if self.preprocessing is not None or self.channel_order != BGR:
+            return self.preprocessing
+        return Preprocessing(channel_order=BGR).to_dict()
+
     def with_preprocessing(self, preprocessing: Preprocessing) -> Model:
         """The same module behind another preprocessing; it must have no mean and std yet.
 

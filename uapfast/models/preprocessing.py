@@ -106,8 +106,12 @@ class Preprocessed(nn.Module):
 
 
 def turned(images: Tensor, channel_order: str) -> Tensor:
-    """Images ``[N,C,H,W]`` with their channels in this order."""
-    return images.flip(1) if channel_order == BGR else images
+    """Images ``[N,C,H,W]`` with their channels in this order; raises ``InputError`` if they have none."""
+    if channel_order != BGR:
+        return images
+    if images.shape[1] not in (1, 3):  # a fourth is no colour, and stays where it is
+        raise InputError("Model", "channel_order", "left out for images of 2 or of 4 channels and more", BGR)
+    return images.flip(1)
 
 
 def checked_channel_order(channel_order: object, where: str = "Model") -> str | None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from uapfast.errors import PoolError
 from uapfast.models.model import Model, as_model
+from uapfast.models.preprocessing import Preprocessing
 
 CHECKPOINT = "checkpoint"  # parent of the victim and of branch twins; needs no line of its own
 RELATIONS = ("victim", "twin", "piracy", "homologous", "ancestor")
@@ -304,14 +305,11 @@ def check_victim(pool: Pool, victim: Model) -> None:
     if own.sha256 != victim.sha256:
         rule = f"the pool's own victim {pool.victim.name!r}, SHA-256 {own.sha256}"
         raise PoolError("generate", "victim", rule, f"SHA-256 {victim.sha256}")
-    asked, wanted = victim.preprocessing, own.preprocessing
+    asked, wanted = victim.asked_with, own.asked_with
     if asked != wanted:
         rule = f"those of the pool's own victim, {_said(wanted)} (columns mean and std of the manifest)"
         raise PoolError("generate", "mean and std of the victim", rule, _said(asked))
 
 
-def _said(statistics: dict[str, list[float]] | None) -> str:
-    if statistics is None:
-        return "none"
-    mean, std = (" ".join(f"{v:g}" for v in statistics[name]) for name in ("mean", "std"))
-    return f"mean {mean} and std {std}"
+def _said(preprocessing: dict[str, Any] | None) -> str:
+    return "none" if preprocessing is None else str(Preprocessing.told(preprocessing))

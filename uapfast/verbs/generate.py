@@ -160,7 +160,7 @@ def generate(
         "config": config.to_dict(),
         "uap": uap_report,
         "victim_sha256": white.sha256,
-        "preprocessing": white.preprocessing,
+        "preprocessing": white.asked_with,
         **_told(pool),
         "suspect_side": {"exact": inexact(models, config) is None, "why": inexact(models, config)},
         "versions": versions(),
