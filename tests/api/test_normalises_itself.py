@@ -10,7 +10,8 @@ from torch import Tensor, nn
 import uapfast
 from tests.api.screen_world import World, with_preprocessing
 from uapfast.errors import InputError
-from uapfast.examination.preprocessing import check_told, reading_of
+from uapfast.examination.preprocessing import reading_of
+from uapfast.examination.reading_replay import check_told
 from uapfast.method.consensus import Majority
 from uapfast.models.answers import Answers
 from uapfast.models.checkpoint import load_model

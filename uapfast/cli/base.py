@@ -93,6 +93,12 @@ def _top(
     pass
 
 
+def about_images(mean: str | None, std: str | None, channel_order: o.ChannelOrder | None) -> dict[str, Any]:
+    """How a suspect takes images, as the functions behind the commands have it."""
+    order = None if channel_order is None else channel_order.value
+    return {"mean": o.numbers(mean, "--mean"), "std": o.numbers(std, "--std"), "channel_order": order}
+
+
 def load_given(arch: str, weights: Path, device: str, mean: str | None, std: str | None, **kw: Any) -> Model:
     """The model of the options; raises as :func:`uapfast.models.checkpoint.load_model`."""
     from uapfast.models.checkpoint import load_model

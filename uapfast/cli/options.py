@@ -61,7 +61,7 @@ class InterpolationChoice(StrEnum):
 
 
 class ChannelOrder(StrEnum):
-    """Orders of channels, as in :data:`uapfast.models.preprocessing.CHANNEL_ORDERS`."""
+    """Of a network's input."""
 
     rgb = "rgb"
     bgr = "bgr"
@@ -273,9 +273,7 @@ StdOption = Annotated[
 ChannelOrderOption = Annotated[
     ChannelOrder | None,
     typer.Option(
-        "--channel-order",
-        help="How the network takes its channels: bgr if OpenCV or Caffe read its images. "
-        "--mean and --std are in this order.",
+        help="The network's order of channels, also of --mean and --std: bgr if OpenCV read its images."
     ),
 ]
 InitOption = Annotated[

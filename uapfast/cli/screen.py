@@ -5,7 +5,7 @@ from __future__ import annotations
 from uapfast.cli import evidence_options as e
 from uapfast.cli import options as o
 from uapfast.cli import screen_options as s
-from uapfast.cli.base import app
+from uapfast.cli.base import about_images, app
 from uapfast.cli.shell import Reporter, one_line, only_result_on_stdout
 from uapfast.cli.show import convicted_lines, screen_lines
 from uapfast.config import TIMEOUT, check
@@ -61,13 +61,12 @@ def screen(
 
         specs = [*(arch or ()), *(() if arch_dir is None else specs_in(arch_dir))]
         asked = run(
-            references, manifest or folder, arch=specs, key=key, mean=o.numbers(mean, "--mean"),
-            std=o.numbers(std, "--std"), channel_order=channel_order and channel_order.value,
+            references, manifest or folder, arch=specs, key=key,
+            **about_images(mean, std, channel_order),
             class_order=o.whole_numbers(class_order, "--class-order"), out=out, resume=resume,
-            alpha=alpha, fdr=fdr, queries=queries, engine=engine, address=address,
-            workers=workers, device=o.device(device, here=engine == "local"), timeout=timeout,
-            precision=precision, batch_size=batch_size, endpoints=endpoints, record=record,  # type: ignore[arg-type]
-            overwrite=overwrite,
+            alpha=alpha, fdr=fdr, queries=queries, engine=engine, address=address, workers=workers,
+            device=o.device(device, here=engine == "local"), timeout=timeout, precision=precision,  # type: ignore[arg-type]
+            batch_size=batch_size, endpoints=endpoints, record=record, overwrite=overwrite,
             conduct={"budget": budget, "rate": rate, "cache": cache, "secrets": tuple(secret or ())},
             progress=progress,
         )  # fmt: skip

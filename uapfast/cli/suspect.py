@@ -82,11 +82,8 @@ def verify(
     signing_key, key = evidence.signing(statement, signing_key, key)
     page, evident = PageRequest(report, given, answers), (commitment, salt, tsa, tsa_root, overwrite)
     wanted = evidence.EvidenceOptions(record, statement, signing_key, *evident, page)
-    options: dict[str, Any] = {
-        "arch": arch, "key": key, "mean": o.numbers(mean, "--mean"), "std": o.numbers(std, "--std"),
-        "channel_order": channel_order and channel_order.value,
-        "budget": budget, "rate": rate, "cache": cache,
-    }  # fmt: skip
+    options = {"arch": arch, "key": key, "budget": budget, "rate": rate, "cache": cache}
+    options |= base.about_images(mean, std, channel_order)
     order = o.whole_numbers(class_order, "--class-order")
     how: dict[str, Any] = {"alpha": alpha, "class_order": order, "seen": page.see}
     with only_result_on_stdout() as stdout, Reporter(rate=True, brief=True) as progress:
@@ -226,8 +223,8 @@ def encode(
         from uapfast.reference import load
         from uapfast.verbs.encode import encode as run
 
-        more = {"channel_order": channel_order and channel_order.value, "output": output.value, "key": key}
-        suspect = base.load_given(arch, weights, device, mean, std, **more)
+        more = {"channel_order": channel_order and channel_order.value, "output": output.value}
+        suspect = base.load_given(arch, weights, device, mean, std, key=key, **more)
         z = np.asarray(run(load(reference), suspect))
         with atomic_path(out) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, z=z.astype(np.float32, copy=False))

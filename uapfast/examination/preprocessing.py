@@ -48,7 +48,7 @@ Right = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Trial:
+class TriedWay:
     """One way to ask a suspect, and what it answered.
 
     Attributes:
@@ -70,7 +70,7 @@ class Reading:
         note: that for a reader of the verdict.
     """
 
-    tried: tuple[Trial, ...]
+    tried: tuple[TriedWay, ...]
     taken: int
     note: str
 
@@ -88,67 +88,6 @@ class Reading:
         """For a record: from it anybody can tell again which way is taken."""
         ways = [one.preprocessing.to_dict() | {"labels": list(one.labels)} for one in self.tried]
         return {"taken": self.taken, "ways": ways}
-
-
-def check_told(reference: Reference, told: Any, asked: Mapping[str, Any]) -> int:
-    """Tell again which way is taken, from what :meth:`Reading.to_dict` gave, which nobody need trust.
-
-    Args:
-        reference: whole, as it was asked for.
-        told: how a suspect was asked before its preprocessing was chosen.
-        asked: ``mean``, ``std`` and ``channel_order`` that it was asked with then.
-
-    Returns:
-        How many ways were tried.
-
-    Raises:
-        ValueError: another way follows from it, or it is not such a thing; the message says what.
-    """
-    try:
-        tried = tuple(map(_trial_told, _listed(told["ways"])))
-        place, then = told["taken"], _preprocessing_told(asked)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as exc:
-        raise ValueError(f"{type(exc).__name__}: {str(exc)[:80]}") from exc
-    few, many = (len(one.queries) for one in reference.others)
-    if not few or not tried or any(len(one.labels) not in (few, many) for one in tried):
-        raise ValueError(f"answers to other than {few} query points, or {many} where these leave doubt")
-    if not any(_repeats(reference, tried, said) for said in (None, *CHANNEL_ORDERS)):
-        raise ValueError("other ways than are tried, or as many points where these leave no doubt")
-    follows = taken(reference, tried)
-    if type(place) is not int or place != follows or tried[follows].preprocessing != then:
-        raise ValueError(f"{then}, where another follows from the answers")
-    return len(tried)
-
-
-def _repeats(reference: Reference, tried: Sequence[Trial], channel_order: str | None) -> bool:
-    """Whether a suspect that answers as it is told is asked in just these ways, if its order was so said."""
-    own, few = as_the_victim(reference.preprocessing, channel_order), len(reference.others[0].queries)
-
-    def told(place: int, way: Preprocessing, before: tuple[int, ...] = ()) -> Trial:
-        labels = tried[min(place, len(tried) - 1)].labels
-        return Trial(way, labels if before else labels[:few])
-
-    return own is not None and _trials(reference, own, channel_order is None, told) == tuple(tried)
-
-
-def _trial_told(told: Any) -> Trial:
-    labels = _listed(told["labels"])
-    if any(type(label) is not int for label in labels):  # true is not 1
-        raise ValueError("a label that is no whole number")
-    return Trial(_preprocessing_told(told), tuple(labels))
-
-
-def _preprocessing_told(told: Any) -> Preprocessing:
-    for name in ("mean", "std"):
-        if any(type(v) not in (int, float) or not math.isfinite(v) for v in _listed(told[name])):
-            raise ValueError(f"{name} that is not made of numbers")
-    return Preprocessing.told(told)
-
-
-def _listed(told: Any) -> list[Any]:
-    if not isinstance(told, list):
-        raise TypeError(f"{type(told).__name__} for a list")
-    return told
 
 
 def as_the_victim(preprocessing: Mapping[str, Any] | None, channel_order: str | None) -> Preprocessing | None:
@@ -205,19 +144,19 @@ def reading_of(
         return None
     every = reference.plan.x(slice(0, int(many.queries[-1]) + 1))[torch.from_numpy(many.queries)]
 
-    def tried_with(_: int, way: Preprocessing, before: tuple[int, ...] = ()) -> Trial:
+    def tried_with(_: int, way: Preprocessing, before: tuple[int, ...] = ()) -> TriedWay:
         images = every[len(before) :] if before else every[: len(few.queries)]
         try:
             answers = ask(way, images)
+            found = answers if named is None else reordered(answers, named)
         except (SuspectError, OutputError) as exc:  # a network may well fail at what it is not made for
             if isinstance(exc, TimeLimitError):
                 raise
-            return Trial(way, (*before, *(-1,) * len(images)))
-        found = answers if named is None else reordered(answers, named)
-        return Trial(way, (*before, *map(int, found.labels().tolist())))
+            return TriedWay(way, (*before, *(-1,) * len(images)))
+        return TriedWay(way, (*before, *map(int, found.labels().tolist())))
 
     try:
-        tried = _trials(reference, own, channel_order is None, tried_with)
+        tried = trials_of(reference, own, channel_order is None, tried_with)
     except TimeLimitError:
         return None
     chosen = taken(reference, tried)
@@ -225,9 +164,9 @@ def reading_of(
     return Reading(tried, chosen, note)
 
 
-def _trials(
-    reference: Reference, own: Preprocessing, both: bool, tried_with: Callable[..., Trial]
-) -> tuple[Trial, ...]:
+def trials_of(
+    reference: Reference, own: Preprocessing, both: bool, tried_with: Callable[..., TriedWay]
+) -> tuple[TriedWay, ...]:
     """A suspect asked in one way after the other, until it is told how it is asked.
 
     Args:
@@ -237,7 +176,7 @@ def _trials(
         tried_with: place and preprocessing of a way to its trial; with the labels of the first few query
             points, to that with more of them.
     """
-    few, tried = reference.others[0], list[Trial]()
+    few, tried = reference.others[0], list[TriedWay]()
     both = both and reference.shape[0] == COLOURS
     for channels in sorted(CHANNEL_ORDERS, key=lambda one: one != own.channel_order)[: 1 + both]:
         # 0..1 and 0..255 as well: networks of ReLUs hardly tell them apart by labels, and do by scores
@@ -252,7 +191,7 @@ def _trials(
     return tuple(tried)
 
 
-def taken(reference: Reference, tried: Sequence[Trial]) -> int:
+def taken(reference: Reference, tried: Sequence[TriedWay]) -> int:
     """Which of several ways a suspect is asked with; the first of them is the victim's.
 
     That one, where it answers as most models of the pool do, or where in no other way it is clearly better
@@ -267,7 +206,7 @@ def taken(reference: Reference, tried: Sequence[Trial]) -> int:
     return rivals[1] if better and _knows(many, tried[rivals[1]]) else chosen
 
 
-def _by_few(reference: Reference, tried: Sequence[Trial]) -> int:
+def _by_few(reference: Reference, tried: Sequence[TriedWay]) -> int:
     """Which way the first few query points tell."""
     few, chosen = reference.others[0], 0
     right = [_right(few, one) for one in tried]
@@ -279,7 +218,7 @@ def _by_few(reference: Reference, tried: Sequence[Trial]) -> int:
     return chosen
 
 
-def _rivals(reference: Reference, tried: Sequence[Trial]) -> tuple[int, ...]:
+def _rivals(reference: Reference, tried: Sequence[TriedWay]) -> tuple[int, ...]:
     """The way that the first few query points tell, and one that answers more of them; none without doubt."""
     few, many = reference.others
     chosen = _by_few(reference, tried)
@@ -290,18 +229,18 @@ def _rivals(reference: Reference, tried: Sequence[Trial]) -> tuple[int, ...]:
     return (chosen, best) if better else ()
 
 
-def _right(others: Majority, trial: Trial) -> Right:
+def _right(others: Majority, trial: TriedWay) -> Right:
     """Which of the images it gives the label of most models."""
     out: Right = np.array(trial.labels[: len(others.classes)]) == others.classes
     return out
 
 
-def _usual(others: Majority, trial: Trial) -> bool:
+def _usual(others: Majority, trial: TriedWay) -> bool:
     """Whether it answers as many of them as most models do as the median model of the pool."""
     return bool(_right(others, trial).mean() >= others.median)
 
 
-def _knows(others: Majority, trial: Trial) -> bool:
+def _knows(others: Majority, trial: TriedWay) -> bool:
     """Whether it is nearer to the median model than to who guesses."""
     return bool(_right(others, trial).mean() > (others.guess + others.median) / 2)
 
@@ -312,7 +251,7 @@ def _clearly(better: Right, worse: Right) -> bool:
     return gained - lost > CLEARLY * math.sqrt(gained + lost)
 
 
-def _said(reference: Reference, then: Trial, first: Trial) -> str:
+def _said(reference: Reference, then: TriedWay, first: TriedWay) -> str:
     few = reference.others[0]
     right, before = (int(_right(few, one).sum()) for one in (then, first))
     return (
@@ -332,11 +271,11 @@ def preprocessing_note(own: Preprocessing) -> str:
 
 __all__ = [
     "Reading",
-    "Trial",
+    "TriedWay",
     "as_the_victim",
     "asked_as_victim",
-    "check_told",
     "preprocessing_note",
     "reading_of",
     "taken",
+    "trials_of",
 ]

@@ -131,13 +131,7 @@ def screen(
     check(record is None or engine == "local", "screen", "record", "left out with another engine", engine)
     place, table = store_path(store, out), _table(out)
     settings = Settings(
-        float(alpha),
-        queries,
-        bool(early),
-        device,
-        workers,
-        precision,
-        float(timeout),
+        *(float(alpha), queries, bool(early), device, workers, precision, float(timeout)),
         conduct=tuple((k, v) for k, v in (conduct or {}).items() if v is not None),
         batch_size=batch_size,
         record=record_folder(record, overwrite, place if resume else None),

@@ -22,6 +22,7 @@ from uapfast.models.bounded import MOST_BYTES, rehearse
 from uapfast.models.checkpoint import Weights, fill, read_weights
 from uapfast.models.fitting import COUNTER
 from uapfast.models.model import Model
+from uapfast.models.preprocessing import BGR, RGB, Preprocessing
 from uapfast.models.quantised import refuse_quantised
 from uapfast.models.state import state_sha256
 from uapfast.safeload.refusal import shown
@@ -115,7 +116,8 @@ def open_folder(path: str | os.PathLike[str], *, key: str | None = None, device:
     )
     model.sha256 = state_sha256(state)
     if preparation.mean is not None and preparation.std is not None:
-        model.preprocessing = {"mean": list(preparation.mean), "std": list(preparation.std)}
+        order = BGR if preparation.flip else RGB
+        model.preprocessing = Preprocessing(preparation.mean, preparation.std, order).to_dict()
     others = weights_beside(folder, file)
     left = [f"weights beside them that were not taken: {', '.join(others[:4])}"] if others else []
     model.notes = (*notes, *left, *preparation.sentences(), *model.notes)

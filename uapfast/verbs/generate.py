@@ -50,7 +50,7 @@ from uapfast.verbs.entries import (
     records_of,
 )
 from uapfast.verbs.findings import Findings
-from uapfast.verbs.images import check_distinct, check_labels, check_unseen, owners_images
+from uapfast.verbs.images import check_labels, check_points, owners_images
 from uapfast.verbs.log import QueryLog, choose_logged, read_log
 from uapfast.verbs.origin_checks import check_origin
 from uapfast.verbs.points import select_points
@@ -132,11 +132,9 @@ def generate(
     pool = _pool_of(pool, white, config, device)
     models, findings, vouched = ordered(white, pool), Findings(), dict(vouched or {})
     models = [(record, model.with_batch_size(batch_size)) for record, model in models]
-    check_pool(models, config, findings)
-    check_vouched(vouched, models, findings)
-    check_origin(pool, [record for record, _ in models], findings)
     logger.info("generate: %d models, %d images", len(models), len(x))
-    check_steady(models, x[:TRIED], findings)
+    check_pool(models, config, findings)
+    _check_models(pool, models, x, vouched, findings)
     looked_at = _looked_at(len(x), config)
     x = x.subset(looked_at)
     logged = _logged(log, log_blind, x, models, config, findings)
@@ -145,8 +143,7 @@ def generate(
     known = None if labels is None else torch.as_tensor(labels)[looked_at].to("cpu", torch.int64)
     _check_answers(clean, known, models, config, findings, pool.trained)
     points, probes = _choose(clean, x, models, logged.own(config))
-    check_distinct(points, findings)
-    check_unseen(points, pool.seen, findings)
+    check_points(points, pool.seen, findings)
     points = _with_logged(points, logged, models, config, counter)
     uaps, uap_report = make_uaps(models, _uap_images(x, models, config), config, counter.uap)
     _note_fooling(uap_report, config, findings)
@@ -172,6 +169,14 @@ def generate(
     )
     logger.info("generate: done, %d queries", plan.queries)
     return _examined(reference, vouched, findings, pool.trained)
+
+
+def _check_models(
+    pool: Pool, models: list[RecordedModel], x: Images, vouched: dict[str, str], findings: Findings
+) -> None:
+    check_vouched(vouched, models, findings)
+    check_origin(pool, [record for record, _ in models], findings)
+    check_steady(models, x[:TRIED], findings)
 
 
 def _pool_of(

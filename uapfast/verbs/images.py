@@ -50,7 +50,7 @@ def check_unseen(points: Tensor, seen: Collection[int], findings: Findings) -> N
         )
 
 
-def check_distinct(points: Tensor, findings: Findings) -> None:
+def check_repeated(points: Tensor, findings: Findings) -> None:
     """Warn of query points that say the same again; arguments as :func:`check_unseen`."""
     distinct = len(set(image_keys(points).tolist()))
     if distinct < (1 - MANY_REPEATS) * len(points):
@@ -60,4 +60,10 @@ def check_distinct(points: Tensor, findings: Findings) -> None:
         )
 
 
-__all__ = ["check_distinct", "check_labels", "check_unseen", "owners_images"]
+def check_points(points: Tensor, seen: Collection[int], findings: Findings) -> None:
+    """Query points that are repeats, or that the victim was trained on; arguments as :func:`check_unseen`."""
+    check_repeated(points, findings)
+    check_unseen(points, seen, findings)
+
+
+__all__ = ["check_labels", "check_points", "check_unseen", "owners_images"]

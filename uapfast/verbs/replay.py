@@ -13,7 +13,7 @@ from uapfast.errors import RecordError
 from uapfast.examination import Design
 from uapfast.examination.asking import examine
 from uapfast.examination.levels import moved_remark
-from uapfast.examination.preprocessing import check_told
+from uapfast.examination.reading_replay import check_told
 from uapfast.method.decision import Assessment
 from uapfast.method.sequential import Looks
 from uapfast.reference import Reference, as_reference

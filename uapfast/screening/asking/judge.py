@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uapfast.errors import ModelError, SuspectError, UnavailableError
+from uapfast.errors import ModelError, SuspectError, UapfastError, UnavailableError
 from uapfast.examination import Examination, Reading, reading_of
 from uapfast.models.answers import Answers, detect
 from uapfast.models.preprocessing import Preprocessing
@@ -201,7 +201,7 @@ def judge(panel: Panel, skeletons: Skeletons, loaded: Loaded) -> Judged:
     )
 
 
-class _Otherwise(Exception):
+class _Otherwise(UapfastError):  # the network that it was asked on is as good as before
     """A suspect without mean and std is not asked as the victim, before some of the references."""
 
     def __init__(self, readings: Readings) -> None:
@@ -267,12 +267,12 @@ class _Asking:
         suspect = loaded.entry
         start = time.perf_counter()
         fresh = skeleton.is_new or not skeleton.in_place  # then it is built for this suspect
+        skeleton.holds = loaded.sha256
         skeleton.load(loaded.tensors, suspect.shown, loaded.fits, loaded.flat)
         if fresh:
             skeleton.try_out(panel.asked[0].reference.plan.x(slice(0, TRIED)))
         if readings is None:
             readings = self._readings(skeleton) if suspect.assumed else {}
-        skeleton.holds = loaded.sha256
         self._spent = {"seconds_read": loaded.seconds, "seconds_load": time.perf_counter() - start}
         self._answers: list[Tensor] = []
         notes = tuple(dict.fromkeys((*loaded.notes, *skeleton.notes)))
