@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -19,6 +20,7 @@ import uapfast
 from tests.api.mlp import shipped
 from tests.api.onnx_asked import net, put, runs
 from tests.security.onnx_forge import classifier
+from uapfast.cli.run import main
 from uapfast.errors import InputError, ManifestError, RecordError
 from uapfast.models.checkpoint import save_weights
 from uapfast.models.model import Model
@@ -253,6 +255,24 @@ def test_a_manifest_says_it(world: Colours, folder: Path) -> None:
     manifest.write_text("path,channel_order\nturned.safetensors,brg\n")
     with pytest.raises(ManifestError, match=r"channel_order must be rgb or bgr, got 'brg' \(line 2"):
         uapfast.screen(world.reference, manifest, arch=arch, alpha=0.01)
+
+
+def test_the_commands_take_it(folder: Path, tmp_path: Path) -> None:
+    given = [str(folder / "victim.uapref"), "--arch", f"{folder / 'net.py'}:Turned", "--device", "cpu"]
+    weights = ["--weights", str(folder / "turned.safetensors")]
+    asked = ["verify", *given, *weights, "--alpha", "0.01"]
+    assert main([*asked, "--channel-order", "bgr"]) == main(asked) == 1
+    assert main([*asked, "--channel-order", "rgb"]) == 4
+    assert main([*asked, "--channel-order", "gbr"]) == 2
+    made = {}
+    for order in ("bgr", "rgb"):
+        out = tmp_path / f"{order}.npz"
+        assert main(["encode", *given, *weights, "--out", str(out), "--channel-order", order]) == 0
+        made[order] = np.load(out)["z"]
+    assert not np.allclose(made["bgr"], made["rgb"])
+    table = str(tmp_path / "table.parquet")
+    listed = ["screen", given[0], "--out", table, "--dir", str(folder), *given[1:], "--alpha", "0.01"]
+    assert main([*listed, "--channel-order", "bgr"]) == 1
 
 
 # -- on record ---------------------------------------------------------------------------------------
