@@ -1,6 +1,6 @@
 """The table: how well each score tells piracy models from innocents, on models that nothing was tuned on.
 
-    python -m benchmarks.detection run --zoo DIR [--jobs 2] [--victims ARCH ...]
+    python -m benchmarks.detection run --zoo DIR [--jobs 2] [--victims ARCH ...] [--scores NAME ...]
 
 Makes a reference for each victim of the zoo and each variant, judges every suspect by it, and writes
 ``benchmarks/results/detection[_KIND].{json,md,png}`` (the JSON rows, megabytes that nothing else
@@ -67,20 +67,23 @@ def _some(place: Place, kind: str, victims: Sequence[str], jobs: int) -> None:
 
 def main() -> None:
     """Judge and write."""
-    args = parser_for(__doc__, jobs=2, victims=True).parse_args()
+    parser = parser_for(__doc__, jobs=2, victims=True)
+    parser.add_argument("--scores", nargs="+", choices=OURS, metavar="NAME", help="only these variants")
+    args = parser.parse_args()
     place, kind = open_zoo(args.zoo), json.loads((args.zoo / "zoo.json").read_text())["kind"]
     if args.victims:
         _some(place, kind, args.victims, args.jobs)
         return
     require_complete(place)
-    rows = _rows(place, scores(place), list(place.size.epochs), args.jobs)
+    rows = _rows(place, args.scores or scores(place), list(place.size.epochs), args.jobs)
     baselines = [kept_rows(place, arch) for arch in place.size.epochs]
     if all(baselines):
         rows += sum(baselines, [])
     else:
         console.print(f"no baselines: python -m benchmarks.detection compare --zoo {args.zoo} was not run")
     suffix = "" if kind == "full" else f"_{kind}"
-    command = f"python -m benchmarks.detection run --zoo DIR (zoo: {kind})"
+    some = f" --scores {' '.join(args.scores)}" if args.scores else ""
+    command = f"python -m benchmarks.detection run --zoo DIR{some} (zoo: {kind})"
     accuracy = {
         arch: json.loads(place.victim_path(arch).with_suffix(".json").read_text())["test_accuracy"]
         for arch in place.size.epochs
