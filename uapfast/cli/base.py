@@ -99,15 +99,17 @@ def about_images(mean: str | None, std: str | None, channel_order: o.ChannelOrde
     return {"mean": o.numbers(mean, "--mean"), "std": o.numbers(std, "--std"), "channel_order": order}
 
 
-def load_given(arch: str, weights: Path, device: str, mean: str | None, std: str | None, **kw: Any) -> Model:
+def load_given(
+    arch: str,
+    weights: Path,
+    device: str,
+    mean: str | None,
+    std: str | None,
+    channel_order: o.ChannelOrder | None = None,
+    **kw: Any,
+) -> Model:
     """The model of the options; raises as :func:`uapfast.models.checkpoint.load_model`."""
     from uapfast.models.checkpoint import load_model
 
-    return load_model(
-        arch,
-        weights,
-        mean=o.numbers(mean, "--mean"),
-        std=o.numbers(std, "--std"),
-        device=o.device(device),
-        **kw,
-    )
+    images = about_images(mean, std, channel_order)
+    return load_model(arch, weights, **images, device=o.device(device), **kw)

@@ -223,8 +223,8 @@ def encode(
         from uapfast.reference import load
         from uapfast.verbs.encode import encode as run
 
-        more = {"channel_order": channel_order and channel_order.value, "output": output.value}
-        suspect = base.load_given(arch, weights, device, mean, std, key=key, **more)
+        images = mean, std, channel_order
+        suspect = base.load_given(arch, weights, device, *images, output=output.value, key=key)
         z = np.asarray(run(load(reference), suspect))
         with atomic_path(out) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, z=z.astype(np.float32, copy=False))

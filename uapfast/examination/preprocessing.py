@@ -20,7 +20,7 @@ from torch import Tensor
 
 from uapfast.errors import OutputError, SuspectError, TimeLimitError
 from uapfast.examination.classes import checked_order, reordered
-from uapfast.method.consensus import Majority
+from uapfast.method.consensus import Labels, Majority
 from uapfast.models.answers import Answers
 from uapfast.models.preprocessing import CHANNEL_ORDERS, Preprocessing
 from uapfast.reference import Reference
@@ -142,10 +142,10 @@ def reading_of(
     few, many = reference.others
     if own is None or not len(few.queries):
         return None
-    every = reference.plan.x(slice(0, int(many.queries[-1]) + 1))[torch.from_numpy(many.queries)]
+    first = _images(reference, few.queries)
 
     def tried_with(_: int, way: Preprocessing, before: tuple[int, ...] = ()) -> TriedWay:
-        images = every[len(before) :] if before else every[: len(few.queries)]
+        images = _images(reference, many.queries[len(before) :]) if before else first
         try:
             answers = ask(way, images)
             found = answers if named is None else reordered(answers, named)
@@ -162,6 +162,12 @@ def reading_of(
     chosen = taken(reference, tried)
     note = _said(reference, tried[chosen], tried[0]) if chosen else preprocessing_note(own)
     return Reading(tried, chosen, note)
+
+
+def _images(reference: Reference, queries: Labels) -> Tensor:
+    """Some query points, ``[n,C,H,W]`` in 0..1."""
+    start, end = int(queries[0]), int(queries[-1]) + 1
+    return reference.plan.x(slice(start, end))[torch.from_numpy(queries - start)]
 
 
 def trials_of(
